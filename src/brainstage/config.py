@@ -1,0 +1,186 @@
+"""The settings of one training run: one frozen, validated dataclass, JSON in and out."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Self, get_args, get_origin, get_type_hints
+
+from brainstage.errors import ConfigError
+
+Protocol = Literal["official", "patient"]
+Precision = Literal["auto", "bf16", "fp32"]
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Everything that decides what a run learns. Two runs with equal configurations and data are equal.
+
+    The network is a stock ``transformers`` ResNet, trained from scratch. Lengths are in pixels, angles in
+    degrees, shares and rates between 0 and 1.
+
+    Raises:
+        ConfigError: A value is of the wrong type or out of its range.
+    """
+
+    recipe: str
+    """Name of the recipe these settings started from."""
+
+    # Input
+    image_size: int = 64
+    """Side of the square that the network sees."""
+    crop_share: float = 0.875
+    """Share of the slice's side that is kept, around its centre."""
+
+    # Network (ResNetConfig)
+    stem_channels: int = 32
+    stage_channels: tuple[int, ...] = (32, 64, 128)
+    stage_blocks: tuple[int, ...] = (2, 2, 2)
+
+    # Schedule: linear warm-up, then cosine to zero
+    epochs: int = 14
+    batch_size: int = 128
+    warmup_share: float = 0.2
+    filter_learning_rate: float = 0.05
+    """Learning rate of the convolution filters (Muon)."""
+    learning_rate: float = 0.003
+    """Learning rate of all other weights (AdamW)."""
+    weight_decay: float = 0.05
+    label_smoothing: float = 0.0
+
+    # Augmentation
+    max_shift: int = 2
+    """Largest shift in each direction, in pixels of the network's input."""
+    max_rotation: float = 0.0
+    """Largest rotation to either side."""
+
+    # Protocol
+    protocol: Protocol = "official"
+    validation_share: float = 0.1
+    """Share of the training rows held out to pick the epoch; 0 trains on all of them, to the last epoch."""
+    folds: int = 5
+    """Number of folds of the patient protocol."""
+    fold: int = 0
+    """Fold of the patient protocol that is the test set."""
+
+    # Machine
+    seed: int = 0
+    precision: Precision = "auto"
+    """``auto``: bf16 where the processor computes in it, else fp32."""
+
+    def __post_init__(self) -> None:
+        for field, kind in get_type_hints(type(self)).items():
+            object.__setattr__(self, field, _coerce(field, kind, getattr(self, field)))
+        _check_ranges(self)
+
+    def replace(self, **changes: Any) -> Self:
+        """Return a copy with some fields changed.
+
+        Raises:
+            ConfigError: A name is not a field, or a value is out of its range.
+        """
+        known = [field.name for field in dataclasses.fields(self)]
+        for name in changes:
+            if name not in known:
+                raise ConfigError(f"unknown setting {name!r}{did_you_mean(name, known)}")
+        return dataclasses.replace(self, **changes)
+
+    def to_json(self) -> str:
+        """Return the settings as indented JSON."""
+        return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
+
+    @classmethod
+    def from_dict(cls, settings: dict[str, Any], where: str = "settings") -> Self:
+        """Build from a mapping of field names to values.
+
+        Raises:
+            ConfigError: A name is not a field, ``recipe`` is missing, or a value is out of its range.
+        """
+        if not isinstance(settings, dict) or "recipe" not in settings:
+            raise ConfigError(f"{where}: expected settings with a recipe name")
+        known = [field.name for field in dataclasses.fields(cls)]
+        for name in settings:
+            if name not in known:
+                raise ConfigError(f"{where}: unknown setting {name!r}{did_you_mean(name, known)}")
+        return cls(**settings)
+
+    @classmethod
+    def from_json(cls, path: Path) -> Self:
+        """Read the settings that :meth:`to_json` wrote.
+
+        Raises:
+            ConfigError: The file is missing or does not hold valid settings.
+        """
+        try:
+            settings = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise ConfigError(f"{path}: no such file; a run's settings are expected there") from None
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"{path}: not readable as JSON ({error})") from error
+        return cls.from_dict(settings, where=str(path))
+
+
+def did_you_mean(name: str, known: list[str]) -> str:
+    """Return ``; did you mean …?`` with the nearest known name, else the list of known names."""
+    import difflib
+
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}"
+
+
+def _coerce(field: str, kind: Any, value: Any) -> Any:
+    """Return ``value`` as ``kind``, taking an int for a float and a list for a tuple."""
+    origin = get_origin(kind)
+    if origin is Literal:
+        if value not in get_args(kind):
+            raise ConfigError(f"{field}: {value!r} is not one of {', '.join(get_args(kind))}")
+        return value
+    if origin is tuple:
+        if not isinstance(value, (list, tuple)) or not value:
+            raise ConfigError(f"{field}: expected a list of numbers, not {value!r}")
+        return tuple(_coerce(field, get_args(kind)[0], item) for item in value)
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise ConfigError(f"{field}: expected {kind.__name__}, not {value!r}")
+    return value
+
+
+# name, lowest, highest; both ends are allowed
+_RANGES: tuple[tuple[str, float, float], ...] = (
+    ("image_size", 32, 512),
+    ("crop_share", 0.25, 1.0),
+    ("stem_channels", 4, 1024),
+    ("epochs", 1, 10_000),
+    ("batch_size", 2, 4096),
+    ("warmup_share", 0.0, 0.9),
+    ("filter_learning_rate", 0.0, 10.0),
+    ("learning_rate", 0.0, 10.0),
+    ("weight_decay", 0.0, 10.0),
+    ("label_smoothing", 0.0, 0.9),
+    ("max_shift", 0, 64),
+    ("max_rotation", 0.0, 180.0),
+    ("validation_share", 0.0, 0.5),
+    ("folds", 2, 100),
+    ("fold", 0, 99),
+    ("seed", 0, 2**31 - 1),
+)
+
+
+def _check_ranges(config: TrainConfig) -> None:
+    for name, low, high in _RANGES:
+        value = getattr(config, name)
+        if not low <= value <= high:
+            raise ConfigError(f"{name}: {value} is out of range; give a number from {low:g} to {high:g}")
+    if len(config.stage_channels) != len(config.stage_blocks):
+        raise ConfigError(
+            f"stage_channels has {len(config.stage_channels)} stages and stage_blocks has "
+            f"{len(config.stage_blocks)}; give one number a stage in both"
+        )
+    for name in ("stage_channels", "stage_blocks"):
+        if min(getattr(config, name)) < 1:
+            raise ConfigError(f"{name}: {getattr(config, name)} has a number below 1")
+    if config.fold >= config.folds:
+        raise ConfigError(f"fold: {config.fold} is out of range; there are {config.folds} folds, from 0")

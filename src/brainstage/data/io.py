@@ -1,0 +1,67 @@
+"""Image files and bytes to arrays: one place that tells formats apart, by content."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from brainstage.errors import DataError
+
+FORMATS = ("JPEG", "PNG")
+SUFFIXES = (".jpg", ".jpeg", ".png")
+MAX_PIXELS = 4096 * 4096
+"""Largest image that is decoded; a file of a few bytes can ask for gigabytes."""
+
+
+def read_slice(path: Path) -> NDArray[np.uint8]:
+    """Read one image file as grey values, uint8 of shape (H, W).
+
+    Raises:
+        DataError: The file is missing, unreadable, of another format, damaged or too large.
+    """
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file") from None
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+    return decode_slice(data, where=str(path))
+
+
+def decode_slice(data: bytes, where: str) -> NDArray[np.uint8]:
+    """Decode the bytes of a JPEG or PNG file into grey values, uint8 of shape (H, W).
+
+    Colours become grey by ITU-R 601; 16-bit grey is scaled to 8 bits; an EXIF orientation is applied.
+
+    Raises:
+        DataError: The bytes are not a whole JPEG or PNG, or the image is larger than :data:`MAX_PIXELS`.
+    """
+    try:
+        with warnings.catch_warnings():
+            # Pillow warns of large images; their size is checked below, before they are decoded
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            image = Image.open(io.BytesIO(data), formats=FORMATS)
+    except UnidentifiedImageError:
+        raise DataError(f"{where}: not a JPEG or PNG image") from None
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise DataError(f"{where}: not a usable image ({error})") from error
+    if image.width * image.height > MAX_PIXELS:
+        raise DataError(
+            f"{where}: {image.width}×{image.height} pixels, expected at most {MAX_PIXELS:,} in all; scale it down first"
+        )
+    try:
+        return _grey(ImageOps.exif_transpose(image))
+    except (OSError, ValueError, SyntaxError, EOFError, MemoryError) as error:
+        raise DataError(f"{where}: damaged image ({error})") from error
+
+
+def _grey(image: Image.Image) -> NDArray[np.uint8]:
+    if image.mode.startswith("I"):
+        # Pillow clips 16-bit values at 255 when it converts them
+        return (np.asarray(image, dtype=np.float64) / 257).round().clip(0, 255).astype(np.uint8)
+    return np.asarray(image if image.mode == "L" else image.convert("L"))

@@ -1,0 +1,21 @@
+"""The exceptions that brainstage raises on purpose: one sentence each, naming what is wrong and what to do."""
+
+
+class BrainstageError(Exception):
+    """Base of every error that a user can mend; the command line prints it without a traceback."""
+
+
+class DataError(BrainstageError):
+    """A file, table or row is missing, unreadable or not what it should be."""
+
+
+class LeakageError(BrainstageError):
+    """A split or a figure would mix the slices of one patient across its sides."""
+
+
+class ConfigError(BrainstageError):
+    """A recipe, an option or a configuration file holds a value that cannot be used."""
+
+
+class RunError(BrainstageError):
+    """A run folder is missing, incomplete, in use or not writable."""

@@ -1,0 +1,122 @@
+"""The run folder: where each artifact of a training lies, one process at a time."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from brainstage.errors import ConfigError, RunError
+from brainstage.files import sha256, write_json
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+class RunFolder:
+    """Paths and files of one run, ``runs/NAME``.
+
+    ============================ =====================================================
+    ``model/``                   weights, architecture and image processor
+    ``train_config.json``        every setting
+    ``splits.json``              which slice is on which side, and the leakage verdict
+    ``history.jsonl``            one line an epoch
+    ``predictions.parquet``      probabilities of every validation and test slice
+    ``metrics.json``             what those predictions are worth
+    ``curves.png``, ``confusion_matrix.png``
+    ``manifest.json``            SHA-256 of each file above, and the versions; written last
+    ``checkpoints/``             only while training
+    ============================ =====================================================
+    """
+
+    def __init__(self, path: Path | str):
+        self.path = Path(path)
+        self.model = self.path / "model"
+        self.checkpoints = self.path / "checkpoints"
+        self.config = self.path / "train_config.json"
+        self.splits = self.path / "splits.json"
+        self.history = self.path / "history.jsonl"
+        self.predictions = self.path / "predictions.parquet"
+        self.metrics = self.path / "metrics.json"
+        self.curves = self.path / "curves.png"
+        self.confusion_matrix = self.path / "confusion_matrix.png"
+        self.manifest = self.path / "manifest.json"
+
+    @classmethod
+    def named(cls, name: str, root: Path | str = "runs") -> RunFolder:
+        """Return the folder of a new run. ``name`` is a plain name, never a path.
+
+        Raises:
+            ConfigError: ``name`` is empty, too long or holds anything but letters, digits, ``.``, ``_``, ``-``.
+        """
+        if not _NAME.fullmatch(name):
+            raise ConfigError(
+                f"run name {name!r} is not usable; take up to 100 letters, digits, '.', '_' or '-', "
+                "starting with a letter or a digit"
+            )
+        return cls(Path(root) / name)
+
+    @classmethod
+    def open(cls, path: Path | str) -> RunFolder:
+        """Return the folder of a finished run.
+
+        Raises:
+            RunError: There is no finished run.
+        """
+        run = cls(path)
+        if not run.path.is_dir():
+            raise RunError(f"{path}: no such run; `brainstage train --name NAME` makes runs/NAME")
+        if not run.finished:
+            raise RunError(
+                f"{path}: this run is not finished; go on with `brainstage train --resume --name {run.path.name}`"
+            )
+        return run
+
+    @property
+    def finished(self) -> bool:
+        """Whether training ended and every file was written."""
+        return self.manifest.is_file()
+
+    @property
+    def started(self) -> bool:
+        """Whether a training has begun here."""
+        return self.config.is_file()
+
+    def create(self) -> None:
+        """Make the folder.
+
+        Raises:
+            RunError: The place is not writable.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunError(f"{self.path}: cannot make this folder ({error.strerror}); give another --out") from error
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the run for this process; the operating system lets go of it when the process ends, however.
+
+        Raises:
+            RunError: Another process holds it, or the folder is not writable.
+        """
+        try:
+            with FileLock(self.path / ".lock", blocking=False):
+                yield
+        except Timeout:
+            raise RunError(f"{self.path}: another process is training this run; wait for it or take another --name") from None
+        except PermissionError as error:
+            raise RunError(f"{self.path}: this folder is not writable; give another --out") from error
+
+    def write_manifest(self, extra: dict[str, Any]) -> None:
+        """Write the SHA-256 of every file of the run, beside ``extra``. A run with a manifest is finished."""
+        files = sorted(
+            file
+            for file in self.path.rglob("*")
+            if file.is_file() and not file.name.startswith(".") and self.checkpoints not in file.parents
+        )
+        hashes = {file.relative_to(self.path).as_posix(): sha256(file) for file in files if file != self.manifest}
+        write_json(self.manifest, {**extra, "files": hashes})
