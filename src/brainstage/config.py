@@ -18,8 +18,8 @@ Precision = Literal["auto", "bf16", "fp32"]
 class TrainConfig:
     """Everything that decides what a run learns. Two runs with equal configurations and data are equal.
 
-    The network is a stock ``transformers`` ResNet, trained from scratch. Lengths are in pixels, angles in
-    degrees, shares and rates between 0 and 1.
+    The network is a stock ``transformers`` ResNet, trained from scratch. Lengths are in pixels, shares between
+    0 and 1.
 
     Raises:
         ConfigError: A value is of the wrong type or out of its range.
@@ -37,7 +37,9 @@ class TrainConfig:
     # Network (ResNetConfig)
     stem_channels: int = 32
     stage_channels: tuple[int, ...] = (32, 64, 128)
-    stage_blocks: tuple[int, ...] = (2, 2, 2)
+    stage_blocks: tuple[int, ...] = (1, 1, 1)
+    downsample_first: bool = True
+    """Whether the first stage halves the picture too, as the later ones do."""
 
     # Schedule: linear warm-up, then cosine to zero
     epochs: int = 14
@@ -53,8 +55,6 @@ class TrainConfig:
     # Augmentation
     max_shift: int = 2
     """Largest shift in each direction, in pixels of the network's input."""
-    max_rotation: float = 0.0
-    """Largest rotation to either side."""
 
     # Protocol
     protocol: Protocol = "official"
@@ -143,14 +143,14 @@ def _coerce(field: str, kind: Any, value: Any) -> Any:
         return tuple(_coerce(field, get_args(kind)[0], item) for item in value)
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
-    if not isinstance(value, kind) or isinstance(value, bool):
+    if not isinstance(value, kind) or isinstance(value, bool) != (kind is bool):
         raise ConfigError(f"{field}: expected {kind.__name__}, not {value!r}")
     return value
 
 
 # name, lowest, highest; both ends are allowed
 _RANGES: tuple[tuple[str, float, float], ...] = (
-    ("image_size", 32, 512),
+    ("image_size", 32, 383),
     ("crop_share", 0.25, 1.0),
     ("stem_channels", 4, 1024),
     ("epochs", 1, 10_000),
@@ -161,7 +161,6 @@ _RANGES: tuple[tuple[str, float, float], ...] = (
     ("weight_decay", 0.0, 10.0),
     ("label_smoothing", 0.0, 0.9),
     ("max_shift", 0, 64),
-    ("max_rotation", 0.0, 180.0),
     ("validation_share", 0.0, 0.5),
     ("folds", 2, 100),
     ("fold", 0, 99),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import warnings
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,8 +19,17 @@ MAX_PIXELS = 4096 * 4096
 """Largest image that is decoded; a file of a few bytes can ask for gigabytes."""
 
 
-def read_slice(path: Path) -> NDArray[np.uint8]:
-    """Read one image file as grey values, uint8 of shape (H, W).
+class Picture(NamedTuple):
+    """A decoded image."""
+
+    pixels: NDArray[np.uint8]
+    """Grey values, shape (H, W)."""
+    mode: str
+    """How the file stores them (Pillow's mode: L, RGB, I;16 …)."""
+
+
+def read_slice(path: Path) -> Picture:
+    """Read one image file as grey values.
 
     Raises:
         DataError: The file is missing, unreadable, of another format, damaged or too large.
@@ -33,8 +43,8 @@ def read_slice(path: Path) -> NDArray[np.uint8]:
     return decode_slice(data, where=str(path))
 
 
-def decode_slice(data: bytes, where: str) -> NDArray[np.uint8]:
-    """Decode the bytes of a JPEG or PNG file into grey values, uint8 of shape (H, W).
+def decode_slice(data: bytes, where: str) -> Picture:
+    """Decode the bytes of a JPEG or PNG file into grey values.
 
     Colours become grey by ITU-R 601; 16-bit grey is scaled to 8 bits; an EXIF orientation is applied.
 
@@ -55,7 +65,7 @@ def decode_slice(data: bytes, where: str) -> NDArray[np.uint8]:
             f"{where}: {image.width}×{image.height} pixels, expected at most {MAX_PIXELS:,} in all; scale it down first"
         )
     try:
-        return _grey(ImageOps.exif_transpose(image))
+        return Picture(_grey(ImageOps.exif_transpose(image)), image.mode)
     except (OSError, ValueError, SyntaxError, EOFError, MemoryError) as error:
         raise DataError(f"{where}: damaged image ({error})") from error
 

@@ -11,14 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
 from brainstage.config import did_you_mean
 from brainstage.data.hub import cache_folder
-from brainstage.data.io import SUFFIXES, decode_slice, read_slice
+from brainstage.data.io import SUFFIXES, Picture, decode_slice, read_slice
 from brainstage.data.table import SLICE_SCHEMA, SliceTable, slice_id
 from brainstage.errors import DataError
 from brainstage.progress import Progress, silent
@@ -54,7 +52,7 @@ class Columns:
 class _Row:
     """One slice before it is decoded."""
 
-    read: Callable[[], NDArray[np.uint8]]
+    read: Callable[[], Picture]
     source: str
     label: str | None
     patient: str | None = None
@@ -108,52 +106,29 @@ def load_slices(
     if not rows:
         raise DataError(f"{path}: no slices found")
     classes = _classes(rows, columns, path)
-    images, unreadable = _decode(rows, progress)
+    pictures, unreadable = _decode(rows, progress)
     if len(unreadable) > max_unreadable * len(rows):
         raise DataError(
             f"{path}: {len(unreadable)} of {len(rows)} slices cannot be read, more than the allowed "
             f"{max_unreadable:.0%}; the first: {unreadable[0]}"
         )
-    kept = [(row, image) for row, image in zip(rows, images, strict=True) if image is not None]
-    return make_table(
-        [image for _, image in kept],
-        classes=classes,
-        labels=[row.label for row, _ in kept],
-        patients=[row.patient for row, _ in kept],
-        indices=[row.index for row, _ in kept],
-        splits=[row.split for row, _ in kept],
-        sources=[row.source for row, _ in kept],
-        unreadable=tuple(unreadable),
-        synthetic=synthetic,
-    )
+    kept = [(row, picture) for row, picture in zip(rows, pictures, strict=True) if picture is not None]
+    images = [picture.pixels for _, picture in kept]
+    return SliceTable(_table(kept), images, classes, tuple(unreadable), synthetic)
 
 
-def make_table(
-    images: Sequence[NDArray[np.uint8]],
-    *,
-    classes: tuple[str, ...],
-    labels: Sequence[str | None],
-    patients: Sequence[str | None],
-    indices: Sequence[int | None],
-    splits: Sequence[str | None],
-    sources: Sequence[str],
-    unreadable: tuple[str, ...] = (),
-    synthetic: bool = False,
-) -> SliceTable:
-    """Put decoded slices, uint8 of shape (H, W), and what is known of them into a slice table."""
-    rows = pa.table(
-        {
-            "slice_id": [slice_id(image) for image in images],
-            "label": labels,
-            "patient_id": patients,
-            "patient_id_source": ["unknown" if patient is None else "given" for patient in patients],
-            "slice_index": indices,
-            "split": splits,
-            "source": sources,
-        },
-        schema=SLICE_SCHEMA,
-    )
-    return SliceTable(rows, images, classes, unreadable, synthetic)
+def _table(kept: Sequence[tuple[_Row, Picture]]) -> pa.Table:
+    columns = {
+        "slice_id": [slice_id(picture.pixels) for _, picture in kept],
+        "label": [row.label for row, _ in kept],
+        "patient_id": [row.patient for row, _ in kept],
+        "patient_id_source": ["unknown" if row.patient is None else "given" for row, _ in kept],
+        "slice_index": [row.index for row, _ in kept],
+        "split": [row.split for row, _ in kept],
+        "mode": [picture.mode for _, picture in kept],
+        "source": [row.source for row, _ in kept],
+    }
+    return pa.table(columns, schema=SLICE_SCHEMA)
 
 
 def hub_files(folder: Path) -> dict[str, list[Path]]:
@@ -320,22 +295,22 @@ def _classes(rows: Sequence[_Row], columns: Columns, path: Path) -> tuple[str, .
     return clinical_order(sorted(set(labels)))
 
 
-def _decode(rows: Sequence[_Row], progress: Progress) -> tuple[list[NDArray[np.uint8] | None], list[str]]:
+def _decode(rows: Sequence[_Row], progress: Progress) -> tuple[list[Picture | None], list[str]]:
     """Decode all rows in threads. Unreadable ones become None and a sentence."""
-    images: list[NDArray[np.uint8] | None] = []
+    pictures: list[Picture | None] = []
     unreadable: list[str] = []
     with ThreadPoolExecutor(os.cpu_count()) as pool, progress("Reading slices", len(rows)) as advance:
         for start in range(0, len(rows), 256):
             chunk = rows[start : start + 256]
-            for outcome in pool.map(_read_or_reason, chunk):
+            for outcome in pool.map(_picture_or_reason, chunk):
                 if isinstance(outcome, str):
                     unreadable.append(outcome)
-                images.append(None if isinstance(outcome, str) else outcome)
+                pictures.append(None if isinstance(outcome, str) else outcome)
             advance(len(chunk))
-    return images, unreadable
+    return pictures, unreadable
 
 
-def _read_or_reason(row: _Row) -> NDArray[np.uint8] | str:
+def _picture_or_reason(row: _Row) -> Picture | str:
     try:
         return row.read()
     except DataError as error:

@@ -21,6 +21,7 @@ SLICE_SCHEMA = pa.schema(
         ("patient_id_source", pa.string()),  # given, inferred, unknown
         ("slice_index", pa.int32()),  # level within the patient, or null
         ("split", pa.string()),  # the side that the source itself gives the slice (train, test), or null
+        ("mode", pa.string()),  # how the file stores the pixels: L, RGB, I;16 …
         ("source", pa.string()),  # where the slice came from, for messages
     ]
 )

@@ -1,0 +1,230 @@
+"""Who trains and who is tested: the official split, the patient folds, and the leakage verdict."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.model_selection import StratifiedGroupKFold, train_test_split
+
+from brainstage.config import Protocol, TrainConfig
+from brainstage.data.table import SliceTable
+from brainstage.errors import DataError, LeakageError
+from brainstage.files import write_json
+from brainstage.schema import SPLIT_NAMES
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether the test side shares people, or identical slices, with the side that was trained on."""
+
+    status: Literal["clean", "leaky", "unknown"]
+    shared_patients: int = 0
+    shared_slices: int = 0
+    """Test slices whose patient, or whose very pixels, are on the other side."""
+    test_slices: int = 0
+
+    def __str__(self) -> str:
+        if self.status == "clean":
+            return "clean: no patient on both sides"
+        if self.status == "unknown":
+            return "leakage unknown: the data has no patient ids"
+        who = f"{self.shared_patients} patients on both sides, " if self.shared_patients else ""
+        return f"leaky: {who}{self.shared_slices} of {self.test_slices} test slices affected"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the verdict for a JSON file, with its sentence."""
+        return {
+            "status": self.status,
+            "shared_patients": self.shared_patients,
+            "shared_slices": self.shared_slices,
+            "test_slices": self.test_slices,
+            "sentence": str(self),
+        }
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Slice ids of the three sides of one fold."""
+
+    train: tuple[str, ...]
+    validation: tuple[str, ...]
+    test: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Splits:
+    """A protocol's folds. The leakage verdict is computed when it is made.
+
+    Attributes:
+        protocol: ``official`` or ``patient``.
+        folds: One fold for ``official``, k for ``patient``.
+        seed: Seed that the folds were drawn with.
+        data_hash: Hash of the slices and labels the folds belong to.
+        patient_of: Patient of each slice id, None where it is not known.
+        verdict: The worst verdict of all folds.
+
+    Raises:
+        LeakageError: The protocol is ``patient`` and a patient is on two sides of a fold, or a patient is
+            not known.
+    """
+
+    protocol: Protocol
+    folds: tuple[Fold, ...]
+    seed: int
+    data_hash: str
+    patient_of: Mapping[str, str | None] = field(repr=False)
+    verdict: Verdict = field(init=False)
+
+    def __post_init__(self) -> None:
+        verdicts = [_verdict(fold.test, fold.train + fold.validation, self.patient_of) for fold in self.folds]
+        worst = max(verdicts, key=lambda verdict: ("clean", "unknown", "leaky").index(verdict.status))
+        object.__setattr__(self, "verdict", worst)
+        if self.protocol == "patient":
+            inner = [_verdict(fold.validation, fold.train, self.patient_of) for fold in self.folds]
+            for verdict in (worst, *inner):
+                if verdict.status != "clean":
+                    raise LeakageError(f"these folds are not a patient protocol ({verdict})")
+
+    def save(self, path: Path) -> None:
+        """Write the folds as JSON, to be read and edited by hand."""
+        content = {
+            "protocol": self.protocol,
+            "seed": self.seed,
+            "data_hash": self.data_hash,
+            "leakage": self.verdict.to_dict(),
+            "folds": [{side: list(getattr(fold, side)) for side in SPLIT_NAMES} for fold in self.folds],
+        }
+        write_json(path, content)
+
+    @classmethod
+    def load(cls, path: Path, slices: SliceTable) -> Splits:
+        """Read folds and check them against the data they are for; the verdict is computed anew.
+
+        Raises:
+            DataError: The file is not a splits file, or names slices that the data does not have.
+            LeakageError: It claims the patient protocol and breaks it.
+        """
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            folds = tuple(Fold(**{side: tuple(fold[side]) for side in SPLIT_NAMES}) for fold in content["folds"])
+            protocol, seed = content["protocol"], content["seed"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise DataError(f"{path}: not a readable splits file ({error})") from error
+        named = {slice_id for fold in folds for side in SPLIT_NAMES for slice_id in getattr(fold, side)}
+        missing = named - set(slices.row_of)
+        if missing:
+            raise DataError(
+                f"{path}: {len(missing)} of its {len(named)} slices are not in this data; "
+                "give the data that the split was made for"
+            )
+        return cls(protocol, folds, seed, slices.data_hash, _patients(slices))
+
+
+def make_splits(slices: SliceTable, config: TrainConfig) -> Splits:
+    """Split the slices by the configuration's protocol, seed, number of folds and validation share.
+
+    ``official`` keeps the train and test sides that the source gives, and takes the validation part from
+    train, stratified by class. ``patient`` makes grouped, stratified folds (scikit-learn's
+    ``StratifiedGroupKFold``), the validation part grouped and stratified too. Slices without a label stay out;
+    of exact duplicates on one side one is kept.
+
+    Raises:
+        DataError: The source has no train and test sides (``official``), or a class is too small.
+        LeakageError: A slice has no patient (``patient``).
+    """
+    make = {"official": _official, "patient": _patient}[config.protocol]
+    return Splits(config.protocol, make(slices, config), config.seed, slices.data_hash, _patients(slices))
+
+
+def _official(slices: SliceTable, config: TrainConfig) -> tuple[Fold, ...]:
+    sides: dict[str, dict[str, str]] = {"train": {}, "test": {}}
+    for slice_id, label, side in zip(slices.slice_ids, slices.labels, slices.rows["split"].to_pylist(), strict=True):
+        if side is not None and label is not None:
+            sides[side].setdefault(slice_id, label)
+    if not (sides["train"] and sides["test"]):
+        raise DataError(
+            "the official protocol needs data that comes with a train and a test side (folders or files named "
+            "train and test, or a split column); data with patient ids can take --protocol patient"
+        )
+    ids, labels = list(sides["train"]), list(sides["train"].values())
+    train, validation = _stratified(ids, labels, config)
+    return (Fold(tuple(train), tuple(validation), tuple(sides["test"])),)
+
+
+def _stratified(ids: list[str], labels: list[str], config: TrainConfig) -> tuple[list[str], list[str]]:
+    if config.validation_share == 0:
+        return ids, []
+    rarest = min(set(labels), key=labels.count)
+    if labels.count(rarest) < 2:
+        raise DataError(f"class {rarest} has one image in train; two or more are needed to hold some out")
+    try:
+        parts = train_test_split(ids, test_size=config.validation_share, stratify=labels, random_state=config.seed)
+    except ValueError as error:
+        raise DataError(
+            f"the {len(ids)} training slices are too few to hold out {config.validation_share:.0%} of each class; "
+            "add slices or set --validation-share 0"
+        ) from error
+    return parts[0], parts[1]
+
+
+def _patient(slices: SliceTable, config: TrainConfig) -> tuple[Fold, ...]:
+    rows = [row for row in slices.row_of.values() if slices.labels[row] is not None]
+    groups = [slices.patients[row] for row in rows]
+    if None in groups:
+        raise LeakageError(
+            f"{groups.count(None)} of {len(groups)} slices have no patient id, so a patient figure cannot be had; "
+            "name the column with --patient-column, or take --protocol official"
+        )
+    ids = np.array([slices.slice_ids[row] for row in rows])
+    labels, people = slices.targets(rows), np.array(groups)
+    folds = []
+    for rest, test in _grouped(labels, people, config.folds, config.seed):
+        train, validation = rest, rest[:0]
+        if config.validation_share > 0:
+            train, validation = _validation_people(rest, labels, people, config)
+        folds.append(Fold(tuple(ids[train]), tuple(ids[validation]), tuple(ids[test])))
+    return tuple(folds)
+
+
+def _grouped(
+    labels: NDArray[np.int64], people: NDArray[np.str_], folds: int, seed: int
+) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    count = len(set(people))
+    if count < folds:
+        raise DataError(f"{count} patients cannot make {folds} folds; give --folds {count} or fewer")
+    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
+    return list(splitter.split(np.zeros(len(labels)), labels, people))
+
+
+def _validation_people(
+    rest: NDArray[np.int64], labels: NDArray[np.int64], people: NDArray[np.str_], config: TrainConfig
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Take people out of train for validation, the first draw that leaves every class in train."""
+    parts = min(max(2, round(1 / config.validation_share)), len(set(people[rest])))
+    draws = _grouped(labels[rest], people[rest], parts, config.seed)
+    for train, validation in draws:
+        if set(labels[rest][train]) == set(labels[rest]):
+            return rest[train], rest[validation]
+    raise DataError("a class has one patient in train, so none can be held out; set --validation-share 0")
+
+
+def _patients(slices: SliceTable) -> dict[str, str | None]:
+    return {slice_id: slices.patients[row] for slice_id, row in slices.row_of.items()}
+
+
+def _verdict(test: Sequence[str], train: Sequence[str], patient_of: Mapping[str, str | None]) -> Verdict:
+    """Judge one pair of sides. Identical slices on both sides are a leak even where no patient is known."""
+    trained = set(train)
+    people = {patient_of.get(slice_id) for slice_id in trained} - {None}
+    shared = [slice_id for slice_id in test if slice_id in trained or patient_of.get(slice_id) in people]
+    if shared:
+        patients = {patient_of.get(slice_id) for slice_id in shared} & people
+        return Verdict("leaky", len(patients), len(shared), len(test))
+    known = all(patient_of.get(slice_id) is not None for slice_id in (*trained, *test))
+    return Verdict("clean" if known else "unknown", 0, 0, len(test))

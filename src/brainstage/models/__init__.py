@@ -1,0 +1,1 @@
+"""From a configuration to a network, its optimiser and its image processor."""

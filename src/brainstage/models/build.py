@@ -1,0 +1,86 @@
+"""From a configuration to a network, its optimiser and its image processor, all stock ``transformers``."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from transformers import ResNetConfig, ResNetForImageClassification
+
+from brainstage.config import TrainConfig
+from brainstage.models.muon import Muon
+
+STEM = "resnet.embedder.embedder.convolution"
+
+
+def build_model(config: TrainConfig, classes: tuple[str, ...]) -> Any:
+    """Return a ``ResNetForImageClassification`` with random weights, for input of shape (N, 1, H, W).
+
+    One channel is enough for grey slices and costs less than three equal ones; :func:`to_rgb` makes the
+    network that is saved.
+    """
+    torch.manual_seed(config.seed)
+    return ResNetForImageClassification(
+        ResNetConfig(
+            num_channels=1,
+            embedding_size=config.stem_channels,
+            hidden_sizes=list(config.stage_channels),
+            depths=list(config.stage_blocks),
+            layer_type="basic",
+            downsample_in_first_stage=config.downsample_first,
+            id2label=dict(enumerate(classes)),
+            label2id={name: number for number, name in enumerate(classes)},
+        )
+    ).to(memory_format=torch.channels_last)
+
+
+def build_optimizer(model: Any, config: TrainConfig) -> Muon:
+    """Return the optimiser: Muon for the filters behind the stem, AdamW for the rest."""
+    filters, others = [], []
+    for name, parameter in model.named_parameters():
+        (filters if parameter.ndim == 4 and not name.startswith(STEM) else others).append(parameter)
+    return Muon(
+        filters,
+        others,
+        filter_lr=config.filter_learning_rate,
+        lr=config.learning_rate,
+        weight_decay=config.weight_decay,
+    )
+
+
+def build_processor(size: int, crop_share: float, mean: float, std: float) -> Any:
+    """Return the image processor that is saved beside the weights, for RGB pictures of grey slices."""
+    from transformers import ConvNextImageProcessorPil
+
+    return ConvNextImageProcessorPil(
+        size={"shortest_edge": size},
+        crop_pct=crop_share,
+        resample=3,  # bicubic
+        image_mean=[mean] * 3,
+        image_std=[std] * 3,
+    )
+
+
+def to_rgb(model: Any) -> Any:
+    """Return the same network for input of shape (N, 3, H, W) with three equal channels.
+
+    ``pipeline("image-classification")`` and the processors turn every picture into RGB. Each channel gets a
+    third of the stem's weights, so grey pictures give the same scores.
+    """
+    stem = model.get_submodule(STEM).weight.detach()
+    return _with_stem(model, stem.repeat(1, 3, 1, 1) / 3)
+
+
+def to_grey(model: Any) -> Any:
+    """Undo :func:`to_rgb`: the same network for input of shape (N, 1, H, W)."""
+    stem = model.get_submodule(STEM).weight.detach()
+    return _with_stem(model, stem.sum(1, keepdim=True))
+
+
+def _with_stem(model: Any, weight: torch.Tensor) -> Any:
+    config = copy.deepcopy(model.config)
+    config.num_channels = weight.shape[1]
+    changed = type(model)(config)
+    changed.load_state_dict({**model.state_dict(), f"{STEM}.weight": weight})
+    return changed.eval()

@@ -1,0 +1,131 @@
+"""Predictor: slices to stage probabilities, from a model folder alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+
+from brainstage.data.table import SliceTable
+from brainstage.data.transforms import Pixels, Preprocessing
+from brainstage.errors import RunError
+from brainstage.files import sha256
+from brainstage.models.build import to_grey
+from brainstage.progress import Progress, silent
+from brainstage.run import RunFolder
+from brainstage.schema import PROB_PREFIX, with_metadata
+
+BATCH = 128
+
+
+class Predictor:
+    """A trained classifier, ready for slices.
+
+    Attributes:
+        classes: Class names, in the order of the probabilities.
+        hash: SHA-256 of the weights file.
+        about: The run's manifest: protocol, leakage verdict, whether the data was synthetic.
+    """
+
+    def __init__(self, model: Any, preprocessing: Preprocessing, weights_hash: str, about: dict[str, Any]):
+        self._model = model.to(memory_format=torch.channels_last).eval()
+        self._preprocessing = preprocessing
+        self.hash = weights_hash
+        self.about = about
+        self.classes: tuple[str, ...] = tuple(model.config.id2label[i] for i in range(model.config.num_labels))
+
+    @classmethod
+    def open(cls, path: Path | str) -> Predictor:
+        """Open a run folder.
+
+        Only safetensors weights of the architecture that brainstage trains are opened; nothing in the folder
+        is executed.
+
+        Raises:
+            RunError: The folder or a file of it is missing, damaged or of another kind.
+        """
+        from transformers import ResNetForImageClassification
+
+        run = RunFolder(path)
+        if not run.path.is_dir():
+            raise RunError(f"{path}: no such run; `brainstage train --name NAME` makes runs/NAME")
+        weights = run.model / "model.safetensors"
+        preprocessing = _read_preprocessing(run.model)
+        try:
+            model = ResNetForImageClassification.from_pretrained(
+                run.model, use_safetensors=True, local_files_only=True
+            )
+            about = json.loads(run.manifest.read_text(encoding="utf-8")) if run.finished else {}
+            return cls(to_grey(model), preprocessing, sha256(weights), about)
+        except Exception as error:  # whatever safetensors, transformers or torch find wrong with foreign files
+            reason = str(error).strip().splitlines() or [type(error).__name__]
+            raise RunError(f"{run.model}: not a usable model folder ({reason[0]})") from error
+
+    @torch.inference_mode()
+    def predict(self, images: Sequence[Pixels], *, progress: Progress = silent) -> NDArray[np.float32]:
+        """Return class probabilities, float32 of shape (N, classes), for grey slices, each uint8 of (H, W)."""
+        batches = []
+        with progress("Predicting", len(images)) as advance:
+            for start in range(0, len(images), BATCH):
+                pixels = self._preprocessing.resize(images[start : start + BATCH])
+                logits = self._model(torch.from_numpy(self._preprocessing.normalise(pixels))).logits
+                batches.append(logits.softmax(dim=1).numpy())
+                advance(len(pixels))
+        return np.concatenate(batches) if batches else np.zeros((0, len(self.classes)), np.float32)
+
+
+def _read_preprocessing(folder: Path) -> Preprocessing:
+    """Read the preprocessing and refuse a folder whose model or processor is not of brainstage's making."""
+    try:
+        model = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        processor = json.loads((folder / "preprocessor_config.json").read_text(encoding="utf-8"))
+        if model["model_type"] != "resnet" or not processor["image_processor_type"].startswith("ConvNext"):
+            raise RunError(f"{folder}: holds a {model['model_type']} model, expected the resnet that brainstage trains")
+        return Preprocessing(
+            processor["size"]["shortest_edge"],
+            processor["crop_pct"],
+            processor["image_mean"][0],
+            processor["image_std"][0],
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunError(f"{folder}: not a usable model folder ({error})") from error
+
+
+def prediction_table(
+    slices: SliceTable,
+    slice_ids: Sequence[str],
+    probabilities: NDArray[np.float32],
+    *,
+    split: Sequence[str],
+    fold: int,
+    model: str,
+    metadata: dict[str, Any],
+) -> pa.Table:
+    """Return a prediction table (:func:`brainstage.schema.validate_predictions`) of some slices.
+
+    Args:
+        slices: The slice table that the slices are in.
+        slice_ids: The slices.
+        probabilities: float32 of shape (len(slice_ids), classes).
+        split: Side of each slice.
+        fold: Number of the fold.
+        model: SHA-256 of the weights.
+        metadata: What is written beside the columns; ``protocol`` and ``leakage`` are read by ``evaluate``.
+    """
+    rows = [slices.row_of[slice_id] for slice_id in slice_ids]
+    columns: dict[str, Any] = {
+        "slice_id": list(slice_ids),
+        "patient_id": pa.array([slices.patients[row] for row in rows], pa.string()),
+        "split": list(split),
+        "fold": pa.array([fold] * len(rows), pa.int32()),
+        "label": pa.array([slices.labels[row] for row in rows], pa.string()),
+        "model": [model] * len(rows),
+    }
+    columns |= {PROB_PREFIX + name: probabilities[:, number] for number, name in enumerate(slices.classes)}
+    return with_metadata(pa.table(columns), metadata)

@@ -1,0 +1,375 @@
+"""Training: a slice table, a fold and a configuration become a run folder."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.metrics import accuracy_score, f1_score
+from torch.utils.data import Dataset
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers.utils import logging as transformers_logging
+
+from brainstage.config import TrainConfig
+from brainstage.data.splits import Fold, Splits, make_splits
+from brainstage.data.table import SliceTable
+from brainstage.data.transforms import Pixels, Preprocessing, draw_shifts, shift
+from brainstage.errors import ConfigError, DataError, RunError
+from brainstage.files import sha256, write_json, write_table, write_text
+from brainstage.models.build import build_model, build_optimizer, build_processor, to_rgb
+from brainstage.models.recipes import load_recipe
+from brainstage.predict import Predictor, prediction_table
+from brainstage.progress import Progress, silent
+from brainstage.run import RunFolder
+
+COMPLETE = "complete.json"
+"""Written into a checkpoint last, with the SHA-256 of its files: only a checkpoint that agrees is resumed from."""
+
+
+class SliceDataset(Dataset[Any]):
+    """Slices in memory as one array, cut into batches at once.
+
+    Args:
+        pixels: uint8 of shape (N, size + 2·margin, size + 2·margin).
+        targets: Class numbers, int64 of shape (N,).
+        preprocessing: Size and normalisation of the network's input.
+        seed: Seed of the shifts; None shows every slice unshifted.
+    """
+
+    def __init__(
+        self, pixels: Pixels, targets: NDArray[np.int64], preprocessing: Preprocessing, seed: int | None = None
+    ):
+        self.pixels, self.targets, self.preprocessing, self.seed = pixels, targets, preprocessing, seed
+        self.margin = (pixels.shape[1] - preprocessing.size) // 2
+        self.start_epoch(0)
+
+    def start_epoch(self, epoch: int) -> None:
+        """Draw the shifts of an epoch."""
+        centred = np.full((len(self.pixels), 2), self.margin)
+        self.starts = centred if self.seed is None else draw_shifts(len(centred), self.margin, self.seed, epoch)
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def __getitems__(self, rows: list[int]) -> dict[str, torch.Tensor]:
+        """Return a batch: ``pixel_values`` float32 (B, 1, size, size) and ``labels`` int64 (B,)."""
+        pixels = shift(self.pixels[rows], self.starts[rows], self.preprocessing.size)
+        return {
+            "pixel_values": torch.from_numpy(self.preprocessing.normalise(pixels)),
+            "labels": torch.from_numpy(self.targets[rows]),
+        }
+
+
+def train(
+    slices: SliceTable,
+    config: TrainConfig | str = "compact",
+    *,
+    name: str | None = None,
+    out: Path | str = "runs",
+    splits: Splits | None = None,
+    resume: bool = False,
+    progress: Progress = silent,
+) -> RunFolder:
+    """Train a classifier, pick its epoch on validation slices, predict validation and test slices once, save all.
+
+    Args:
+        slices: The data.
+        config: Settings, or the name of a recipe.
+        name: Name of the run; None takes the recipe's name and the next free number.
+        out: Folder of the runs.
+        splits: Who trains and who is tested; None makes them by the configuration.
+        resume: Go on with a run that was stopped, from its last whole checkpoint. On the same machine and
+            number of threads it ends with the same weights as one that was never stopped.
+        progress: How to show progress.
+
+    Returns:
+        The finished run. :func:`brainstage.evaluate` says what its predictions are worth.
+
+    Raises:
+        ConfigError: The recipe or the name is not usable, or a resumed run had other settings.
+        DataError: The data cannot be split or trained on.
+        LeakageError: The patient protocol was asked for and would be broken.
+        RunError: The run exists, is in use, or cannot be written.
+    """
+    config = load_recipe(config) if isinstance(config, str) else config
+    run = RunFolder.named(name, out) if name else next_run(config.recipe, out)
+    run.create()
+    with run.lock():
+        if run.finished:
+            if resume:
+                return run
+            raise RunError(f"{run.path}: this run is finished; take another --name")
+        if run.started and not resume:
+            raise RunError(f"{run.path}: this run was begun; go on with --resume or take another --name")
+        splits = _begin(run, slices, config, splits)
+        _fit(run, slices, config, splits, progress)
+    return run
+
+
+def next_run(recipe: str, out: Path | str = "runs") -> RunFolder:
+    """Return the first ``RECIPE-NNN`` that does not exist."""
+    number = 1
+    while (run := RunFolder.named(f"{recipe}-{number:03d}", out)).path.exists():
+        number += 1
+    return run
+
+
+def _begin(run: RunFolder, slices: SliceTable, config: TrainConfig, splits: Splits | None) -> Splits:
+    """Write the run's splits and settings, or check those of the run that is resumed."""
+    if run.started:
+        saved = TrainConfig.from_json(run.config)
+        if saved != config:
+            raise ConfigError(f"{run.path}: this run was begun with other settings: {_difference(saved, config)}")
+        splits = Splits.load(run.splits, slices)
+        if splits.data_hash != json.loads(run.splits.read_text(encoding="utf-8"))["data_hash"]:
+            raise DataError(f"{run.path}: this run was begun with other data; name that data with --data")
+        return splits
+    splits = splits or make_splits(slices, config)
+    fold = _fold(splits, config)
+    _check_classes(slices, fold)
+    splits.save(run.splits)
+    write_text(run.config, config.to_json())  # last: a run with settings can be resumed
+    return splits
+
+
+def _difference(saved: TrainConfig, asked: TrainConfig) -> str:
+    changed = [name for name in vars(saved) if getattr(saved, name) != getattr(asked, name)]
+    return ", ".join(f"{name} {getattr(saved, name)}, not {getattr(asked, name)}" for name in changed)
+
+
+def _fold(splits: Splits, config: TrainConfig) -> Fold:
+    return splits.folds[config.fold if config.protocol == "patient" else 0]
+
+
+def _check_classes(slices: SliceTable, fold: Fold) -> None:
+    counts = {name: 0 for name in slices.classes}
+    for slice_id in fold.train:
+        counts[str(slices.labels[slices.row_of[slice_id]])] += 1
+    missing = [name for name, count in counts.items() if count == 0]
+    if missing:
+        raise DataError(f"class {', '.join(missing)} has no slice in train; add some or leave the class out of the data")
+
+
+def _fit(run: RunFolder, slices: SliceTable, config: TrainConfig, splits: Splits, progress: Progress) -> None:
+    fold = _fold(splits, config)
+    preprocessing, training, validation = prepare(slices, fold, config)
+    model = build_model(config, slices.classes)
+    started = time.monotonic()
+    trainer = fit_network(model, training, validation, config, run.checkpoints, progress, history=run.history)
+    seconds = time.monotonic() - started
+    _save_model(run, trainer.model, preprocessing)
+    _predict(run, slices, splits, config, progress)
+    shutil.rmtree(run.checkpoints, ignore_errors=True)
+    run.write_manifest(
+        {
+            "recipe": config.recipe,
+            "protocol": splits.protocol,
+            "leakage": splits.verdict.to_dict(),
+            "data_hash": splits.data_hash,
+            "synthetic": slices.synthetic,
+            "training_seconds": round(seconds, 1),  # of this process; a resumed run's earlier part is not in it
+            "threads": torch.get_num_threads(),
+            "versions": _versions(),
+        }
+    )
+
+
+def prepare(
+    slices: SliceTable, fold: Fold, config: TrainConfig
+) -> tuple[Preprocessing, SliceDataset, SliceDataset | None]:
+    """Return the preprocessing fitted to the training slices, the training set and the validation set."""
+    preprocessing = Preprocessing(config.image_size, config.crop_share)
+    rows = [slices.row_of[slice_id] for slice_id in fold.train]
+    pixels = preprocessing.resize([slices.images[row] for row in rows], margin=config.max_shift)
+    preprocessing = preprocessing.fitted(pixels)
+    training = SliceDataset(pixels, slices.targets(rows), preprocessing, seed=config.seed)
+    if not fold.validation:
+        return preprocessing, training, None
+    rows = [slices.row_of[slice_id] for slice_id in fold.validation]
+    pixels = preprocessing.resize([slices.images[row] for row in rows])
+    return preprocessing, training, SliceDataset(pixels, slices.targets(rows), preprocessing)
+
+
+def fit_network(
+    model: Any,
+    training: SliceDataset,
+    validation: SliceDataset | None,
+    config: TrainConfig,
+    checkpoints: Path,
+    progress: Progress = silent,
+    history: Path | None = None,
+) -> Trainer:
+    """Fit the network in place with ``Trainer`` and return the trainer.
+
+    With a validation set the epoch of the highest validation accuracy is kept, the first of equals; without
+    one the last. Goes on from the last whole checkpoint in ``checkpoints``, where there is one.
+    """
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    with ExitStack() as stack:
+        steps = -(-len(training) // config.batch_size) * config.epochs
+        callback = _Follow(training, history, stack.enter_context(progress("Training", steps)))
+        trainer = Trainer(
+            model=model,
+            args=_arguments(config, checkpoints, validation is not None),
+            train_dataset=training,
+            eval_dataset=validation,
+            data_collator=lambda batch: batch,
+            compute_metrics=_validation_scores,
+            optimizers=(build_optimizer(model, config), None),
+            callbacks=[callback],
+        )
+        trainer.remove_callback(PrinterCallback)
+        trainer.train(resume_from_checkpoint=_last_checkpoint(checkpoints))
+    return trainer
+
+
+def _arguments(config: TrainConfig, checkpoints: Path, validate: bool) -> TrainingArguments:
+    on_gpu = torch.cuda.is_available()
+    return TrainingArguments(
+        output_dir=str(checkpoints.resolve()),
+        num_train_epochs=config.epochs,
+        per_device_train_batch_size=config.batch_size,
+        per_device_eval_batch_size=256,
+        lr_scheduler_type="cosine",
+        warmup_steps=config.warmup_share,
+        label_smoothing_factor=config.label_smoothing,
+        max_grad_norm=0.0,  # Muon's steps have a fixed size
+        bf16=_bf16(config),
+        use_cpu=not on_gpu,
+        eval_strategy="epoch" if validate else "no",
+        save_strategy="epoch",
+        save_total_limit=3,
+        load_best_model_at_end=validate,
+        metric_for_best_model="accuracy",
+        logging_strategy="epoch",
+        remove_unused_columns=False,
+        dataloader_pin_memory=on_gpu,
+        disable_tqdm=True,
+        report_to="none",
+        seed=config.seed,
+    )
+
+
+def _bf16(config: TrainConfig) -> bool:
+    """Return whether to compute in bf16: where ``auto``, when the processor has instructions for it."""
+    if config.precision != "auto":
+        return config.precision == "bf16"
+    if torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+def _validation_scores(outcome: Any) -> dict[str, float]:
+    predicted, labels = outcome.predictions.argmax(axis=1), outcome.label_ids
+    return {
+        "accuracy": float(accuracy_score(labels, predicted)),
+        "weighted_f1": float(f1_score(labels, predicted, average="weighted", zero_division=0)),
+        "macro_f1": float(f1_score(labels, predicted, average="macro", zero_division=0)),
+    }
+
+
+class _Follow(TrainerCallback):
+    """Draws each epoch's shifts, moves the bar, writes the history, and marks checkpoints that are whole."""
+
+    def __init__(self, training: SliceDataset, history: Path | None, advance: Any):
+        self.training, self.history, self.advance = training, history, advance
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.advance(state.global_step)
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.training.start_epoch(round(state.epoch or 0))
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.advance(1)
+
+    def on_log(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if self.history:
+            write_text(self.history, "".join(json.dumps(line) + "\n" for line in _epochs(state.log_history)))
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        checkpoint = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        write_json(checkpoint / COMPLETE, _hashes(checkpoint))
+
+
+def _epochs(log: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Join Trainer's separate training and evaluation entries to one line an epoch."""
+    lines: dict[int, dict[str, Any]] = {}
+    names = {"loss": "train_loss", "learning_rate": "filter_learning_rate", "eval_loss": "validation_loss"}
+    names |= {f"eval_{score}": f"validation_{score}" for score in ("accuracy", "weighted_f1", "macro_f1")}
+    for entry in log:
+        line = lines.setdefault(round(entry["epoch"]), {"epoch": round(entry["epoch"])})
+        line |= {names[key]: value for key, value in entry.items() if key in names}
+    return list(lines.values())
+
+
+def _hashes(checkpoint: Path) -> dict[str, str]:
+    return {file.name: sha256(file) for file in sorted(checkpoint.iterdir()) if file.name != COMPLETE}
+
+
+def _last_checkpoint(folder: Path) -> str | None:
+    """Return the newest whole checkpoint. Those that were not written to the end are removed."""
+    found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.partition("-")[2]), reverse=True)
+    for checkpoint in found:
+        if _is_whole(checkpoint):
+            return str(checkpoint.resolve())
+        shutil.rmtree(checkpoint)
+    return None
+
+
+def _is_whole(checkpoint: Path) -> bool:
+    try:
+        return bool(json.loads((checkpoint / COMPLETE).read_text(encoding="utf-8")) == _hashes(checkpoint))
+    except (OSError, ValueError):
+        return False
+
+
+def _save_model(run: RunFolder, model: Any, preprocessing: Preprocessing) -> None:
+    """Write the model folder beside its place, then move it there whole."""
+    with tempfile.TemporaryDirectory(dir=run.path, prefix=".model.") as temporary:
+        folder = Path(temporary) / "model"
+        to_rgb(model.cpu().float()).save_pretrained(folder)
+        build_processor(
+            preprocessing.size, preprocessing.crop_share, preprocessing.mean, preprocessing.std
+        ).save_pretrained(folder)
+        shutil.rmtree(run.model, ignore_errors=True)
+        folder.replace(run.model)
+
+
+def _predict(run: RunFolder, slices: SliceTable, splits: Splits, config: TrainConfig, progress: Progress) -> None:
+    fold = _fold(splits, config)
+    sides = {"validation": fold.validation, "test": fold.test}
+    ids = [slice_id for side in sides.values() for slice_id in side]
+    predictor = Predictor.open(run.path)
+    table = prediction_table(
+        slices,
+        ids,
+        predictor.predict([slices.images[slices.row_of[slice_id]] for slice_id in ids], progress=progress),
+        split=[side for side, members in sides.items() for _ in members],
+        fold=config.fold,
+        model=predictor.hash,
+        metadata={
+            "protocol": splits.protocol,
+            "leakage": splits.verdict.to_dict(),
+            "data_hash": splits.data_hash,
+            "recipe": config.recipe,
+            "synthetic": slices.synthetic,
+        },
+    )
+    write_table(run.predictions, table)
+
+
+def _versions() -> dict[str, str]:
+    from importlib.metadata import version
+
+    return {name: version(name) for name in ("brainstage", "torch", "transformers", "accelerate", "numpy")}
