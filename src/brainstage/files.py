@@ -36,7 +36,9 @@ def atomic(target: Path) -> Iterator[Path]:
         handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part")
         os.close(handle)
     except OSError as error:
-        raise RunError(f"{target}: cannot write here ({error.strerror}); free some space or give another place") from error
+        raise RunError(
+            f"{target}: cannot write here ({error.strerror}); free some space or give another place"
+        ) from error
     part = Path(name)
     try:
         yield part
@@ -45,7 +47,9 @@ def atomic(target: Path) -> Iterator[Path]:
         part.chmod(0o666 & ~_umask())
         part.replace(target)
     except OSError as error:
-        raise RunError(f"{target}: not written ({error.strerror or error}); free some space or give another place") from error
+        raise RunError(
+            f"{target}: not written ({error.strerror or error}); free some space or give another place"
+        ) from error
     finally:
         with suppress(OSError):
             part.unlink(missing_ok=True)

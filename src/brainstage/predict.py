@@ -86,7 +86,9 @@ def _read_preprocessing(folder: Path) -> Preprocessing:
         model = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         processor = json.loads((folder / "preprocessor_config.json").read_text(encoding="utf-8"))
         if model["model_type"] != "resnet" or not processor["image_processor_type"].startswith("ConvNext"):
-            raise RunError(f"{folder}: holds a {model['model_type']} model, expected the resnet that brainstage trains")
+            raise RunError(
+                f"{folder}: holds a {model['model_type']} model, expected the resnet that brainstage trains"
+            )
         return Preprocessing(
             processor["size"]["shortest_edge"],
             processor["crop_pct"],

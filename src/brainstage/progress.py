@@ -20,9 +20,15 @@ def silent(_description: str, _total: int) -> Iterator[Advance]:
 def terminal(description: str, total: int) -> Iterator[Advance]:
     """Show a bar with rate and time left on the terminal's error stream."""
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        ProgressColumn,
+        Task,
+        TextColumn,
+        TimeRemainingColumn,
+    )
     from rich.progress import Progress as RichProgress
-    from rich.progress import Task
     from rich.text import Text
 
     class Rate(ProgressColumn):
@@ -30,7 +36,13 @@ def terminal(description: str, total: int) -> Iterator[Advance]:
             return Text(f"{task.speed:,.0f}/s" if task.speed else "–/s", style="progress.data.speed")
 
     console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Rate(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        Rate(),
+        TimeRemainingColumn(),
+    )
     with RichProgress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
         task = bars.add_task(description, total=total)
         yield lambda steps: bars.advance(task, steps)

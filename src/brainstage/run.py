@@ -94,7 +94,9 @@ class RunFolder:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise RunError(f"{self.path}: cannot make this folder ({error.strerror}); give another --out") from error
+            raise RunError(
+                f"{self.path}: cannot make this folder ({error.strerror}); give another --out"
+            ) from error
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -107,7 +109,9 @@ class RunFolder:
             with FileLock(self.path / ".lock", blocking=False):
                 yield
         except Timeout:
-            raise RunError(f"{self.path}: another process is training this run; wait for it or take another --name") from None
+            raise RunError(
+                f"{self.path}: another process is training this run; wait for it or take another --name"
+            ) from None
         except PermissionError as error:
             raise RunError(f"{self.path}: this folder is not writable; give another --out") from error
 

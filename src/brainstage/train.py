@@ -46,7 +46,11 @@ class SliceDataset(Dataset[Any]):
     """
 
     def __init__(
-        self, pixels: Pixels, targets: NDArray[np.int64], preprocessing: Preprocessing, seed: int | None = None
+        self,
+        pixels: Pixels,
+        targets: NDArray[np.int64],
+        preprocessing: Preprocessing,
+        seed: int | None = None,
     ):
         self.pixels, self.targets, self.preprocessing, self.seed = pixels, targets, preprocessing, seed
         self.margin = (pixels.shape[1] - preprocessing.size) // 2
@@ -151,12 +155,14 @@ def _fold(splits: Splits, config: TrainConfig) -> Fold:
 
 
 def _check_classes(slices: SliceTable, fold: Fold) -> None:
-    counts = {name: 0 for name in slices.classes}
+    counts = dict.fromkeys(slices.classes, 0)
     for slice_id in fold.train:
         counts[str(slices.labels[slices.row_of[slice_id]])] += 1
     missing = [name for name, count in counts.items() if count == 0]
     if missing:
-        raise DataError(f"class {', '.join(missing)} has no slice in train; add some or leave the class out of the data")
+        raise DataError(
+            f"class {', '.join(missing)} has no slice in train; add some or leave the class out of the data"
+        )
 
 
 def _fit(run: RunFolder, slices: SliceTable, config: TrainConfig, splits: Splits, progress: Progress) -> None:

@@ -12,9 +12,10 @@ def describe(slices: SliceTable) -> dict[str, Any]:
     """Count what a slice table holds.
 
     Returns:
-        A JSON-ready mapping: ``rows``, ``classes`` (by side), ``sizes`` (``width×height``), ``modes``, ``patients``,
-        ``unlabelled``, ``unreadable`` (sentences), ``duplicates`` (rows that repeat an earlier row's pixels,
-        and how many of them stand on both sides or carry two labels), ``data_hash`` and ``synthetic``.
+        A JSON-ready mapping: ``rows``, ``classes`` (by side), ``sizes`` (``width×height``), ``modes``,
+        ``patients``, ``unlabelled``, ``unreadable`` (sentences), ``duplicates`` (rows that repeat an earlier
+        row's pixels, and how many pictures stand on both sides or carry two labels), ``data_hash`` and
+        ``synthetic``.
     """
     sides = [side or "all" for side in slices.rows["split"].to_pylist()]
     labels = [label or "(no label)" for label in slices.labels]

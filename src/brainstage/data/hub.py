@@ -65,14 +65,21 @@ def _download(name: str, folder: Path, endpoint: str | None) -> None:
     try:
         # snapshot_download asks the hub first and fails at once without a network; hf_hub_download retries for 20 s
         snapshot_download(
-            DATASET, repo_type="dataset", allow_patterns=[name], local_dir=folder, endpoint=endpoint, max_workers=1
+            DATASET,
+            repo_type="dataset",
+            allow_patterns=[name],
+            local_dir=folder,
+            endpoint=endpoint,
+            max_workers=1,
         )
     except HfHubHTTPError as error:
         raise DataError(f"the hub refused {DATASET} ({_first_line(error)}); try again later, {_BY_HAND}") from error
     except LocalEntryNotFoundError as error:
         raise DataError(f"the hub cannot be reached; check the network and try again, {_BY_HAND}") from error
     except OSError as error:
-        raise DataError(f"{folder}: download stopped ({_first_line(error)}); run it again to go on, {_BY_HAND}") from error
+        raise DataError(
+            f"{folder}: download stopped ({_first_line(error)}); run it again to go on, {_BY_HAND}"
+        ) from error
     except Exception as error:  # the HTTP library's own errors, which hub versions pass on as they are
         raise DataError(f"download stopped ({_first_line(error)}); run it again to go on, {_BY_HAND}") from error
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import warnings
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,7 @@ FORMATS = ("JPEG", "PNG")
 SUFFIXES = (".jpg", ".jpeg", ".png")
 MAX_PIXELS = 4096 * 4096
 """Largest image that is decoded; a file of a few bytes can ask for gigabytes."""
+_TOO_LARGE = f"too large, expected at most {MAX_PIXELS:,} pixels in all; scale it down first"
 
 
 class Picture(NamedTuple):
@@ -43,7 +44,7 @@ def read_slice(path: Path) -> Picture:
     return decode_slice(data, where=str(path))
 
 
-def decode_slice(data: bytes, where: str) -> Picture:
+def decode_slice(data: Any, where: str) -> Picture:
     """Decode the bytes of a JPEG or PNG file into grey values.
 
     Colours become grey by ITU-R 601; 16-bit grey is scaled to 8 bits; an EXIF orientation is applied.
@@ -58,12 +59,12 @@ def decode_slice(data: bytes, where: str) -> Picture:
             image = Image.open(io.BytesIO(data), formats=FORMATS)
     except UnidentifiedImageError:
         raise DataError(f"{where}: not a JPEG or PNG image") from None
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except Image.DecompressionBombError:
+        raise DataError(f"{where}: {_TOO_LARGE}") from None
+    except (OSError, ValueError, SyntaxError) as error:
         raise DataError(f"{where}: not a usable image ({error})") from error
     if image.width * image.height > MAX_PIXELS:
-        raise DataError(
-            f"{where}: {image.width}×{image.height} pixels, expected at most {MAX_PIXELS:,} in all; scale it down first"
-        )
+        raise DataError(f"{where}: {image.width}×{image.height} pixels are {_TOO_LARGE}")
     try:
         return Picture(_grey(ImageOps.exif_transpose(image)), image.mode)
     except (OSError, ValueError, SyntaxError, EOFError, MemoryError) as error:

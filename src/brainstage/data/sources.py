@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -161,26 +162,39 @@ def _find_rows(path: Path, columns: Columns) -> tuple[list[_Row], bool]:
 def _parquet_rows(file: Path, columns: Columns, split: str | None) -> tuple[list[_Row], bool]:
     table = _read_parquet(file)
     require_columns(table.column_names, (columns.image, columns.label), str(file))
-    blobs = _image_bytes(table[columns.image], file, columns.image)
     labels = _labels(table, columns)
     patients = _optional(table, columns.patient)
     splits = _optional(table, columns.split) if split is None else [split] * len(table)
     indices = _optional(table, "slice_index")
     rows = []
-    for number in range(len(table)):
-        where = f"{file.name} row {number}"
-        rows.append(
-            _Row(
-                read=lambda blob=blobs[number], where=where: decode_slice(blob.as_buffer(), where),  # type: ignore[misc]
-                source=where,
-                label=labels[number],
-                patient=None if patients[number] is None else str(patients[number]),
-                split=_split_name(splits[number], where),
-                index=indices[number],
-            )
-        )
+    for number, (where, read) in enumerate(_readers(table, file, columns.image)):
+        patient = None if patients[number] is None else str(patients[number])
+        rows.append(_Row(read, where, labels[number], patient, _split_name(splits[number], where), indices[number]))
     metadata = table.schema.metadata or {}
     return rows, metadata.get(b"brainstage_synthetic") == b"true"
+
+
+def read_parquet_images(file: Path, image_column: str) -> list[tuple[str, Picture | str]]:
+    """Read the images of a parquet file, labelled or not.
+
+    Returns:
+        Name and picture of each row, or its name and why it could not be read.
+
+    Raises:
+        DataError: The file is not parquet, or the column is missing or does not hold bytes.
+    """
+    table = _read_parquet(file)
+    require_columns(table.column_names, (image_column,), str(file))
+    rows = [_Row(read, where, None) for where, read in _readers(table, file, image_column)]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return list(zip((row.source for row in rows), pool.map(_picture_or_reason, rows), strict=True))
+
+
+def _readers(table: pa.Table, file: Path, column: str) -> Iterator[tuple[str, Callable[[], Picture]]]:
+    """Yield the name and the decoder of each row."""
+    for number, blob in enumerate(_image_bytes(table[column], file, column)):
+        where = f"{file.name} row {number}"
+        yield where, partial(decode_slice, blob.as_buffer(), where)
 
 
 def _read_parquet(file: Path) -> pa.Table:
@@ -250,7 +264,7 @@ def _folder_rows(folder: Path) -> Iterator[_Row]:
             for file in sorted(class_folder.iterdir()):
                 if file.suffix.lower() in SUFFIXES:
                     source = file.relative_to(folder).as_posix()
-                    yield _Row(lambda file=file: read_slice(file), source, class_folder.name, split=split)  # type: ignore[misc]
+                    yield _Row(partial(read_slice, file), source, class_folder.name, split=split)
 
 
 def _csv_rows(file: Path, columns: Columns) -> Iterator[_Row]:
@@ -266,10 +280,12 @@ def _csv_rows(file: Path, columns: Columns) -> Iterator[_Row]:
         where = f"{file.name} line {line}"
         image = (root / (record[columns.path] or "")).resolve()
         if not image.is_relative_to(root):
-            raise DataError(f"{where}: {record[columns.path]} lies outside {root}; give paths below the CSV's folder")
+            raise DataError(
+                f"{where}: {record[columns.path]} lies outside {root}; give paths below the CSV's folder"
+            )
         label = record[columns.label] or None
         yield _Row(
-            read=lambda image=image: read_slice(image),  # type: ignore[misc]
+            read=partial(read_slice, image),
             source=f"{where} ({record[columns.path]})",
             label=None if label is None else columns.class_names.get(label, label),
             patient=record.get(columns.patient) or None,

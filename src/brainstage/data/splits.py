@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -144,7 +145,9 @@ def make_splits(slices: SliceTable, config: TrainConfig) -> Splits:
 
 def _official(slices: SliceTable, config: TrainConfig) -> tuple[Fold, ...]:
     sides: dict[str, dict[str, str]] = {"train": {}, "test": {}}
-    for slice_id, label, side in zip(slices.slice_ids, slices.labels, slices.rows["split"].to_pylist(), strict=True):
+    for slice_id, label, side in zip(
+        slices.slice_ids, slices.labels, slices.rows["split"].to_pylist(), strict=True
+    ):
         if side is not None and label is not None:
             sides[side].setdefault(slice_id, label)
     if not (sides["train"] and sides["test"]):
@@ -199,7 +202,9 @@ def _grouped(
     if count < folds:
         raise DataError(f"{count} patients cannot make {folds} folds; give --folds {count} or fewer")
     splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
-    return list(splitter.split(np.zeros(len(labels)), labels, people))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of rare classes, which the callers check themselves
+        return list(splitter.split(np.zeros(len(labels)), labels, people))
 
 
 def _validation_people(

@@ -51,7 +51,8 @@ class SliceTable:
     @cached_property
     def slice_ids(self) -> list[str]:
         """SHA-256 of each slice's pixels."""
-        return self._column("slice_id")
+        ids: list[str] = self.rows["slice_id"].to_pylist()
+        return ids
 
     @cached_property
     def labels(self) -> list[str | None]:
@@ -96,4 +97,4 @@ class SliceTable:
 
 def slice_id(pixels: NDArray[np.uint8]) -> str:
     """Return the identity of a slice: the SHA-256, in hex, of its grey values, row by row."""
-    return hashlib.sha256(np.ascontiguousarray(pixels)).hexdigest()
+    return hashlib.sha256(pixels.tobytes()).hexdigest()

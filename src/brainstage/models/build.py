@@ -37,7 +37,8 @@ def build_model(config: TrainConfig, classes: tuple[str, ...]) -> Any:
 
 def build_optimizer(model: Any, config: TrainConfig) -> Muon:
     """Return the optimiser: Muon for the filters behind the stem, AdamW for the rest."""
-    filters, others = [], []
+    filters: list[torch.Tensor] = []
+    others: list[torch.Tensor] = []
     for name, parameter in model.named_parameters():
         (filters if parameter.ndim == 4 and not name.startswith(STEM) else others).append(parameter)
     return Muon(

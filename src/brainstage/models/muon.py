@@ -32,7 +32,13 @@ class Muon(torch.optim.AdamW):
     """
 
     def __init__(
-        self, filters: Iterable[Tensor], others: Iterable[Tensor], *, filter_lr: float, lr: float, weight_decay: float
+        self,
+        filters: Iterable[Tensor],
+        others: Iterable[Tensor],
+        *,
+        filter_lr: float,
+        lr: float,
+        weight_decay: float,
     ):
         groups = [
             {"params": list(filters), "lr": filter_lr, "weight_decay": weight_decay},

@@ -1,0 +1,37 @@
+# Few verbs. Everything is installed into .venv; nothing else on the machine changes.
+#   make quickstart   set up, train on the real data, judge        make test   set up, run the tests
+#   make setup TORCH=gpu                                           torch with CUDA (gigabytes)
+PYTHON ?= python3
+TORCH ?= cpu
+TORCH_VERSION ?= 2.13.0
+BIN := .venv/bin
+
+.PHONY: setup quickstart test check bench clean
+
+setup: .venv/ready
+
+.venv/ready: pyproject.toml Makefile
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or later is needed, $$($(PYTHON) --version 2>&1) was found: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(PYTHON) tools/install_torch.py $(BIN)/python $(TORCH) $(TORCH_VERSION)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,bench]'
+	@touch $@
+
+quickstart: setup
+	$(BIN)/brainstage quickstart
+
+test: setup
+	$(BIN)/python -m pytest
+
+check: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: setup
+	for script in data predict official; do $(BIN)/python benchmarks/$$script.py || exit 1; done
+
+clean:
+	rm -rf .venv build dist

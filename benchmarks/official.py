@@ -1,0 +1,118 @@
+"""The three compact recipes on the official split, three seeds each, beside a plain PyTorch loop.
+
+    python benchmarks/official.py [--data FOLDER] [--seeds 0 1 2] [--recipes compact]
+
+Each fit uses all 5,120 training rows and the recipe's fixed schedule; the test rows are looked at once, at the
+end. Seconds run from decoded slices to a trained network: resizing, training and, for Trainer, its checkpoints.
+The plain loop has the same network, optimiser, schedule, batches a step and augmentation, and no checkpoints.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.metrics import accuracy_score, f1_score
+from transformers import get_cosine_schedule_with_warmup
+
+from brainstage.config import TrainConfig
+from brainstage.data.splits import Fold, make_splits
+from brainstage.data.sources import load_slices
+from brainstage.data.table import SliceTable
+from brainstage.models.build import build_model, build_optimizer, to_rgb
+from brainstage.models.recipes import load_recipe
+from brainstage.predict import Predictor
+from brainstage.train import SliceDataset, fit_network, prepare
+
+RECIPES = ("compact-fast", "compact", "compact-best")
+
+
+def fit_trainer(slices: SliceTable, fold: Fold, config: TrainConfig) -> tuple[Any, Any, float]:
+    """Return the network, its preprocessing and the seconds of a fit by Trainer."""
+    start = time.perf_counter()
+    preprocessing, training, _ = prepare(slices, fold, config)
+    model = build_model(config, slices.classes)
+    with tempfile.TemporaryDirectory() as folder:
+        fit_network(model, training, None, config, Path(folder))
+    return model, preprocessing, time.perf_counter() - start
+
+
+def fit_plain(slices: SliceTable, fold: Fold, config: TrainConfig) -> tuple[Any, Any, float]:
+    """Return the network, its preprocessing and the seconds of a plain loop."""
+    start = time.perf_counter()
+    preprocessing, training, _ = prepare(slices, fold, config)
+    model = build_model(config, slices.classes).train()
+    _loop(model, training, config)
+    return model, preprocessing, time.perf_counter() - start
+
+
+def _loop(model: Any, training: SliceDataset, config: TrainConfig) -> None:
+    optimizer = build_optimizer(model, config)
+    steps = -(-len(training) // config.batch_size) * config.epochs
+    schedule = get_cosine_schedule_with_warmup(optimizer, int(config.warmup_share * steps), steps)
+    loss_of = torch.nn.CrossEntropyLoss(label_smoothing=config.label_smoothing)
+    bf16 = config.precision != "fp32" and torch.cpu._is_avx512_bf16_supported()
+    for epoch in range(config.epochs):
+        training.start_epoch(epoch)
+        for rows in torch.randperm(len(training)).split(config.batch_size):
+            batch = training.__getitems__(rows.tolist())
+            with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+                loss = loss_of(model(batch["pixel_values"]).logits, batch["labels"])
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+            optimizer.zero_grad()
+
+
+def judge(model: Any, preprocessing: Any, slices: SliceTable, fold: Fold) -> tuple[float, float, float]:
+    """Return accuracy, weighted and macro F1 on the test rows."""
+    from brainstage.models.build import to_grey
+
+    rows = [slices.row_of[slice_id] for slice_id in fold.test]
+    predictor = Predictor(to_grey(to_rgb(model.eval())), preprocessing, "", {})
+    predicted = predictor.predict([slices.images[row] for row in rows]).argmax(1)
+    labels = slices.targets(rows)
+    scores = (f1_score(labels, predicted, average=average) for average in ("weighted", "macro"))
+    return float(accuracy_score(labels, predicted)), *map(float, scores)
+
+
+def main() -> None:
+    """Print one line a fit and one mean a recipe."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--data")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--recipes", nargs="+", default=RECIPES)
+    options = parser.parse_args()
+    slices = load_slices(options.data)
+    print(f"official split · leakage {make_splits(slices, load_recipe('compact')).verdict}")
+    print(f"{torch.get_num_threads()} threads, torch {torch.__version__}")
+    print(f"{'recipe':<14}{'loop':<9}{'seed':>4}{'accuracy':>10}{'weighted F1':>13}{'macro F1':>10}{'seconds':>9}")
+    for recipe in options.recipes:
+        figures: dict[str, list[Any]] = {"Trainer": [], "plain": []}
+        for seed in options.seeds:
+            config = load_recipe(recipe, seed=seed, validation_share=0.0)
+            fold = make_splits(slices, config).folds[0]
+            for loop, fit in (("Trainer", fit_trainer), ("plain", fit_plain)):
+                model, preprocessing, seconds = fit(slices, fold, config)
+                line = (*judge(model, preprocessing, slices, fold), seconds)
+                figures[loop].append(line)
+                _print(recipe, loop, str(seed), line)
+        for loop, lines in figures.items():
+            _print(recipe, loop, "mean", tuple(np.mean(lines, axis=0)))
+        ratio = mean(line[3] for line in figures["Trainer"]) / mean(line[3] for line in figures["plain"])
+        print(f"{recipe}: Trainer takes {ratio:.2f} times the plain loop's time")
+
+
+def _print(recipe: str, loop: str, seed: str, line: tuple[float, ...]) -> None:
+    accuracy, weighted, macro, seconds = line
+    print(f"{recipe:<14}{loop:<9}{seed:>4}{accuracy:>10.4f}{weighted:>13.4f}{macro:>10.4f}{seconds:>9.1f}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

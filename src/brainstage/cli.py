@@ -1,0 +1,387 @@
+"""The command line: parse, one call, print."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import click
+import typer
+
+from brainstage import __version__
+from brainstage.errors import BrainstageError
+from brainstage.progress import Progress, silent, terminal
+from brainstage.schema import RESEARCH_NOTICE, SYNTHETIC_NOTICE
+
+if TYPE_CHECKING:
+    from brainstage.data.sources import Columns
+    from brainstage.evaluate import Evaluation
+
+app = typer.Typer(
+    help=f"Stage dementia from brain MRI slices. {RESEARCH_NOTICE}",
+    epilog=RESEARCH_NOTICE,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+data_app = typer.Typer(help="Get data and look at it.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(data_app, name="data")
+
+DATA = "Folder, parquet or CSV file; without it BRAINSTAGE_DATA, then what `data fetch` brought."
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress and no notices.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
+Data = Annotated[Path | None, typer.Option("--data", help=DATA)]
+Out = Annotated[Path, typer.Option("--out", help="Folder of the runs.")]
+ImageColumn = Annotated[str, typer.Option(help="Parquet column with the images' bytes.")]
+PathColumn = Annotated[str, typer.Option(help="CSV column with the images' paths.")]
+LabelColumn = Annotated[str, typer.Option(help="Column with the classes.")]
+PatientColumn = Annotated[str, typer.Option(help="Column with the patients, used where it exists.")]
+ClassName = Annotated[
+    list[str] | None,
+    typer.Option("--class-name", help="FOUND=NAME: what to call a label of the data. Repeatable."),
+]
+ClassOrder = Annotated[
+    str | None, typer.Option(help="Class names from the least to the most severe, with commas between.")
+]
+MaxUnreadable = Annotated[float, typer.Option(min=0, max=1, help="Largest share of rows that may be unreadable.")]
+
+
+def _columns(
+    image: str, path: str, label: str, patient: str, class_name: list[str] | None, class_order: str | None
+) -> Columns:
+    from brainstage.data.sources import Columns
+
+    names = {}
+    for pair in class_name or []:
+        found, equals, name = pair.partition("=")
+        if not (found and equals and name):
+            raise typer.BadParameter(f"--class-name {pair!r}: expected FOUND=NAME, e.g. 0=CN")
+        names[found] = name
+    order = tuple(name.strip() for name in class_order.split(",")) if class_order else None
+    return Columns(image=image, path=path, label=label, patient=patient, class_names=names, class_order=order)
+
+
+@data_app.command("fetch", epilog="Example: brainstage data fetch")
+def data_fetch(quiet: Quiet = False) -> None:
+    """Download the public dataset (28 MB) once, checked by SHA-256; go on with an interrupted download."""
+    from brainstage.data.hub import fetch
+
+    for file in fetch(progress=_progress(quiet)):
+        _say(str(file), quiet)
+
+
+@data_app.command("describe", epilog="Example: brainstage data describe --data scans/ --json")
+def data_describe(
+    data: Data = None,
+    image_column: ImageColumn = "image",
+    path_column: PathColumn = "path",
+    label_column: LabelColumn = "label",
+    patient_column: PatientColumn = "patient_id",
+    class_name: ClassName = None,
+    class_order: ClassOrder = None,
+    max_unreadable: MaxUnreadable = 1.0,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Count rows, classes, sizes, modes, unreadable rows and exact duplicates."""
+    from brainstage.data.audit import describe
+    from brainstage.data.sources import load_slices
+
+    columns = _columns(image_column, path_column, label_column, patient_column, class_name, class_order)
+    found = describe(load_slices(data, columns=columns, max_unreadable=max_unreadable, progress=_progress(quiet)))
+    if as_json:
+        print(json.dumps(found, indent=2))
+    else:
+        _print_description(found)
+
+
+@data_app.command("phantom", epilog="Example: brainstage data phantom --out phantom/ --patients 40")
+def data_phantom(
+    out: Annotated[Path, typer.Option("--out", help="Folder to write to.")],
+    patients: Annotated[int, typer.Option(help="Number of people; each has 32 slices.")] = 200,
+    seed: Annotated[int, typer.Option(help="Equal seeds give equal cohorts.")] = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Write a synthetic cohort with known patients, in the layout of the public dataset."""
+    from brainstage.data.phantom import write_phantom
+
+    _say(
+        f"{write_phantom(out, patients=patients, seed=seed, progress=_progress(quiet))} ({SYNTHETIC_NOTICE})",
+        quiet,
+    )
+
+
+@app.command(epilog="Example: brainstage train --recipe compact --data scans/ --name first --set epochs=20")
+def train(
+    recipe: Annotated[str, typer.Option(help="Named settings: compact, compact-fast or compact-best.")] = "compact",
+    data: Data = None,
+    name: Annotated[str | None, typer.Option(help="Name of the run; without it RECIPE-001, -002, …")] = None,
+    out: Out = Path("runs"),
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped.")] = False,
+    protocol: Annotated[str | None, typer.Option(help="official or patient (no person on both sides).")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Number of epochs.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of weights, batches and splits.")] = None,
+    validation_share: Annotated[
+        float | None, typer.Option(help="Share of train held out to pick the epoch; 0 trains on all of it.")
+    ] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="FIELD=VALUE: any other setting of train_config.json.")
+    ] = None,
+    image_column: ImageColumn = "image",
+    path_column: PathColumn = "path",
+    label_column: LabelColumn = "label",
+    patient_column: PatientColumn = "patient_id",
+    class_name: ClassName = None,
+    class_order: ClassOrder = None,
+    max_unreadable: MaxUnreadable = 0.05,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train, pick the epoch on validation slices, evaluate once on test, save runs/NAME."""
+    from brainstage.data.sources import load_slices
+    from brainstage.models.recipes import load_recipe
+
+    named = {"protocol": protocol, "epochs": epochs, "seed": seed, "validation_share": validation_share}
+    changes = {key: value for key, value in named.items() if value is not None} | _settings(settings)
+    config = load_recipe(recipe, **changes)  # a wrong setting is told before the data is read
+    columns = _columns(image_column, path_column, label_column, patient_column, class_name, class_order)
+    slices = load_slices(data, columns=columns, max_unreadable=max_unreadable, progress=_progress(quiet))
+    for sentence in slices.unreadable:
+        _warn(f"left out: {sentence}")
+    _train(slices, config, name, out, resume, as_json, quiet)
+
+
+def _settings(pairs: list[str] | None) -> dict[str, Any]:
+    """Parse FIELD=VALUE pairs; values are JSON, and what is not JSON is text."""
+    settings = {}
+    for pair in pairs or []:
+        field, equals, value = pair.partition("=")
+        if not (field and equals):
+            raise typer.BadParameter(f"--set {pair!r}: expected FIELD=VALUE, e.g. batch_size=64")
+        try:
+            settings[field] = json.loads(value)
+        except ValueError:
+            settings[field] = value
+    return settings
+
+
+def _train(slices: Any, config: Any, name: str | None, out: Path, resume: bool, as_json: bool, quiet: bool) -> Path:
+    from brainstage.evaluate import evaluate, write_evaluation
+    from brainstage.train import train
+
+    run = train(slices, config, name=name, out=out, resume=resume, progress=_progress(quiet))
+    evaluation = evaluate(run)
+    write_evaluation(evaluation, run.path, run.history)
+    if as_json:
+        print(json.dumps({"run": str(run.path), **evaluation.to_dict()}, indent=2))
+    else:
+        _print_evaluation(evaluation)
+        _say(f"Saved {run.path}", quiet)
+    return run.path
+
+
+@app.command(epilog="Example: brainstage evaluate runs/compact-001 --json")
+def evaluate(
+    source: Annotated[Path, typer.Argument(help="Run folder, or a prediction table (parquet) of any tool.")],
+    split: Annotated[str, typer.Option(help="Side to judge: test, validation or train.")] = "test",
+    protocol: Annotated[
+        str | None, typer.Option(help="Protocol of a table that does not say: official or patient.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Folder for the files; without it the run.")] = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Judge predictions: every score with its interval, as a table, metrics.json and charts."""
+    from brainstage.evaluate import evaluate, write_evaluation
+    from brainstage.run import RunFolder
+
+    evaluation = evaluate(source, split=split, protocol=protocol)
+    run = RunFolder(source) if source.is_dir() else None
+    folder = out or (run.path if run else None)
+    if folder:
+        RunFolder(folder).create()
+        files = write_evaluation(evaluation, folder, run.history if run else None)
+    if as_json:
+        print(json.dumps(evaluation.to_dict(), indent=2))
+    else:
+        _print_evaluation(evaluation)
+        if folder:
+            _say(f"Saved {', '.join(str(file) for file in files)}", quiet)
+
+
+@app.command(epilog="Example: brainstage predict runs/compact-001 scans/ 'more/*.png' --out stages.csv")
+def predict(
+    run: Annotated[Path, typer.Argument(help="Run folder.")],
+    images: Annotated[list[str], typer.Argument(help="JPEG or PNG files, folders, globs, or a parquet file.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", help="File for the answers: .csv, .json or .parquet.")
+    ] = None,
+    image_column: ImageColumn = "image",
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Stage slices: the most likely stage and the probability of each."""
+    from brainstage.answers import answer, check_target, read_pictures, write_answers
+
+    if out:
+        check_target(out)
+    pictures = read_pictures(images, image_column, progress=_progress(quiet))
+    answers = answer(run, pictures, progress=_progress(quiet))
+    if out:
+        write_answers(answers, out)
+    if as_json:
+        print(json.dumps(answers.to_dict(), indent=2))
+    elif out:
+        _say(f"Saved {out} ({len(answers.rows)} rows). {answers.notice}", quiet)
+    else:
+        _print_answers(answers)
+    broken = [row["error"] for row in answers.rows if row["error"]]
+    for sentence in broken:
+        _warn(sentence)
+    if broken:
+        _warn(f"{len(broken)} of {len(answers.rows)} images could not be read; the others were answered")
+        raise typer.Exit(1)
+
+
+@app.command(epilog="Example: brainstage quickstart")
+def quickstart(out: Out = Path("runs"), quiet: Quiet = False) -> None:
+    """Train, judge and use a classifier: on the real data where it can be had, else on the phantom cohort."""
+    from brainstage.data.sources import load_slices
+    from brainstage.models.recipes import load_recipe
+    from brainstage.quickstart import find_data
+
+    source, sentence = find_data(_progress(quiet))
+    _say(sentence, quiet)
+    slices = load_slices(source, progress=_progress(quiet))
+    path = _train(slices, load_recipe("compact"), None, out, False, False, quiet)
+    _say(f"Next: brainstage predict {path} IMAGE…    brainstage evaluate {path}    brainstage --help", quiet)
+
+
+@app.callback(invoke_without_command=True)
+def _version(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if version:
+        print(__version__)
+        raise typer.Exit
+
+
+def _progress(quiet: bool) -> Progress:
+    return silent if quiet else terminal
+
+
+def _say(text: str, quiet: bool) -> None:
+    if not quiet:
+        print(text)
+
+
+def _warn(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
+def _print_description(found: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    stamp = f" · {SYNTHETIC_NOTICE}" if found["synthetic"] else ""
+    console = Console()
+    console.print(f"{found['rows']:,} slices{stamp}", style="bold", highlight=False)
+    table = Table()
+    sides = list(found["classes"])
+    table.add_column("class")
+    for side in sides:
+        table.add_column(side, justify="right")
+    for name in dict.fromkeys(name for side in sides for name in found["classes"][side]):
+        table.add_row(name, *(f"{found['classes'][side].get(name, 0):,}" for side in sides))
+    console.print(table)
+    duplicates = found["duplicates"]
+    facts = {
+        "sizes": ", ".join(f"{size} ({count:,})" for size, count in found["sizes"].items()),
+        "modes": ", ".join(f"{mode} ({count:,})" for mode, count in found["modes"].items()),
+        "patients": found["patients"] or "not known",
+        "duplicates": f"{duplicates['rows']} exact, {duplicates['on_both_sides']} across sides, "
+        f"{duplicates['with_two_labels']} with two labels",
+        "unlabelled": found["unlabelled"],
+        "data hash": found["data_hash"],
+        "unreadable": len(found["unreadable"]),
+    }
+    for name, fact in facts.items():
+        console.print(f"{name:<11}{fact}", highlight=False)
+    for sentence in found["unreadable"]:
+        console.print(f"  {sentence}", highlight=False, markup=False)
+    console.print(RESEARCH_NOTICE, style="dim")
+
+
+def _print_evaluation(evaluation: Evaluation) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    console.print(evaluation.title, style="bold", highlight=False)
+    table = Table()
+    table.add_column("score")
+    table.add_column("value", justify="right")
+    table.add_column(f"95 % interval over {evaluation.resampled}", justify="right")
+    for name, score in evaluation.scores.overall.items():
+        table.add_row(name.replace("_", " "), f"{score.value:.4f}", f"{score.low:.4f} – {score.high:.4f}")
+    table.add_row(
+        f"always {evaluation.majority_class}", f"{evaluation.majority_accuracy:.4f}", "accuracy", style="dim"
+    )
+    console.print(table)
+    by_class = Table()
+    for heading in ("stage", "support", "precision", "recall", "F1", "AUROC"):
+        by_class.add_column(heading, justify="left" if heading == "stage" else "right")
+    for name, scores in evaluation.scores.by_class.items():
+        figures = (f"{scores[key].value:.3f}" for key in ("precision", "recall", "f1", "auroc"))
+        by_class.add_row(name, f"{evaluation.scores.support[name]:,}", *figures)
+    console.print(by_class)
+    if evaluation.resampled == "slices":
+        console.print(
+            "Slices of one person are alike, so these intervals are too narrow; patients are not known.",
+            style="dim",
+        )
+    console.print(RESEARCH_NOTICE, style="dim")
+
+
+def _print_answers(answers: Any) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    console.print(answers.title, style="bold", highlight=False)
+    table = Table()
+    table.add_column("image", overflow="fold")
+    table.add_column("stage")
+    for name in answers.classes:
+        table.add_column(name, justify="right")
+    for row in answers.rows:
+        if not row["error"]:
+            table.add_row(row["source"], row["stage"], *(f"{row['prob_' + name]:.3f}" for name in answers.classes))
+    console.print(table)
+    console.print(answers.notice, style="dim")
+
+
+def main() -> None:
+    """Run the command line; every mendable error is one sentence and exit code 1."""
+    command: Callable[..., Any] = typer.main.get_command(app)
+    try:
+        code = command(standalone_mode=False, prog_name="brainstage")
+    except BrainstageError as error:
+        _warn(f"Error: {error}")
+        code = 1
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        _warn("Stopped. What was finished stays; `brainstage train --resume --name NAME` goes on with a run.")
+        code = 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
+    except OSError as error:
+        _warn(f"Error: {error.filename or 'a file'}: {error.strerror or error}")
+        code = 1
+    sys.exit(code)

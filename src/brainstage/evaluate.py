@@ -1,0 +1,172 @@
+"""From a prediction table to metrics: what a run's predictions are worth, under which protocol."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from brainstage import charts, metrics
+from brainstage.errors import ConfigError, DataError, LeakageError
+from brainstage.files import write_json
+from brainstage.run import RunFolder
+from brainstage.schema import (
+    PROB_PREFIX,
+    RESEARCH_NOTICE,
+    SYNTHETIC_NOTICE,
+    class_names,
+    read_metadata,
+    validate_predictions,
+)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The scores of one side of a prediction table, and all that must be said beside them.
+
+    Attributes:
+        scores: The figures with their intervals.
+        classes: Class names in clinical order.
+        split: The side that was judged.
+        protocol: ``official`` or ``patient``.
+        leakage: The leakage verdict's sentence.
+        leakage_status: ``clean``, ``leaky`` or ``unknown``.
+        synthetic: Whether the data was the phantom cohort.
+        resampled: What the bootstrap drew: ``patients`` or ``slices``.
+        majority_class: The most frequent stage.
+        majority_accuracy: Accuracy of always answering it.
+    """
+
+    scores: metrics.Scores
+    classes: tuple[str, ...]
+    split: str
+    protocol: str
+    leakage: str
+    leakage_status: str
+    synthetic: bool
+    resampled: str
+    majority_class: str
+    majority_accuracy: float
+
+    @property
+    def slices(self) -> int:
+        """Number of slices judged."""
+        return int(self.scores.confusion.sum())
+
+    @property
+    def title(self) -> str:
+        """What every table and chart says above its figures."""
+        stamp = f"{SYNTHETIC_NOTICE} · " if self.synthetic else ""
+        return f"{stamp}{self.split} · {self.slices:,} slices · protocol {self.protocol} · {self.leakage}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything for ``metrics.json``."""
+        return {
+            "notice": RESEARCH_NOTICE,
+            "synthetic": SYNTHETIC_NOTICE if self.synthetic else None,
+            "protocol": self.protocol,
+            "leakage": {"status": self.leakage_status, "sentence": self.leakage},
+            "split": self.split,
+            "slices": self.slices,
+            "classes": list(self.classes),
+            "interval": f"95 % bootstrap over {self.resampled}, {metrics.DRAWS} draws",
+            "majority_baseline": {"class": self.majority_class, "accuracy": round(self.majority_accuracy, 6)},
+            **metrics.to_dict(self.scores),
+        }
+
+
+def evaluate(source: RunFolder | Path | str, *, split: str = "test", protocol: str | None = None) -> Evaluation:
+    """Judge a run, or a prediction table that any tool wrote. No model is opened.
+
+    Args:
+        source: A run folder, or a parquet file with the columns of a prediction table.
+        split: The side to judge: ``test``, ``validation`` or ``train``.
+        protocol: ``official`` or ``patient``, for a table that does not say under which it was made.
+
+    Raises:
+        RunError: The run is missing or not finished.
+        DataError: The table is not a prediction table, or has no labelled slice of that side.
+        ConfigError: The protocol is not known, so no figure can be given.
+        LeakageError: The protocol is ``patient`` and patients are not known.
+    """
+    file, table = _read(source)
+    validate_predictions(table, str(file))
+    about = read_metadata(table)
+    protocol = about.get("protocol") or protocol
+    if protocol not in ("official", "patient"):
+        raise ConfigError(f"{file}: does not say under which protocol it was made; name it with --protocol")
+    side = table.filter(pa.compute.equal(table["split"], split))
+    side = side.filter(pa.compute.is_valid(side["label"]))
+    if not len(side):
+        raise DataError(f"{file}: no labelled slice of the {split} side; it has {_sides(table)}")
+    return _judge(side, split, protocol, about, file)
+
+
+def _judge(side: pa.Table, split: str, protocol: str, about: dict[str, Any], file: Path) -> Evaluation:
+    classes = class_names(side)
+    number = {name: index for index, name in enumerate(classes)}
+    labels = np.array([number[label] for label in side["label"].to_pylist()])
+    probabilities = np.stack([side[PROB_PREFIX + name].to_numpy().astype(np.float64) for name in classes], axis=1)
+    patients = side["patient_id"].to_pylist()
+    known = None not in patients
+    if protocol == "patient" and not known:
+        raise LeakageError(
+            f"{file}: a patient figure needs the patient of every slice; {patients.count(None)} have none"
+        )
+    leakage = about.get("leakage", {})
+    most, baseline = metrics.majority(labels, len(classes))
+    return Evaluation(
+        scores=metrics.score(labels, probabilities, classes, groups=patients if known else None),
+        classes=classes,
+        split=split,
+        protocol=protocol,
+        leakage=leakage.get("sentence", "leakage unknown: the table does not say"),
+        leakage_status=leakage.get("status", "unknown"),
+        synthetic=bool(about.get("synthetic")),
+        resampled="patients" if known else "slices",
+        majority_class=classes[most],
+        majority_accuracy=baseline,
+    )
+
+
+def _read(source: RunFolder | Path | str) -> tuple[Path, pa.Table]:
+    if isinstance(source, RunFolder):
+        source = source.path
+    path = Path(source)
+    file = path if path.is_file() else RunFolder.open(path).predictions
+    try:
+        return file, pq.read_table(file)
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{file}: not a readable parquet file ({str(error).splitlines()[0]})") from error
+
+
+def _sides(table: pa.Table) -> str:
+    return ", ".join(sorted(set(table["split"].to_pylist()))) or "no rows"
+
+
+def write_evaluation(evaluation: Evaluation, folder: Path, history: Path | None = None) -> list[Path]:
+    """Write ``metrics.json`` and ``confusion_matrix.png``, and ``curves.png`` where there is a history.
+
+    A side other than ``test`` gets its name into the file names.
+
+    Returns:
+        The files.
+    """
+    prefix = "" if evaluation.split == "test" else f"{evaluation.split}_"
+    files = [folder / f"{prefix}metrics.json", folder / f"{prefix}confusion_matrix.png"]
+    write_json(files[0], evaluation.to_dict())
+    charts.draw_confusion_matrix(files[1], evaluation.scores.confusion, evaluation.classes, evaluation.title)
+    if history is not None and history.is_file():
+        lines = [json.loads(line) for line in history.read_text(encoding="utf-8").splitlines()]
+        files.append(folder / "curves.png")
+        charts.draw_curves(
+            files[-1],
+            lines,
+            evaluation.title.partition(" · ")[2] if not evaluation.synthetic else SYNTHETIC_NOTICE,
+        )
+    return files

@@ -1,0 +1,57 @@
+import numpy as np
+import pytest
+from conftest import picture
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from brainstage.data.transforms import Preprocessing, draw_shifts, shift
+from brainstage.errors import DataError
+from brainstage.models.build import build_processor
+
+
+@given(
+    st.tuples(st.integers(40, 150), st.integers(40, 150)),
+    st.sampled_from([32, 64, 96]),
+    st.sampled_from([0.7, 0.875, 1.0]),
+)
+@settings(deadline=None, max_examples=25)
+def test_arrays_get_what_the_saved_image_processor_gives(shape, size, crop_share):
+    pixels = picture(1, shape)
+    ours = Preprocessing(size, crop_share, mean=0.28, std=0.33)
+    processor = build_processor(size, crop_share, 0.28, 0.33)
+    theirs = processor(Image.fromarray(pixels).convert("RGB"), return_tensors="np")["pixel_values"][0]
+    assert theirs.shape == (3, size, size)
+    np.testing.assert_allclose(ours.normalise(ours.resize([pixels]))[0, 0], theirs[0], atol=2e-6)
+
+
+def test_the_margin_surrounds_the_crop():
+    images = [picture(number, (128, 128)) for number in range(3)]
+    ours = Preprocessing(64, 0.875)
+    wide = ours.resize(images, margin=2)
+    assert wide.shape == (3, 68, 68)
+    assert np.array_equal(wide[:, 2:-2, 2:-2], ours.resize(images))
+
+
+def test_the_margin_is_black_where_the_slice_ends():
+    wide = Preprocessing(64, 1.0).resize([np.full((64, 64), 9, np.uint8)], margin=3)
+    assert wide[0, :3].max() == 0
+    assert wide[0, 3:-3, 3:-3].min() == 9
+
+
+def test_shifts_depend_on_seed_and_epoch_alone():
+    assert np.array_equal(draw_shifts(50, 2, 7, 3), draw_shifts(50, 2, 7, 3))
+    assert not np.array_equal(draw_shifts(50, 2, 7, 3), draw_shifts(50, 2, 7, 4))
+    assert set(draw_shifts(500, 2, 0, 0).ravel()) == {0, 1, 2, 3, 4}
+
+
+def test_shift_cuts_the_window_that_was_asked_for():
+    pixels = picture(0, (2, 10, 10))
+    cut = shift(pixels, np.array([[0, 2], [1, 0]]), 8)
+    assert np.array_equal(cut[0], pixels[0, 0:8, 2:10])
+    assert np.array_equal(cut[1], pixels[1, 1:9, 0:8])
+
+
+def test_blank_training_pixels_are_told():
+    with pytest.raises(DataError, match="same value"):
+        Preprocessing(32, 1.0).fitted(np.zeros((2, 32, 32), np.uint8))
