@@ -29,13 +29,13 @@ class TrainConfig:
     """Name of the recipe these settings started from."""
 
     # Input
-    image_size: int = 64
+    image_size: int = 96
     """Side of the square that the network sees."""
     crop_share: float = 0.875
     """Share of the slice's side that is kept, around its centre."""
 
     # Network (ResNetConfig)
-    stem_channels: int = 32
+    stem_channels: int = 16
     stage_channels: tuple[int, ...] = (32, 64, 128)
     stage_blocks: tuple[int, ...] = (1, 1, 1)
     downsample_first: bool = True
@@ -45,15 +45,15 @@ class TrainConfig:
     epochs: int = 14
     batch_size: int = 128
     warmup_share: float = 0.2
-    filter_learning_rate: float = 0.05
+    filter_learning_rate: float = 0.1
     """Learning rate of the convolution filters (Muon)."""
     learning_rate: float = 0.003
     """Learning rate of all other weights (AdamW)."""
     weight_decay: float = 0.05
-    label_smoothing: float = 0.0
+    label_smoothing: float = 0.1
 
     # Augmentation
-    max_shift: int = 2
+    max_shift: int = 1
     """Largest shift in each direction, in pixels of the network's input."""
 
     # Protocol

@@ -34,6 +34,16 @@ from brainstage.run import RunFolder
 COMPLETE = "complete.json"
 """Written into a checkpoint last, with the SHA-256 of its files: only a checkpoint that agrees is resumed from."""
 
+_HISTORY = {
+    "loss": "train_loss",
+    "learning_rate": "filter_learning_rate",
+    "eval_loss": "validation_loss",
+    "eval_accuracy": "validation_accuracy",
+    "eval_weighted_f1": "validation_weighted_f1",
+    "eval_macro_f1": "validation_macro_f1",
+}
+"""What Trainer calls the figures of an epoch, and what the history calls them."""
+
 
 class SliceDataset(Dataset[Any]):
     """Slices in memory as one array, cut into batches at once.
@@ -311,12 +321,12 @@ class _Follow(TrainerCallback):
 def _epochs(log: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Join Trainer's separate training and evaluation entries to one line an epoch."""
     lines: dict[int, dict[str, Any]] = {}
-    names = {"loss": "train_loss", "learning_rate": "filter_learning_rate", "eval_loss": "validation_loss"}
-    names |= {f"eval_{score}": f"validation_{score}" for score in ("accuracy", "weighted_f1", "macro_f1")}
     for entry in log:
-        line = lines.setdefault(round(entry["epoch"]), {"epoch": round(entry["epoch"])})
-        line |= {names[key]: value for key, value in entry.items() if key in names}
-    return list(lines.values())
+        lines.setdefault(round(entry["epoch"]), {}).update(entry)
+    return [
+        {"epoch": epoch} | {name: line[key] for key, name in _HISTORY.items() if key in line}
+        for epoch, line in lines.items()
+    ]
 
 
 def _hashes(checkpoint: Path) -> dict[str, str]:

@@ -1,0 +1,152 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from conftest import TINY, encode, picture
+
+GOLDEN = Path(__file__).parent / "golden"
+COMMANDS = [[], ["data"], ["data", "fetch"], ["data", "describe"], ["data", "phantom"], ["train"], ["evaluate"]]
+COMMANDS += [["predict"], ["quickstart"]]
+
+
+def brainstage(*arguments, **environment):
+    return subprocess.run(
+        [sys.executable, "-m", "brainstage", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "COLUMNS": "100", "TERM": "dumb", "NO_COLOR": "1", **environment},
+    )
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: " ".join(command) or "brainstage")
+def test_help_is_golden_and_has_an_example(command):
+    """Remake with BRAINSTAGE_GOLDEN=1."""
+    done = brainstage(*command, "--help")
+    golden = GOLDEN / f"help-{'-'.join(command) or 'brainstage'}.txt"
+    if os.environ.get("BRAINSTAGE_GOLDEN"):
+        golden.write_text(done.stdout)
+    assert done.stdout == golden.read_text()
+    assert "Example: brainstage" in done.stdout or command in ([], ["data"])
+
+
+def test_help_does_not_import_torch():
+    code = (
+        "import sys\nfrom typer.testing import CliRunner\nfrom brainstage.cli import app\n"
+        "CliRunner().invoke(app, ['train', '--help'])\nprint('torch' in sys.modules)"
+    )
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip().endswith("False")
+
+
+def test_train_evaluate_predict(tmp_path, phantom_folder):
+    settings = [f"--set={name}={json.dumps(value)}" for name, value in TINY.items()]
+    done = brainstage("train", "--data", phantom_folder, "--name", "a", "--out", tmp_path, "--json", *settings)
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report["protocol"] == "official"
+    assert report["leakage"]["status"] == "leaky"
+    assert report["synthetic"] == "synthetic: says nothing about real brains"
+    run = tmp_path / "a"
+    assert json.loads((run / "metrics.json").read_text())["overall"] == report["overall"]
+
+    table = brainstage("evaluate", run)
+    assert table.returncode == 0
+    assert "synthetic: says nothing about real brains · test · 102 slices · protocol official · leaky" in table.stdout
+    assert "never a diagnosis" in table.stdout
+
+    images = tmp_path / "images"
+    images.mkdir()
+    for number in range(3):
+        (images / f"{number}.png").write_bytes(encode(picture(number, (128, 128))))
+    (images / "broken.jpg").write_text("a text")
+    for name in ("out.csv", "out.json", "out.parquet"):
+        done = brainstage("predict", run, images, "--out", tmp_path / name)
+        assert done.returncode == 1
+        assert "1 of 4 images could not be read; the others were answered" in done.stderr
+        assert "Traceback" not in done.stderr
+    answers = json.loads((tmp_path / "out.json").read_text())
+    assert "never a diagnosis" in answers["notice"]
+    assert [bool(row["error"]) for row in answers["answers"]] == [False, False, False, True]
+    assert pq.read_table(tmp_path / "out.parquet").num_rows == 4
+    assert len((tmp_path / "out.csv").read_text().splitlines()) == 5
+    whole = brainstage("predict", run, next(phantom_folder.glob("data/test*")), images / "?.png", "--json")
+    assert whole.returncode == 0
+    assert len(json.loads(whole.stdout)["answers"]) == 102 + 3
+
+
+def bad_folder(root):
+    (root / "empty").mkdir()
+    return root / "empty"
+
+
+def bad_csv(root):
+    (root / "0.png").write_bytes(encode(picture()))
+    (root / "a.csv").write_text("path,label\n0.png,Mild_Demented\n0.png,Mild_Demted\n")
+    return root / "a.csv"
+
+
+def bad_parquet(root):
+    pq.write_table(pa.table({"a": [1]}), root / "a.parquet")
+    return root / "a.parquet"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["train", "--recipe", "compct"], "unknown recipe 'compct'; did you mean 'compact'?"),
+        (["train", "--epochs", "0"], "epochs: 0 is out of range"),
+        (["train", "--set", "epoch=3"], "did you mean 'epochs'"),
+        (["train", "--data", "{none}"], "no such file or folder"),
+        (["train", "--data", bad_folder], "no slices found"),
+        (["train", "--data", bad_csv], "did you mean 'Mild_Demented'"),
+        (["train", "--data", bad_parquet], "column image, label not found; it has a"),
+        (["train", "--data", "{phantom}", "--name", "../up"], "not usable"),
+        (["train", "--data", "{phantom}", "--out", "/dev/null/runs"], "cannot make this folder"),
+        (["train"], "run `brainstage data fetch`"),
+        (["evaluate", "{none}"], "no such run"),
+        (["predict", "{none}", "{none}.png"], "no such run"),
+        (["predict", "{none}", "{none}", "--out", "a.txt"], ".csv, .json or .parquet"),
+        (["data", "phantom", "--out", "/dev/null/a"], "/dev/null/a"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_a_failure(arguments, says, tmp_path, phantom_folder):
+    places = {"none": tmp_path / "none", "phantom": phantom_folder}
+    filled = [a(tmp_path) if callable(a) else a.format(**places) for a in arguments]
+    done = brainstage(*filled, BRAINSTAGE_DATA="", BRAINSTAGE_CACHE=str(tmp_path / "cache"))
+    assert done.returncode == 1
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_without_a_hub_the_quickstart_goes_on_with_phantoms(monkeypatch, tmp_path):
+    from brainstage import quickstart
+    from brainstage.errors import DataError
+
+    def no_network(**_):
+        raise DataError("the hub cannot be reached")
+
+    monkeypatch.delenv("BRAINSTAGE_DATA", raising=False)
+    monkeypatch.setenv("BRAINSTAGE_CACHE", str(tmp_path))
+    monkeypatch.setattr(quickstart, "fetch", no_network)
+    monkeypatch.setattr(
+        quickstart, "write_phantom", lambda folder, progress: (folder / "data").mkdir(parents=True)
+    )
+    source, sentence = quickstart.find_data()
+    assert source == tmp_path / "phantom"
+    assert "the hub cannot be reached" in sentence
+    assert "synthetic: says nothing about real brains" in sentence
+
+
+def test_the_python_api_is_whole():
+    import brainstage
+
+    for name in brainstage.__all__:
+        assert getattr(brainstage, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        brainstage.nothing  # noqa: B018
