@@ -57,7 +57,10 @@ def main() -> int:
                 process.wait()
             kills += 1
             saved = sorted(path.name for path in (out / runs[-1] / "checkpoints").glob("*"))
-            print(f"kill {kills}: {runs[-1]} after {delay:.1f} s, checkpoints {', '.join(saved) or 'none'}", flush=True)
+            print(
+                f"kill {kills}: {runs[-1]} after {delay:.1f} s, checkpoints {', '.join(saved) or 'none'}",
+                flush=True,
+            )
         if start(out, runs[-1], options.data).wait() != 0:
             return 1
         expected = sha256(out / "whole" / "model" / "model.safetensors")

@@ -22,8 +22,8 @@ from sklearn.metrics import accuracy_score, f1_score
 from transformers import get_cosine_schedule_with_warmup
 
 from brainstage.config import TrainConfig
-from brainstage.data.splits import Fold, make_splits
 from brainstage.data.sources import load_slices
+from brainstage.data.splits import Fold, make_splits
 from brainstage.data.table import SliceTable
 from brainstage.models.build import build_model, build_optimizer, to_rgb
 from brainstage.models.recipes import load_recipe
@@ -60,8 +60,9 @@ def _loop(model: Any, training: SliceDataset, config: TrainConfig) -> None:
     bf16 = config.precision != "fp32" and torch.cpu._is_avx512_bf16_supported()
     for epoch in range(config.epochs):
         training.start_epoch(epoch)
-        for rows in torch.randperm(len(training)).split(config.batch_size):
-            batch = training.__getitems__(rows.tolist())
+        order = torch.randperm(len(training)).tolist()
+        for first in range(0, len(order), config.batch_size):
+            batch = training.__getitems__(order[first : first + config.batch_size])
             with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
                 loss = loss_of(model(batch["pixel_values"]).logits, batch["labels"])
             loss.backward()
@@ -78,8 +79,8 @@ def judge(model: Any, preprocessing: Any, slices: SliceTable, fold: Fold) -> tup
     predictor = Predictor(to_grey(to_rgb(model.eval())), preprocessing, "", {})
     predicted = predictor.predict([slices.images[row] for row in rows]).argmax(1)
     labels = slices.targets(rows)
-    scores = (f1_score(labels, predicted, average=average) for average in ("weighted", "macro"))
-    return float(accuracy_score(labels, predicted)), *map(float, scores)
+    weighted, macro = (float(f1_score(labels, predicted, average=name)) for name in ("weighted", "macro"))
+    return float(accuracy_score(labels, predicted)), weighted, macro
 
 
 def main() -> None:
@@ -90,7 +91,7 @@ def main() -> None:
     parser.add_argument("--recipes", nargs="+", default=RECIPES)
     options = parser.parse_args()
     slices = load_slices(options.data)
-    print(f"official split · leakage {make_splits(slices, load_recipe('compact')).verdict}")
+    print(f"official split · {make_splits(slices, load_recipe('compact')).verdict}")
     print(f"{torch.get_num_threads()} threads, torch {torch.__version__}")
     print(f"{'recipe':<14}{'loop':<9}{'seed':>4}{'accuracy':>10}{'weighted F1':>13}{'macro F1':>10}{'seconds':>9}")
     for recipe in options.recipes:
@@ -111,7 +112,9 @@ def main() -> None:
 
 def _print(recipe: str, loop: str, seed: str, line: tuple[float, ...]) -> None:
     accuracy, weighted, macro, seconds = line
-    print(f"{recipe:<14}{loop:<9}{seed:>4}{accuracy:>10.4f}{weighted:>13.4f}{macro:>10.4f}{seconds:>9.1f}", flush=True)
+    print(
+        f"{recipe:<14}{loop:<9}{seed:>4}{accuracy:>10.4f}{weighted:>13.4f}{macro:>10.4f}{seconds:>9.1f}", flush=True
+    )
 
 
 if __name__ == "__main__":

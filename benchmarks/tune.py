@@ -17,16 +17,18 @@ from unittest import mock
 
 import torch
 
-from brainstage import train
 from brainstage.config import TrainConfig
 from brainstage.data.sources import load_slices
 from brainstage.data.splits import make_splits
 from brainstage.models.build import build_model
 from brainstage.models.recipes import load_recipe
+from brainstage.train import fit_network, prepare
 
 VARIANTS: tuple[dict[str, Any], ...] = (
     {},
     {"stem_channels": 32},
+    {"stage_channels": [32, 64, 128]},
+    {"learning_rate": 0.003},
     {"stage_blocks": [2, 2, 2]},
     {"downsample_first": False, "image_size": 64},
     {"image_size": 80},
@@ -59,18 +61,16 @@ def main() -> None:
         for seed in options.seeds:
             fit(slices, load_recipe("compact", seed=seed, **changes), str(changes or "compact"))
     for seed in options.seeds:
-        with mock.patch.object(train, "build_optimizer", adamw):
+        with mock.patch("brainstage.train.build_optimizer", adamw):
             fit(slices, load_recipe("compact", seed=seed), "AdamW for every weight")
 
 
 def fit(slices: Any, config: TrainConfig, name: str) -> None:
     """Fit once and print the last epoch's validation figures and the seconds."""
     start = time.perf_counter()
-    _, training, validation = train.prepare(slices, make_splits(slices, config).folds[0], config)
+    _, training, validation = prepare(slices, make_splits(slices, config).folds[0], config)
     with tempfile.TemporaryDirectory() as folder:
-        trainer = train.fit_network(
-            build_model(config, slices.classes), training, validation, config, Path(folder)
-        )
+        trainer = fit_network(build_model(config, slices.classes), training, validation, config, Path(folder))
     last = [entry for entry in trainer.state.log_history if "eval_loss" in entry][-1]
     print(
         f"{name:<55} seed {config.seed}  accuracy {last['eval_accuracy']:.4f}  loss {last['eval_loss']:.4f}"

@@ -7,6 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+
 from conftest import TINY, encode, picture
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -56,7 +57,9 @@ def test_train_evaluate_predict(tmp_path, phantom_folder):
 
     table = brainstage("evaluate", run)
     assert table.returncode == 0
-    assert "synthetic: says nothing about real brains · test · 102 slices · protocol official · leaky" in table.stdout
+    assert (
+        "synthetic: says nothing about real brains · test · 102 slices · protocol official · leaky" in table.stdout
+    )
     assert "never a diagnosis" in table.stdout
 
     images = tmp_path / "images"
@@ -134,9 +137,7 @@ def test_without_a_hub_the_quickstart_goes_on_with_phantoms(monkeypatch, tmp_pat
     monkeypatch.delenv("BRAINSTAGE_DATA", raising=False)
     monkeypatch.setenv("BRAINSTAGE_CACHE", str(tmp_path))
     monkeypatch.setattr(quickstart, "fetch", no_network)
-    monkeypatch.setattr(
-        quickstart, "write_phantom", lambda folder, progress: (folder / "data").mkdir(parents=True)
-    )
+    monkeypatch.setattr(quickstart, "write_phantom", lambda folder, progress: (folder / "data").mkdir(parents=True))
     source, sentence = quickstart.find_data()
     assert source == tmp_path / "phantom"
     assert "the hub cannot be reached" in sentence

@@ -49,7 +49,9 @@ def test_calibration_error_by_hand():
     probabilities = np.array([[0.9, 0.1], [0.9, 0.1], [0.6, 0.4], [0.4, 0.6]])
     labels = np.array([0, 1, 0, 1])
     # bin of 0.9: confidence 0.9, accuracy 0.5; bin of 0.6: confidence 0.6, accuracy 1
-    assert score(labels, probabilities, ("a", "b"), draws=5).overall["calibration_error"].value == pytest.approx(0.4)
+    assert score(labels, probabilities, ("a", "b"), draws=5).overall["calibration_error"].value == pytest.approx(
+        0.4
+    )
 
 
 def test_a_class_that_does_not_occur_has_no_recall_and_spoils_no_mean():

@@ -9,7 +9,9 @@ from brainstage.files import atomic, sha256, write_json
 from brainstage.run import RunFolder
 
 
-@pytest.mark.parametrize("name", ["", "..", "../evil", "/tmp/evil", "a/b", "a\\b", ".hidden", "x" * 101, "a b", "a\0b"])
+@pytest.mark.parametrize(
+    "name", ["", "..", "../evil", "/tmp/evil", "a/b", "a\\b", ".hidden", "x" * 101, "a b", "a\0b"]
+)
 def test_a_run_name_never_becomes_a_path(name):
     with pytest.raises(ConfigError, match="not usable"):
         RunFolder.named(name)

@@ -10,7 +10,6 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from conftest import TINY
 from PIL import Image
 from safetensors.numpy import load_file
 
@@ -22,6 +21,7 @@ from brainstage.models.muon import orthogonal
 from brainstage.models.recipes import load_recipe
 from brainstage.predict import Predictor
 from brainstage.train import COMPLETE, _last_checkpoint, train
+from conftest import TINY
 
 
 def weights(run):

@@ -3,11 +3,11 @@ import zlib
 
 import numpy as np
 import pytest
-from conftest import encode, picture
 from PIL import Image
 
 from brainstage.data.io import decode_slice, read_slice
 from brainstage.errors import DataError
+from conftest import encode, picture
 
 
 def huge_png(width, height):

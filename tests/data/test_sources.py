@@ -4,12 +4,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import encode, picture
 
 from brainstage.data.sources import Columns, default_source, load_slices
 from brainstage.data.table import slice_id
 from brainstage.errors import DataError
 from brainstage.schema import STAGES
+from conftest import encode, picture
 
 
 def write_parquet(path, rows=6, **columns):
@@ -60,7 +60,11 @@ def test_options_map_columns_and_classes(tmp_path):
     file = tmp_path / "a.parquet"
     pq.write_table(pa.table({"scan": [encode(picture(0)), encode(picture(1))], "dx": [0, 1], "who": [7, 8]}), file)
     columns = Columns(
-        image="scan", label="dx", patient="who", class_names={"0": "CN", "1": "MCI"}, class_order=("CN", "MCI", "AD")
+        image="scan",
+        label="dx",
+        patient="who",
+        class_names={"0": "CN", "1": "MCI"},
+        class_order=("CN", "MCI", "AD"),
     )
     slices = load_slices(file, columns=columns)
     assert slices.labels == ["CN", "MCI"]
@@ -131,7 +135,9 @@ def test_unreadable_rows_are_named_and_left_out(tmp_path):
     slices = load_slices(file)
     assert len(slices) == 39
     assert slices.unreadable == ("a.parquet row 17: not a JPEG or PNG image",)
-    with pytest.raises(DataError, match="1 of 40 slices cannot be read, more than the allowed 1%; the first: a.parq"):
+    with pytest.raises(
+        DataError, match="1 of 40 slices cannot be read, more than the allowed 1%; the first: a.parq"
+    ):
         load_slices(file, max_unreadable=0.01)
 
 
@@ -157,6 +163,10 @@ def test_the_real_dataset_is_whole(real_folder):
     slices = load_slices(real_folder)
     assert len(slices) == 6400
     assert len(set(slices.slice_ids)) == 6400
-    train = [label for label, side in zip(slices.labels, slices.rows["split"].to_pylist(), strict=True) if side == "train"]
+    train = [
+        label
+        for label, side in zip(slices.labels, slices.rows["split"].to_pylist(), strict=True)
+        if side == "train"
+    ]
     assert [train.count(stage) for stage in slices.classes] == [2566, 1781, 724, 49]
     assert {image.shape for image in slices.images} == {(128, 128)}

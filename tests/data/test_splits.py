@@ -78,7 +78,9 @@ def test_official_sides_stay_and_validation_comes_from_train(count, seed):
 def test_official_without_patients_is_unknown_with_shared_patients_leaky(phantom):
     verdict = make_splits(phantom, config()).verdict
     assert verdict.status == "leaky"
-    assert verdict.shared_patients == len({p for p, s in zip(phantom.patients, phantom.rows["split"].to_pylist(), strict=True) if s == "test"})
+    assert verdict.shared_patients == len(
+        {p for p, s in zip(phantom.patients, phantom.rows["split"].to_pylist(), strict=True) if s == "test"}
+    )
     slices = table(["CN", "AD"] * 10, splits=["train"] * 14 + ["test"] * 6)
     assert make_splits(slices, config(validation_share=0.2)).verdict.status == "unknown"
 

@@ -1,6 +1,5 @@
 import numpy as np
 import pytest
-from conftest import picture
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -8,6 +7,7 @@ from PIL import Image
 from brainstage.data.transforms import Preprocessing, draw_shifts, shift
 from brainstage.errors import DataError
 from brainstage.models.build import build_processor
+from conftest import picture
 
 
 @given(
