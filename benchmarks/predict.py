@@ -1,6 +1,6 @@
 """``brainstage predict`` beside ``transformers.pipeline`` on the same saved model, in one run.
 
-    python benchmarks/predict.py RUN [--data FOLDER]
+    python benchmarks/predict.py [RUN] [--data FOLDER]
 
 Both get the 1,280 test slices as JPEG files and give every class's probability; the pipeline with its defaults.
 Also timed: the first prediction of a fresh process, from its start to its end.
@@ -20,29 +20,31 @@ import pyarrow.parquet as pq
 from transformers import pipeline
 
 from brainstage.answers import answer, read_pictures
-from brainstage.data.sources import default_source, hub_files
+from brainstage.data.sources import default_source, hub_files, load_slices
+from brainstage.train import train
 
 
 def main() -> None:
     """Print images a second, the ratio, the largest difference and the seconds of a fresh process."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("run", type=Path)
+    parser.add_argument("run", type=Path, nargs="?", help="without it compact-fast is trained first")
     parser.add_argument("--data", type=Path)
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as temporary:
+    with tempfile.TemporaryDirectory() as temporary, tempfile.TemporaryDirectory() as runs:
+        run = options.run or train(load_slices(options.data), "compact-fast", out=runs).path
         files = _unpack(hub_files(options.data or default_source())["test"][0], Path(temporary))
 
         start = time.perf_counter()
-        answers = answer(options.run, read_pictures([temporary]))
+        answers = answer(run, read_pictures([temporary]))
         ours = time.perf_counter() - start
 
         start = time.perf_counter()
-        classify = pipeline("image-classification", model=str(options.run / "model"))
+        classify = pipeline("image-classification", model=str(run / "model"))
         theirs_raw = classify([str(file) for file in files], top_k=None)
         theirs = time.perf_counter() - start
 
         start = time.perf_counter()
-        command = [sys.executable, "-m", "brainstage", "predict", str(options.run), str(files[0]), "--quiet"]
+        command = [sys.executable, "-m", "brainstage", "predict", str(run), str(files[0]), "--quiet"]
         subprocess.run(command, check=True, capture_output=True)
         first = time.perf_counter() - start
 

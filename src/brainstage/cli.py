@@ -71,7 +71,7 @@ def data_fetch(quiet: Quiet = False) -> None:
     """Download the public dataset (28 MB) once, checked by SHA-256; go on with an interrupted download."""
     from brainstage.data.hub import fetch
 
-    for file in fetch(progress=_progress(quiet)):
+    for file in fetch(quiet=quiet):
         _say(str(file), quiet)
 
 

@@ -27,7 +27,7 @@ def find_data(progress: Progress = silent) -> tuple[Path, str]:
         missing = f"{source} does not exist"
     except DataError:
         try:
-            fetch(progress=progress)
+            fetch(quiet=progress is silent)
             return cache_folder(), f"Real data: {cache_folder()}"
         except DataError as error:
             missing = str(error)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from sklearn.metrics import accuracy_score, f1_score
 from torch.utils.data import Dataset
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
@@ -245,7 +246,14 @@ def fit_network(
             callbacks=[callback],
         )
         trainer.remove_callback(PrinterCallback)
-        trainer.train(resume_from_checkpoint=_last_checkpoint(checkpoints))
+        try:
+            trainer.train(resume_from_checkpoint=_last_checkpoint(checkpoints))
+        except (OSError, RuntimeError, SafetensorError) as error:  # torch and safetensors wrap what the disk says
+            if "os error 28" in str(error) or "No space left" in str(error) or "file write failed" in str(error):
+                raise RunError(
+                    f"{checkpoints}: the disk is full; free some space and go on with --resume"
+                ) from error
+            raise
     return trainer
 
 

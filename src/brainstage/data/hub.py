@@ -7,7 +7,6 @@ from pathlib import Path
 
 from brainstage.errors import DataError
 from brainstage.files import sha256
-from brainstage.progress import Progress, silent
 
 DATASET = "Falah/Alzheimer_MRI"
 FILES = {
@@ -29,14 +28,14 @@ def cache_folder() -> Path:
     return (Path(named) if named else user_cache_path("brainstage")) / "alzheimer_mri"
 
 
-def fetch(*, endpoint: str | None = None, progress: Progress = silent) -> list[Path]:
+def fetch(*, endpoint: str | None = None, quiet: bool = True) -> list[Path]:
     """Download the two parquet files of the public dataset (28 MB) into the cache and check them.
 
     Files that are there and whole are not downloaded again; an interrupted download goes on where it stopped.
 
     Args:
         endpoint: Address of the hub; None takes the public one (or ``HF_ENDPOINT``).
-        progress: How to show progress.
+        quiet: Show no bars of what is downloaded.
 
     Returns:
         The files, train first.
@@ -47,20 +46,20 @@ def fetch(*, endpoint: str | None = None, progress: Progress = silent) -> list[P
     """
     folder = cache_folder()
     files = [folder / name for name in FILES]
-    with progress("Fetching the dataset", len(FILES)) as advance:
-        for file, (name, expected) in zip(files, FILES.items(), strict=True):
-            if not (file.is_file() and sha256(file) == expected):
-                _download(name, folder, endpoint)
-                _check(file, expected)
-            advance(1)
+    for file, (name, expected) in zip(files, FILES.items(), strict=True):
+        if not (file.is_file() and sha256(file) == expected):
+            _download(name, folder, endpoint, quiet)
+            _check(file, expected)
     return files
 
 
-def _download(name: str, folder: Path, endpoint: str | None) -> None:
+def _download(name: str, folder: Path, endpoint: str | None, quiet: bool) -> None:
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.utils.tqdm import disable_progress_bars, enable_progress_bars
 
+    (disable_progress_bars if quiet else enable_progress_bars)()
     (folder / name).unlink(missing_ok=True)
     try:
         # snapshot_download asks the hub first and fails at once without a network; hf_hub_download retries for 20 s

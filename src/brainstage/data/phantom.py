@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import io
 import json
+import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -66,14 +69,17 @@ def write_phantom(folder: Path, *, patients: int = 200, seed: int = 0, progress:
     if patients < 8:
         raise ConfigError(f"patients: {patients} is too few for four stages; give 8 or more")
     stages = np.repeat(np.arange(len(STAGES)), stage_counts(patients))
-    images, labels, ids, levels = [], [], [], []
-    with progress("Drawing the phantom cohort", patients) as advance:
-        for patient, stage in enumerate(stages):
-            for level, picture in enumerate(draw_head(int(stage), seed=seed, patient=patient)):
-                images.append(_jpeg(picture))
-                labels.append(int(stage))
-                ids.append(f"phantom-{patient:03d}")
-                levels.append(level)
+    images: list[bytes] = []
+    labels: list[int] = []
+    ids: list[str] = []
+    levels: list[int] = []
+    with ThreadPoolExecutor(os.cpu_count()) as pool, progress("Drawing the phantom cohort", patients) as advance:
+        heads = pool.map(partial(draw_head, seed=seed), stages, range(patients))
+        for patient, head in enumerate(heads):
+            images += [_jpeg(picture) for picture in head]
+            labels += [int(stages[patient])] * LEVELS
+            ids += [f"phantom-{patient:03d}"] * LEVELS
+            levels += range(LEVELS)
             advance(1)
     order = np.random.default_rng([seed, patients]).permutation(len(images))
     table = _hub_table(images, labels, ids, levels).take(pa.array(order))
@@ -92,13 +98,13 @@ def stage_counts(patients: int) -> list[int]:
     return counts
 
 
-def draw_head(stage: int, *, seed: int, patient: int) -> NDArray[np.uint8]:
+def draw_head(stage: int, patient: int, *, seed: int) -> NDArray[np.uint8]:
     """Draw one person's slices from the thalamus up, uint8 of shape (32, 128, 128).
 
     Args:
         stage: 0 (none) to 3 (moderate).
-        seed: Seed of the cohort.
         patient: Number of the person; equal numbers give equal heads.
+        seed: Seed of the cohort.
     """
     rng = np.random.default_rng([seed, patient, 77])
     head = _person(stage, rng)

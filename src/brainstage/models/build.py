@@ -36,11 +36,11 @@ def build_model(config: TrainConfig, classes: tuple[str, ...]) -> Any:
 
 
 def build_optimizer(model: Any, config: TrainConfig) -> Muon:
-    """Return the optimiser: Muon for the filters behind the stem, AdamW for the rest."""
+    """Return the optimiser: Muon for the 3×3 filters, AdamW for the rest."""
     filters: list[torch.Tensor] = []
     others: list[torch.Tensor] = []
-    for name, parameter in model.named_parameters():
-        (filters if parameter.ndim == 4 and not name.startswith(STEM) else others).append(parameter)
+    for parameter in model.parameters():
+        (filters if parameter.shape[2:] == (3, 3) else others).append(parameter)
     return Muon(
         filters,
         others,
