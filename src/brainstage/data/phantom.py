@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from brainstage.errors import ConfigError
+from brainstage.errors import ConfigError, RunError
 from brainstage.files import write_table
 from brainstage.progress import Progress, silent
 from brainstage.schema import STAGES
@@ -68,6 +68,10 @@ def write_phantom(folder: Path, *, patients: int = 200, seed: int = 0, progress:
     """
     if patients < 8:
         raise ConfigError(f"patients: {patients} is too few for four stages; give 8 or more")
+    try:
+        (folder / "data").mkdir(parents=True, exist_ok=True)  # before minutes are spent on drawing
+    except OSError as error:
+        raise RunError(f"{folder}: cannot make this folder ({error.strerror}); give another one") from error
     stages = np.repeat(np.arange(len(STAGES)), stage_counts(patients))
     images: list[bytes] = []
     labels: list[int] = []
@@ -85,9 +89,7 @@ def write_phantom(folder: Path, *, patients: int = 200, seed: int = 0, progress:
     table = _hub_table(images, labels, ids, levels).take(pa.array(order))
     test = round(TEST_SHARE * len(table))
     for name, part in (("train", table.slice(test)), ("test", table.slice(0, test))):
-        file = folder / "data" / f"{name}-00000-of-00001.parquet"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write_table(file, part)
+        write_table(folder / "data" / f"{name}-00000-of-00001.parquet", part)
     return folder
 
 
