@@ -185,7 +185,6 @@ def _fit(run: RunFolder, slices: SliceTable, config: TrainConfig, splits: Splits
     seconds = time.monotonic() - started
     _save_model(run, trainer.model, preprocessing)
     _predict(run, slices, splits, config, progress)
-    shutil.rmtree(run.checkpoints, ignore_errors=True)
     run.write_manifest(
         {
             "recipe": config.recipe,
@@ -198,6 +197,7 @@ def _fit(run: RunFolder, slices: SliceTable, config: TrainConfig, splits: Splits
             "versions": _versions(),
         }
     )
+    shutil.rmtree(run.checkpoints, ignore_errors=True)  # last: a run without a manifest resumes from them
 
 
 def prepare(
