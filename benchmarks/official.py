@@ -25,7 +25,7 @@ from brainstage.config import TrainConfig
 from brainstage.data.sources import load_slices
 from brainstage.data.splits import Fold, make_splits
 from brainstage.data.table import SliceTable
-from brainstage.models.build import build_model, build_optimizer, to_rgb
+from brainstage.models.build import build_model, build_optimizer
 from brainstage.models.recipes import load_recipe
 from brainstage.predict import Predictor
 from brainstage.train import SliceDataset, fit_network, prepare
@@ -73,10 +73,8 @@ def _loop(model: Any, training: SliceDataset, config: TrainConfig) -> None:
 
 def judge(model: Any, preprocessing: Any, slices: SliceTable, fold: Fold) -> tuple[float, float, float]:
     """Return accuracy, weighted and macro F1 on the test rows."""
-    from brainstage.models.build import to_grey
-
     rows = [slices.row_of[slice_id] for slice_id in fold.test]
-    predictor = Predictor(to_grey(to_rgb(model.eval())), preprocessing, "", {})
+    predictor = Predictor(model, preprocessing, "", {})
     predicted = predictor.predict([slices.images[row] for row in rows]).argmax(1)
     labels = slices.targets(rows)
     weighted, macro = (float(f1_score(labels, predicted, average=name)) for name in ("weighted", "macro"))

@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import csv
 import glob
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from brainstage.data.io import SUFFIXES, Picture, read_slice
-from brainstage.data.sources import read_parquet_images
+from brainstage.data.io import SUFFIXES, Picture, Reader, read_ahead, read_slice
+from brainstage.data.sources import parquet_readers
 from brainstage.data.table import slice_id
 from brainstage.errors import ConfigError, DataError
 from brainstage.files import atomic, write_json, write_table
-from brainstage.predict import Predictor
+from brainstage.predict import BATCH, Predictor
 from brainstage.progress import Progress, silent
 from brainstage.schema import PROB_PREFIX, RESEARCH_NOTICE, SYNTHETIC_NOTICE, with_metadata
-
-Outcome = Picture | str  # a picture, or the sentence that says why there is none
 
 
 @dataclass(frozen=True)
@@ -59,27 +58,25 @@ class Answers:
         return {"notice": self.notice, "model": self.model, **about, "answers": self.rows}
 
 
-def read_pictures(
-    inputs: Sequence[str], image_column: str = "image", progress: Progress = silent
-) -> list[tuple[str, Outcome]]:
-    """Read images from files, folders, globs and parquet files.
+def find_images(inputs: Sequence[str], image_column: str = "image") -> list[tuple[str, Reader]]:
+    """Find images in files, folders, globs and parquet files.
 
     Returns:
-        Name and picture of each image, or its name and why it could not be read.
+        Name and reader of each image.
 
     Raises:
         DataError: There is no image at all, or a parquet file is not usable.
     """
-    pictures: list[tuple[str, Outcome]] = []
+    images: list[tuple[str, Reader]] = []
     for name in inputs:
         path = Path(name)
         if path.suffix.lower() == ".parquet" and path.is_file():
-            pictures += read_parquet_images(path, image_column)
+            images += parquet_readers(path, image_column)
         else:
-            pictures += _read_files(_expand(name), progress)
-    if not pictures:
+            images += [(str(file), partial(read_slice, file)) for file in _expand(name)]
+    if not images:
         raise DataError(f"{', '.join(inputs)}: no JPEG or PNG image found")
-    return pictures
+    return images
 
 
 def _expand(name: str) -> list[Path]:
@@ -91,41 +88,28 @@ def _expand(name: str) -> list[Path]:
     return sorted(Path(found) for found in glob.glob(name, recursive=True) if Path(found).is_file())
 
 
-def _read_files(files: Sequence[Path], progress: Progress) -> list[tuple[str, Outcome]]:
-    with ThreadPoolExecutor() as pool, progress("Reading images", len(files)) as advance:
-        outcomes = []
-        for file, outcome in zip(files, pool.map(_read_or_reason, files), strict=True):
-            outcomes.append((str(file), outcome))
-            advance(1)
-    return outcomes
-
-
-def _read_or_reason(file: Path) -> Outcome:
-    try:
-        return read_slice(file)
-    except DataError as error:
-        return str(error)
-
-
-def answer(run: Path, pictures: Sequence[tuple[str, Outcome]], progress: Progress = silent) -> Answers:
-    """Stage every picture that could be read.
-
-    Raises:
-        RunError: The run's model is missing or not usable.
-    """
-    predictor = Predictor.open(run)
-    readable = [outcome.pixels for _, outcome in pictures if isinstance(outcome, Picture)]
-    probabilities = iter(predictor.predict(readable, progress=progress))
-    rows = []
-    for source, outcome in pictures:
-        row: dict[str, Any] = {"source": source, "slice_id": None, "stage": None}
-        row |= {PROB_PREFIX + name: None for name in predictor.classes}
-        if isinstance(outcome, Picture):
-            scores = next(probabilities)
-            row |= {"slice_id": slice_id(outcome.pixels), "stage": predictor.classes[scores.argmax()]}
-            row |= {PROB_PREFIX + name: float(score) for name, score in zip(predictor.classes, scores, strict=True)}
-        rows.append(row | {"error": outcome if isinstance(outcome, str) else None})
+def answer(predictor: Predictor, images: Sequence[tuple[str, Reader]], progress: Progress = silent) -> Answers:
+    """Stage every image that can be read. Images are read while others are staged, so few are in memory."""
+    outcomes = zip((name for name, _ in images), read_ahead([read for _, read in images]), strict=True)
+    rows: list[dict[str, Any]] = []
+    with progress("Predicting", len(images)) as advance:
+        while batch := list(islice(outcomes, BATCH)):
+            rows += _answer_batch(predictor, batch)
+            advance(len(batch))
     return Answers(rows, predictor.classes, predictor.about, predictor.hash)
+
+
+def _answer_batch(predictor: Predictor, batch: Sequence[tuple[str, Picture | str]]) -> Iterator[dict[str, Any]]:
+    """Yield one row an image; the second of each pair is the picture, or why there is none."""
+    scores = iter(predictor.predict([outcome.pixels for _, outcome in batch if isinstance(outcome, Picture)]))
+    columns = [PROB_PREFIX + name for name in predictor.classes]
+    for source, outcome in batch:
+        row: dict[str, Any] = {"source": source, "slice_id": None, "stage": None} | dict.fromkeys(columns)
+        if isinstance(outcome, Picture):
+            probabilities = next(scores)
+            row |= {"slice_id": slice_id(outcome.pixels), "stage": predictor.classes[probabilities.argmax()]}
+            row |= zip(columns, probabilities.tolist(), strict=True)
+        yield row | {"error": outcome if isinstance(outcome, str) else None}
 
 
 def check_target(path: Path) -> None:

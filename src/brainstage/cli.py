@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -226,12 +228,13 @@ def predict(
     quiet: Quiet = False,
 ) -> None:
     """Stage slices: the most likely stage and the probability of each."""
-    from brainstage.answers import answer, check_target, read_pictures, write_answers
+    from brainstage.answers import answer, check_target, find_images, write_answers
+    from brainstage.predict import Predictor
 
     if out:
         check_target(out)
-    pictures = read_pictures(images, image_column, progress=_progress(quiet))
-    answers = answer(run, pictures, progress=_progress(quiet))
+    found = find_images(images, image_column)
+    answers = answer(Predictor.open(run), found, progress=_progress(quiet))
     if out:
         write_answers(answers, out)
     if as_json:
@@ -367,6 +370,8 @@ def _print_answers(answers: Any) -> None:
 def main() -> None:
     """Run the command line; every mendable error is one sentence and exit code 1."""
     command: Callable[..., Any] = typer.main.get_command(app)
+    gc.set_threshold(100_000)  # torch and transformers make a million objects that stay: do not look for dead ones
+    warnings.filterwarnings("ignore", message="Image size")  # Pillow's word on large images; ours is an error
     try:
         code = command(standalone_mode=False, prog_name="brainstage")
     except BrainstageError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import numpy as np
@@ -16,12 +17,13 @@ from brainstage.data.table import SliceTable
 from brainstage.data.transforms import Pixels, Preprocessing
 from brainstage.errors import RunError
 from brainstage.files import sha256
-from brainstage.models.build import to_grey
+from brainstage.models.build import WEIGHTS, folded, open_model
 from brainstage.progress import Progress, silent
 from brainstage.run import RunFolder
 from brainstage.schema import PROB_PREFIX, with_metadata
 
-BATCH = 128
+BATCH = 32
+"""Slices a forward pass: more do not fit the caches of a laptop's processor, and take longer each."""
 
 
 class Predictor:
@@ -34,7 +36,7 @@ class Predictor:
     """
 
     def __init__(self, model: Any, preprocessing: Preprocessing, weights_hash: str, about: dict[str, Any]):
-        self._model = model.to(memory_format=torch.channels_last).eval()
+        self._model = folded(model).to(memory_format=torch.channels_last)
         self._preprocessing = preprocessing
         self.hash = weights_hash
         self.about = about
@@ -50,34 +52,28 @@ class Predictor:
         Raises:
             RunError: The folder or a file of it is missing, damaged or of another kind.
         """
-        from transformers import ResNetForImageClassification
-
         run = RunFolder(path)
         if not run.path.is_dir():
             raise RunError(f"{path}: no such run; `brainstage train --name NAME` makes runs/NAME")
-        weights = run.model / "model.safetensors"
         preprocessing = _read_preprocessing(run.model)
         try:
-            model = ResNetForImageClassification.from_pretrained(
-                run.model, use_safetensors=True, local_files_only=True
-            )
             about = json.loads(run.manifest.read_text(encoding="utf-8")) if run.finished else {}
-            return cls(to_grey(model), preprocessing, sha256(weights), about)
+            return cls(open_model(run.model), preprocessing, sha256(run.model / WEIGHTS), about)
         except Exception as error:  # whatever safetensors, transformers or torch find wrong with foreign files
-            reason = str(error).strip().splitlines() or [type(error).__name__]
-            raise RunError(f"{run.model}: not a usable model folder ({reason[0]})") from error
+            reason = shorten(str(error), 200) or type(error).__name__
+            raise RunError(f"{run.model}: not a usable model folder ({reason})") from error
 
     @torch.inference_mode()
     def predict(self, images: Sequence[Pixels], *, progress: Progress = silent) -> NDArray[np.float32]:
         """Return class probabilities, float32 of shape (N, classes), for grey slices, each uint8 of (H, W)."""
-        batches = []
+        scores = np.empty((len(images), len(self.classes)), np.float32)
         with progress("Predicting", len(images)) as advance:
             for start in range(0, len(images), BATCH):
-                pixels = self._preprocessing.resize(images[start : start + BATCH])
-                logits = self._model(torch.from_numpy(self._preprocessing.normalise(pixels))).logits
-                batches.append(logits.softmax(dim=1).numpy())
+                rows = slice(start, start + BATCH)
+                pixels = self._preprocessing.normalise(self._preprocessing.resize(images[rows]))
+                scores[rows] = self._model(torch.from_numpy(pixels)).logits.softmax(dim=1)
                 advance(len(pixels))
-        return np.concatenate(batches) if batches else np.zeros((0, len(self.classes)), np.float32)
+        return scores
 
 
 def _read_preprocessing(folder: Path) -> Preprocessing:

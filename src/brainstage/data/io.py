@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import io
-import warnings
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,6 +31,38 @@ class Picture(NamedTuple):
     """Grey values, shape (H, W)."""
     mode: str
     """How the file stores them (Pillow's mode: L, RGB, I;16 …)."""
+
+
+Reader = Callable[[], Picture]
+"""Reads one image; raises :class:`DataError` where it cannot."""
+
+_CHUNK = 64
+"""Images that a thread reads in one go: most of them take less time than handing over a task."""
+
+
+def read_ahead(readers: Sequence[Reader]) -> Iterator[Picture | str]:
+    """Read images in threads, a few chunks ahead of whoever takes them.
+
+    Yields:
+        The picture of each reader in turn, or the sentence that says why it cannot be read.
+    """
+    chunks = (readers[start : start + _CHUNK] for start in range(0, len(readers), _CHUNK))
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        ahead = deque(pool.submit(_read_chunk, chunk) for chunk in islice(chunks, 8))
+        while ahead:
+            yield from ahead.popleft().result()
+            ahead.extend(pool.submit(_read_chunk, chunk) for chunk in islice(chunks, 1))
+
+
+def _read_chunk(readers: Sequence[Reader]) -> list[Picture | str]:
+    return [_picture_or_reason(read) for read in readers]
+
+
+def _picture_or_reason(read: Reader) -> Picture | str:
+    try:
+        return read()
+    except DataError as error:
+        return str(error)
 
 
 def read_slice(path: Path) -> Picture:
@@ -53,10 +89,7 @@ def decode_slice(data: Any, where: str) -> Picture:
         DataError: The bytes are not a whole JPEG or PNG, or the image is larger than :data:`MAX_PIXELS`.
     """
     try:
-        with warnings.catch_warnings():
-            # Pillow warns of large images; their size is checked below, before they are decoded
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = Image.open(io.BytesIO(data), formats=FORMATS)
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
     except UnidentifiedImageError:
         raise DataError(f"{where}: not a JPEG or PNG image") from None
     except Image.DecompressionBombError:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -17,7 +16,7 @@ import pyarrow.parquet as pq
 
 from brainstage.config import did_you_mean
 from brainstage.data.hub import cache_folder
-from brainstage.data.io import SUFFIXES, Picture, decode_slice, read_slice
+from brainstage.data.io import SUFFIXES, Picture, Reader, decode_slice, read_ahead, read_slice
 from brainstage.data.table import SLICE_SCHEMA, SliceTable, slice_id
 from brainstage.errors import DataError
 from brainstage.progress import Progress, silent
@@ -53,7 +52,7 @@ class Columns:
 class _Row:
     """One slice before it is decoded."""
 
-    read: Callable[[], Picture]
+    read: Reader
     source: str
     label: str | None
     patient: str | None = None
@@ -174,23 +173,18 @@ def _parquet_rows(file: Path, columns: Columns, split: str | None) -> tuple[list
     return rows, metadata.get(b"brainstage_synthetic") == b"true"
 
 
-def read_parquet_images(file: Path, image_column: str) -> list[tuple[str, Picture | str]]:
-    """Read the images of a parquet file, labelled or not.
-
-    Returns:
-        Name and picture of each row, or its name and why it could not be read.
+def parquet_readers(file: Path, image_column: str) -> list[tuple[str, Reader]]:
+    """Return the name and the reader of each image of a parquet file, labelled or not.
 
     Raises:
         DataError: The file is not parquet, or the column is missing or does not hold bytes.
     """
     table = _read_parquet(file)
     require_columns(table.column_names, (image_column,), str(file))
-    rows = [_Row(read, where, None) for where, read in _readers(table, file, image_column)]
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return list(zip((row.source for row in rows), pool.map(_picture_or_reason, rows), strict=True))
+    return list(_readers(table, file, image_column))
 
 
-def _readers(table: pa.Table, file: Path, column: str) -> Iterator[tuple[str, Callable[[], Picture]]]:
+def _readers(table: pa.Table, file: Path, column: str) -> Iterator[tuple[str, Reader]]:
     """Yield the name and the decoder of each row."""
     for number, blob in enumerate(_image_bytes(table[column], file, column)):
         where = f"{file.name} row {number}"
@@ -312,22 +306,13 @@ def _classes(rows: Sequence[_Row], columns: Columns, path: Path) -> tuple[str, .
 
 
 def _decode(rows: Sequence[_Row], progress: Progress) -> tuple[list[Picture | None], list[str]]:
-    """Decode all rows in threads. Unreadable ones become None and a sentence."""
+    """Decode all rows. Unreadable ones become None and a sentence."""
     pictures: list[Picture | None] = []
     unreadable: list[str] = []
-    with ThreadPoolExecutor(os.cpu_count()) as pool, progress("Reading slices", len(rows)) as advance:
-        for start in range(0, len(rows), 256):
-            chunk = rows[start : start + 256]
-            for outcome in pool.map(_picture_or_reason, chunk):
-                if isinstance(outcome, str):
-                    unreadable.append(outcome)
-                pictures.append(None if isinstance(outcome, str) else outcome)
-            advance(len(chunk))
+    with progress("Reading slices", len(rows)) as advance:
+        for outcome in read_ahead([row.read for row in rows]):
+            if isinstance(outcome, str):
+                unreadable.append(outcome)
+            pictures.append(None if isinstance(outcome, str) else outcome)
+            advance(1)
     return pictures, unreadable
-
-
-def _picture_or_reason(row: _Row) -> Picture | str:
-    try:
-        return row.read()
-    except DataError as error:
-        return str(error)

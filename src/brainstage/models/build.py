@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 from transformers import ResNetConfig, ResNetForImageClassification
+from transformers.models.resnet.modeling_resnet import ResNetConvLayer, ResNetShortCut
 
 from brainstage.config import TrainConfig
 from brainstage.models.muon import Muon
 
 STEM = "resnet.embedder.embedder.convolution"
+WEIGHTS = "model.safetensors"
 
 
 def build_model(config: TrainConfig, classes: tuple[str, ...]) -> Any:
@@ -69,19 +74,38 @@ def to_rgb(model: Any) -> Any:
     ``pipeline("image-classification")`` and the processors turn every picture into RGB. Each channel gets a
     third of the stem's weights, so grey pictures give the same scores.
     """
-    stem = model.get_submodule(STEM).weight.detach()
-    return _with_stem(model, stem.repeat(1, 3, 1, 1) / 3)
-
-
-def to_grey(model: Any) -> Any:
-    """Undo :func:`to_rgb`: the same network for input of shape (N, 1, H, W)."""
-    stem = model.get_submodule(STEM).weight.detach()
-    return _with_stem(model, stem.sum(1, keepdim=True))
-
-
-def _with_stem(model: Any, weight: torch.Tensor) -> Any:
     config = copy.deepcopy(model.config)
-    config.num_channels = weight.shape[1]
-    changed = type(model)(config)
-    changed.load_state_dict({**model.state_dict(), f"{STEM}.weight": weight})
+    config.num_channels = 3
+    changed = ResNetForImageClassification(config)
+    stem = model.get_submodule(STEM).weight.detach()
+    changed.load_state_dict({**model.state_dict(), f"{STEM}.weight": stem.repeat(1, 3, 1, 1) / 3})
     return changed.eval()
+
+
+def open_model(folder: Path) -> Any:
+    """Return the network of a model folder, for input of shape (N, 1, H, W): :func:`to_rgb` undone.
+
+    Raises:
+        OSError, ValueError, RuntimeError, SafetensorError: A file is missing, damaged or does not fit.
+    """
+    config = ResNetConfig.from_pretrained(folder, local_files_only=True)
+    weights = load_file(folder / WEIGHTS)
+    stem = f"{STEM}.weight"
+    weights[stem] = weights[stem].sum(1, keepdim=True)
+    config.num_channels = 1
+    model = ResNetForImageClassification(config)
+    model.load_state_dict(weights)
+    return model.eval()
+
+
+def folded(model: Any) -> Any:
+    """Return a copy whose batch normalisations are part of the convolutions before them.
+
+    It gives the same scores, but for rounding, in less time; it cannot be trained.
+    """
+    model = copy.deepcopy(model).eval()
+    for layer in model.modules():
+        if isinstance(layer, (ResNetConvLayer, ResNetShortCut)):
+            layer.convolution = fuse_conv_bn_eval(layer.convolution, layer.normalization)
+            layer.normalization = torch.nn.Identity()
+    return model
