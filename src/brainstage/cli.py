@@ -21,7 +21,6 @@ from brainstage.schema import RESEARCH_NOTICE, SYNTHETIC_NOTICE
 
 if TYPE_CHECKING:
     from brainstage.data.sources import Columns
-    from brainstage.evaluate import Evaluation
 
 app = typer.Typer(
     help=f"Stage dementia from brain MRI slices. {RESEARCH_NOTICE}",
@@ -93,13 +92,14 @@ def data_describe(
     """Count rows, classes, sizes, modes, unreadable rows and exact duplicates."""
     from brainstage.data.audit import describe
     from brainstage.data.sources import load_slices
+    from brainstage.screens import show_description
 
     columns = _columns(image_column, path_column, label_column, patient_column, class_name, class_order)
     found = describe(load_slices(data, columns=columns, max_unreadable=max_unreadable, progress=_progress(quiet)))
     if as_json:
         print(json.dumps(found, indent=2))
     else:
-        _print_description(found)
+        show_description(found)
 
 
 @data_app.command("phantom", epilog="Example: brainstage data phantom --out phantom/ --patients 40")
@@ -174,6 +174,7 @@ def _settings(pairs: list[str] | None) -> dict[str, Any]:
 
 def _train(slices: Any, config: Any, name: str | None, out: Path, resume: bool, as_json: bool, quiet: bool) -> Path:
     from brainstage.evaluate import evaluate, write_evaluation
+    from brainstage.screens import show_evaluation
     from brainstage.train import train
 
     run = train(slices, config, name=name, out=out, resume=resume, progress=_progress(quiet))
@@ -182,7 +183,7 @@ def _train(slices: Any, config: Any, name: str | None, out: Path, resume: bool, 
     if as_json:
         print(json.dumps({"run": str(run.path), **evaluation.to_dict()}, indent=2))
     else:
-        _print_evaluation(evaluation)
+        show_evaluation(evaluation)
         _say(f"Saved {run.path}", quiet)
     return run.path
 
@@ -201,6 +202,7 @@ def evaluate(
     """Judge predictions: every score with its interval, as a table, metrics.json and charts."""
     from brainstage.evaluate import evaluate, write_evaluation
     from brainstage.run import RunFolder
+    from brainstage.screens import show_evaluation
 
     evaluation = evaluate(source, split=split, protocol=protocol)
     run = RunFolder(source) if source.is_dir() else None
@@ -211,7 +213,7 @@ def evaluate(
     if as_json:
         print(json.dumps(evaluation.to_dict(), indent=2))
     else:
-        _print_evaluation(evaluation)
+        show_evaluation(evaluation)
         if folder:
             _say(f"Saved {', '.join(str(file) for file in files)}", quiet)
 
@@ -230,6 +232,7 @@ def predict(
     """Stage slices: the most likely stage and the probability of each."""
     from brainstage.answers import answer, check_target, find_images, write_answers
     from brainstage.predict import Predictor
+    from brainstage.screens import show_answers
 
     if out:
         check_target(out)
@@ -242,7 +245,7 @@ def predict(
     elif out:
         _say(f"Saved {out} ({len(answers.rows)} rows). {answers.notice}", quiet)
     else:
-        _print_answers(answers)
+        show_answers(answers)
     broken = [row["error"] for row in answers.rows if row["error"]]
     for sentence in broken:
         _warn(sentence)
@@ -283,88 +286,6 @@ def _say(text: str, quiet: bool) -> None:
 
 def _warn(text: str) -> None:
     print(text, file=sys.stderr)
-
-
-def _print_description(found: dict[str, Any]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    stamp = f" · {SYNTHETIC_NOTICE}" if found["synthetic"] else ""
-    console = Console()
-    console.print(f"{found['rows']:,} slices{stamp}", style="bold", highlight=False)
-    table = Table()
-    sides = list(found["classes"])
-    table.add_column("class")
-    for side in sides:
-        table.add_column(side, justify="right")
-    for name in dict.fromkeys(name for side in sides for name in found["classes"][side]):
-        table.add_row(name, *(f"{found['classes'][side].get(name, 0):,}" for side in sides))
-    console.print(table)
-    duplicates = found["duplicates"]
-    facts = {
-        "sizes": ", ".join(f"{size} ({count:,})" for size, count in found["sizes"].items()),
-        "modes": ", ".join(f"{mode} ({count:,})" for mode, count in found["modes"].items()),
-        "patients": found["patients"] or "not known",
-        "duplicates": f"{duplicates['rows']} exact, {duplicates['on_both_sides']} across sides, "
-        f"{duplicates['with_two_labels']} with two labels",
-        "unlabelled": found["unlabelled"],
-        "data hash": found["data_hash"],
-        "unreadable": len(found["unreadable"]),
-    }
-    for name, fact in facts.items():
-        console.print(f"{name:<11}{fact}", highlight=False)
-    for sentence in found["unreadable"]:
-        console.print(f"  {sentence}", highlight=False, markup=False)
-    console.print(RESEARCH_NOTICE, style="dim")
-
-
-def _print_evaluation(evaluation: Evaluation) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    console = Console()
-    console.print(evaluation.title, style="bold", highlight=False)
-    table = Table()
-    table.add_column("score")
-    table.add_column("value", justify="right")
-    table.add_column(f"95 % interval over {evaluation.resampled}", justify="right")
-    for name, score in evaluation.scores.overall.items():
-        table.add_row(name.replace("_", " "), f"{score.value:.4f}", f"{score.low:.4f} – {score.high:.4f}")
-    table.add_row(
-        f"always {evaluation.majority_class}", f"{evaluation.majority_accuracy:.4f}", "accuracy", style="dim"
-    )
-    console.print(table)
-    by_class = Table()
-    for heading in ("stage", "support", "precision", "recall", "F1", "AUROC"):
-        by_class.add_column(heading, justify="left" if heading == "stage" else "right")
-    for name, scores in evaluation.scores.by_class.items():
-        figures = (f"{scores[key].value:.3f}" for key in ("precision", "recall", "f1", "auroc"))
-        by_class.add_row(name, f"{evaluation.scores.support[name]:,}", *figures)
-    console.print(by_class)
-    if evaluation.resampled == "slices":
-        console.print(
-            "Slices of one person are alike, so these intervals are too narrow; patients are not known.",
-            style="dim",
-        )
-    console.print(RESEARCH_NOTICE, style="dim")
-
-
-def _print_answers(answers: Any) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    console = Console()
-    console.print(answers.title, style="bold", highlight=False)
-    table = Table()
-    table.add_column("image", overflow="fold")
-    table.add_column("stage")
-    for name in answers.classes:
-        table.add_column(name, justify="right")
-    for row in answers.rows:
-        if not row["error"]:
-            table.add_row(row["source"], row["stage"], *(f"{row['prob_' + name]:.3f}" for name in answers.classes))
-    console.print(table)
-    console.print(answers.notice, style="dim")
 
 
 def main() -> None:

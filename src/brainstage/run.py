@@ -112,7 +112,7 @@ class RunFolder:
             raise RunError(
                 f"{self.path}: another process is training this run; wait for it or take another --name"
             ) from None
-        except PermissionError as error:
+        except OSError as error:
             raise RunError(f"{self.path}: this folder is not writable; give another --out") from error
 
     def write_manifest(self, extra: dict[str, Any]) -> None:

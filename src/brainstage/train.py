@@ -162,7 +162,13 @@ def _difference(saved: TrainConfig, asked: TrainConfig) -> str:
 
 
 def _fold(splits: Splits, config: TrainConfig) -> Fold:
-    return splits.folds[config.fold if config.protocol == "patient" else 0]
+    number = config.fold if config.protocol == "patient" else 0
+    if splits.protocol != config.protocol or number >= len(splits.folds):
+        raise ConfigError(
+            f"fold {number} of protocol {config.protocol} was asked for, but the splits given have "
+            f"{len(splits.folds)} of protocol {splits.protocol}"
+        )
+    return splits.folds[number]
 
 
 def _check_classes(slices: SliceTable, fold: Fold) -> None:

@@ -131,6 +131,14 @@ def test_splits_of_other_data_are_refused(tmp_path, phantom):
         Splits.load(tmp_path / "splits.json", table(["CN", "AD"] * 10))
 
 
+def test_a_splits_file_with_another_protocol_is_refused(tmp_path, phantom):
+    make_splits(phantom, config()).save(tmp_path / "splits.json")
+    text = (tmp_path / "splits.json").read_text()
+    (tmp_path / "splits.json").write_text(text.replace('"official"', '"patients"', 1))
+    with pytest.raises(DataError, match="unknown protocol 'patients'"):
+        Splits.load(tmp_path / "splits.json", phantom)
+
+
 def test_leak_between_validation_and_train_is_refused_too():
     who = {"a": "p", "b": "p", "c": "q"}
     with pytest.raises(LeakageError):

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -115,6 +115,8 @@ class Splits:
             content = json.loads(path.read_text(encoding="utf-8"))
             folds = tuple(Fold(**{side: tuple(fold[side]) for side in SPLIT_NAMES}) for fold in content["folds"])
             protocol, seed = content["protocol"], content["seed"]
+            if protocol not in get_args(Protocol):
+                raise ValueError(f"unknown protocol {protocol!r}")
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise DataError(f"{path}: not a readable splits file ({error})") from error
         named = {slice_id for fold in folds for side in SPLIT_NAMES for slice_id in getattr(fold, side)}
