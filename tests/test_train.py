@@ -151,7 +151,9 @@ def test_a_class_missing_from_train_is_told(phantom, tiny, tmp_path):
 
 def test_splits_of_another_protocol_are_not_used(phantom, tiny, tmp_path):
     patient = make_splits(phantom, tiny.replace(protocol="patient", folds=2))
-    with pytest.raises(ConfigError, match="protocol official was asked for, but the splits given have 2 of protocol pat"):
+    with pytest.raises(
+        ConfigError, match="protocol official was asked for, but the splits given have 2 of protocol pat"
+    ):
         train(phantom, tiny, name="a", out=tmp_path, splits=patient)
     with pytest.raises(ConfigError, match="fold 3 of protocol patient"):
         train(phantom, tiny.replace(protocol="patient", fold=3), name="a", out=tmp_path, splits=patient)

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import csv
 import glob
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import torch
 
-from brainstage.data.io import SUFFIXES, Picture, Reader, read_ahead, read_slice
+from brainstage.data.io import CHUNK, SUFFIXES, Picture, Reader, read_chunk, read_slice
 from brainstage.data.sources import parquet_readers
 from brainstage.data.table import slice_id
 from brainstage.errors import ConfigError, DataError
 from brainstage.files import atomic, write_json, write_table
-from brainstage.predict import BATCH, Predictor
+from brainstage.predict import Predictor
 from brainstage.progress import Progress, silent
 from brainstage.schema import PROB_PREFIX, RESEARCH_NOTICE, SYNTHETIC_NOTICE, with_metadata
 
@@ -89,27 +90,40 @@ def _expand(name: str) -> list[Path]:
 
 
 def answer(predictor: Predictor, images: Sequence[tuple[str, Reader]], progress: Progress = silent) -> Answers:
-    """Stage every image that can be read. Images are read while others are staged, so few are in memory."""
-    outcomes = zip((name for name, _ in images), read_ahead([read for _, read in images]), strict=True)
+    """Stage every image that can be read.
+
+    Each thread takes some images from file to answer, on one core: torch's own threads would wait for one
+    another many times in so small a network. Few images are in memory at a time.
+    """
     rows: list[dict[str, Any]] = []
-    with progress("Predicting", len(images)) as advance:
-        while batch := list(islice(outcomes, BATCH)):
-            rows += _answer_batch(predictor, batch)
-            advance(len(batch))
+    chunks = [images[start : start + CHUNK] for start in range(0, len(images), CHUNK)]
+    threads = torch.get_num_threads()
+    try:
+        with (
+            ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool,
+            progress("Predicting", len(images)) as advance,
+        ):
+            for answered in pool.map(partial(_answer_chunk, predictor), chunks):
+                rows += answered
+                advance(len(answered))
+    finally:
+        torch.set_num_threads(threads)
     return Answers(rows, predictor.classes, predictor.about, predictor.hash)
 
 
-def _answer_batch(predictor: Predictor, batch: Sequence[tuple[str, Picture | str]]) -> Iterator[dict[str, Any]]:
-    """Yield one row an image; the second of each pair is the picture, or why there is none."""
-    scores = iter(predictor.predict([outcome.pixels for _, outcome in batch if isinstance(outcome, Picture)]))
+def _answer_chunk(predictor: Predictor, images: Sequence[tuple[str, Reader]]) -> list[dict[str, Any]]:
+    outcomes = read_chunk([read for _, read in images])
+    scores = iter(predictor.predict([outcome.pixels for outcome in outcomes if isinstance(outcome, Picture)]))
     columns = [PROB_PREFIX + name for name in predictor.classes]
-    for source, outcome in batch:
+    rows = []
+    for (source, _), outcome in zip(images, outcomes, strict=True):
         row: dict[str, Any] = {"source": source, "slice_id": None, "stage": None} | dict.fromkeys(columns)
         if isinstance(outcome, Picture):
             probabilities = next(scores)
             row |= {"slice_id": slice_id(outcome.pixels), "stage": predictor.classes[probabilities.argmax()]}
             row |= zip(columns, probabilities.tolist(), strict=True)
-        yield row | {"error": outcome if isinstance(outcome, str) else None}
+        rows.append(row | {"error": outcome if isinstance(outcome, str) else None})
+    return rows
 
 
 def check_target(path: Path) -> None:

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import io
-import os
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,25 +32,12 @@ class Picture(NamedTuple):
 Reader = Callable[[], Picture]
 """Reads one image; raises :class:`DataError` where it cannot."""
 
-_CHUNK = 64
-"""Images that a thread reads in one go: most of them take less time than handing over a task."""
+CHUNK = 32
+"""Images that a thread takes in one go: one takes less time than handing over a task."""
 
 
-def read_ahead(readers: Sequence[Reader]) -> Iterator[Picture | str]:
-    """Read images in threads, a few chunks ahead of whoever takes them.
-
-    Yields:
-        The picture of each reader in turn, or the sentence that says why it cannot be read.
-    """
-    chunks = (readers[start : start + _CHUNK] for start in range(0, len(readers), _CHUNK))
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        ahead = deque(pool.submit(_read_chunk, chunk) for chunk in islice(chunks, 8))
-        while ahead:
-            yield from ahead.popleft().result()
-            ahead.extend(pool.submit(_read_chunk, chunk) for chunk in islice(chunks, 1))
-
-
-def _read_chunk(readers: Sequence[Reader]) -> list[Picture | str]:
+def read_chunk(readers: Sequence[Reader]) -> list[Picture | str]:
+    """Return the picture of each reader, or the sentence that says why it cannot be read."""
     return [_picture_or_reason(read) for read in readers]
 
 

@@ -6,6 +6,7 @@ import csv
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -16,7 +17,7 @@ import pyarrow.parquet as pq
 
 from brainstage.config import did_you_mean
 from brainstage.data.hub import cache_folder
-from brainstage.data.io import SUFFIXES, Picture, Reader, decode_slice, read_ahead, read_slice
+from brainstage.data.io import CHUNK, SUFFIXES, Picture, Reader, decode_slice, read_chunk, read_slice
 from brainstage.data.table import SLICE_SCHEMA, SliceTable, slice_id
 from brainstage.errors import DataError
 from brainstage.progress import Progress, silent
@@ -309,10 +310,11 @@ def _decode(rows: Sequence[_Row], progress: Progress) -> tuple[list[Picture | No
     """Decode all rows. Unreadable ones become None and a sentence."""
     pictures: list[Picture | None] = []
     unreadable: list[str] = []
-    with progress("Reading slices", len(rows)) as advance:
-        for outcome in read_ahead([row.read for row in rows]):
-            if isinstance(outcome, str):
-                unreadable.append(outcome)
-            pictures.append(None if isinstance(outcome, str) else outcome)
-            advance(1)
+    readers = [row.read for row in rows]
+    chunks = [readers[start : start + CHUNK] for start in range(0, len(rows), CHUNK)]
+    with ThreadPoolExecutor(os.cpu_count()) as pool, progress("Reading slices", len(rows)) as advance:
+        for outcomes in pool.map(read_chunk, chunks):
+            unreadable += [outcome for outcome in outcomes if isinstance(outcome, str)]
+            pictures += [None if isinstance(outcome, str) else outcome for outcome in outcomes]
+            advance(len(outcomes))
     return pictures, unreadable
