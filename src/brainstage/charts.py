@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import matplotlib
@@ -35,7 +36,7 @@ def draw_confusion_matrix(target: Path, confusion: Ints, classes: Sequence[str],
         axes.text(
             column,
             row,
-            f"{count}\n{shares[row, column]:.0%}",
+            f"{count}\n{shares[row, column]:.1%}",
             ha="center",
             va="center",
             color="w" if dark else "k",
@@ -44,7 +45,7 @@ def draw_confusion_matrix(target: Path, confusion: Ints, classes: Sequence[str],
     axes.set_xticks(range(len(classes)), labels, rotation=20, ha="right")
     axes.set_yticks(range(len(classes)), labels)
     axes.set(xlabel="predicted", ylabel="true")
-    axes.set_title(title, fontsize=9)
+    figure.suptitle(fill(title, 90), fontsize=9)
     _save(figure, target)
 
 
@@ -61,7 +62,7 @@ def draw_curves(target: Path, history: Sequence[dict[str, Any]], title: str) -> 
         title: Names the protocol and the verdict.
     """
     figure = Figure(figsize=(8.4, 3.8), layout="constrained")
-    figure.suptitle(title, fontsize=9)
+    figure.suptitle(fill(title, 120), fontsize=9)
     left, right = figure.subplots(1, 2)
     _line(left, history, "train_loss", "training", BLUE, "-")
     _line(left, history, "validation_loss", "validation", ORANGE, "--")

@@ -61,8 +61,12 @@ class Evaluation:
     @property
     def title(self) -> str:
         """What every table and chart says above its figures."""
+        return self.titled(f"{self.split} · {self.slices:,} slices")
+
+    def titled(self, what: str) -> str:
+        """Return the title of something that shows ``what`` of this run: it names protocol and verdict."""
         stamp = f"{SYNTHETIC_NOTICE} · " if self.synthetic else ""
-        return f"{stamp}{self.split} · {self.slices:,} slices · protocol {self.protocol} · {self.leakage}"
+        return f"{stamp}{what} · protocol {self.protocol} · {self.leakage}"
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything for ``metrics.json``."""
@@ -164,9 +168,5 @@ def write_evaluation(evaluation: Evaluation, folder: Path, history: Path | None 
     if history is not None and history.is_file():
         lines = [json.loads(line) for line in history.read_text(encoding="utf-8").splitlines()]
         files.append(folder / "curves.png")
-        charts.draw_curves(
-            files[-1],
-            lines,
-            evaluation.title.partition(" · ")[2] if not evaluation.synthetic else SYNTHETIC_NOTICE,
-        )
+        charts.draw_curves(files[-1], lines, evaluation.titled("training and validation"))
     return files

@@ -60,6 +60,12 @@ def test_shift_cuts_the_window_that_was_asked_for():
     assert np.array_equal(cut[1], pixels[1, 1:9, 0:8])
 
 
+def test_mean_and_deviation_are_those_of_the_pixels():
+    pixels = np.stack([picture(number) // (1 + number) for number in range(3)])
+    fitted = Preprocessing(32, 1.0).fitted(pixels)
+    assert fitted == Preprocessing(32, 1.0, round(pixels.mean() / 255, 3), round(pixels.std() / 255, 3))
+
+
 def test_blank_training_pixels_are_told():
     with pytest.raises(DataError, match="same value"):
         Preprocessing(32, 1.0).fitted(np.zeros((2, 32, 32), np.uint8))

@@ -73,10 +73,13 @@ class Preprocessing:
         Raises:
             DataError: All pixels are equal.
         """
-        std = round(float(pixels.std()) / 255, 3)
+        levels = np.arange(256)
+        counts = sum(np.bincount(picture.ravel(), minlength=256) for picture in pixels) / pixels.size
+        mean = float(counts @ levels)
+        std = float(counts @ (levels - mean) ** 2) ** 0.5
         if std == 0:
             raise DataError("all training pixels have the same value; these are not brain slices")
-        return Preprocessing(self.size, self.crop_share, round(float(pixels.mean()) / 255, 3), std)
+        return Preprocessing(self.size, self.crop_share, round(mean / 255, 3), round(std / 255, 3))
 
 
 def _scale(image: Pixels, shorter_side: int) -> Pixels:
