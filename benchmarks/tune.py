@@ -1,8 +1,8 @@
-"""How the compact recipe was chosen: one change at a time, judged on validation slices only.
+"""How the compact recipes were chosen: one change at a time, judged on validation slices only.
 
-    python benchmarks/tune.py [--data FOLDER] [--seeds 0 1]
+    python benchmarks/tune.py [--recipe compact] [--held-out 0.25] [--data FOLDER] [--seeds 0 1]
 
-Every line is a fit on 90 % of the training rows, judged on the other 10 % by ``Trainer`` after the last epoch.
+Every line is a fit on the training rows that are not held out, judged on those that are after the last epoch.
 The test rows are not read. The last variant replaces Muon by AdamW for all weights.
 """
 
@@ -24,24 +24,40 @@ from brainstage.models.build import build_model
 from brainstage.models.recipes import load_recipe
 from brainstage.train import fit_network, prepare
 
-VARIANTS: tuple[dict[str, Any], ...] = (
-    {},
-    {"stem_channels": 32},
-    {"stage_channels": [32, 64, 128]},
-    {"learning_rate": 0.003},
-    {"stage_blocks": [2, 2, 2]},
-    {"downsample_first": False, "image_size": 64},
-    {"image_size": 80},
-    {"image_size": 112},
-    {"max_shift": 0},
-    {"max_shift": 2},
-    {"label_smoothing": 0.0},
-    {"label_smoothing": 0.2},
-    {"filter_learning_rate": 0.05},
-    {"filter_learning_rate": 0.2},
-    {"epochs": 10},
-    {"epochs": 30},
-)
+VARIANTS: dict[str, tuple[dict[str, Any], ...]] = {
+    "compact": (
+        {},
+        {"stem_channels": 32},
+        {"stage_channels": [32, 64, 128]},
+        {"learning_rate": 0.003},
+        {"stage_blocks": [2, 2, 2]},
+        {"downsample_first": False, "image_size": 64},
+        {"image_size": 80},
+        {"image_size": 112},
+        {"max_shift": 0},
+        {"max_shift": 2},
+        {"label_smoothing": 0.0},
+        {"label_smoothing": 0.2},
+        {"filter_learning_rate": 0.05},
+        {"filter_learning_rate": 0.2},
+        {"epochs": 8},
+        {"epochs": 20},
+    ),
+    "compact-best": (
+        {},
+        {"epochs": 60},
+        {"max_shift": 3},
+        {"image_size": 112},
+        {"downsample_first": False},
+        {"stage_channels": [32, 96, 192]},
+        {"stage_channels": [32, 64, 128], "stage_blocks": [2, 2, 2]},
+        {"label_smoothing": 0.0},
+        {"label_smoothing": 0.2},
+        {"weight_decay": 0.3},
+        {"filter_learning_rate": 0.05},
+        {"filter_learning_rate": 0.2},
+    ),
+}
 
 
 def adamw(model: Any, config: TrainConfig) -> torch.optim.Optimizer:
@@ -52,17 +68,19 @@ def adamw(model: Any, config: TrainConfig) -> torch.optim.Optimizer:
 def main() -> None:
     """Print one line a fit."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--recipe", choices=VARIANTS, default="compact")
+    parser.add_argument("--held-out", type=float, default=0.25)
     parser.add_argument("--data")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     options = parser.parse_args()
     slices = load_slices(options.data)
-    print("official train side, 10 % held out: not a test figure")
-    for changes in VARIANTS:
-        for seed in options.seeds:
-            fit(slices, load_recipe("compact", seed=seed, **changes), str(changes or "compact"))
+    print(f"{options.recipe}, official train side, {options.held_out:.0%} held out: not a test figure")
     for seed in options.seeds:
+        recipe = load_recipe(options.recipe, seed=seed, validation_share=options.held_out)
+        for changes in VARIANTS[options.recipe]:
+            fit(slices, recipe.replace(**changes), str(changes or "as it is"))
         with mock.patch("brainstage.train.build_optimizer", adamw):
-            fit(slices, load_recipe("compact", seed=seed), "AdamW for every weight")
+            fit(slices, recipe, "AdamW for every weight")
 
 
 def fit(slices: Any, config: TrainConfig, name: str) -> None:
@@ -73,7 +91,7 @@ def fit(slices: Any, config: TrainConfig, name: str) -> None:
         trainer = fit_network(build_model(config, slices.classes), training, validation, config, Path(folder))
     last = [entry for entry in trainer.state.log_history if "eval_loss" in entry][-1]
     print(
-        f"{name:<55} seed {config.seed}  accuracy {last['eval_accuracy']:.4f}  loss {last['eval_loss']:.4f}"
+        f"{name:<60} seed {config.seed}  accuracy {last['eval_accuracy']:.4f}  loss {last['eval_loss']:.4f}"
         f"  {time.perf_counter() - start:5.1f} s",
         flush=True,
     )
