@@ -45,7 +45,9 @@ VARIANTS: dict[str, tuple[dict[str, Any], ...]] = {
     ),
     "compact-best": (
         {},
-        {"epochs": 60},
+        {"mirror": False},
+        {"stem_channels": 16},
+        {"epochs": 30},
         {"max_shift": 3},
         {"image_size": 112},
         {"downsample_first": False},

@@ -14,14 +14,15 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 from brainstage.data.splits import make_splits
+from brainstage.data.transforms import Preprocessing
 from brainstage.errors import ConfigError, DataError, RunError
 from brainstage.evaluate import evaluate
 from brainstage.models.build import build_model, folded, open_model, to_rgb
 from brainstage.models.muon import orthogonal
 from brainstage.models.recipes import load_recipe
 from brainstage.predict import Predictor
-from brainstage.train import COMPLETE, _last_checkpoint, train
-from conftest import TINY
+from brainstage.train import COMPLETE, SliceDataset, _last_checkpoint, train
+from conftest import TINY, picture
 
 
 def weights(run):
@@ -50,6 +51,18 @@ def test_a_run_holds_what_it_promises(trained):
     history = [json.loads(line) for line in trained.history.read_text().splitlines()]
     assert [line["epoch"] for line in history] == [1, 2, 3]
     assert {"train_loss", "validation_loss", "validation_accuracy", "validation_macro_f1"} <= set(history[0])
+
+
+def test_mirrored_slices_are_turned_left_to_right():
+    pixels = np.stack([picture(number, (32, 32)) for number in range(20)])
+    common = pixels, np.arange(20), Preprocessing(32, 1.0), 0
+    plain, mirroring = SliceDataset(*common), SliceDataset(*common, mirror=True)
+    rows = list(range(5, 15))
+    before, after = (data.__getitems__(rows)["pixel_values"] for data in (plain, mirroring))
+    mirrored = mirroring.mirrored[rows]
+    assert 0 < mirrored.sum() < 10
+    assert torch.equal(after[mirrored], before[mirrored].flip(-1))
+    assert torch.equal(after[~mirrored], before[~mirrored])
 
 
 def test_predictions_cover_validation_and_test_once(trained, phantom, tiny):

@@ -55,6 +55,8 @@ class TrainConfig:
     # Augmentation
     max_shift: int = 1
     """Largest shift in each direction, in pixels of the network's input."""
+    mirror: bool = False
+    """Whether half of the slices, drawn anew each epoch, are mirrored left to right."""
 
     # Protocol
     protocol: Protocol = "official"

@@ -23,7 +23,7 @@ from transformers.utils import logging as transformers_logging
 from brainstage.config import TrainConfig
 from brainstage.data.splits import Fold, Splits, make_splits
 from brainstage.data.table import SliceTable
-from brainstage.data.transforms import Pixels, Preprocessing, draw_shifts, shift
+from brainstage.data.transforms import Pixels, Preprocessing, draw_mirrored, draw_shifts, shift
 from brainstage.errors import ConfigError, DataError, RunError
 from brainstage.files import sha256, write_json, write_table, write_text
 from brainstage.models.build import build_model, build_optimizer, build_processor, to_rgb
@@ -53,7 +53,8 @@ class SliceDataset(Dataset[Any]):
         pixels: uint8 of shape (N, size + 2·margin, size + 2·margin).
         targets: Class numbers, int64 of shape (N,).
         preprocessing: Size and normalisation of the network's input.
-        seed: Seed of the shifts; None shows every slice unshifted.
+        seed: Seed of the augmentation; None shows every slice as it is.
+        mirror: Whether the augmentation mirrors half of the slices.
     """
 
     def __init__(
@@ -62,15 +63,22 @@ class SliceDataset(Dataset[Any]):
         targets: NDArray[np.int64],
         preprocessing: Preprocessing,
         seed: int | None = None,
+        mirror: bool = False,
     ):
-        self.pixels, self.targets, self.preprocessing, self.seed = pixels, targets, preprocessing, seed
+        self.pixels, self.targets, self.preprocessing = pixels, targets, preprocessing
+        self.seed, self.mirror = seed, mirror
         self.margin = (pixels.shape[1] - preprocessing.size) // 2
         self.start_epoch(0)
 
     def start_epoch(self, epoch: int) -> None:
-        """Draw the shifts of an epoch."""
-        centred = np.full((len(self.pixels), 2), self.margin)
-        self.starts = centred if self.seed is None else draw_shifts(len(centred), self.margin, self.seed, epoch)
+        """Draw the augmentation of an epoch."""
+        count = len(self.pixels)
+        self.starts = np.full((count, 2), self.margin)
+        self.mirrored = np.zeros(count, bool)
+        if self.seed is not None:
+            self.starts = draw_shifts(count, self.margin, self.seed, epoch)
+            if self.mirror:
+                self.mirrored = draw_mirrored(count, self.seed, epoch)
 
     def __len__(self) -> int:
         return len(self.pixels)
@@ -78,6 +86,8 @@ class SliceDataset(Dataset[Any]):
     def __getitems__(self, rows: list[int]) -> dict[str, torch.Tensor]:
         """Return a batch: ``pixel_values`` float32 (B, 1, size, size) and ``labels`` int64 (B,)."""
         pixels = shift(self.pixels[rows], self.starts[rows], self.preprocessing.size)
+        mirrored = self.mirrored[rows]
+        pixels[mirrored] = pixels[mirrored, :, ::-1]
         return {
             "pixel_values": torch.from_numpy(self.preprocessing.normalise(pixels)),
             "labels": torch.from_numpy(self.targets[rows]),
@@ -214,7 +224,7 @@ def prepare(
     rows = [slices.row_of[slice_id] for slice_id in fold.train]
     pixels = preprocessing.resize([slices.images[row] for row in rows], margin=config.max_shift)
     preprocessing = preprocessing.fitted(pixels)
-    training = SliceDataset(pixels, slices.targets(rows), preprocessing, seed=config.seed)
+    training = SliceDataset(pixels, slices.targets(rows), preprocessing, config.seed, config.mirror)
     if not fold.validation:
         return preprocessing, training, None
     rows = [slices.row_of[slice_id] for slice_id in fold.validation]
@@ -309,7 +319,7 @@ def _validation_scores(outcome: Any) -> dict[str, float]:
 
 
 class _Follow(TrainerCallback):
-    """Draws each epoch's shifts, moves the bar, writes the history, and marks checkpoints that are whole."""
+    """Draws each epoch's augmentation, moves the bar, writes the history, and marks checkpoints that are whole."""
 
     def __init__(self, training: SliceDataset, history: Path | None, advance: Any):
         self.training, self.history, self.advance = training, history, advance

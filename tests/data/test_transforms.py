@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from brainstage.data.transforms import Preprocessing, draw_shifts, shift
+from brainstage.data.transforms import Preprocessing, draw_mirrored, draw_shifts, shift
 from brainstage.errors import DataError
 from brainstage.models.build import build_processor
 from conftest import picture
@@ -51,6 +51,13 @@ def test_shifts_depend_on_seed_and_epoch_alone():
     assert np.array_equal(draw_shifts(50, 2, 7, 3), draw_shifts(50, 2, 7, 3))
     assert not np.array_equal(draw_shifts(50, 2, 7, 3), draw_shifts(50, 2, 7, 4))
     assert set(draw_shifts(500, 2, 0, 0).ravel()) == {0, 1, 2, 3, 4}
+
+
+def test_half_of_the_slices_are_mirrored_anew_each_epoch():
+    mirrored = draw_mirrored(500, 7, 3)
+    assert np.array_equal(mirrored, draw_mirrored(500, 7, 3))
+    assert not np.array_equal(mirrored, draw_mirrored(500, 7, 4))
+    assert 200 < mirrored.sum() < 300
 
 
 def test_shift_cuts_the_window_that_was_asked_for():

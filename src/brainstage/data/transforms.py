@@ -106,6 +106,11 @@ def draw_shifts(count: int, max_shift: int, seed: int, epoch: int) -> NDArray[np
     return np.random.default_rng([seed, epoch]).integers(0, 2 * max_shift + 1, (count, 2))
 
 
+def draw_mirrored(count: int, seed: int, epoch: int) -> NDArray[np.bool_]:
+    """Draw which slices are mirrored in one epoch, bool of shape (count,); repeated like :func:`draw_shifts`."""
+    return np.random.default_rng([seed, epoch, 1]).random(count) < 0.5
+
+
 def shift(pixels: Pixels, starts: NDArray[np.int64], size: int) -> Pixels:
     """Cut one window of ``size`` from each picture, its upper left corner at ``starts``.
 
