@@ -85,7 +85,7 @@ def _download(name: str, folder: Path, endpoint: str | None, quiet: bool) -> Non
 
 _BY_HAND = (
     f"or download the two parquet files of https://huggingface.co/datasets/{DATASET} on another machine "
-    "and name their folder with --data"
+    "and name their folder with --data or in BRAINSTAGE_DATA"
 )
 
 
