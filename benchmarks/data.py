@@ -24,9 +24,9 @@ from transformers import ViTImageProcessorPil
 from brainstage.config import TrainConfig
 from brainstage.data.sources import default_source, hub_files, load_slices
 from brainstage.data.transforms import Preprocessing
+from brainstage.fit import SliceDataset
 from brainstage.models.build import build_processor
 from brainstage.models.recipes import load_recipe
-from brainstage.train import SliceDataset
 
 MEAN, STD = 0.28, 0.33  # about those of the training rows
 FIRST = 16  # rows whose inputs are compared

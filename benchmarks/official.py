@@ -25,10 +25,11 @@ from brainstage.config import TrainConfig
 from brainstage.data.sources import load_slices
 from brainstage.data.splits import Fold, make_splits
 from brainstage.data.table import SliceTable
+from brainstage.fit import SliceDataset, fit_network
 from brainstage.models.build import build_model, build_optimizer
 from brainstage.models.recipes import load_recipe
 from brainstage.predict import Predictor
-from brainstage.train import SliceDataset, fit_network, prepare
+from brainstage.train import prepare
 
 RECIPES = ("compact-fast", "compact", "compact-best")
 

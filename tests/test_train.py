@@ -17,11 +17,12 @@ from brainstage.data.splits import make_splits
 from brainstage.data.transforms import Preprocessing
 from brainstage.errors import ConfigError, DataError, RunError
 from brainstage.evaluate import evaluate
+from brainstage.fit import COMPLETE, SliceDataset, _last_checkpoint
 from brainstage.models.build import build_model, folded, open_model, to_rgb
 from brainstage.models.muon import orthogonal
 from brainstage.models.recipes import load_recipe
 from brainstage.predict import Predictor
-from brainstage.train import COMPLETE, SliceDataset, _last_checkpoint, train
+from brainstage.train import train
 from conftest import TINY, picture
 
 

@@ -6,92 +6,23 @@ import json
 import shutil
 import tempfile
 import time
-from collections.abc import Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from safetensors import SafetensorError
-from sklearn.metrics import accuracy_score, f1_score
-from torch.utils.data import Dataset
-from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
-from transformers.utils import logging as transformers_logging
 
 from brainstage.config import TrainConfig
 from brainstage.data.splits import Fold, Splits, make_splits
 from brainstage.data.table import SliceTable
-from brainstage.data.transforms import Pixels, Preprocessing, draw_mirrored, draw_shifts, shift
+from brainstage.data.transforms import Preprocessing
 from brainstage.errors import ConfigError, DataError, RunError
-from brainstage.files import sha256, write_json, write_table, write_text
-from brainstage.models.build import build_model, build_optimizer, build_processor, to_rgb
+from brainstage.files import write_table, write_text
+from brainstage.fit import SliceDataset, fit_network
+from brainstage.models.build import build_model, build_processor, to_rgb
 from brainstage.models.recipes import load_recipe
 from brainstage.predict import Predictor, prediction_table
 from brainstage.progress import Progress, silent
 from brainstage.run import RunFolder
-
-COMPLETE = "complete.json"
-"""Written into a checkpoint last, with the SHA-256 of its files: only a checkpoint that agrees is resumed from."""
-
-_HISTORY = {
-    "loss": "train_loss",
-    "learning_rate": "filter_learning_rate",
-    "eval_loss": "validation_loss",
-    "eval_accuracy": "validation_accuracy",
-    "eval_weighted_f1": "validation_weighted_f1",
-    "eval_macro_f1": "validation_macro_f1",
-}
-"""What Trainer calls the figures of an epoch, and what the history calls them."""
-
-
-class SliceDataset(Dataset[Any]):
-    """Slices in memory as one array, cut into batches at once.
-
-    Args:
-        pixels: uint8 of shape (N, size + 2·margin, size + 2·margin).
-        targets: Class numbers, int64 of shape (N,).
-        preprocessing: Size and normalisation of the network's input.
-        seed: Seed of the augmentation; None shows every slice as it is.
-        mirror: Whether the augmentation mirrors half of the slices.
-    """
-
-    def __init__(
-        self,
-        pixels: Pixels,
-        targets: NDArray[np.int64],
-        preprocessing: Preprocessing,
-        seed: int | None = None,
-        mirror: bool = False,
-    ):
-        self.pixels, self.targets, self.preprocessing = pixels, targets, preprocessing
-        self.seed, self.mirror = seed, mirror
-        self.margin = (pixels.shape[1] - preprocessing.size) // 2
-        self.start_epoch(0)
-
-    def start_epoch(self, epoch: int) -> None:
-        """Draw the augmentation of an epoch."""
-        count = len(self.pixels)
-        self.starts = np.full((count, 2), self.margin)
-        self.mirrored = np.zeros(count, bool)
-        if self.seed is not None:
-            self.starts = draw_shifts(count, self.margin, self.seed, epoch)
-            if self.mirror:
-                self.mirrored = draw_mirrored(count, self.seed, epoch)
-
-    def __len__(self) -> int:
-        return len(self.pixels)
-
-    def __getitems__(self, rows: list[int]) -> dict[str, torch.Tensor]:
-        """Return a batch: ``pixel_values`` float32 (B, 1, size, size) and ``labels`` int64 (B,)."""
-        pixels = shift(self.pixels[rows], self.starts[rows], self.preprocessing.size)
-        mirrored = self.mirrored[rows]
-        pixels[mirrored] = pixels[mirrored, :, ::-1]
-        return {
-            "pixel_values": torch.from_numpy(self.preprocessing.normalise(pixels)),
-            "labels": torch.from_numpy(self.targets[rows]),
-        }
 
 
 def train(
@@ -230,148 +161,6 @@ def prepare(
     rows = [slices.row_of[slice_id] for slice_id in fold.validation]
     pixels = preprocessing.resize([slices.images[row] for row in rows])
     return preprocessing, training, SliceDataset(pixels, slices.targets(rows), preprocessing)
-
-
-def fit_network(
-    model: Any,
-    training: SliceDataset,
-    validation: SliceDataset | None,
-    config: TrainConfig,
-    checkpoints: Path,
-    progress: Progress = silent,
-    history: Path | None = None,
-) -> Trainer:
-    """Fit the network in place with ``Trainer`` and return the trainer.
-
-    With a validation set the epoch of the highest validation accuracy is kept, the first of equals; without
-    one the last. Goes on from the last whole checkpoint in ``checkpoints``, where there is one.
-    """
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    with ExitStack() as stack:
-        steps = -(-len(training) // config.batch_size) * config.epochs
-        callback = _Follow(training, history, stack.enter_context(progress("Training", steps)))
-        trainer = Trainer(
-            model=model,
-            args=_arguments(config, checkpoints, validation is not None),
-            train_dataset=training,
-            eval_dataset=validation,
-            data_collator=lambda batch: batch,
-            compute_metrics=_validation_scores,
-            optimizers=(build_optimizer(model, config), None),
-            callbacks=[callback],
-        )
-        trainer.remove_callback(PrinterCallback)
-        try:
-            trainer.train(resume_from_checkpoint=_last_checkpoint(checkpoints))
-        except (OSError, RuntimeError, SafetensorError) as error:  # torch and safetensors wrap what the disk says
-            if "os error 28" in str(error) or "No space left" in str(error) or "file write failed" in str(error):
-                raise RunError(
-                    f"{checkpoints}: the disk is full; free some space and go on with --resume"
-                ) from error
-            raise
-    return trainer
-
-
-def _arguments(config: TrainConfig, checkpoints: Path, validate: bool) -> TrainingArguments:
-    on_gpu = torch.cuda.is_available()
-    return TrainingArguments(
-        output_dir=str(checkpoints.resolve()),
-        num_train_epochs=config.epochs,
-        per_device_train_batch_size=config.batch_size,
-        per_device_eval_batch_size=256,
-        lr_scheduler_type="cosine",
-        warmup_steps=config.warmup_share,
-        label_smoothing_factor=config.label_smoothing,
-        max_grad_norm=0.0,  # Muon's steps have a fixed size
-        bf16=_bf16(config),
-        use_cpu=not on_gpu,
-        eval_strategy="epoch" if validate else "no",
-        save_strategy="epoch",
-        save_total_limit=3,
-        load_best_model_at_end=validate,
-        metric_for_best_model="accuracy",
-        logging_strategy="epoch",
-        remove_unused_columns=False,
-        dataloader_pin_memory=on_gpu,
-        disable_tqdm=True,
-        report_to="none",
-        seed=config.seed,
-    )
-
-
-def _bf16(config: TrainConfig) -> bool:
-    """Return whether to compute in bf16: where ``auto``, when the processor has instructions for it."""
-    if config.precision != "auto":
-        return config.precision == "bf16"
-    if torch.cuda.is_available():
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
-
-
-def _validation_scores(outcome: Any) -> dict[str, float]:
-    predicted, labels = outcome.predictions.argmax(axis=1), outcome.label_ids
-    return {
-        "accuracy": float(accuracy_score(labels, predicted)),
-        "weighted_f1": float(f1_score(labels, predicted, average="weighted", zero_division=0)),
-        "macro_f1": float(f1_score(labels, predicted, average="macro", zero_division=0)),
-    }
-
-
-class _Follow(TrainerCallback):
-    """Draws each epoch's augmentation, moves the bar, writes the history, and marks checkpoints that are whole."""
-
-    def __init__(self, training: SliceDataset, history: Path | None, advance: Any):
-        self.training, self.history, self.advance = training, history, advance
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.advance(state.global_step)
-
-    def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.training.start_epoch(round(state.epoch or 0))
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.advance(1)
-
-    def on_log(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if self.history:
-            write_text(self.history, "".join(json.dumps(line) + "\n" for line in _epochs(state.log_history)))
-
-    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        checkpoint = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-        write_json(checkpoint / COMPLETE, _hashes(checkpoint))
-
-
-def _epochs(log: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Join Trainer's separate training and evaluation entries to one line an epoch."""
-    lines: dict[int, dict[str, Any]] = {}
-    for entry in log:
-        lines.setdefault(round(entry["epoch"]), {}).update(entry)
-    return [
-        {"epoch": epoch} | {name: line[key] for key, name in _HISTORY.items() if key in line}
-        for epoch, line in lines.items()
-    ]
-
-
-def _hashes(checkpoint: Path) -> dict[str, str]:
-    return {file.name: sha256(file) for file in sorted(checkpoint.iterdir()) if file.name != COMPLETE}
-
-
-def _last_checkpoint(folder: Path) -> str | None:
-    """Return the newest whole checkpoint. Those that were not written to the end are removed."""
-    found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.partition("-")[2]), reverse=True)
-    for checkpoint in found:
-        if _is_whole(checkpoint):
-            return str(checkpoint.resolve())
-        shutil.rmtree(checkpoint)
-    return None
-
-
-def _is_whole(checkpoint: Path) -> bool:
-    try:
-        return bool(json.loads((checkpoint / COMPLETE).read_text(encoding="utf-8")) == _hashes(checkpoint))
-    except (OSError, ValueError):
-        return False
 
 
 def _save_model(run: RunFolder, model: Any, preprocessing: Preprocessing) -> None:
