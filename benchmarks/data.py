@@ -25,7 +25,6 @@ from brainstage.config import TrainConfig
 from brainstage.data.sources import default_source, hub_files, load_slices
 from brainstage.data.transforms import Preprocessing
 from brainstage.fit import SliceDataset
-from brainstage.models.build import build_processor
 from brainstage.models.recipes import load_recipe
 
 MEAN, STD = 0.28, 0.33  # about those of the training rows
@@ -85,7 +84,7 @@ def main() -> None:
     print(f"{len(frame)} training rows, {config.image_size} px; the report's way on {options.rows} of them")
     print(f"ours, cold (file to input, hashed)                {cold:8.2f} s")
     print(f"ours, each epoch after that                       {warm:8.2f} s")
-    same = build_processor(config.image_size, config.crop_share, MEAN, STD)
+    same = Preprocessing(config.image_size, config.crop_share, MEAN, STD).processor()
     for name, processor in (("our processor", same), ("its own processor, ViT 224 px", ViTImageProcessorPil())):
         first, seconds = reports_way(frame.iloc[: options.rows], processor)
         if processor is same:

@@ -32,6 +32,40 @@ def picture(seed=0, size=(40, 40)):
     return np.random.default_rng(seed).integers(0, 256, size, dtype=np.uint8)
 
 
+def save_backbone(folder, model, size=32):
+    """Write a network with random weights as the hub would give it, with a ViT's image processor."""
+    from brainstage.data.transforms import Preprocessing
+
+    model.save_pretrained(folder)
+    Preprocessing(size, None, (0.5, 0.4, 0.5), (0.5, 0.5, 0.6), resample=2).processor().save_pretrained(folder)
+    return folder
+
+
+def small_vit(labels=None, layers=2):
+    """Return a ViT of a few layers for pictures of 32 pixels; ``labels`` names what its head was trained for."""
+    import torch
+    from transformers import ViTConfig, ViTForImageClassification
+
+    labels = labels or [f"thing {number}" for number in range(7)]
+    torch.manual_seed(0)
+    settings = ViTConfig(
+        image_size=32,
+        patch_size=8,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=layers,
+        num_attention_heads=4,
+        id2label=dict(enumerate(labels)),
+        label2id={name: number for number, name in enumerate(labels)},
+    )
+    return ViTForImageClassification(settings)
+
+
+@pytest.fixture(scope="session")
+def vit_folder(tmp_path_factory):
+    return save_backbone(tmp_path_factory.mktemp("vit"), small_vit())
+
+
 def encode(pixels, format="PNG", **options):
     """Return the bytes of an image file."""
     stream = io.BytesIO()

@@ -12,7 +12,7 @@ from conftest import TINY, encode, picture
 
 GOLDEN = Path(__file__).parent / "golden"
 COMMANDS = [[], ["data"], ["data", "fetch"], ["data", "describe"], ["data", "phantom"], ["train"], ["evaluate"]]
-COMMANDS += [["predict"], ["quickstart"]]
+COMMANDS += [["predict"], ["quickstart"], ["models"], ["models", "fetch"], ["models", "clear-features"]]
 
 
 def brainstage(*arguments, **environment):
@@ -33,7 +33,7 @@ def test_help_is_golden_and_has_an_example(command):
     if os.environ.get("BRAINSTAGE_GOLDEN"):
         golden.write_text(done.stdout)
     assert done.stdout == golden.read_text()
-    assert "Example: brainstage" in done.stdout or command in ([], ["data"])
+    assert "Example: brainstage" in done.stdout or command in ([], ["data"], ["models"])
 
 
 def test_help_does_not_import_torch():
@@ -110,6 +110,13 @@ def bad_parquet(root):
         (["train", "--data", bad_parquet], "column image, label not found; it has a"),
         (["train", "--data", "{phantom}", "--name", "../up"], "not usable"),
         (["train", "--data", "{phantom}", "--out", "/dev/null/runs"], "cannot make this folder"),
+        (["train", "--backbone", "none/none"], "a backbone brings its own; take recipe linear-probe"),
+        (
+            ["train", "--recipe", "report", "--data", "{phantom}", "--backbone", "no"],
+            "not a hub id like google/vit",
+        ),
+        (["train", "--recipe", "report", "--set", "mirror=true"], "so set max_shift=0 and mirror=false"),
+        (["models", "fetch", "../up"], "not a hub id like google/vit"),
         (["train"], "run `brainstage data fetch`"),
         (["evaluate", "{none}"], "no such run"),
         (["predict", "{none}", "{none}.png"], "no such run"),

@@ -62,7 +62,7 @@ def without_a_weight(run):
 
 def of_another_kind(run):
     config = json.loads((run / "model" / "config.json").read_text())
-    (run / "model" / "config.json").write_text(json.dumps(config | {"model_type": "vit"}))
+    (run / "model" / "config.json").write_text(json.dumps(config | {"model_type": "gpt2"}))
 
 
 @pytest.mark.parametrize(
@@ -70,8 +70,8 @@ def of_another_kind(run):
     [
         (truncated, "not a usable model folder"),
         (without_a_weight, "classifier.1.bias"),
-        (of_another_kind, "holds a vit model"),
-        (lambda run: (run / "model" / "config.json").unlink(), "not a usable model folder"),
+        (of_another_kind, "its architecture is gpt2, expected one of convnext"),
+        (lambda run: (run / "model" / "config.json").unlink(), "holds no config.json"),
         (shutil.rmtree, "no such run"),
     ],
 )

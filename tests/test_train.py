@@ -18,7 +18,7 @@ from brainstage.data.transforms import Preprocessing
 from brainstage.errors import ConfigError, DataError, RunError
 from brainstage.evaluate import evaluate
 from brainstage.fit import COMPLETE, SliceDataset, _last_checkpoint
-from brainstage.models.build import build_model, folded, open_model, to_rgb
+from brainstage.models.build import build_model, folded, open_grey, to_rgb
 from brainstage.models.muon import orthogonal
 from brainstage.models.recipes import load_recipe
 from brainstage.predict import Predictor
@@ -137,7 +137,7 @@ def test_the_trained_saved_opened_and_folded_networks_are_one(tiny, tmp_path):
     expected = model.eval()(grey).logits
     saved = to_rgb(model)
     saved.save_pretrained(tmp_path)
-    opened = open_model(tmp_path)
+    opened = open_grey(tmp_path)
     for logits in (saved(grey.expand(-1, 3, -1, -1)).logits, opened(grey).logits, folded(opened)(grey).logits):
         torch.testing.assert_close(logits, expected, atol=1e-5, rtol=1e-4)
 

@@ -64,12 +64,13 @@ def draw_curves(target: Path, history: Sequence[dict[str, Any]], title: str) -> 
     figure = Figure(figsize=(8.4, 3.8), layout="constrained")
     figure.suptitle(fill(title, 120), fontsize=9)
     left, right = figure.subplots(1, 2)
+    side = "test" if any("test_loss" in line for line in history) else "validation"
     _line(left, history, "train_loss", "training", BLUE, "-")
-    _line(left, history, "validation_loss", "validation", ORANGE, "--")
-    _line(right, history, "validation_accuracy", "accuracy", BLUE, "-")
-    _line(right, history, "validation_macro_f1", "macro F1", ORANGE, "--")
+    _line(left, history, f"{side}_loss", side, ORANGE, "--")
+    _line(right, history, f"{side}_accuracy", "accuracy", BLUE, "-")
+    _line(right, history, f"{side}_macro_f1", "macro F1", ORANGE, "--")
     left.set(xlabel="epoch", ylabel="loss")
-    right.set(xlabel="epoch", ylabel="validation slices")
+    right.set(xlabel="epoch", ylabel=f"{side} slices")
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.3)

@@ -32,8 +32,15 @@ app = typer.Typer(
 )
 data_app = typer.Typer(help="Get data and look at it.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(data_app, name="data")
+models_app = typer.Typer(help="Get pretrained backbones.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(models_app, name="models")
 
 DATA = "Folder, parquet or CSV file; without it BRAINSTAGE_DATA, then what `data fetch` brought."
+RECIPES = (
+    "Named settings. From scratch: compact, compact-fast, compact-best. "
+    "With a pretrained backbone: linear-probe, fine-tune, report."
+)
+BACKBONE = "Hub id (ORG/NAME or ORG/NAME@REVISION) or folder, in place of the recipe's own."
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress and no notices.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
 Data = Annotated[Path | None, typer.Option("--data", help=DATA)]
@@ -69,7 +76,7 @@ def _columns(
 
 @data_app.command("fetch", epilog="Example: brainstage data fetch")
 def data_fetch(quiet: Quiet = False) -> None:
-    """Download the public dataset (28 MB) once, checked by SHA-256; go on with an interrupted download."""
+    """Download the public dataset (28 MB), checked by SHA-256; what is there is not downloaded again."""
     from brainstage.data.hub import fetch
 
     for file in fetch(quiet=quiet):
@@ -118,9 +125,30 @@ def data_phantom(
     )
 
 
+@models_app.command("fetch", epilog="Example: brainstage models fetch google/vit-base-patch16-224")
+def models_fetch(
+    ids: Annotated[list[str], typer.Argument(metavar="ID...", help="Hub ids, ORG/NAME or ORG/NAME@REVISION.")],
+    quiet: Quiet = False,
+) -> None:
+    """Download backbones ahead of time, checked by SHA-256; those that are there are not downloaded again."""
+    from brainstage.models.backbones import fetch
+
+    for name in ids:
+        _say(str(fetch(name, quiet=quiet)), quiet)
+
+
+@models_app.command("clear-features", epilog="Example: brainstage models clear-features")
+def models_clear_features(quiet: Quiet = False) -> None:
+    """Remove the cached features of frozen backbones; they are computed again when they are needed."""
+    from brainstage.models.features import clear, features_folder
+
+    _say(f"{clear() / 1e6:,.1f} MB removed from {features_folder()}", quiet)
+
+
 @app.command(epilog="Example: brainstage train --recipe compact --data scans/ --name first --set epochs=20")
 def train(
-    recipe: Annotated[str, typer.Option(help="Named settings: compact, compact-fast or compact-best.")] = "compact",
+    recipe: Annotated[str, typer.Option(help=RECIPES)] = "compact",
+    backbone: Annotated[str | None, typer.Option(help=BACKBONE)] = None,
     data: Data = None,
     name: Annotated[str | None, typer.Option(help="Name of the run; without it RECIPE-001, -002, …")] = None,
     out: Out = Path("runs"),
@@ -148,7 +176,13 @@ def train(
     from brainstage.data.sources import load_slices
     from brainstage.models.recipes import load_recipe
 
-    named = {"protocol": protocol, "epochs": epochs, "seed": seed, "validation_share": validation_share}
+    named = {
+        "backbone": backbone,
+        "protocol": protocol,
+        "epochs": epochs,
+        "seed": seed,
+        "validation_share": validation_share,
+    }
     changes = {key: value for key, value in named.items() if value is not None} | _settings(settings)
     config = load_recipe(recipe, **changes)  # a wrong setting is told before the data is read
     columns = _columns(image_column, path_column, label_column, patient_column, class_name, class_order)

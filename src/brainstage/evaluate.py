@@ -38,6 +38,7 @@ class Evaluation:
         leakage_status: ``clean``, ``leaky`` or ``unknown``.
         synthetic: Whether the data was the phantom cohort.
         resampled: What the bootstrap drew: ``patients`` or ``slices``.
+        selection: The slices that picked the epoch: ``validation``, or ``test`` as the report did.
         majority_class: The most frequent stage.
         majority_accuracy: Accuracy of always answering it.
     """
@@ -50,6 +51,7 @@ class Evaluation:
     leakage_status: str
     synthetic: bool
     resampled: str
+    selection: str
     majority_class: str
     majority_accuracy: float
 
@@ -66,7 +68,8 @@ class Evaluation:
     def titled(self, what: str) -> str:
         """Return the title of something that shows ``what`` of this run: it names protocol and verdict."""
         stamp = f"{SYNTHETIC_NOTICE} · " if self.synthetic else ""
-        return f"{stamp}{what} · protocol {self.protocol} · {self.leakage}"
+        chosen = " · epoch chosen on the test slices" if self.selection == "test" else ""
+        return f"{stamp}{what} · protocol {self.protocol} · {self.leakage}{chosen}"
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything for ``metrics.json``."""
@@ -75,6 +78,7 @@ class Evaluation:
             "synthetic": SYNTHETIC_NOTICE if self.synthetic else None,
             "protocol": self.protocol,
             "leakage": {"status": self.leakage_status, "sentence": self.leakage},
+            "selection": self.selection,
             "split": self.split,
             "slices": self.slices,
             "classes": list(self.classes),
@@ -133,6 +137,7 @@ def _judge(side: pa.Table, split: str, protocol: str, about: dict[str, Any], fil
         leakage_status=leakage.get("status", "unknown"),
         synthetic=bool(about.get("synthetic")),
         resampled="patients" if known else "slices",
+        selection=about.get("selection", "validation"),
         majority_class=classes[most],
         majority_accuracy=baseline,
     )

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -28,15 +28,8 @@ from brainstage.progress import Progress, silent
 COMPLETE = "complete.json"
 """Written into a checkpoint last, with the SHA-256 of its files: only a checkpoint that agrees is resumed from."""
 
-_HISTORY = {
-    "loss": "train_loss",
-    "learning_rate": "filter_learning_rate",
-    "eval_loss": "validation_loss",
-    "eval_accuracy": "validation_accuracy",
-    "eval_weighted_f1": "validation_weighted_f1",
-    "eval_macro_f1": "validation_macro_f1",
-}
-"""What Trainer calls the figures of an epoch, and what the history calls them."""
+_FIGURES = ("loss", "accuracy", "weighted_f1", "macro_f1")
+"""Figures of each epoch on the slices that pick it."""
 
 
 class SliceDataset(Dataset[Any]):
@@ -87,10 +80,24 @@ class SliceDataset(Dataset[Any]):
         }
 
 
+class Batches(Protocol):
+    """A dataset that gives whole batches and draws its augmentation anew each epoch."""
+
+    def __len__(self) -> int: ...
+
+    def __getitems__(self, rows: list[int]) -> dict[str, torch.Tensor]:
+        """Return a batch, ``labels`` among it."""
+        ...
+
+    def start_epoch(self, epoch: int) -> None:
+        """Draw the augmentation of an epoch."""
+        ...
+
+
 def fit_network(
     model: Any,
-    training: SliceDataset,
-    validation: SliceDataset | None,
+    training: Batches,
+    selecting: Batches | None,
     config: TrainConfig,
     checkpoints: Path,
     progress: Progress = silent,
@@ -98,22 +105,22 @@ def fit_network(
 ) -> Trainer:
     """Fit the network in place with ``Trainer`` and return the trainer.
 
-    With a validation set the epoch of the highest validation accuracy is kept, the first of equals; without
-    one the last. Goes on from the last whole checkpoint in ``checkpoints``, where there is one.
+    With slices for selecting the epoch of the highest accuracy on them is kept, the first of equals; without
+    them the last. Goes on from the last whole checkpoint in ``checkpoints``, where there is one.
     """
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     with ExitStack() as stack:
-        steps = -(-len(training) // config.batch_size) * config.epochs
-        callback = _Follow(training, history, stack.enter_context(progress("Training", steps)))
+        steps = -(-len(training) // (config.batch_size * config.gradient_accumulation)) * config.epochs
+        callback = _Follow(training, history, config, stack.enter_context(progress("Training", steps)))
         trainer = Trainer(
             model=model,
-            args=_arguments(config, checkpoints, validation is not None),
+            args=_arguments(config, checkpoints, selecting is not None),
             train_dataset=training,
-            eval_dataset=validation,
+            eval_dataset=selecting,
             data_collator=lambda batch: batch,
-            compute_metrics=_validation_scores,
-            optimizers=(build_optimizer(model, config), None),
+            compute_metrics=_scores,
+            optimizers=(build_optimizer(model, config) if config.optimizer == "muon" else None, None),
             callbacks=[callback],
         )
         trainer.remove_callback(PrinterCallback)
@@ -128,23 +135,26 @@ def fit_network(
     return trainer
 
 
-def _arguments(config: TrainConfig, checkpoints: Path, validate: bool) -> TrainingArguments:
+def _arguments(config: TrainConfig, checkpoints: Path, select: bool) -> TrainingArguments:
     on_gpu = torch.cuda.is_available()
     return TrainingArguments(
         output_dir=str(checkpoints.resolve()),
         num_train_epochs=config.epochs,
         per_device_train_batch_size=config.batch_size,
         per_device_eval_batch_size=256,
-        lr_scheduler_type="cosine",
+        gradient_accumulation_steps=config.gradient_accumulation,
+        learning_rate=config.learning_rate,
+        weight_decay=config.weight_decay,
+        lr_scheduler_type=config.schedule,
         warmup_steps=config.warmup_share,
         label_smoothing_factor=config.label_smoothing,
-        max_grad_norm=0.0,  # Muon's steps have a fixed size
-        bf16=_bf16(config),
+        max_grad_norm=0.0 if config.optimizer == "muon" else 1.0,  # Muon's steps have a fixed size
+        bf16=uses_bf16(config) and not config.frozen,  # a head alone is nothing to save on
         use_cpu=not on_gpu,
-        eval_strategy="epoch" if validate else "no",
+        eval_strategy="epoch" if select else "no",
         save_strategy="epoch",
         save_total_limit=3,
-        load_best_model_at_end=validate,
+        load_best_model_at_end=select,
         metric_for_best_model="accuracy",
         logging_strategy="epoch",
         remove_unused_columns=False,
@@ -155,7 +165,7 @@ def _arguments(config: TrainConfig, checkpoints: Path, validate: bool) -> Traini
     )
 
 
-def _bf16(config: TrainConfig) -> bool:
+def uses_bf16(config: TrainConfig) -> bool:
     """Return whether to compute in bf16: where ``auto``, when the processor has instructions for it."""
     if config.precision != "auto":
         return config.precision == "bf16"
@@ -164,7 +174,7 @@ def _bf16(config: TrainConfig) -> bool:
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
-def _validation_scores(outcome: Any) -> dict[str, float]:
+def _scores(outcome: Any) -> dict[str, float]:
     predicted, labels = outcome.predictions.argmax(axis=1), outcome.label_ids
     return {
         "accuracy": float(accuracy_score(labels, predicted)),
@@ -176,8 +186,8 @@ def _validation_scores(outcome: Any) -> dict[str, float]:
 class _Follow(TrainerCallback):
     """Draws each epoch's augmentation, moves the bar, writes the history, and marks checkpoints that are whole."""
 
-    def __init__(self, training: SliceDataset, history: Path | None, advance: Any):
-        self.training, self.history, self.advance = training, history, advance
+    def __init__(self, training: Batches, history: Path | None, config: TrainConfig, advance: Any):
+        self.training, self.history, self.config, self.advance = training, history, config, advance
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self.advance(state.global_step)
@@ -190,20 +200,24 @@ class _Follow(TrainerCallback):
 
     def on_log(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if self.history:
-            write_text(self.history, "".join(json.dumps(line) + "\n" for line in _epochs(state.log_history)))
+            lines = _epochs(state.log_history, self.config)
+            write_text(self.history, "".join(json.dumps(line) + "\n" for line in lines))
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         checkpoint = Path(args.output_dir) / f"checkpoint-{state.global_step}"
         write_json(checkpoint / COMPLETE, _hashes(checkpoint))
 
 
-def _epochs(log: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def _epochs(log: Sequence[dict[str, Any]], config: TrainConfig) -> list[dict[str, Any]]:
     """Join Trainer's separate training and evaluation entries to one line an epoch."""
+    rate = "filter_learning_rate" if config.optimizer == "muon" else "learning_rate"
+    names = {"loss": "train_loss", "learning_rate": rate}
+    names |= {f"eval_{figure}": f"{config.selection}_{figure}" for figure in _FIGURES}
     lines: dict[int, dict[str, Any]] = {}
     for entry in log:
         lines.setdefault(round(entry["epoch"]), {}).update(entry)
     return [
-        {"epoch": epoch} | {name: line[key] for key, name in _HISTORY.items() if key in line}
+        {"epoch": epoch} | {name: line[key] for key, name in names.items() if key in line}
         for epoch, line in lines.items()
     ]
 

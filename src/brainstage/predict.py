@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 
 from brainstage.data.table import SliceTable
 from brainstage.data.transforms import Pixels, Preprocessing
-from brainstage.errors import RunError
+from brainstage.errors import DataError, RunError
 from brainstage.files import sha256
-from brainstage.models.build import WEIGHTS, folded, open_model
+from brainstage.models.backbones import WEIGHTS, load, read_config
+from brainstage.models.build import folded, open_grey
 from brainstage.progress import Progress, silent
 from brainstage.run import RunFolder
 from brainstage.schema import PROB_PREFIX, with_metadata
@@ -36,7 +37,7 @@ class Predictor:
     """
 
     def __init__(self, model: Any, preprocessing: Preprocessing, weights_hash: str, about: dict[str, Any]):
-        self._model = folded(model).to(memory_format=torch.channels_last)
+        self._model = model.to(memory_format=torch.channels_last)
         self._preprocessing = preprocessing
         self.hash = weights_hash
         self.about = about
@@ -46,7 +47,7 @@ class Predictor:
     def open(cls, path: Path | str) -> Predictor:
         """Open a run folder.
 
-        Only safetensors weights of the architecture that brainstage trains are opened; nothing in the folder
+        Only safetensors weights of the architectures that brainstage trains are opened; nothing in the folder
         is executed.
 
         Raises:
@@ -55,10 +56,11 @@ class Predictor:
         run = RunFolder(path)
         if not run.path.is_dir():
             raise RunError(f"{path}: no such run; `brainstage train --name NAME` makes runs/NAME")
-        preprocessing = _read_preprocessing(run.model)
         try:
             about = json.loads(run.manifest.read_text(encoding="utf-8")) if run.finished else {}
-            return cls(open_model(run.model), preprocessing, sha256(run.model / WEIGHTS), about)
+            return cls(*_open(run.model), sha256(run.model / WEIGHTS), about)
+        except DataError as error:
+            raise RunError(str(error)) from error
         except Exception as error:  # whatever safetensors, transformers or torch find wrong with foreign files
             reason = shorten(str(error), 200) or type(error).__name__
             raise RunError(f"{run.model}: not a usable model folder ({reason})") from error
@@ -76,23 +78,13 @@ class Predictor:
         return scores
 
 
-def _read_preprocessing(folder: Path) -> Preprocessing:
-    """Read the preprocessing and refuse a folder whose model or processor is not of brainstage's making."""
-    try:
-        model = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        processor = json.loads((folder / "preprocessor_config.json").read_text(encoding="utf-8"))
-        if model["model_type"] != "resnet" or not processor["image_processor_type"].startswith("ConvNext"):
-            raise RunError(
-                f"{folder}: holds a {model['model_type']} model, expected the resnet that brainstage trains"
-            )
-        return Preprocessing(
-            processor["size"]["shortest_edge"],
-            processor["crop_pct"],
-            processor["image_mean"][0],
-            processor["image_std"][0],
-        )
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunError(f"{folder}: not a usable model folder ({error})") from error
+def _open(folder: Path) -> tuple[Any, Preprocessing]:
+    """Return the network and its preprocessing. A ResNet that sees equal channels is opened for one of them."""
+    preprocessing = Preprocessing.open(folder)
+    grey = preprocessing.one_channel()
+    if read_config(folder)["model_type"] == "resnet" and grey:
+        return folded(open_grey(folder)), grey
+    return load(folder), preprocessing
 
 
 def prediction_table(

@@ -6,21 +6,27 @@ import json
 import shutil
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from brainstage.config import TrainConfig
 from brainstage.data.splits import Fold, Splits, make_splits
 from brainstage.data.table import SliceTable
 from brainstage.data.transforms import Preprocessing
 from brainstage.errors import ConfigError, DataError, RunError
-from brainstage.files import write_table, write_text
-from brainstage.fit import SliceDataset, fit_network
-from brainstage.models.build import build_model, build_processor, to_rgb
+from brainstage.files import sha256, write_table, write_text
+from brainstage.fit import SliceDataset, fit_network, uses_bf16
+from brainstage.models.backbones import WEIGHTS, find_backbone, open_backbone
+from brainstage.models.build import build_model, to_rgb
+from brainstage.models.features import Features
 from brainstage.models.recipes import load_recipe
 from brainstage.predict import Predictor, prediction_table
+from brainstage.probe import FeatureClassifier, FeatureDataset, classify, slice_features
 from brainstage.progress import Progress, silent
 from brainstage.run import RunFolder
 
@@ -123,77 +129,148 @@ def _check_classes(slices: SliceTable, fold: Fold) -> None:
         )
 
 
+@dataclass(frozen=True)
+class _Fitted:
+    """A network to be saved, and what is said of its making in the manifest."""
+
+    model: Any
+    preprocessing: Preprocessing
+    about: dict[str, Any]
+    probabilities: NDArray[np.float32] | None = None
+    """Of the validation and test slices, where the fitting gave them; else the saved network is asked."""
+
+
 def _fit(run: RunFolder, slices: SliceTable, config: TrainConfig, splits: Splits, progress: Progress) -> None:
     fold = _fold(splits, config)
-    preprocessing, training, validation = prepare(slices, fold, config)
-    model = build_model(config, slices.classes)
-    started = time.monotonic()
-    trainer = fit_network(model, training, validation, config, run.checkpoints, progress, history=run.history)
-    seconds = time.monotonic() - started
-    _save_model(run, trainer.model, preprocessing)
-    _predict(run, slices, splits, config, progress)
-    run.write_manifest(
-        {
-            "recipe": config.recipe,
-            "protocol": splits.protocol,
-            "leakage": splits.verdict.to_dict(),
-            "data_hash": splits.data_hash,
-            "synthetic": slices.synthetic,
-            "training_seconds": round(seconds, 1),  # of this process; a resumed run's earlier part is not in it
-            "threads": torch.get_num_threads(),
-            "versions": _versions(),
-        }
-    )
+    fitted = (_fit_head if config.frozen else _fit_whole)(run, slices, config, fold, progress)
+    _save_model(run, fitted)
+    about = {
+        "recipe": config.recipe,
+        "protocol": splits.protocol,
+        "selection": config.selection,
+        "leakage": splits.verdict.to_dict(),
+        "data_hash": splits.data_hash,
+        "synthetic": slices.synthetic,
+    }
+    _predict(run, slices, fold, config.fold, fitted.probabilities, about, progress)
+    run.write_manifest({**about, **fitted.about, "threads": torch.get_num_threads(), "versions": _versions()})
     shutil.rmtree(run.checkpoints, ignore_errors=True)  # last: a run without a manifest resumes from them
 
 
+def _fit_whole(run: RunFolder, slices: SliceTable, config: TrainConfig, fold: Fold, progress: Progress) -> _Fitted:
+    """Fit every weight: of a network from scratch, or of a backbone and its new head."""
+    about, given = {}, None
+    if config.backbone:
+        folder = find_backbone(config.backbone)
+        about, given = _about_backbone(config.backbone, folder), Preprocessing.open(folder)
+        model = open_backbone(folder, slices.classes, config.seed)
+    else:
+        model = build_model(config, slices.classes)
+    started = time.monotonic()
+    preprocessing, training, selecting = prepare(slices, fold, config, given)
+    trainer = fit_network(model, training, selecting, config, run.checkpoints, progress, run.history)
+    model = trainer.model.cpu().float()
+    return _Fitted(model if config.backbone else to_rgb(model), preprocessing, about | _seconds(started))
+
+
+def _fit_head(run: RunFolder, slices: SliceTable, config: TrainConfig, fold: Fold, progress: Progress) -> _Fitted:
+    """Fit the head of a frozen backbone on features that are computed once."""
+    name = str(config.backbone)
+    folder = find_backbone(name)
+    model = open_backbone(folder, slices.classes, config.seed)
+    bf16, started = uses_bf16(config), time.monotonic()
+    ids = fold.train + fold.validation + fold.test
+    features = slice_features(slices, ids, folder, model, bf16=bf16, progress=progress)
+    feature_seconds, started = time.monotonic() - started, time.monotonic()
+    classifier, training, selecting = prepare_head(model.classifier, features, slices, fold, config)
+    trainer = fit_network(classifier, training, selecting, config, run.checkpoints, progress, run.history)
+    model.classifier = trainer.model.head.cpu()
+    about = {"features": "bf16" if bf16 else "fp32", "feature_seconds": round(feature_seconds, 1)}
+    return _Fitted(
+        model,
+        Preprocessing.open(folder),
+        _about_backbone(name, folder) | about | _seconds(started),
+        classify(model.classifier, np.stack([features[slice_id] for slice_id in fold.validation + fold.test])),
+    )
+
+
+def _seconds(started: float) -> dict[str, float]:
+    """Return the time of fitting in this process; a resumed run's earlier part is not in it."""
+    return {"training_seconds": round(time.monotonic() - started, 1)}
+
+
+def _about_backbone(name: str, folder: Path) -> dict[str, Any]:
+    return {"backbone": {"name": name, "weights": sha256(folder / WEIGHTS)}}
+
+
+def _selecting(fold: Fold, config: TrainConfig) -> tuple[str, ...]:
+    """Return the slices that pick the epoch."""
+    return fold.test if config.selection == "test" else fold.validation
+
+
 def prepare(
-    slices: SliceTable, fold: Fold, config: TrainConfig
+    slices: SliceTable, fold: Fold, config: TrainConfig, preprocessing: Preprocessing | None = None
 ) -> tuple[Preprocessing, SliceDataset, SliceDataset | None]:
-    """Return the preprocessing fitted to the training slices, the training set and the validation set."""
-    preprocessing = Preprocessing(config.image_size, config.crop_share)
+    """Return the preprocessing, the training set and the set that picks the epoch.
+
+    Without a preprocessing it is made by the configuration and fitted to the training slices.
+    """
     rows = [slices.row_of[slice_id] for slice_id in fold.train]
-    pixels = preprocessing.resize([slices.images[row] for row in rows], margin=config.max_shift)
-    preprocessing = preprocessing.fitted(pixels)
+    resized = preprocessing or Preprocessing(config.image_size, config.crop_share)
+    pixels = resized.resize([slices.images[row] for row in rows], margin=config.max_shift)
+    preprocessing = preprocessing or resized.fitted(pixels)
     training = SliceDataset(pixels, slices.targets(rows), preprocessing, config.seed, config.mirror)
-    if not fold.validation:
+    rows = [slices.row_of[slice_id] for slice_id in _selecting(fold, config)]
+    if not rows:
         return preprocessing, training, None
-    rows = [slices.row_of[slice_id] for slice_id in fold.validation]
     pixels = preprocessing.resize([slices.images[row] for row in rows])
     return preprocessing, training, SliceDataset(pixels, slices.targets(rows), preprocessing)
 
 
-def _save_model(run: RunFolder, model: Any, preprocessing: Preprocessing) -> None:
+def prepare_head(
+    head: torch.nn.Module, features: dict[str, Features], slices: SliceTable, fold: Fold, config: TrainConfig
+) -> tuple[FeatureClassifier, FeatureDataset, FeatureDataset | None]:
+    """Return the head as a network to fit, the training set and the set that picks the epoch."""
+
+    def dataset(slice_ids: tuple[str, ...]) -> FeatureDataset:
+        rows = [slices.row_of[slice_id] for slice_id in slice_ids]
+        return FeatureDataset(np.stack([features[slice_id] for slice_id in slice_ids]), slices.targets(rows))
+
+    selecting = _selecting(fold, config)
+    return FeatureClassifier(head), dataset(fold.train), dataset(selecting) if selecting else None
+
+
+def _save_model(run: RunFolder, fitted: _Fitted) -> None:
     """Write the model folder beside its place, then move it there whole."""
     with tempfile.TemporaryDirectory(dir=run.path, prefix=".model.") as temporary:
         folder = Path(temporary) / "model"
-        to_rgb(model.cpu().float()).save_pretrained(folder)
-        build_processor(
-            preprocessing.size, preprocessing.crop_share, preprocessing.mean, preprocessing.std
-        ).save_pretrained(folder)
+        fitted.model.save_pretrained(folder)
+        fitted.preprocessing.processor().save_pretrained(folder)
         shutil.rmtree(run.model, ignore_errors=True)
         folder.replace(run.model)
 
 
-def _predict(run: RunFolder, slices: SliceTable, splits: Splits, config: TrainConfig, progress: Progress) -> None:
-    fold = _fold(splits, config)
-    sides = {"validation": fold.validation, "test": fold.test}
-    ids = [slice_id for side in sides.values() for slice_id in side]
-    predictor = Predictor.open(run.path)
+def _predict(
+    run: RunFolder,
+    slices: SliceTable,
+    fold: Fold,
+    number: int,
+    scores: NDArray[np.float32] | None,
+    about: dict[str, Any],
+    progress: Progress,
+) -> None:
+    ids = fold.validation + fold.test
+    if scores is None:
+        images = [slices.images[slices.row_of[slice_id]] for slice_id in ids]
+        scores = Predictor.open(run.path).predict(images, progress=progress)
     table = prediction_table(
         slices,
         ids,
-        predictor.predict([slices.images[slices.row_of[slice_id]] for slice_id in ids], progress=progress),
-        split=[side for side, members in sides.items() for _ in members],
-        fold=config.fold,
-        model=predictor.hash,
-        metadata={
-            "protocol": splits.protocol,
-            "leakage": splits.verdict.to_dict(),
-            "data_hash": splits.data_hash,
-            "recipe": config.recipe,
-            "synthetic": slices.synthetic,
-        },
+        scores,
+        split=["validation"] * len(fold.validation) + ["test"] * len(fold.test),
+        fold=number,
+        model=sha256(run.model / WEIGHTS),
+        metadata=about,
     )
     write_table(run.predictions, table)
 

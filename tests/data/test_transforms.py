@@ -6,23 +6,47 @@ from PIL import Image
 
 from brainstage.data.transforms import Preprocessing, draw_mirrored, draw_shifts, shift
 from brainstage.errors import DataError
-from brainstage.models.build import build_processor
 from conftest import picture
 
 
 @given(
     st.tuples(st.integers(40, 150), st.integers(40, 150)),
     st.sampled_from([32, 64, 96]),
-    st.sampled_from([0.7, 0.875, 1.0]),
+    st.sampled_from([0.7, 0.875, 1.0, None]),
+    st.sampled_from([0.28, (0.485, 0.456, 0.406)]),
+    st.sampled_from([2, 3]),
 )
-@settings(deadline=None, max_examples=25)
-def test_arrays_get_what_the_saved_image_processor_gives(shape, size, crop_share):
+@settings(deadline=None, max_examples=40)
+def test_arrays_get_what_the_saved_image_processor_gives(shape, size, crop_share, mean, resample):
     pixels = picture(1, shape)
-    ours = Preprocessing(size, crop_share, mean=0.28, std=0.33)
-    processor = build_processor(size, crop_share, 0.28, 0.33)
-    theirs = processor(Image.fromarray(pixels).convert("RGB"), return_tensors="np")["pixel_values"][0]
-    assert theirs.shape == (3, size, size)
-    np.testing.assert_allclose(ours.normalise(ours.resize([pixels]))[0, 0], theirs[0], atol=2e-6)
+    ours = Preprocessing(size, crop_share, mean=mean, std=0.33, resample=resample)
+    processor = ours.processor()
+    theirs = processor(Image.fromarray(pixels).convert("RGB"), return_tensors="np")["pixel_values"]
+    assert theirs.shape == (1, 3, size, size)
+    values = ours.normalise(ours.resize([pixels]))
+    assert values.shape == (1, 1 if mean == 0.28 else 3, size, size)
+    np.testing.assert_allclose(np.broadcast_to(values, theirs.shape), theirs, atol=2e-6)
+
+
+@pytest.mark.parametrize(
+    "ours", [Preprocessing(64, 0.9, 0.3, 0.2), Preprocessing(224, None, (0.1, 0.2, 0.3), (0.1, 0.2, 0.3), 2)]
+)
+def test_the_processor_that_is_saved_is_read_again(ours):
+    read = Preprocessing.of_processor(ours.processor().to_dict())
+    assert (read.one_channel() or read) == ours
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"do_resize": False}, "leaves out one of"),
+        ({"size": {"height": 64, "width": 32}}, "not square"),
+        ({"image_processor_type": "CLIPImageProcessor"}, "is a CLIPImageProcessor, expected that of a ViT"),
+    ],
+)
+def test_a_processor_of_another_kind_is_told(change, says):
+    with pytest.raises(ValueError, match=says):
+        Preprocessing.of_processor({**Preprocessing(64, None).processor().to_dict(), **change})
 
 
 def test_slices_of_different_shapes_keep_their_places():

@@ -135,14 +135,27 @@ def make_splits(slices: SliceTable, config: TrainConfig) -> Splits:
     ``official`` keeps the train and test sides that the source gives, and takes the validation part from
     train, stratified by class. ``patient`` makes grouped, stratified folds (scikit-learn's
     ``StratifiedGroupKFold``), the validation part grouped and stratified too. Slices without a label stay out;
-    of exact duplicates on one side one is kept.
+    of exact duplicates on one side one is kept. ``train_rows`` and ``test_rows`` then draw from a side.
 
     Raises:
         DataError: The source has no train and test sides (``official``), or a class is too small.
         LeakageError: A slice has no patient (``patient``).
     """
     make = {"official": _official, "patient": _patient}[config.protocol]
-    return Splits(config.protocol, make(slices, config), config.seed, slices.data_hash, _patients(slices))
+    folds = tuple(_sampled(fold, config) for fold in make(slices, config))
+    return Splits(config.protocol, folds, config.seed, slices.data_hash, _patients(slices))
+
+
+def _sampled(fold: Fold, config: TrainConfig) -> Fold:
+    train = _draw(fold.train, config.train_rows, config.seed)
+    return Fold(train, fold.validation, _draw(fold.test, config.test_rows, config.seed))
+
+
+def _draw(slice_ids: tuple[str, ...], count: int, seed: int) -> tuple[str, ...]:
+    """Draw as ``dataset.shuffle(seed).select(range(count))`` of Hugging Face's datasets does."""
+    if not count or count >= len(slice_ids):
+        return slice_ids
+    return tuple(slice_ids[row] for row in np.random.default_rng(seed).permutation(len(slice_ids))[:count])
 
 
 def _official(slices: SliceTable, config: TrainConfig) -> tuple[Fold, ...]:

@@ -1,15 +1,18 @@
 """The only preprocessing, and the augmentation.
 
-The preprocessing is that of the image processor saved with a model (resize the shorter side, crop the centre,
-scale, normalise), done for a whole array at once; a test holds the two together.
+The preprocessing is that of the image processor saved with a model (resize, crop the centre, scale, normalise),
+done for a whole array at once; a test holds the two together.
 """
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,20 +29,72 @@ class Preprocessing:
 
     Attributes:
         size: Side of the network's input, in pixels.
-        crop_share: Share of the slice's shorter side that is kept.
-        mean: Mean of the grey values (0 to 1) that becomes 0.
-        std: Standard deviation of the grey values that becomes 1.
+        crop_share: Share of the slice's shorter side that is kept (``ConvNextImageProcessor``); None scales both
+            sides to ``size`` and keeps everything (``ViTImageProcessor``).
+        mean: Mean of the grey values (0 to 1) that becomes 0. One number makes an input of one channel; a number
+            a channel makes one of that many channels.
+        std: Standard deviation of the grey values that becomes 1, like ``mean``.
+        resample: Pillow's number of the interpolation: 2 bilinear, 3 bicubic.
     """
 
     size: int
-    crop_share: float
-    mean: float = 0.5
-    std: float = 0.5
+    crop_share: float | None
+    mean: float | tuple[float, ...] = 0.5
+    std: float | tuple[float, ...] = 0.5
+    resample: int = 3
 
-    @property
-    def shorter_side(self) -> int:
-        """Side that slices are scaled to before the crop (as in ``ConvNextImageProcessor``)."""
-        return int(self.size / self.crop_share)
+    @classmethod
+    def open(cls, folder: Path) -> Preprocessing:
+        """Read the preprocessing of a model folder.
+
+        Raises:
+            DataError: Its ``preprocessor_config.json`` is missing, damaged or of another architecture.
+        """
+        file = folder / "preprocessor_config.json"
+        try:
+            return cls.of_processor(json.loads(file.read_text(encoding="utf-8")))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise DataError(f"{file}: not a usable image processor ({error})") from error
+
+    @classmethod
+    def of_processor(cls, settings: dict[str, Any]) -> Preprocessing:
+        """Return what an image processor does, from the content of its ``preprocessor_config.json``.
+
+        Raises:
+            KeyError, TypeError, ValueError: It is the processor of another architecture, or leaves out a step.
+        """
+        kind = settings.get("image_processor_type") or settings["feature_extractor_type"]
+        steps = ("do_resize", "do_rescale", "do_normalize")
+        if (
+            not all(settings.get(step, True) for step in steps)
+            or settings.get("rescale_factor", 1 / 255) != 1 / 255
+        ):
+            raise ValueError(f"its image processor leaves out one of {', '.join(steps)}")
+        mean, std = tuple(settings["image_mean"]), tuple(settings["image_std"])
+        side, crop_share = _side_and_crop(kind, settings)
+        return cls(side, crop_share, mean, std, settings["resample"])
+
+    def processor(self) -> Any:
+        """Return the image processor to save beside a model: the same preprocessing, for RGB pictures."""
+        from transformers import ConvNextImageProcessorPil, ViTImageProcessorPil
+
+        common = {
+            "resample": self.resample,
+            "image_mean": self._of_channels(self.mean),
+            "image_std": self._of_channels(self.std),
+        }
+        if self.crop_share is None:
+            return ViTImageProcessorPil(size={"height": self.size, "width": self.size}, **common)
+        return ConvNextImageProcessorPil(size={"shortest_edge": self.size}, crop_pct=self.crop_share, **common)
+
+    def one_channel(self) -> Preprocessing | None:
+        """Return this preprocessing for a network of one channel; None where the channels differ."""
+        means, stds = set(self._of_channels(self.mean)), set(self._of_channels(self.std))
+        return replace(self, mean=means.pop(), std=stds.pop()) if len(means) == len(stds) == 1 else None
+
+    @staticmethod
+    def _of_channels(value: float | tuple[float, ...]) -> list[float]:
+        return list(value) if isinstance(value, tuple) else [value] * 3
 
     def resize(self, images: Sequence[Pixels], margin: int = 0) -> Pixels:
         """Scale slices and crop their centre.
@@ -58,12 +113,19 @@ class Preprocessing:
         return np.concatenate(parts) if parts else np.zeros((0, side, side), np.uint8)
 
     def _resize_chunk(self, images: Sequence[Pixels], margin: int) -> Pixels:
-        return np.stack([_crop(_scale(image, self.shorter_side), self.size, margin) for image in images])
+        return np.stack([_crop(self._scale(image), self.size, margin) for image in images])
+
+    def _scale(self, image: Pixels) -> Pixels:
+        size = (self.size, self.size)
+        if self.crop_share is not None:
+            shorter_side, short = int(self.size / self.crop_share), min(image.shape)
+            size = (int(shorter_side * image.shape[1] / short), int(shorter_side * image.shape[0] / short))
+        return np.asarray(Image.fromarray(image).resize(size, Image.Resampling(self.resample)))
 
     def normalise(self, pixels: Pixels) -> NDArray[np.float32]:
-        """Return the network's input, float32 of shape (N, 1, H, W), for uint8 pixels of shape (N, H, W)."""
-        scale = np.float32(1 / (255 * self.std))
-        offset = np.float32(self.mean / self.std)
+        """Return the network's input, float32 of shape (N, C, H, W), for uint8 pixels of shape (N, H, W)."""
+        mean, std = (np.array(values, np.float64).reshape(-1, 1, 1) for values in (self.mean, self.std))
+        scale, offset = (1 / (255 * std)).astype(np.float32), (mean / std).astype(np.float32)
         values: NDArray[np.float32] = pixels[:, None] * scale - offset
         return values
 
@@ -79,14 +141,21 @@ class Preprocessing:
         std = float(counts @ (levels - mean) ** 2) ** 0.5
         if std == 0:
             raise DataError("all training pixels have the same value; these are not brain slices")
-        return Preprocessing(self.size, self.crop_share, round(mean / 255, 3), round(std / 255, 3))
+        return replace(self, mean=round(mean / 255, 3), std=round(std / 255, 3))
 
 
-def _scale(image: Pixels, shorter_side: int) -> Pixels:
-    height, width = image.shape
-    short = min(height, width)
-    size = (int(shorter_side * width / short), int(shorter_side * height / short))
-    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
+def _side_and_crop(kind: str, settings: dict[str, Any]) -> tuple[int, float | None]:
+    """Return the input's side in pixels and the share that is cropped, from an image processor's settings."""
+    size = settings["size"]
+    if kind.startswith("ConvNext"):
+        side = size["shortest_edge"]
+        return side, settings["crop_pct"] if side < 384 else None  # larger pictures are scaled, never cropped
+    if kind.startswith("ViT"):
+        height, width = (size, size) if isinstance(size, int) else (size["height"], size["width"])
+        if height != width:
+            raise ValueError(f"its input of {width}×{height} pixels is not square")
+        return height, None
+    raise ValueError(f"its image processor is a {kind}, expected that of a ViT, Swin or ConvNeXt")
 
 
 def _crop(image: Pixels, size: int, margin: int) -> Pixels:

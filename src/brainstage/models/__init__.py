@@ -1,1 +1,1 @@
-"""From a configuration to a network, its optimiser and its image processor."""
+"""Networks: from a configuration, from the hub or from a folder; their optimiser; their cached features."""

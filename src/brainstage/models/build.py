@@ -1,4 +1,4 @@
-"""From a configuration to a network, its optimiser and its image processor, all stock ``transformers``."""
+"""From a configuration to a network and its optimiser, stock ``transformers``."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from transformers import ResNetConfig, ResNetForImageClassification
 from transformers.models.resnet.modeling_resnet import ResNetConvLayer, ResNetShortCut
 
 from brainstage.config import TrainConfig
+from brainstage.models.backbones import WEIGHTS
 from brainstage.models.muon import Muon
 
 STEM = "resnet.embedder.embedder.convolution"
-WEIGHTS = "model.safetensors"
 
 
 def build_model(config: TrainConfig, classes: tuple[str, ...]) -> Any:
@@ -55,19 +55,6 @@ def build_optimizer(model: Any, config: TrainConfig) -> Muon:
     )
 
 
-def build_processor(size: int, crop_share: float, mean: float, std: float) -> Any:
-    """Return the image processor that is saved beside the weights, for RGB pictures of grey slices."""
-    from transformers import ConvNextImageProcessorPil
-
-    return ConvNextImageProcessorPil(
-        size={"shortest_edge": size},
-        crop_pct=crop_share,
-        resample=3,  # bicubic
-        image_mean=[mean] * 3,
-        image_std=[std] * 3,
-    )
-
-
 def to_rgb(model: Any) -> Any:
     """Return the same network for input of shape (N, 3, H, W) with three equal channels.
 
@@ -82,8 +69,8 @@ def to_rgb(model: Any) -> Any:
     return changed.eval()
 
 
-def open_model(folder: Path) -> Any:
-    """Return the network of a model folder, for input of shape (N, 1, H, W): :func:`to_rgb` undone.
+def open_grey(folder: Path) -> Any:
+    """Return the ResNet of a model folder, for input of shape (N, 1, H, W): :func:`to_rgb` undone.
 
     Raises:
         OSError, ValueError, RuntimeError, SafetensorError: A file is missing, damaged or does not fit.

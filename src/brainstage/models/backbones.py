@@ -1,0 +1,200 @@
+"""Pretrained backbones: a hub id or a folder becomes a network with a head for the data's classes."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from textwrap import shorten
+from typing import Any
+
+import torch
+from transformers import AutoModelForImageClassification
+from transformers.utils import logging as transformers_logging
+
+from brainstage.download import cache_root, download
+from brainstage.errors import ConfigError, DataError
+from brainstage.files import sha256, write_json
+
+MODEL_TYPES = ("convnext", "convnextv2", "regnet", "resnet", "swin", "swinv2", "vit")
+"""Architectures of ``transformers`` whose head is ``model.classifier`` and whose processor we know."""
+
+CONFIG, PROCESSOR, WEIGHTS = "config.json", "preprocessor_config.json", "model.safetensors"
+FETCHED = "fetched.json"
+"""Written into a fetched backbone's folder last, with its id, revision and SHA-256: it is there whole."""
+
+_HUB_ID = re.compile(r"(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(@(?P<revision>[A-Za-z0-9][\w./-]*))?")
+
+
+def backbones_folder() -> Path:
+    """Return where fetched backbones are kept."""
+    return cache_root() / "backbones"
+
+
+def find_backbone(name: str, *, quiet: bool = True) -> Path:
+    """Return the folder of a backbone; a hub id that is not in the cache is downloaded.
+
+    Args:
+        name: A folder, or a hub id, ``google/vit-base-patch16-224`` or ``facebook/dino-vitb8@refs/pr/1``.
+        quiet: Show no bars of what is downloaded.
+
+    Raises:
+        ConfigError: It is neither.
+        DataError: The folder does not hold a backbone, or the hub cannot give it.
+    """
+    if Path(name).is_dir():
+        read_config(Path(name))
+        return Path(name)
+    return fetch(name, quiet=quiet)
+
+
+def fetch(name: str, *, endpoint: str | None = None, quiet: bool = True) -> Path:
+    """Download a backbone into the cache and check it by SHA-256; one that is there is not downloaded again.
+
+    Args:
+        name: Hub id, with ``@REVISION`` (branch, tag or commit) where it is not to be the newest.
+        endpoint: Address of the hub; None takes the public one (or ``HF_ENDPOINT``).
+        quiet: Show no bars.
+
+    Returns:
+        Its folder, with ``config.json``, ``preprocessor_config.json`` and ``model.safetensors``.
+
+    Raises:
+        ConfigError: The name is not a hub id.
+        DataError: No network, not on the hub, a checksum does not match, only pickled weights, an architecture
+            that is not known, or the disk is full. What to do is in the message.
+    """
+    found = _HUB_ID.fullmatch(name)
+    if not found or ".." in name:
+        raise ConfigError(f"backbone {name!r}: no such folder, and not a hub id like google/vit-base-patch16-224")
+    folder = backbones_folder() / name.replace("/", "--")
+    if (folder / FETCHED).is_file():
+        return folder
+    repo, revision = found["repo"], found["revision"]
+    by_hand = (
+        f"or fetch it on a machine with a network (`brainstage models fetch {name}`) and copy {folder} here, "
+        f"or give a folder with {CONFIG}, {PROCESSOR} and {WEIGHTS} as the backbone"
+    )
+    files = [CONFIG, PROCESSOR, WEIGHTS]
+    commit = download(
+        repo, files, folder, repo_type="model", by_hand=by_hand, revision=revision, endpoint=endpoint, quiet=quiet
+    )
+    read_config(folder, name)
+    write_json(folder / FETCHED, {"id": repo, "commit": commit, "sha256": sha256(folder / WEIGHTS)})
+    return folder
+
+
+def read_config(folder: Path, name: str | None = None) -> dict[str, Any]:
+    """Return the content of a model folder's ``config.json``, of an architecture that we know.
+
+    Args:
+        folder: The folder.
+        name: What the user calls it; None takes the folder.
+
+    Raises:
+        DataError: A file is missing or not readable, the weights are pickled, or the architecture is another.
+    """
+    name = name or str(folder)
+    for file in (CONFIG, PROCESSOR, WEIGHTS):
+        if not (folder / file).is_file():
+            raise DataError(f"{name}: holds no {file}{_PICKLED if file == WEIGHTS else ''}")
+    config = read_json(folder / CONFIG)
+    kind = config.get("model_type")
+    if kind not in MODEL_TYPES:
+        raise DataError(f"{name}: its architecture is {kind}, expected one of {', '.join(MODEL_TYPES)}")
+    return config
+
+
+_PICKLED = (
+    "; pickled weights (pytorch_model.bin) can run code and are not opened: name a revision that has "
+    "safetensors (on the hub often @refs/pr/1), or convert them"
+)
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """Return a JSON file's mapping.
+
+    Raises:
+        DataError: It is missing or holds something else.
+    """
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{file}: not readable as JSON ({error})") from error
+    if not isinstance(content, dict):
+        raise DataError(f"{file}: expected a JSON object")
+    return content
+
+
+def open_backbone(folder: Path, classes: tuple[str, ...], seed: int) -> Any:
+    """Return the network with a head for these classes, in fp32, ready to be trained.
+
+    A head that was trained for these very classes is kept, its rows put in their order; any other gives way to
+    a new one, normal with a standard deviation of 0.02 like those of ``transformers``, the bias zero.
+
+    Args:
+        folder: The backbone's folder.
+        classes: Class names, in the order of the scores.
+        seed: Seed of a new head.
+
+    Raises:
+        DataError: A file is missing, damaged or does not fit.
+    """
+    rows = _rows_of_head(read_config(folder).get("id2label") or {}, classes)
+    if rows is None:
+        model = load(folder, num_labels=len(classes), ignore_mismatched_sizes=True)
+        _new_head(linear(model), seed)
+    else:
+        model = load(folder)
+        head = linear(model)
+        head.load_state_dict({name: value[rows] for name, value in head.state_dict().items()})
+    model.config.id2label = dict(enumerate(classes))
+    model.config.label2id = {name: number for number, name in enumerate(classes)}
+    return model
+
+
+def load(folder: Path, **settings: Any) -> Any:
+    """Return the network of a model folder in evaluation mode; nothing in the folder is executed.
+
+    Raises:
+        DataError: A file is missing, damaged or does not fit; a missing head alone is let pass when
+            ``settings`` ask for another.
+    """
+    read_config(folder)
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        model, found = AutoModelForImageClassification.from_pretrained(
+            folder, local_files_only=True, use_safetensors=True, output_loading_info=True, **settings
+        )
+    except Exception as error:  # whatever transformers, safetensors or torch find wrong with foreign files
+        reason = shorten(str(error), 200) or type(error).__name__
+        raise DataError(f"{folder}: not a usable model folder ({reason})") from error
+    body = [key for key in found["missing_keys"] if not (settings and key.startswith("classifier"))]
+    if body:
+        raise DataError(f"{folder}: not a usable model folder (no {body[0]} in {WEIGHTS})")
+    return model.eval()
+
+
+def linear(model: Any) -> torch.nn.Linear:
+    """Return the linear layer of a network's head; that of a ResNet stands behind a flattening."""
+    head = model.classifier
+    return head if isinstance(head, torch.nn.Linear) else head[-1]
+
+
+def _rows_of_head(id2label: dict[Any, str], classes: tuple[str, ...]) -> list[int] | None:
+    """Return the head's row for each class; None where it was trained for something else.
+
+    A head without names (``LABEL_0`` …) and of as many rows is taken to follow the alphabet, which is how the
+    hub numbers the public dataset's classes.
+    """
+    names = [str(id2label[key]) for key in sorted(id2label, key=int)]
+    if names == [f"LABEL_{number}" for number in range(len(classes))]:
+        names = sorted(classes)
+    return [names.index(name) for name in classes] if sorted(names) == sorted(classes) else None
+
+
+def _new_head(head: torch.nn.Linear, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    torch.nn.init.normal_(head.weight, std=0.02, generator=generator)
+    torch.nn.init.zeros_(head.bias)

@@ -1,0 +1,165 @@
+"""Features of a frozen backbone: computed once, kept in a cache that names its content.
+
+``features/<key>/`` holds what one backbone makes of slices: the key is a SHA-256 of its weights, its preprocessing
+and the precision. Each file there holds the features of some slices with their ``slice_id``, so data that was seen
+before costs nothing, whatever table or split it comes in.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from brainstage.download import cache_root
+from brainstage.errors import ConfigError
+from brainstage.files import atomic
+from brainstage.progress import Progress, silent
+
+Features = NDArray[np.float32]
+
+CHUNK = 128
+"""Slices a file: the most that an interrupted run has to compute again."""
+BATCH = {"cpu": 16, "cuda": 256}
+"""Slices a forward pass; on processors more bring nothing (``benchmarks/study.py``)."""
+LIMIT_GB = 10.0
+"""Size of the cache above which the features that were not used for longest are removed; the environment
+variable ``BRAINSTAGE_FEATURES_GB`` changes it. 6,400 slices of a ViT-base take 20 MB."""
+
+
+def features_folder() -> Path:
+    """Return where features are kept."""
+    return cache_root() / "features"
+
+
+def clear() -> int:
+    """Remove all cached features and return how many bytes they took."""
+    size = _size(features_folder())
+    shutil.rmtree(features_folder(), ignore_errors=True)
+    return size
+
+
+def cached_features(
+    key: dict[str, Any],
+    slice_ids: Sequence[str],
+    compute: Callable[[Sequence[str]], Features],
+    progress: Progress = silent,
+) -> Features:
+    """Return the features of slices; those that are not in the cache are computed and added to it.
+
+    Args:
+        key: What the features depend on besides the slices; a value of JSON types.
+        slice_ids: SHA-256 of each slice's pixels.
+        compute: Gives the features of some slices, float32 of shape (N, D).
+        progress: How to show progress.
+
+    Returns:
+        float32 of shape (len(slice_ids), D), in the order asked for.
+
+    Raises:
+        RunError: The disk is full or the cache is not writable. What was computed before stays.
+    """
+    text = json.dumps(key, sort_keys=True)
+    folder = features_folder() / hashlib.sha256(text.encode()).hexdigest()[:32]
+    folder.mkdir(parents=True, exist_ok=True)
+    known = _read(folder)
+    missing = [slice_id for slice_id in dict.fromkeys(slice_ids) if slice_id not in known]
+    with progress("Computing features", len(missing)) as advance:
+        for start in range(0, len(missing), CHUNK):
+            chunk = missing[start : start + CHUNK]
+            values = compute(chunk)
+            _write(folder, chunk, values, text)
+            known.update(zip(chunk, values, strict=True))
+            advance(len(chunk))
+    os.utime(folder)  # used now
+    _trim(folder)
+    return np.stack([known[slice_id] for slice_id in slice_ids])
+
+
+def _read(folder: Path) -> dict[str, Features]:
+    """Return what a folder holds, by slice; a damaged file counts as absent."""
+    known: dict[str, Features] = {}
+    for file in sorted(folder.glob("*.safetensors")):
+        try:
+            with safe_open(file, framework="numpy") as opened:
+                ids = json.loads(opened.metadata()["slice_ids"])
+                known.update(zip(ids, opened.get_tensor("features"), strict=True))
+        except (SafetensorError, OSError, ValueError, KeyError, TypeError):
+            file.unlink(missing_ok=True)
+    return known
+
+
+def _write(folder: Path, slice_ids: Sequence[str], values: Features, key: str) -> None:
+    lines = json.dumps(list(slice_ids))
+    name = hashlib.sha256(lines.encode()).hexdigest()[:32]
+    with atomic(folder / f"{name}.safetensors") as part:
+        save_file({"features": values}, part, metadata={"slice_ids": lines, "key": key})
+
+
+def _trim(used: Path) -> None:
+    """Remove the folders that were not used for longest, but never ``used``, until the limit is kept."""
+    limit = _limit_bytes()
+    others = sorted((folder for folder in used.parent.iterdir() if folder != used), key=_last_use)
+    while others and _size(used.parent) > limit:
+        shutil.rmtree(others.pop(0), ignore_errors=True)
+
+
+def _limit_bytes() -> float:
+    text = os.environ.get("BRAINSTAGE_FEATURES_GB", str(LIMIT_GB))
+    try:
+        return float(text) * 1e9
+    except ValueError:
+        raise ConfigError(f"BRAINSTAGE_FEATURES_GB: {text!r} is not a number of gigabytes") from None
+
+
+def _last_use(folder: Path) -> float:
+    return folder.stat().st_mtime
+
+
+def _size(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+
+
+def split_head(model: Any) -> tuple[Any, torch.nn.Module]:
+    """Return a copy of the network that gives features instead of scores, and the head that takes them.
+
+    Every architecture of :data:`brainstage.models.backbones.MODEL_TYPES` computes
+    ``logits = classifier(features)``: with a flattening for a classifier, its logits are the features.
+    """
+    head, model.classifier = model.classifier, torch.nn.Flatten()
+    body = copy.deepcopy(model).eval()
+    model.classifier = head
+    return body, head
+
+
+def forward(body: Any, bf16: bool) -> Callable[[NDArray[np.float32]], Features]:
+    """Return a function from inputs, float32 of shape (N, 3, H, W), to features, float32 of shape (N, D).
+
+    Args:
+        body: What :func:`split_head` gave.
+        bf16: Whether to compute in bfloat16; weights and inputs are rounded to it.
+    """
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    dtype = torch.bfloat16 if bf16 else torch.float32
+    body, batch = body.to(device, dtype), BATCH[device]
+
+    @torch.inference_mode()
+    def compute(inputs: NDArray[np.float32]) -> Features:
+        parts = [
+            body(torch.from_numpy(inputs[start : start + batch]).to(device, dtype)).logits.float().cpu()
+            for start in range(0, len(inputs), batch)
+        ]
+        return torch.cat(parts).numpy()
+
+    return compute
