@@ -13,6 +13,7 @@ from conftest import TINY, encode, picture
 GOLDEN = Path(__file__).parent / "golden"
 COMMANDS = [[], ["data"], ["data", "fetch"], ["data", "describe"], ["data", "phantom"], ["train"], ["evaluate"]]
 COMMANDS += [["predict"], ["quickstart"], ["models"], ["models", "fetch"], ["models", "clear-features"]]
+COMMANDS += [["compare"], ["sweep"], ["study"]]
 
 
 def brainstage(*arguments, **environment):
@@ -116,6 +117,11 @@ def bad_parquet(root):
             "not a hub id like google/vit",
         ),
         (["train", "--recipe", "report", "--set", "mirror=true"], "so set max_shift=0 and mirror=false"),
+        (["compare", "{none}", "{none}"], "no such run"),
+        (["compare", "--backbones", "a/b", "compact", "--set", "epoch=1"], "did you mean 'epochs'"),
+        (["compare", "--backbones", "a/b", "--data", "{phantom}"], "two candidates or more"),
+        (["sweep", "--vary", "epochs"], "expected FIELD=VALUE,VALUE"),
+        (["sweep", "--vary", "epochs=1,0", "--data", "{phantom}"], "epochs: 0 is out of range"),
         (["models", "fetch", "../up"], "not a hub id like google/vit"),
         (["train"], "run `brainstage data fetch`"),
         (["evaluate", "{none}"], "no such run"),

@@ -1,6 +1,7 @@
 """The head on cached features against the report's way: every image through the frozen network at every step."""
 
 import json
+import sys
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -16,6 +17,7 @@ from brainstage.evaluate import evaluate
 from brainstage.models.backbones import open_backbone
 from brainstage.models.recipes import load_recipe
 from brainstage.predict import Predictor
+from brainstage.probe import slice_features
 from brainstage.train import train
 
 
@@ -122,7 +124,31 @@ def test_bf16_features_move_the_predictions_by_little(phantom, report, tmp_path)
     exact, rounded = map(scores_of, runs)
     assert 0 < np.abs(exact - rounded).max() < 0.03
     manifests = [json.loads(run.manifest.read_text()) for run in runs]
-    assert [manifest["features"] for manifest in manifests] == ["fp32", "bf16"]
+    assert [manifest["features"] for manifest in manifests] == ["torch fp32", "torch bf16"]
+
+
+def test_openvino_gives_the_same_features_and_keeps_its_8_bit_network(phantom, vit_folder, tmp_path):
+    pytest.importorskip("openvino")
+    model = open_backbone(vit_folder, phantom.classes, 0)
+    ids = phantom.slice_ids[:150]
+
+    def features(precision, engine, ids=ids):
+        found = slice_features(phantom, ids, vit_folder, model, precision=precision, engine=engine)
+        return np.stack(list(found.values()))
+
+    exact = features("fp32", "torch")
+    np.testing.assert_allclose(features("fp32", "openvino"), exact, atol=1e-4)
+    rounded = features("int8", "openvino", ids[:140])
+    assert 0 < np.abs(rounded - exact[:140]).mean() < 0.1 * np.abs(exact).mean()
+    kept = next((tmp_path / "cache").rglob("int8.xml")).stat().st_mtime_ns
+    features("int8", "openvino")  # ten more slices, by the network that is there
+    assert next((tmp_path / "cache").rglob("int8.xml")).stat().st_mtime_ns == kept
+
+
+def test_an_engine_that_is_not_installed_is_told(phantom, report, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(ConfigError, match=r"pip install 'brainstage\[openvino\]'"):
+        train(phantom, report.replace(engine="openvino"), name="a", out=tmp_path)
 
 
 def test_choosing_the_epoch_on_test_is_stamped_on_every_figure(phantom, report, tmp_path):
@@ -159,6 +185,8 @@ def test_every_weight_can_be_tuned(phantom, vit_folder, tmp_path):
     [
         ({"image_size": 64}, "image_size: a backbone brings its own"),
         ({"mirror": True}, "set max_shift=0 and mirror=false"),
+        ({"precision": "int8"}, "int8 needs engine=openvino"),
+        ({"engine": "openvino", "frozen": False}, "features of a frozen backbone only"),
         ({"backbone": None}, "no backbone to freeze"),
         ({"backbone": 3}, "backbone: expected str, not 3"),
     ],

@@ -233,3 +233,12 @@ def test_resuming_with_other_settings_is_refused(phantom, tiny, tmp_path):
         train(phantom, tiny.replace(epochs=4), name="a", out=tmp_path, resume=True)
     with pytest.raises(RunError, match="was begun; go on with --resume"):
         train(phantom, tiny, name="a", out=tmp_path)
+
+
+def test_a_local_tracker_gets_the_figures_too(phantom, tiny, tmp_path):
+    pytest.importorskip("tensorboard")
+    run = train(phantom, tiny.replace(epochs=2, train_rows=64), name="a", out=tmp_path, track="tensorboard")
+    events = list(run.tensorboard.iterdir())
+    assert len(events) == 1
+    assert b"eval/accuracy" in events[0].read_bytes()
+    assert len(run.history.read_text().splitlines()) == 2

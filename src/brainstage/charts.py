@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 from textwrap import fill
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import matplotlib
 from matplotlib.figure import Figure
 
 from brainstage.files import atomic
 from brainstage.metrics import Ints
+
+if TYPE_CHECKING:
+    from brainstage.compare import Comparison
+    from brainstage.sweep import Sweep
 
 matplotlib.use("Agg")
 
@@ -72,8 +76,7 @@ def draw_curves(target: Path, history: Sequence[dict[str, Any]], title: str) -> 
     left.set(xlabel="epoch", ylabel="loss")
     right.set(xlabel="epoch", ylabel=f"{side} slices")
     for axes in (left, right):
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(alpha=0.3)
+        _plain(axes)
         if axes.lines:
             axes.legend(frameon=False)
     if not right.lines:
@@ -85,6 +88,92 @@ def _line(axes: Any, history: Sequence[dict[str, Any]], key: str, label: str, co
     points = [(line["epoch"], line[key]) for line in history if key in line]
     if points:
         axes.plot(*zip(*points, strict=True), style, color=colour, label=label, marker=".", markersize=4)
+
+
+def draw_comparison(target: Path, comparison: Comparison) -> None:
+    """Draw accuracy and weighted F1 of each run with their intervals, and the majority baseline, to a PNG file."""
+    rows = comparison.candidates[::-1]
+    figure = Figure(figsize=(8.4, 1.9 + 0.5 * len(rows)), layout="constrained")
+    axes = figure.subplots()
+    for name, label, colour, marker, offset in (
+        ("accuracy", "accuracy", BLUE, "o", 0.12),
+        ("weighted_f1", "weighted F1", ORANGE, "s", -0.12),
+    ):
+        scores = [candidate.evaluation.scores.overall[name] for candidate in rows]
+        places = [row + offset for row in range(len(rows))]
+        spread = [[s.value - s.low for s in scores], [s.high - s.value for s in scores]]
+        axes.errorbar(
+            [s.value for s in scores], places, xerr=spread, fmt=marker, color=colour, label=label, capsize=3
+        )
+    leader = comparison.leader.evaluation
+    axes.axvline(
+        leader.majority_accuracy, linestyle=":", color="0.4", label=f"accuracy of always {leader.majority_class}"
+    )
+    axes.set_yticks(range(len(rows)), [candidate.name for candidate in rows])
+    axes.set_ylim(-0.6, len(rows) - 0.4)
+    axes.set_xlabel(f"{leader.split} slices, 95 % intervals over {leader.resampled}")
+    _plain(axes)
+    figure.legend(frameon=False, ncols=3, loc="outside lower center", fontsize=9)
+    figure.suptitle(fill(comparison.title, 110), fontsize=9)
+    _save(figure, target)
+
+
+def draw_sweep(target: Path, sweep: Sweep) -> None:
+    """Draw loss, accuracy and weighted F1 of the trials by each factor to a PNG file."""
+    figures = (("loss", "loss", BLUE), ("accuracy", "accuracy", ORANGE), ("weighted_f1", "weighted F1", "k"))
+    count = len(sweep.factors)
+    figure = Figure(figsize=(1.6 + 2.9 * count, 6.4), layout="constrained")
+    grid = figure.subplots(3, count, sharex="col", sharey="row", squeeze=False)
+    for column, factor in enumerate(sweep.factors):
+        trials = [trial for trial in sweep.of(factor) if trial["state"] == "complete"]
+        values = sorted({trial[factor.field] for trial in trials}, key=lambda value: (str(type(value)), value))
+        for row, (key, label, colour) in enumerate(figures):
+            axes = grid[row][column]
+            places = [
+                trial[factor.field] if factor.is_range else values.index(trial[factor.field]) for trial in trials
+            ]
+            axes.plot(places, [trial[key] for trial in trials], "o", color=colour, markersize=5)
+            if key == "accuracy":
+                axes.vlines(places, *zip(*map(sweep.interval, trials), strict=True), color=colour, alpha=0.5)
+            axes.margins(y=0.15)
+            if trials:
+                axes.plot(places[:1], [trials[0][key]], "o", mfc="none", mec="k", markersize=11)
+            if column == 0:
+                axes.set_ylabel(label)
+            _plain(axes)
+        if factor.is_range:
+            axes.set_xscale("log" if factor.is_logarithmic else "linear")
+        else:
+            axes.set_xticks(
+                range(len(values)), [f"{value:g}" if _number(value) else str(value) for value in values]
+            )
+            axes.set_xlim(-0.5, len(values) - 0.5)
+        axes.set_xlabel(factor.field)
+    figure.suptitle(fill(f"{sweep.title} · ring: lowest loss · lines: 95 % intervals", 40 * count + 20), fontsize=9)
+    _save(figure, target)
+
+
+def draw_importance(target: Path, sweep: Sweep) -> None:
+    """Draw the share of the loss's variance that each factor explains to a PNG file."""
+    shares = sorted(sweep.importance.items(), key=lambda pair: pair[1])
+    figure = Figure(figsize=(6.4, 1.4 + 0.4 * len(shares)), layout="constrained")
+    axes = figure.subplots()
+    bars = axes.barh([name for name, _ in shares], [share for _, share in shares], color=BLUE)
+    axes.bar_label(bars, fmt="%.2f", padding=3)
+    axes.set_xlim(0, 1.1)
+    axes.set_xlabel("share of the loss's variance")
+    _plain(axes)
+    figure.suptitle(fill(sweep.title, 90), fontsize=9)
+    _save(figure, target)
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _plain(axes: Any) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(alpha=0.3)
 
 
 def _save(figure: Figure, target: Path) -> None:

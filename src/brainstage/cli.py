@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import gc
+import inspect
 import json
 import os
 import sys
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import click
 import typer
@@ -18,9 +20,6 @@ from brainstage import __version__
 from brainstage.errors import BrainstageError
 from brainstage.progress import Progress, silent, terminal
 from brainstage.schema import RESEARCH_NOTICE, SYNTHETIC_NOTICE
-
-if TYPE_CHECKING:
-    from brainstage.data.sources import Columns
 
 app = typer.Typer(
     help=f"Stage dementia from brain MRI slices. {RESEARCH_NOTICE}",
@@ -57,12 +56,32 @@ ClassOrder = Annotated[
     str | None, typer.Option(help="Class names from the least to the most severe, with commas between.")
 ]
 MaxUnreadable = Annotated[float, typer.Option(min=0, max=1, help="Largest share of rows that may be unreadable.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with what was stopped.")]
+ProtocolOption = Annotated[
+    str | None, typer.Option("--protocol", help="official or patient (no person on both sides).")
+]
+Seed = Annotated[int | None, typer.Option(help="Seed of weights, batches and splits.")]
+ValidationShare = Annotated[
+    float | None, typer.Option(help="Share of train held out to choose by; 0 trains on all of it.")
+]
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", help="FIELD=VALUE: any other setting of train_config.json. Repeatable.")
+]
 
 
-def _columns(
-    image: str, path: str, label: str, patient: str, class_name: list[str] | None, class_order: str | None
-) -> Columns:
-    from brainstage.data.sources import Columns
+def _load(
+    data: Data = None,
+    image_column: ImageColumn = "image",
+    path_column: PathColumn = "path",
+    label_column: LabelColumn = "label",
+    patient_column: PatientColumn = "patient_id",
+    class_name: ClassName = None,
+    class_order: ClassOrder = None,
+    max_unreadable: MaxUnreadable = 0.05,
+    *,
+    quiet: bool,
+) -> Any:
+    from brainstage.data.sources import Columns, load_slices
 
     names = {}
     for pair in class_name or []:
@@ -70,8 +89,35 @@ def _columns(
         if not (found and equals and name):
             raise typer.BadParameter(f"--class-name {pair!r}: expected FOUND=NAME, e.g. 0=CN")
         names[found] = name
-    order = tuple(name.strip() for name in class_order.split(",")) if class_order else None
-    return Columns(image=image, path=path, label=label, patient=patient, class_names=names, class_order=order)
+    columns = Columns(
+        image=image_column,
+        path=path_column,
+        label=label_column,
+        patient=patient_column,
+        class_names=names,
+        class_order=tuple(name.strip() for name in class_order.split(",")) if class_order else None,
+    )
+    return load_slices(data, columns=columns, max_unreadable=max_unreadable, progress=_progress(quiet))
+
+
+def _takes_data(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options of ``_load``; for them it gets ``load``, which reads the data when it is called.
+
+    A default of the command's own takes the place of that of ``_load``.
+    """
+    own = inspect.signature(command, eval_str=True).parameters
+    options = inspect.signature(_load, eval_str=True).parameters
+
+    def with_data(**given: Any) -> None:
+        chosen = {name: given.pop(name) for name in options if name != "quiet"}
+        command(load=partial(_load, **chosen, quiet=given["quiet"]), **given)
+
+    shown = {name: one for name, one in {**own, **options, **own}.items() if name != "load"}
+    with_data.__name__, with_data.__doc__ = command.__name__, command.__doc__
+    with_data.__annotations__ = {name: one.annotation for name, one in shown.items()}
+    keywords = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in shown.values()]
+    with_data.__signature__ = inspect.Signature(keywords)  # type: ignore[attr-defined]
+    return with_data
 
 
 @data_app.command("fetch", epilog="Example: brainstage data fetch")
@@ -84,25 +130,18 @@ def data_fetch(quiet: Quiet = False) -> None:
 
 
 @data_app.command("describe", epilog="Example: brainstage data describe --data scans/ --json")
+@_takes_data
 def data_describe(
-    data: Data = None,
-    image_column: ImageColumn = "image",
-    path_column: PathColumn = "path",
-    label_column: LabelColumn = "label",
-    patient_column: PatientColumn = "patient_id",
-    class_name: ClassName = None,
-    class_order: ClassOrder = None,
+    load: Callable[[], Any],
     max_unreadable: MaxUnreadable = 1.0,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Count rows, classes, sizes, modes, unreadable rows and exact duplicates."""
     from brainstage.data.audit import describe
-    from brainstage.data.sources import load_slices
     from brainstage.screens import show_description
 
-    columns = _columns(image_column, path_column, label_column, patient_column, class_name, class_order)
-    found = describe(load_slices(data, columns=columns, max_unreadable=max_unreadable, progress=_progress(quiet)))
+    found = describe(load())
     if as_json:
         print(json.dumps(found, indent=2))
     else:
@@ -146,50 +185,44 @@ def models_clear_features(quiet: Quiet = False) -> None:
 
 
 @app.command(epilog="Example: brainstage train --recipe compact --data scans/ --name first --set epochs=20")
+@_takes_data
 def train(
+    load: Callable[[], Any],
     recipe: Annotated[str, typer.Option(help=RECIPES)] = "compact",
     backbone: Annotated[str | None, typer.Option(help=BACKBONE)] = None,
-    data: Data = None,
     name: Annotated[str | None, typer.Option(help="Name of the run; without it RECIPE-001, -002, …")] = None,
     out: Out = Path("runs"),
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped.")] = False,
-    protocol: Annotated[str | None, typer.Option(help="official or patient (no person on both sides).")] = None,
+    resume: Resume = False,
+    protocol: ProtocolOption = None,
     epochs: Annotated[int | None, typer.Option(help="Number of epochs.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of weights, batches and splits.")] = None,
-    validation_share: Annotated[
-        float | None, typer.Option(help="Share of train held out to pick the epoch; 0 trains on all of it.")
-    ] = None,
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", help="FIELD=VALUE: any other setting of train_config.json.")
-    ] = None,
-    image_column: ImageColumn = "image",
-    path_column: PathColumn = "path",
-    label_column: LabelColumn = "label",
-    patient_column: PatientColumn = "patient_id",
-    class_name: ClassName = None,
-    class_order: ClassOrder = None,
-    max_unreadable: MaxUnreadable = 0.05,
+    seed: Seed = None,
+    validation_share: ValidationShare = None,
+    track: Annotated[str | None, typer.Option(help="Local tracker beside history.jsonl: tensorboard.")] = None,
+    settings: Settings = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Train, pick the epoch on validation slices, evaluate once on test, save runs/NAME."""
-    from brainstage.data.sources import load_slices
     from brainstage.models.recipes import load_recipe
 
-    named = {
-        "backbone": backbone,
-        "protocol": protocol,
-        "epochs": epochs,
-        "seed": seed,
-        "validation_share": validation_share,
-    }
-    changes = {key: value for key, value in named.items() if value is not None} | _settings(settings)
+    named = {"backbone": backbone, "protocol": protocol, "epochs": epochs, "seed": seed}
+    changes = _given(**named, validation_share=validation_share) | _settings(settings)
     config = load_recipe(recipe, **changes)  # a wrong setting is told before the data is read
-    columns = _columns(image_column, path_column, label_column, patient_column, class_name, class_order)
-    slices = load_slices(data, columns=columns, max_unreadable=max_unreadable, progress=_progress(quiet))
+    if track not in (None, "tensorboard"):
+        raise typer.BadParameter(f"--track {track!r}: expected tensorboard")
+    _train(_read(load), config, as_json, quiet, name=name, out=out, resume=resume, track=track)
+
+
+def _given(**values: Any) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if value is not None}
+
+
+def _read(load: Callable[[], Any]) -> Any:
+    """Read the data and name the rows that were left out."""
+    slices = load()
     for sentence in slices.unreadable:
         _warn(f"left out: {sentence}")
-    _train(slices, config, name, out, resume, as_json, quiet)
+    return slices
 
 
 def _settings(pairs: list[str] | None) -> dict[str, Any]:
@@ -206,12 +239,13 @@ def _settings(pairs: list[str] | None) -> dict[str, Any]:
     return settings
 
 
-def _train(slices: Any, config: Any, name: str | None, out: Path, resume: bool, as_json: bool, quiet: bool) -> Path:
+def _train(slices: Any, config: Any, as_json: bool, quiet: bool, **options: Any) -> Path:
+    """Train, judge and show; the options are those of :func:`brainstage.train`."""
     from brainstage.evaluate import evaluate, write_evaluation
     from brainstage.screens import show_evaluation
     from brainstage.train import train
 
-    run = train(slices, config, name=name, out=out, resume=resume, progress=_progress(quiet))
+    run = train(slices, config, progress=_progress(quiet), **options)
     evaluation = evaluate(run)
     write_evaluation(evaluation, run.path, run.history)
     if as_json:
@@ -220,6 +254,158 @@ def _train(slices: Any, config: Any, name: str | None, out: Path, resume: bool, 
         show_evaluation(evaluation)
         _say(f"Saved {run.path}", quiet)
     return run.path
+
+
+@app.command(
+    epilog="Example: brainstage compare --backbones google/vit-base-patch16-224 my-vit/ compact --rows 200"
+)
+@_takes_data
+def compare(
+    load: Callable[[], Any],
+    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Runs; or what --backbones says.")],
+    backbones: Annotated[
+        bool, typer.Option("--backbones", help="The names are hub ids, folders or recipes to be trained first.")
+    ] = False,
+    recipe: Annotated[str, typer.Option(help="Recipe of the backbones: linear-probe, fine-tune or report.")] = (
+        "linear-probe"
+    ),
+    rows: Annotated[int | None, typer.Option(help="Number of training rows, drawn at random.")] = None,
+    split: Annotated[
+        str, typer.Option(help="Side to judge: validation, or test once all is chosen.")
+    ] = "validation",
+    name: Annotated[str | None, typer.Option(help="Name of the comparison; without it compare-001, …")] = None,
+    out: Out = Path("runs"),
+    resume: Resume = False,
+    protocol: ProtocolOption = None,
+    seed: Seed = None,
+    validation_share: ValidationShare = None,
+    settings: Settings = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Compare runs, or backbones and recipes trained alike: paired differences with intervals, time and size."""
+    from brainstage.screens import show_comparison
+
+    if backbones:
+        from brainstage.study import begin, candidate, compare_candidates
+
+        changes = _given(train_rows=rows, protocol=protocol, seed=seed, validation_share=validation_share)
+        changes |= _settings(settings)
+        for one in names:
+            candidate(one, recipe, **changes)  # a wrong setting is told before the data is read
+        slices = _read(load)
+        folder = begin("compare", name, out, resume).path
+        say = partial(_say, quiet=quiet)
+        found = compare_candidates(
+            slices, names, folder, recipe=recipe, split=split, progress=_progress(quiet), say=say, **changes
+        )
+    else:
+        from brainstage.compare import compare
+
+        found = compare([Path(one) for one in names], split=split, protocol=protocol)
+    if as_json:
+        print(json.dumps(found.to_dict(), indent=2))
+    else:
+        show_comparison(found)
+        if backbones:
+            _say(f"Saved {folder}", quiet)
+
+
+@app.command(epilog="Example: brainstage sweep --recipe linear-probe --vary learning_rate=1e-4,5e-5,1e-5")
+@_takes_data
+def sweep(
+    load: Callable[[], Any],
+    vary: Annotated[
+        list[str], typer.Option("--vary", help="FIELD=VALUE,VALUE, or with --trials FIELD=LOW..HIGH. Repeatable.")
+    ],
+    recipe: Annotated[str, typer.Option(help=RECIPES)] = "linear-probe",
+    backbone: Annotated[str | None, typer.Option(help=BACKBONE)] = None,
+    one_factor: Annotated[bool, typer.Option("--one-factor", help="One field at a time (the default).")] = False,
+    grid: Annotated[bool, typer.Option("--grid", help="Every combination.")] = False,
+    trials: Annotated[int | None, typer.Option(help="So many trials that TPE chooses, poor ones stopped.")] = None,
+    storage: Annotated[
+        str | None, typer.Option(help="Database for several machines, postgresql://…; without it SQLite.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the sweep; without it sweep-001, …")] = None,
+    out: Out = Path("runs"),
+    resume: Resume = False,
+    protocol: ProtocolOption = None,
+    seed: Seed = None,
+    validation_share: ValidationShare = None,
+    settings: Settings = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Vary settings and judge each on validation slices, never on test."""
+    if one_factor + grid + (trials is not None) > 1:
+        raise typer.BadParameter("give one of --one-factor, --grid and --trials")
+    from brainstage.models.recipes import load_recipe
+    from brainstage.screens import show_sweep
+    from brainstage.study import draw_sweep
+    from brainstage.sweep import Factor, sweep
+
+    changes = _given(backbone=backbone, protocol=protocol, seed=seed, validation_share=validation_share)
+    config = load_recipe(recipe, **changes | _settings(settings))
+    factors = [Factor.parse(text) for text in vary]
+    found = sweep(
+        _read(load),
+        config,
+        factors,
+        method="tpe" if trials is not None else "grid" if grid else "one-factor",
+        trials=trials or 0,
+        name=name,
+        out=out,
+        storage=storage,
+        resume=resume,
+        progress=_progress(quiet),
+    )
+    draw_sweep(found)
+    if as_json:
+        print(json.dumps(found.to_dict(), indent=2))
+    else:
+        show_sweep(found)
+        _say(f"Saved {found.folder}", quiet)
+
+
+@app.command(epilog="Example: brainstage study --as-reported")
+@_takes_data
+def study(
+    load: Callable[[], Any],
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[NAME...]", help="Hub ids, folders or recipes; else the report's."),
+    ] = None,
+    as_reported: Annotated[
+        bool, typer.Option("--as-reported", help="The report's protocol: few rows, every choice on test slices.")
+    ] = False,
+    name: Annotated[str | None, typer.Option(help="Name of the study; without it study-001, …")] = None,
+    out: Out = Path("runs"),
+    resume: Resume = False,
+    settings: Settings = None,
+    quiet: Quiet = False,
+) -> None:
+    """Compare, vary and train in one go; study.html tells it all."""
+    from brainstage.report import write_study
+    from brainstage.screens import show_comparison, show_evaluation, show_sweep
+    from brainstage.study import run_study
+
+    say = partial(_say, quiet=quiet)
+    found = run_study(
+        _read(load),
+        names or (),
+        as_reported=as_reported,
+        name=name,
+        out=out,
+        resume=resume,
+        progress=_progress(quiet),
+        say=say,
+        **_settings(settings),
+    )
+    page = write_study(found, ["brainstage", *sys.argv[1:]])
+    show_comparison(found.comparison)
+    show_sweep(found.sweep)
+    show_evaluation(found.evaluation)
+    say(f"Saved {page}")
 
 
 @app.command(epilog="Example: brainstage evaluate runs/compact-001 --json")
@@ -298,7 +484,7 @@ def quickstart(out: Out = Path("runs"), quiet: Quiet = False) -> None:
     source, sentence = find_data(_progress(quiet))
     _say(sentence, quiet)
     slices = load_slices(source, progress=_progress(quiet))
-    path = _train(slices, load_recipe("compact"), None, out, False, False, quiet)
+    path = _train(slices, load_recipe("compact"), False, quiet, out=out)
     _say(f"Next: brainstage predict {path} IMAGE…    brainstage evaluate {path}    brainstage --help", quiet)
 
 

@@ -102,6 +102,42 @@ def evaluate(source: RunFolder | Path | str, *, split: str = "test", protocol: s
         ConfigError: The protocol is not known, so no figure can be given.
         LeakageError: The protocol is ``patient`` and patients are not known.
     """
+    return judge(read_side(source, split=split, protocol=protocol))
+
+
+@dataclass(frozen=True)
+class Side:
+    """One side of a prediction table as arrays.
+
+    Attributes:
+        file: Where the table lies.
+        name: ``test``, ``validation`` or ``train``.
+        protocol: ``official`` or ``patient``.
+        slice_ids: SHA-256 of each slice.
+        labels: Class numbers, int64 of shape (N,).
+        probabilities: float64 of shape (N, K).
+        classes: K class names in clinical order.
+        patients: Patient of each slice; None where one is not known.
+        about: What is written beside the table's columns.
+    """
+
+    file: Path
+    name: str
+    protocol: str
+    slice_ids: tuple[str, ...]
+    labels: metrics.Ints
+    probabilities: metrics.Floats
+    classes: tuple[str, ...]
+    patients: tuple[str, ...] | None
+    about: dict[str, Any]
+
+
+def read_side(source: RunFolder | Path | str, *, split: str = "test", protocol: str | None = None) -> Side:
+    """Read one side of a run's predictions, or of a prediction table.
+
+    Raises:
+        RunError, DataError, ConfigError, LeakageError: As :func:`evaluate`.
+    """
     file, table = _read(source)
     validate_predictions(table, str(file))
     about = read_metadata(table)
@@ -112,33 +148,41 @@ def evaluate(source: RunFolder | Path | str, *, split: str = "test", protocol: s
     side = side.filter(pa.compute.is_valid(side["label"]))
     if not len(side):
         raise DataError(f"{file}: no labelled slice of the {split} side; it has {_sides(table)}")
-    return _judge(side, split, protocol, about, file)
-
-
-def _judge(side: pa.Table, split: str, protocol: str, about: dict[str, Any], file: Path) -> Evaluation:
-    classes = class_names(side)
-    number = {name: index for index, name in enumerate(classes)}
-    labels = np.array([number[label] for label in side["label"].to_pylist()])
-    probabilities = np.stack([side[PROB_PREFIX + name].to_numpy().astype(np.float64) for name in classes], axis=1)
     patients = side["patient_id"].to_pylist()
-    known = None not in patients
-    if protocol == "patient" and not known:
+    if protocol == "patient" and None in patients:
         raise LeakageError(
             f"{file}: a patient figure needs the patient of every slice; {patients.count(None)} have none"
         )
-    leakage = about.get("leakage", {})
-    most, baseline = metrics.majority(labels, len(classes))
-    return Evaluation(
-        scores=metrics.score(labels, probabilities, classes, groups=patients if known else None),
-        classes=classes,
-        split=split,
+    classes = class_names(side)
+    number = {name: index for index, name in enumerate(classes)}
+    return Side(
+        file=file,
+        name=split,
         protocol=protocol,
+        slice_ids=tuple(side["slice_id"].to_pylist()),
+        labels=np.array([number[label] for label in side["label"].to_pylist()]),
+        probabilities=np.stack([side[PROB_PREFIX + name].to_numpy().astype(np.float64) for name in classes], 1),
+        classes=classes,
+        patients=None if None in patients else tuple(patients),
+        about=about,
+    )
+
+
+def judge(side: Side) -> Evaluation:
+    """Return the scores of one side of a prediction table."""
+    leakage = side.about.get("leakage", {})
+    most, baseline = metrics.majority(side.labels, len(side.classes))
+    return Evaluation(
+        scores=metrics.score(side.labels, side.probabilities, side.classes, groups=side.patients),
+        classes=side.classes,
+        split=side.name,
+        protocol=side.protocol,
         leakage=leakage.get("sentence", "leakage unknown: the table does not say"),
         leakage_status=leakage.get("status", "unknown"),
-        synthetic=bool(about.get("synthetic")),
-        resampled="patients" if known else "slices",
-        selection=about.get("selection", "validation"),
-        majority_class=classes[most],
+        synthetic=bool(side.about.get("synthetic")),
+        resampled="patients" if side.patients else "slices",
+        selection=side.about.get("selection", "validation"),
+        majority_class=side.classes[most],
         majority_accuracy=baseline,
     )
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Protocol
 
 import numpy as np
@@ -99,46 +100,63 @@ def fit_network(
     training: Batches,
     selecting: Batches | None,
     config: TrainConfig,
-    checkpoints: Path,
+    checkpoints: Path | None = None,
     progress: Progress = silent,
     history: Path | None = None,
+    on_epoch: Callable[[dict[str, Any]], None] | None = None,
+    trackers: Sequence[TrainerCallback] = (),
 ) -> Trainer:
     """Fit the network in place with ``Trainer`` and return the trainer.
 
     With slices for selecting the epoch of the highest accuracy on them is kept, the first of equals; without
-    them the last. Goes on from the last whole checkpoint in ``checkpoints``, where there is one.
+    them the last. Goes on from the last whole checkpoint in ``checkpoints``, where there is one. Without
+    ``checkpoints`` nothing is saved and the network ends as its last epoch left it.
+
+    Args:
+        model: The network.
+        training: What it learns from.
+        selecting: What picks the epoch.
+        config: The settings.
+        checkpoints: Where an epoch's state is kept.
+        progress: How to show progress.
+        history: File for one line an epoch.
+        on_epoch: Called with each epoch's line when it has been judged; may stop the fit by an exception.
+        trackers: Callbacks that write the figures elsewhere too.
+
+    Raises:
+        RunError: The disk is full.
     """
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     with ExitStack() as stack:
         steps = -(-len(training) // (config.batch_size * config.gradient_accumulation)) * config.epochs
-        callback = _Follow(training, history, config, stack.enter_context(progress("Training", steps)))
+        callback = _Follow(training, history, config, on_epoch, stack.enter_context(progress("Training", steps)))
+        resume = _last_checkpoint(checkpoints) if checkpoints else None
+        out = checkpoints or Path(stack.enter_context(TemporaryDirectory()))
         trainer = Trainer(
             model=model,
-            args=_arguments(config, checkpoints, selecting is not None),
+            args=_arguments(config, out, select=selecting is not None, save=checkpoints is not None),
             train_dataset=training,
             eval_dataset=selecting,
             data_collator=lambda batch: batch,
             compute_metrics=_scores,
             optimizers=(build_optimizer(model, config) if config.optimizer == "muon" else None, None),
-            callbacks=[callback],
+            callbacks=[callback, *trackers],
         )
         trainer.remove_callback(PrinterCallback)
         try:
-            trainer.train(resume_from_checkpoint=_last_checkpoint(checkpoints))
+            trainer.train(resume_from_checkpoint=resume)
         except (OSError, RuntimeError, SafetensorError) as error:  # torch and safetensors wrap what the disk says
             if "os error 28" in str(error) or "No space left" in str(error) or "file write failed" in str(error):
-                raise RunError(
-                    f"{checkpoints}: the disk is full; free some space and go on with --resume"
-                ) from error
+                raise RunError(f"{out}: the disk is full; free some space and go on with --resume") from error
             raise
     return trainer
 
 
-def _arguments(config: TrainConfig, checkpoints: Path, select: bool) -> TrainingArguments:
+def _arguments(config: TrainConfig, out: Path, *, select: bool, save: bool) -> TrainingArguments:
     on_gpu = torch.cuda.is_available()
     return TrainingArguments(
-        output_dir=str(checkpoints.resolve()),
+        output_dir=str(out.resolve()),
         num_train_epochs=config.epochs,
         per_device_train_batch_size=config.batch_size,
         per_device_eval_batch_size=256,
@@ -152,9 +170,9 @@ def _arguments(config: TrainConfig, checkpoints: Path, select: bool) -> Training
         bf16=uses_bf16(config) and not config.frozen,  # a head alone is nothing to save on
         use_cpu=not on_gpu,
         eval_strategy="epoch" if select else "no",
-        save_strategy="epoch",
+        save_strategy="epoch" if save else "no",
         save_total_limit=3,
-        load_best_model_at_end=select,
+        load_best_model_at_end=select and save,
         metric_for_best_model="accuracy",
         logging_strategy="epoch",
         remove_unused_columns=False,
@@ -186,8 +204,16 @@ def _scores(outcome: Any) -> dict[str, float]:
 class _Follow(TrainerCallback):
     """Draws each epoch's augmentation, moves the bar, writes the history, and marks checkpoints that are whole."""
 
-    def __init__(self, training: Batches, history: Path | None, config: TrainConfig, advance: Any):
+    def __init__(
+        self,
+        training: Batches,
+        history: Path | None,
+        config: TrainConfig,
+        on_epoch: Callable[[dict[str, Any]], None] | None,
+        advance: Any,
+    ):
         self.training, self.history, self.config, self.advance = training, history, config, advance
+        self.on_epoch = on_epoch
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self.advance(state.global_step)
@@ -200,16 +226,20 @@ class _Follow(TrainerCallback):
 
     def on_log(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if self.history:
-            lines = _epochs(state.log_history, self.config)
+            lines = epochs(state.log_history, self.config)
             write_text(self.history, "".join(json.dumps(line) + "\n" for line in lines))
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if self.on_epoch:
+            self.on_epoch(epochs(state.log_history, self.config)[-1])
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         checkpoint = Path(args.output_dir) / f"checkpoint-{state.global_step}"
         write_json(checkpoint / COMPLETE, _hashes(checkpoint))
 
 
-def _epochs(log: Sequence[dict[str, Any]], config: TrainConfig) -> list[dict[str, Any]]:
-    """Join Trainer's separate training and evaluation entries to one line an epoch."""
+def epochs(log: Sequence[dict[str, Any]], config: TrainConfig) -> list[dict[str, Any]]:
+    """Join the separate training and evaluation entries of a trainer's log to one line an epoch."""
     rate = "filter_learning_rate" if config.optimizer == "muon" else "learning_rate"
     names = {"loss": "train_loss", "learning_rate": rate}
     names |= {f"eval_{figure}": f"{config.selection}_{figure}" for figure in _FIGURES}

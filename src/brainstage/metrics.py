@@ -101,6 +101,33 @@ def score(
     )
 
 
+def paired_difference(
+    labels: Ints,
+    first: Floats,
+    second: Floats,
+    groups: Sequence[str] | None = None,
+    *,
+    draws: int = DRAWS,
+    seed: int = 0,
+) -> dict[str, Score]:
+    """Return each overall score of the first predictions less that of the second, on the same rows.
+
+    Every bootstrap draw weighs the rows alike for both, so that what is hard for both does not widen the interval.
+
+    Args:
+        labels: Class numbers, int64 of shape (N,).
+        first: Probabilities, float64 of shape (N, K).
+        second: Probabilities of the same rows, float64 of shape (N, K).
+        groups: Patient of each row, which the bootstrap then draws whole; None draws rows.
+        draws: Number of bootstrap draws.
+        seed: Seed of the draws.
+    """
+    parts = [np.ones((1, len(labels))), *_resamples(len(labels), groups, draws, seed)]
+    scores = [(_weighted(labels, first, weights), _weighted(labels, second, weights)) for weights in parts]
+    differences = {name: [one[name] - other[name] for one, other in scores] for name in OVERALL}
+    return {name: _interval(values[0][0], np.concatenate(values[1:]))[0] for name, values in differences.items()}
+
+
 def _resamples(rows: int, groups: Sequence[str] | None, draws: int, seed: int) -> list[Floats]:
     """Return how often each row is in each bootstrap draw, in parts of shape (up to 100, rows)."""
     rng = np.random.default_rng(seed)

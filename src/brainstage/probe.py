@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,13 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
+from brainstage.config import Engine, Precision
 from brainstage.data.table import SliceTable
 from brainstage.data.transforms import Preprocessing
 from brainstage.files import sha256
+from brainstage.models import openvino
 from brainstage.models.backbones import WEIGHTS
-from brainstage.models.features import Features, cached_features, forward, split_head
+from brainstage.models.features import FeatureCache, Features, forward, split_head
 from brainstage.progress import Progress, silent
 
 
@@ -25,7 +28,8 @@ def slice_features(
     folder: Path,
     model: Any,
     *,
-    bf16: bool,
+    precision: Precision,
+    engine: Engine = "torch",
     progress: Progress = silent,
 ) -> dict[str, Features]:
     """Return what a backbone makes of slices before its head, from the cache where it is there.
@@ -35,31 +39,66 @@ def slice_features(
         slice_ids: The slices.
         folder: The backbone's folder.
         model: The backbone, as :func:`brainstage.models.backbones.open_backbone` gave it.
-        bf16: Whether to compute in bfloat16.
+        precision: ``fp32``, ``bf16``, or ``int8`` (``openvino`` only).
+        engine: What computes them.
         progress: How to show progress.
 
     Returns:
         float32 of shape (D,) for each slice id.
 
     Raises:
+        ConfigError: The engine is not installed.
         DataError: The folder's image processor is not known.
         RunError: The cache is not writable or the disk is full.
     """
     preprocessing = Preprocessing.open(folder)
-    network = forward(split_head(model)[0], bf16)
+    cache = FeatureCache(
+        {
+            "weights": sha256(folder / WEIGHTS),
+            "preprocessing": repr(preprocessing),
+            "precision": precision,
+            "engine": engine,
+        }
+    )
+    network: Callable[[NDArray[np.float32]], Features] | None = None
 
     def compute(ids: Sequence[str]) -> Features:
-        return network(
-            preprocessing.normalise(preprocessing.resize([slices.images[slices.row_of[i]] for i in ids]))
-        )
+        nonlocal network  # made when the first slice is missing
+        inputs = preprocessing.normalise(preprocessing.resize([slices.images[slices.row_of[i]] for i in ids]))
+        network = network or _network(model, inputs, cache, precision, engine)
+        return network(inputs)
 
-    key = {
-        "weights": sha256(folder / WEIGHTS),
-        "preprocessing": repr(preprocessing),
-        "precision": "bf16" if bf16 else "fp32",
-    }
-    values = cached_features(key, slice_ids, compute, progress)
-    return dict(zip(slice_ids, values, strict=True))
+    return dict(zip(slice_ids, cache.get(slice_ids, compute, progress), strict=True))
+
+
+def _network(
+    model: Any, inputs: NDArray[np.float32], cache: FeatureCache, precision: Precision, engine: Engine
+) -> Callable[[NDArray[np.float32]], Features]:
+    body, _ = split_head(model)
+    if engine == "torch":
+        return forward(body, precision == "bf16")
+    if precision == "int8":
+        return openvino.quantized(body, inputs, cache.folder)
+    return openvino.compiled(body, inputs, bf16=precision == "bf16")
+
+
+@dataclass(frozen=True)
+class FrozenBackbone:
+    """A backbone that stays as it is.
+
+    Attributes:
+        folder: Its folder.
+        model: The whole network, with the head that training starts from.
+        features: float32 of shape (D,) for each slice id.
+    """
+
+    folder: Path
+    model: Any
+    features: dict[str, Features]
+
+    def of(self, slice_ids: Sequence[str]) -> Features:
+        """Return the features of slices, float32 of shape (N, D)."""
+        return np.stack([self.features[slice_id] for slice_id in slice_ids])
 
 
 class FeatureDataset(Dataset[Any]):

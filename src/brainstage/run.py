@@ -27,6 +27,7 @@ class RunFolder:
     ``predictions.parquet``      probabilities of every validation and test slice
     ``metrics.json``             what those predictions are worth
     ``curves.png``, ``confusion_matrix.png``
+    ``tensorboard/``             event files, where that tracker was asked for
     ``manifest.json``            SHA-256 of each file above, and the versions; written last
     ``checkpoints/``             only while training
     ============================ =====================================================
@@ -43,6 +44,7 @@ class RunFolder:
         self.metrics = self.path / "metrics.json"
         self.curves = self.path / "curves.png"
         self.confusion_matrix = self.path / "confusion_matrix.png"
+        self.tensorboard = self.path / "tensorboard"
         self.manifest = self.path / "manifest.json"
 
     @classmethod

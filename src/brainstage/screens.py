@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -14,7 +15,10 @@ from brainstage.schema import RESEARCH_NOTICE, SYNTHETIC_NOTICE
 
 if TYPE_CHECKING:
     from brainstage.answers import Answers
+    from brainstage.compare import Candidate, Comparison
     from brainstage.evaluate import Evaluation
+    from brainstage.metrics import Score
+    from brainstage.sweep import Sweep
 
 
 def show_description(found: dict[str, Any]) -> None:
@@ -74,6 +78,71 @@ def show_evaluation(evaluation: Evaluation) -> None:
             "Slices of one person are alike, so these intervals are too narrow; patients are not known.",
             style="dim",
         )
+    console.print(RESEARCH_NOTICE, style="dim")
+
+
+def show_comparison(comparison: Comparison) -> None:
+    """Print the runs, best first, how far each is behind, and what the slices can tell."""
+    console = Console(markup=False)
+    console.print(comparison.title, style="bold", highlight=False)
+    table = Table(box=SIMPLE_HEAD)
+    table.add_column("run", overflow="fold")
+    for heading in ("accuracy", "weighted F1", "behind", "cost"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for candidate in comparison.candidates:
+        overall = candidate.evaluation.scores.overall
+        table.add_row(
+            candidate.name,
+            _two_lines(overall["accuracy"]),
+            _two_lines(overall["weighted_f1"]),
+            _two_lines(candidate.behind["accuracy"]) if candidate.behind else "",
+            _cost(candidate),
+        )
+    leader = comparison.leader.evaluation
+    table.add_row(f"always {leader.majority_class}", f"{leader.majority_accuracy:.3f}", style="dim")
+    console.print(table)
+    console.print(comparison.verdict, highlight=False)
+    console.print(
+        f"95 % bootstrap intervals over {leader.resampled}. Behind: the leader's accuracy less this one's, on the "
+        "same slices. Cost: time of features and training, and number of weights.",
+        style="dim",
+    )
+    console.print(RESEARCH_NOTICE, style="dim")
+
+
+def _two_lines(score: Score) -> str:
+    return f"{score.value:.3f}\n{score.low:.3f} – {score.high:.3f}"
+
+
+def _cost(candidate: Candidate) -> str:
+    seconds = "" if candidate.seconds is None else f"{candidate.seconds:,.0f} s"
+    return f"{seconds}\n{candidate.parameters / 1e6:,.1f} M" if candidate.parameters else seconds
+
+
+def show_sweep(sweep: Sweep) -> None:
+    """Print the trials, lowest loss first, and what was chosen."""
+    console = Console(markup=False)
+    console.print(sweep.title, style="bold", highlight=False)
+    table = Table(box=SIMPLE_HEAD)
+    for factor in sweep.factors:
+        table.add_column(factor.field.replace("_", " "), justify="right", overflow="fold")
+    for heading, width in (("loss", 6), ("accuracy", 6), ("95 % interval", 13), ("weighted F1", 6)):
+        table.add_column(heading, justify="right", min_width=width)
+    for trial in sweep.trials:
+        low, high = sweep.interval(trial)
+        table.add_row(
+            *(f"{trial[factor.field]}" for factor in sweep.factors),
+            f"{trial['loss']:.4f}",
+            f"{trial['accuracy']:.4f}",
+            f"{low:.3f}–{high:.3f}" if trial["state"] == "complete" else "stopped early",
+            f"{trial['weighted_f1']:.4f}",
+        )
+    console.print(table)
+    if sweep.importance:
+        shares = ", ".join(f"{name} {share:.2f}" for name, share in sweep.importance.items())
+        console.print(f"importance: {shares}", highlight=False)
+    console.print(f"lowest loss: {', '.join(f'{k}={v}' for k, v in sweep.chosen.items())}", highlight=False)
+    console.print(f"Wilson intervals over {sweep.judged:,} slices, as if each were another person.", style="dim")
     console.print(RESEARCH_NOTICE, style="dim")
 
 

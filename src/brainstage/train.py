@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from transformers import Trainer
 
-from brainstage.config import TrainConfig
+from brainstage.config import Precision, TrainConfig
 from brainstage.data.splits import Fold, Splits, make_splits
 from brainstage.data.table import SliceTable
 from brainstage.data.transforms import Preprocessing
@@ -23,12 +27,12 @@ from brainstage.files import sha256, write_table, write_text
 from brainstage.fit import SliceDataset, fit_network, uses_bf16
 from brainstage.models.backbones import WEIGHTS, find_backbone, open_backbone
 from brainstage.models.build import build_model, to_rgb
-from brainstage.models.features import Features
 from brainstage.models.recipes import load_recipe
 from brainstage.predict import Predictor, prediction_table
-from brainstage.probe import FeatureClassifier, FeatureDataset, classify, slice_features
+from brainstage.probe import FeatureClassifier, FeatureDataset, FrozenBackbone, classify, slice_features
 from brainstage.progress import Progress, silent
 from brainstage.run import RunFolder
+from brainstage.tracking import Tracker, tensorboard
 
 
 def train(
@@ -39,6 +43,7 @@ def train(
     out: Path | str = "runs",
     splits: Splits | None = None,
     resume: bool = False,
+    track: Tracker | None = None,
     progress: Progress = silent,
 ) -> RunFolder:
     """Train a classifier, pick its epoch on validation slices, predict validation and test slices once, save all.
@@ -51,13 +56,15 @@ def train(
         splits: Who trains and who is tested; None makes them by the configuration.
         resume: Go on with a run that was stopped, from its last whole checkpoint. On the same machine and
             number of threads it ends with the same weights as one that was never stopped.
+        track: A local tracker that gets the figures of each epoch too, in the run's folder.
         progress: How to show progress.
 
     Returns:
         The finished run. :func:`brainstage.evaluate` says what its predictions are worth.
 
     Raises:
-        ConfigError: The recipe or the name is not usable, or a resumed run had other settings.
+        ConfigError: The recipe or the name is not usable, a resumed run had other settings, or the tracker or
+            the engine is not installed.
         DataError: The data cannot be split or trained on.
         LeakageError: The patient protocol was asked for and would be broken.
         RunError: The run exists, is in use, or cannot be written.
@@ -73,7 +80,7 @@ def train(
         if run.started and not resume:
             raise RunError(f"{run.path}: this run was begun; go on with --resume or take another --name")
         splits = _begin(run, slices, config, splits)
-        _fit(run, slices, config, splits, progress)
+        _fit(run, slices, config, splits, progress, [tensorboard(run.tensorboard)] if track else [])
     return run
 
 
@@ -140,9 +147,19 @@ class _Fitted:
     """Of the validation and test slices, where the fitting gave them; else the saved network is asked."""
 
 
-def _fit(run: RunFolder, slices: SliceTable, config: TrainConfig, splits: Splits, progress: Progress) -> None:
+def _fit(
+    run: RunFolder, slices: SliceTable, config: TrainConfig, splits: Splits, progress: Progress, trackers: list[Any]
+) -> None:
     fold = _fold(splits, config)
-    fitted = (_fit_head if config.frozen else _fit_whole)(run, slices, config, fold, progress)
+    fit = partial(
+        fit_network,
+        config=config,
+        checkpoints=run.checkpoints,
+        progress=progress,
+        history=run.history,
+        trackers=trackers,
+    )
+    fitted = (_fit_head if config.frozen else _fit_whole)(slices, config, fold, progress, fit)
     _save_model(run, fitted)
     about = {
         "recipe": config.recipe,
@@ -153,45 +170,70 @@ def _fit(run: RunFolder, slices: SliceTable, config: TrainConfig, splits: Splits
         "synthetic": slices.synthetic,
     }
     _predict(run, slices, fold, config.fold, fitted.probabilities, about, progress)
+    about["parameters"] = sum(weight.numel() for weight in fitted.model.parameters())
     run.write_manifest({**about, **fitted.about, "threads": torch.get_num_threads(), "versions": _versions()})
     shutil.rmtree(run.checkpoints, ignore_errors=True)  # last: a run without a manifest resumes from them
 
 
-def _fit_whole(run: RunFolder, slices: SliceTable, config: TrainConfig, fold: Fold, progress: Progress) -> _Fitted:
+def _fit_whole(
+    slices: SliceTable, config: TrainConfig, fold: Fold, _progress: Progress, fit: Callable[..., Trainer]
+) -> _Fitted:
     """Fit every weight: of a network from scratch, or of a backbone and its new head."""
-    about, given = {}, None
-    if config.backbone:
-        folder = find_backbone(config.backbone)
-        about, given = _about_backbone(config.backbone, folder), Preprocessing.open(folder)
-        model = open_backbone(folder, slices.classes, config.seed)
-    else:
-        model = build_model(config, slices.classes)
     started = time.monotonic()
-    preprocessing, training, selecting = prepare(slices, fold, config, given)
-    trainer = fit_network(model, training, selecting, config, run.checkpoints, progress, run.history)
+    model, preprocessing, training, selecting = build_whole(slices, fold, config)
+    trainer = fit(model, training, selecting)
     model = trainer.model.cpu().float()
-    return _Fitted(model if config.backbone else to_rgb(model), preprocessing, about | _seconds(started))
+    if not config.backbone:
+        return _Fitted(to_rgb(model), preprocessing, _seconds(started))
+    folder = find_backbone(config.backbone)
+    return _Fitted(model, preprocessing, _about_backbone(config.backbone, folder) | _seconds(started))
 
 
-def _fit_head(run: RunFolder, slices: SliceTable, config: TrainConfig, fold: Fold, progress: Progress) -> _Fitted:
+def _fit_head(
+    slices: SliceTable, config: TrainConfig, fold: Fold, progress: Progress, fit: Callable[..., Trainer]
+) -> _Fitted:
     """Fit the head of a frozen backbone on features that are computed once."""
-    name = str(config.backbone)
-    folder = find_backbone(name)
-    model = open_backbone(folder, slices.classes, config.seed)
-    bf16, started = uses_bf16(config), time.monotonic()
-    ids = fold.train + fold.validation + fold.test
-    features = slice_features(slices, ids, folder, model, bf16=bf16, progress=progress)
-    feature_seconds, started = time.monotonic() - started, time.monotonic()
-    classifier, training, selecting = prepare_head(model.classifier, features, slices, fold, config)
-    trainer = fit_network(classifier, training, selecting, config, run.checkpoints, progress, run.history)
-    model.classifier = trainer.model.head.cpu()
-    about = {"features": "bf16" if bf16 else "fp32", "feature_seconds": round(feature_seconds, 1)}
+    started = time.monotonic()
+    frozen = open_frozen(slices, fold, config, progress)
+    about: dict[str, Any] = {"features": f"{config.engine} {feature_precision(config)}"}
+    about["feature_seconds"], started = round(time.monotonic() - started, 1), time.monotonic()
+    classifier, training, selecting = prepare_head(frozen, slices, fold, config)
+    trainer = fit(classifier, training, selecting)
+    frozen.model.classifier = trainer.model.head.cpu()
     return _Fitted(
-        model,
-        Preprocessing.open(folder),
-        _about_backbone(name, folder) | about | _seconds(started),
-        classify(model.classifier, np.stack([features[slice_id] for slice_id in fold.validation + fold.test])),
+        frozen.model,
+        Preprocessing.open(frozen.folder),
+        _about_backbone(str(config.backbone), frozen.folder) | about | _seconds(started),
+        classify(frozen.model.classifier, frozen.of(fold.validation + fold.test)),
     )
+
+
+def open_frozen(slices: SliceTable, fold: Fold, config: TrainConfig, progress: Progress = silent) -> FrozenBackbone:
+    """Return a configuration's backbone and what it makes of every slice of a fold.
+
+    Raises:
+        ConfigError, DataError: The backbone cannot be had or opened, or the engine is not installed.
+        RunError: The cache of features cannot be written.
+    """
+    folder = find_backbone(str(config.backbone))
+    model = open_backbone(folder, slices.classes, config.seed)
+    features = slice_features(
+        slices,
+        fold.train + fold.validation + fold.test,
+        folder,
+        model,
+        precision=feature_precision(config),
+        engine=config.engine,
+        progress=progress,
+    )
+    return FrozenBackbone(folder, model, features)
+
+
+def feature_precision(config: TrainConfig) -> Precision:
+    """Return what features are computed in: ``fp32``, ``bf16`` or ``int8``."""
+    if config.precision == "int8":
+        return "int8"
+    return "bf16" if uses_bf16(config) else "fp32"
 
 
 def _seconds(started: float) -> dict[str, float]:
@@ -203,9 +245,15 @@ def _about_backbone(name: str, folder: Path) -> dict[str, Any]:
     return {"backbone": {"name": name, "weights": sha256(folder / WEIGHTS)}}
 
 
-def _selecting(fold: Fold, config: TrainConfig) -> tuple[str, ...]:
-    """Return the slices that pick the epoch."""
-    return fold.test if config.selection == "test" else fold.validation
+def build_whole(
+    slices: SliceTable, fold: Fold, config: TrainConfig
+) -> tuple[Any, Preprocessing, SliceDataset, SliceDataset | None]:
+    """Return a network of which every weight is to be fitted, and what :func:`prepare` gives for it."""
+    if config.backbone is None:
+        return build_model(config, slices.classes), *prepare(slices, fold, config)
+    folder = find_backbone(config.backbone)
+    model = open_backbone(folder, slices.classes, config.seed)
+    return model, *prepare(slices, fold, config, Preprocessing.open(folder))
 
 
 def prepare(
@@ -220,7 +268,7 @@ def prepare(
     pixels = resized.resize([slices.images[row] for row in rows], margin=config.max_shift)
     preprocessing = preprocessing or resized.fitted(pixels)
     training = SliceDataset(pixels, slices.targets(rows), preprocessing, config.seed, config.mirror)
-    rows = [slices.row_of[slice_id] for slice_id in _selecting(fold, config)]
+    rows = [slices.row_of[slice_id] for slice_id in fold.selecting(config)]
     if not rows:
         return preprocessing, training, None
     pixels = preprocessing.resize([slices.images[row] for row in rows])
@@ -228,16 +276,17 @@ def prepare(
 
 
 def prepare_head(
-    head: torch.nn.Module, features: dict[str, Features], slices: SliceTable, fold: Fold, config: TrainConfig
+    frozen: FrozenBackbone, slices: SliceTable, fold: Fold, config: TrainConfig
 ) -> tuple[FeatureClassifier, FeatureDataset, FeatureDataset | None]:
-    """Return the head as a network to fit, the training set and the set that picks the epoch."""
+    """Return a copy of the backbone's head to fit, the training set and the set that picks the epoch."""
 
     def dataset(slice_ids: tuple[str, ...]) -> FeatureDataset:
         rows = [slices.row_of[slice_id] for slice_id in slice_ids]
-        return FeatureDataset(np.stack([features[slice_id] for slice_id in slice_ids]), slices.targets(rows))
+        return FeatureDataset(frozen.of(slice_ids), slices.targets(rows))
 
-    selecting = _selecting(fold, config)
-    return FeatureClassifier(head), dataset(fold.train), dataset(selecting) if selecting else None
+    selecting = fold.selecting(config)
+    classifier = FeatureClassifier(copy.deepcopy(frozen.model.classifier))
+    return classifier, dataset(fold.train), dataset(selecting) if selecting else None
 
 
 def _save_model(run: RunFolder, fitted: _Fitted) -> None:

@@ -2,10 +2,13 @@ import os
 
 import numpy as np
 import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from brainstage.errors import ConfigError
 from brainstage.models import features
-from brainstage.models.features import cached_features, clear, features_folder
+from brainstage.models.features import FeatureCache, clear, features_folder, split_head
+from conftest import small_vit
 
 KEY = {"weights": "a", "precision": "fp32"}
 IDS = [f"{number:064x}" for number in range(300)]
@@ -35,57 +38,68 @@ def expected(ids):
 
 def test_each_slice_is_computed_once_whatever_is_asked_for():
     compute = Counting()
-    assert cached_features(KEY, IDS[:200], compute).tolist() == expected(IDS[:200])
+    assert FeatureCache(KEY).get(IDS[:200], compute).tolist() == expected(IDS[:200])
     mixed = [IDS[299], IDS[3], IDS[3], IDS[250]]
-    assert cached_features(KEY, mixed, compute).tolist() == expected(mixed)
+    assert FeatureCache(KEY).get(mixed, compute).tolist() == expected(mixed)
     assert compute.asked == [*IDS[:200], IDS[299], IDS[250]]
 
 
 def test_another_backbone_has_its_own_features():
     compute = Counting()
-    cached_features(KEY, IDS[:3], compute)
-    cached_features(KEY | {"weights": "b"}, IDS[:3], compute)
+    FeatureCache(KEY).get(IDS[:3], compute)
+    FeatureCache(KEY | {"weights": "b"}).get(IDS[:3], compute)
     assert len(compute.asked) == 6
 
 
 def test_an_interrupted_run_goes_on():
     with pytest.raises(KeyboardInterrupt):
-        cached_features(KEY, IDS, Counting(fails_at=features.CHUNK * 2))
+        FeatureCache(KEY).get(IDS, Counting(fails_at=features.CHUNK * 2))
     compute = Counting()
-    assert cached_features(KEY, IDS, compute).tolist() == expected(IDS)
+    assert FeatureCache(KEY).get(IDS, compute).tolist() == expected(IDS)
     assert compute.asked == IDS[features.CHUNK * 2 :]
 
 
 def test_a_damaged_file_is_computed_again():
-    cached_features(KEY, IDS[:5], Counting())
+    FeatureCache(KEY).get(IDS[:5], Counting())
     file = next(features_folder().rglob("*.safetensors"))
     file.write_bytes(file.read_bytes()[:40])
     compute = Counting()
-    assert cached_features(KEY, IDS[:5], compute).tolist() == expected(IDS[:5])
+    assert FeatureCache(KEY).get(IDS[:5], compute).tolist() == expected(IDS[:5])
     assert compute.asked == IDS[:5]
 
 
 def test_beyond_the_limit_what_was_not_used_for_longest_goes(monkeypatch):
     for age, name in ((20, "a"), (30, "b"), (10, "c")):
-        cached_features(KEY | {"weights": name}, IDS[:50], Counting())
+        FeatureCache(KEY | {"weights": name}).get(IDS[:50], Counting())
         newest = max(features_folder().iterdir(), key=lambda folder: folder.stat().st_mtime)
         os.utime(newest, (1e9 - age, 1e9 - age))
     size = sum(file.stat().st_size for file in features_folder().rglob("*.safetensors"))
     monkeypatch.setenv("BRAINSTAGE_FEATURES_GB", str(size / 3 * 2.5 / 1e9))
     for name, computed in (("c", 0), ("a", 0), ("b", 50)):
         compute = Counting()
-        cached_features(KEY | {"weights": name}, IDS[:50], compute)
+        FeatureCache(KEY | {"weights": name}).get(IDS[:50], compute)
         assert len(compute.asked) == computed
 
 
 def test_a_limit_that_is_no_number_is_told(monkeypatch):
     monkeypatch.setenv("BRAINSTAGE_FEATURES_GB", "much")
     with pytest.raises(ConfigError, match="BRAINSTAGE_FEATURES_GB: 'much' is not a number"):
-        cached_features(KEY, IDS[:1], Counting())
+        FeatureCache(KEY).get(IDS[:1], Counting())
 
 
 def test_clear_removes_all():
-    cached_features(KEY, IDS[:5], Counting())
+    FeatureCache(KEY).get(IDS[:5], Counting())
     assert clear() > 0
     assert not features_folder().exists()
     assert clear() == 0
+
+
+def test_the_last_layer_of_a_vit_works_on_the_class_token_alone():
+    model = small_vit()
+    inputs = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    flops = []
+    for network in (model, split_head(model)[0]):
+        with FlopCounterMode(display=False) as counter, torch.inference_mode():
+            network.eval()(inputs)
+        flops.append(counter.get_total_flops())
+    assert flops[1] < 0.9 * flops[0]  # of two layers; that the features are the same is tested for every backbone

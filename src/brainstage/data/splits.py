@@ -57,6 +57,10 @@ class Fold:
     validation: tuple[str, ...]
     test: tuple[str, ...]
 
+    def selecting(self, config: TrainConfig) -> tuple[str, ...]:
+        """Return the slices that pick the epoch."""
+        return self.test if config.selection == "test" else self.validation
+
 
 @dataclass(frozen=True)
 class Splits:

@@ -23,7 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from brainstage.download import cache_root
-from brainstage.errors import ConfigError
+from brainstage.errors import ConfigError, RunError
 from brainstage.files import atomic
 from brainstage.progress import Progress, silent
 
@@ -50,41 +50,61 @@ def clear() -> int:
     return size
 
 
-def cached_features(
-    key: dict[str, Any],
-    slice_ids: Sequence[str],
-    compute: Callable[[Sequence[str]], Features],
-    progress: Progress = silent,
-) -> Features:
-    """Return the features of slices; those that are not in the cache are computed and added to it.
+class FeatureCache:
+    """The features of one backbone.
 
     Args:
-        key: What the features depend on besides the slices; a value of JSON types.
-        slice_ids: SHA-256 of each slice's pixels.
-        compute: Gives the features of some slices, float32 of shape (N, D).
-        progress: How to show progress.
+        key: What features depend on besides the slice; a value of JSON types.
 
-    Returns:
-        float32 of shape (len(slice_ids), D), in the order asked for.
-
-    Raises:
-        RunError: The disk is full or the cache is not writable. What was computed before stays.
+    Attributes:
+        folder: Where they are; what is needed to compute more of the same may lie there too.
     """
-    text = json.dumps(key, sort_keys=True)
-    folder = features_folder() / hashlib.sha256(text.encode()).hexdigest()[:32]
-    folder.mkdir(parents=True, exist_ok=True)
-    known = _read(folder)
-    missing = [slice_id for slice_id in dict.fromkeys(slice_ids) if slice_id not in known]
-    with progress("Computing features", len(missing)) as advance:
-        for start in range(0, len(missing), CHUNK):
-            chunk = missing[start : start + CHUNK]
-            values = compute(chunk)
-            _write(folder, chunk, values, text)
-            known.update(zip(chunk, values, strict=True))
-            advance(len(chunk))
-    os.utime(folder)  # used now
-    _trim(folder)
-    return np.stack([known[slice_id] for slice_id in slice_ids])
+
+    def __init__(self, key: dict[str, Any]):
+        self._key = json.dumps(key, sort_keys=True)
+        self.folder = features_folder() / hashlib.sha256(self._key.encode()).hexdigest()[:32]
+
+    def get(
+        self,
+        slice_ids: Sequence[str],
+        compute: Callable[[Sequence[str]], Features],
+        progress: Progress = silent,
+    ) -> Features:
+        """Return the features of slices; those that are not there are computed and added.
+
+        Args:
+            slice_ids: SHA-256 of each slice's pixels.
+            compute: Gives the features of some slices, float32 of shape (N, D).
+            progress: How to show progress.
+
+        Returns:
+            float32 of shape (len(slice_ids), D), in the order asked for.
+
+        Raises:
+            RunError: The disk is full or the cache is not writable. What was computed before stays.
+        """
+        _make(self.folder)
+        known = _read(self.folder)
+        missing = [slice_id for slice_id in dict.fromkeys(slice_ids) if slice_id not in known]
+        with progress("Computing features", len(missing)) as advance:
+            for start in range(0, len(missing), CHUNK):
+                chunk = missing[start : start + CHUNK]
+                values = compute(chunk)
+                _write(self.folder, chunk, values, self._key)
+                known.update(zip(chunk, values, strict=True))
+                advance(len(chunk))
+        os.utime(self.folder)  # used now
+        _trim(self.folder)
+        return np.stack([known[slice_id] for slice_id in slice_ids])
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(
+            f"{folder}: cannot be made ({error.strerror}); name another cache in BRAINSTAGE_CACHE"
+        ) from error
 
 
 def _read(folder: Path) -> dict[str, Features]:
@@ -140,7 +160,19 @@ def split_head(model: Any) -> tuple[Any, torch.nn.Module]:
     head, model.classifier = model.classifier, torch.nn.Flatten()
     body = copy.deepcopy(model).eval()
     model.classifier = head
+    _leave_out_what_is_not_used(body)
     return body, head
+
+
+def _leave_out_what_is_not_used(body: Any) -> None:
+    """Let a ViT's last layer work on the class token alone, which is all that its head sees.
+
+    After the last attention no token looks at another, so the layer's MLP, a twentieth of the network's
+    arithmetic, can pass over the other tokens and the class token stays what it was.
+    """
+    layers = getattr(body.base_model, "layers", None)
+    if body.config.model_type == "vit" and layers:
+        layers[-1].layernorm_after.register_forward_pre_hook(lambda _module, inputs: (inputs[0][:, :1],))
 
 
 def forward(body: Any, bf16: bool) -> Callable[[NDArray[np.float32]], Features]:
