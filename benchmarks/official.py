@@ -21,6 +21,7 @@ import torch
 from sklearn.metrics import accuracy_score, f1_score
 from transformers import get_cosine_schedule_with_warmup
 
+from brainstage.assemble import prepare
 from brainstage.config import TrainConfig
 from brainstage.data.sources import load_slices
 from brainstage.data.splits import Fold, make_splits
@@ -29,7 +30,6 @@ from brainstage.fit import SliceDataset, fit_network
 from brainstage.models.build import build_model, build_optimizer
 from brainstage.models.recipes import load_recipe
 from brainstage.predict import Predictor
-from brainstage.train import prepare
 
 RECIPES = ("compact-fast", "compact", "compact-best")
 

@@ -26,7 +26,14 @@ import torch
 from PIL import Image
 from torch.utils.data import Dataset
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import Trainer, TrainingArguments, ViTConfig, ViTForImageClassification, ViTImageProcessorPil
+from transformers import (
+    PrinterCallback,
+    Trainer,
+    TrainingArguments,
+    ViTConfig,
+    ViTForImageClassification,
+    ViTImageProcessorPil,
+)
 from transformers.utils import logging as transformers_logging
 
 from brainstage.config import TrainConfig
@@ -113,6 +120,7 @@ def the_reports_way(slices: SliceTable, config: TrainConfig, folder: Path, rows:
             train_dataset=Pictures(slices, fold.train, processor),
             eval_dataset=Pictures(slices, fold.test[:rows], processor),
         )
+        trainer.remove_callback(PrinterCallback)
         trainer.evaluate(Pictures(slices, fold.test[:8], processor))  # warms up
         start = time.perf_counter()
         trainer.train()

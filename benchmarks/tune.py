@@ -17,13 +17,13 @@ from unittest import mock
 
 import torch
 
+from brainstage.assemble import prepare
 from brainstage.config import TrainConfig
 from brainstage.data.sources import load_slices
 from brainstage.data.splits import make_splits
 from brainstage.fit import fit_network
 from brainstage.models.build import build_model
 from brainstage.models.recipes import load_recipe
-from brainstage.train import prepare
 
 VARIANTS: dict[str, tuple[dict[str, Any], ...]] = {
     "compact": (

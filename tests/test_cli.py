@@ -2,6 +2,7 @@ import json
 import os
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import pyarrow as pa
@@ -159,8 +160,10 @@ def test_without_a_hub_the_quickstart_goes_on_with_phantoms(monkeypatch, tmp_pat
 
 def test_the_python_api_is_whole():
     import brainstage
+    from brainstage.study import run_study  # imports the modules train, sweep, compare and evaluate
 
     for name in brainstage.__all__:
-        assert getattr(brainstage, name) is not None
+        assert not isinstance(getattr(brainstage, name), types.ModuleType)
+    assert brainstage.run_study is run_study
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         brainstage.nothing  # noqa: B018

@@ -9,7 +9,7 @@ import pytest
 
 from brainstage.errors import ConfigError, RunError
 from brainstage.models.recipes import load_recipe
-from brainstage.sweep import Factor, sweep
+from brainstage.sweep import Factor, _run_again_what_was_stopped, sweep
 from brainstage.train import train
 
 RATES = Factor("learning_rate", (3e-3, 1e-2, 1e-4))
@@ -75,7 +75,7 @@ def test_after_a_kill_no_trial_is_lost_or_run_twice(phantom_folder, probe, tmp_p
     script = (
         "from brainstage.data.sources import load_slices\n"
         "from brainstage.config import TrainConfig\n"
-        "from brainstage.sweep import Factor, sweep\n"
+        "from brainstage.sweep import Factor, _run_again_what_was_stopped, sweep\n"
         "from pathlib import Path\n"
         f"config = TrainConfig.from_json(Path({str(tmp_path / 'config.json')!r}))\n"
         f"factor = Factor('learning_rate', {tuple(1e-3 * n for n in range(1, 7))!r})\n"
@@ -96,6 +96,23 @@ def test_after_a_kill_no_trial_is_lost_or_run_twice(phantom_folder, probe, tmp_p
     complete = [trial.params["learning_rate"] for trial in trials if trial.state.name == "COMPLETE"]
     assert sorted(complete) == pytest.approx([1e-3 * n for n in range(1, 7)])
     assert sum(trial.state.name == "FAIL" for trial in trials) <= 1  # the one that was killed
+
+
+def test_a_trial_that_was_killed_before_its_first_step_is_queued_once():
+    study = optuna.create_study()
+    study.enqueue_trial({"epochs": 2})
+    study.tell(study.ask().number, state=optuna.trial.TrialState.FAIL)  # a process took it and died
+    for _ in range(2):
+        _run_again_what_was_stopped(study)
+    assert [trial.state.name for trial in study.trials] == ["FAIL", "WAITING"]
+    assert study.ask().suggest_int("epochs", 1, 9) == 2
+
+
+def test_a_search_that_goes_on_draws_other_values(phantom, probe, tmp_path):
+    factor = Factor("learning_rate", (1e-4, 1e-1), is_range=True)
+    for trials in (2, 4):
+        found = sweep(phantom, probe, [factor], method="tpe", trials=trials, name="s", out=tmp_path, resume=True)
+    assert len({trial["learning_rate"] for trial in found.trials}) == 4
 
 
 def done(database):

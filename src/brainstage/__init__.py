@@ -9,10 +9,13 @@ Research software. Not a medical device, never a diagnosis.
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from brainstage.compare import Comparison, compare
     from brainstage.config import TrainConfig
     from brainstage.data.audit import describe
     from brainstage.data.hub import fetch
@@ -25,6 +28,8 @@ if TYPE_CHECKING:
     from brainstage.models.recipes import load_recipe
     from brainstage.predict import Predictor
     from brainstage.run import RunFolder
+    from brainstage.study import Study, run_study
+    from brainstage.sweep import Factor, Sweep, sweep
     from brainstage.train import train
 
 __version__ = "0.1.0"
@@ -32,22 +37,29 @@ __version__ = "0.1.0"
 __all__ = [
     "BrainstageError",
     "Columns",
+    "Comparison",
     "ConfigError",
     "DataError",
     "Evaluation",
+    "Factor",
     "LeakageError",
     "Predictor",
     "RunError",
     "RunFolder",
     "SliceTable",
     "Splits",
+    "Study",
+    "Sweep",
     "TrainConfig",
+    "compare",
     "describe",
     "evaluate",
     "fetch",
     "load_recipe",
     "load_slices",
     "make_splits",
+    "run_study",
+    "sweep",
     "train",
     "write_phantom",
 ]
@@ -55,25 +67,43 @@ __all__ = [
 _HOME = {
     "BrainstageError": "errors",
     "Columns": "data.sources",
+    "Comparison": "compare",
     "ConfigError": "errors",
     "DataError": "errors",
     "Evaluation": "evaluate",
+    "Factor": "sweep",
     "LeakageError": "errors",
     "Predictor": "predict",
     "RunError": "errors",
     "RunFolder": "run",
     "SliceTable": "data.table",
     "Splits": "data.splits",
+    "Study": "study",
+    "Sweep": "sweep",
     "TrainConfig": "config",
+    "compare": "compare",
     "describe": "data.audit",
     "evaluate": "evaluate",
     "fetch": "data.hub",
     "load_recipe": "models.recipes",
     "load_slices": "data.sources",
     "make_splits": "data.splits",
+    "run_study": "study",
+    "sweep": "sweep",
     "train": "train",
     "write_phantom": "data.phantom",
 }
+
+
+class _Package(ModuleType):
+    """A package whose function ``train`` is not hidden by its module ``train`` once that is imported."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not (name in _HOME and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
 
 
 def __getattr__(name: str) -> Any:
@@ -81,7 +111,7 @@ def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'brainstage' has no attribute {name!r}")
     value = getattr(import_module(f"brainstage.{_HOME[name]}"), name)
-    globals()[name] = value  # also takes the place of the submodule of the same name (train, evaluate)
+    globals()[name] = value
     return value
 
 

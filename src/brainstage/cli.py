@@ -522,7 +522,7 @@ def main() -> None:
         error.show()
         code = error.exit_code
     except (KeyboardInterrupt, click.Abort):
-        _warn("Stopped. What was finished stays; `brainstage train --resume --name NAME` goes on with a run.")
+        _warn("Stopped. What was finished stays; the same command with --resume and --name NAME goes on with it.")
         code = 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -137,6 +137,8 @@ def show_sweep(sweep: Sweep) -> None:
             f"{low:.3f}–{high:.3f}" if trial["state"] == "complete" else "stopped early",
             f"{trial['weighted_f1']:.4f}",
         )
+    empty = [""] * (len(sweep.factors) - 1)
+    table.add_row("always", *empty, "", f"{sweep.majority_accuracy:.4f}", sweep.majority_class, style="dim")
     console.print(table)
     if sweep.importance:
         shares = ", ".join(f"{name} {share:.2f}" for name, share in sweep.importance.items())

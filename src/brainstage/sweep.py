@@ -17,17 +17,19 @@ import optuna
 from optuna.trial import TrialState
 from scipy.stats import binomtest
 
+from brainstage.assemble import build_whole, open_frozen, prepare_head
 from brainstage.config import TrainConfig
 from brainstage.data.splits import Fold, Splits, make_splits
 from brainstage.data.table import SliceTable
 from brainstage.errors import ConfigError, RunError
 from brainstage.files import write_json
 from brainstage.fit import epochs, fit_network
+from brainstage.metrics import majority
 from brainstage.probe import FrozenBackbone
 from brainstage.progress import Progress, silent
 from brainstage.run import RunFolder
 from brainstage.schema import RESEARCH_NOTICE, SYNTHETIC_NOTICE
-from brainstage.train import build_whole, next_run, open_frozen, prepare_head
+from brainstage.train import next_run
 
 Method = Literal["one-factor", "grid", "tpe"]
 FIGURES = ("loss", "accuracy", "weighted_f1", "macro_f1")
@@ -105,6 +107,8 @@ class Sweep:
             and ``seconds``.
         importance: Share of the loss's variance that each factor explains, where that can be said.
         judged: Number of slices that every figure is taken on.
+        majority_class: The most frequent stage among them.
+        majority_accuracy: Accuracy of always answering it.
         title: Protocol, verdict and which slices were judged.
         folder: Where it lies.
     """
@@ -115,6 +119,8 @@ class Sweep:
     trials: tuple[dict[str, Any], ...]
     importance: dict[str, float]
     judged: int
+    majority_class: str
+    majority_accuracy: float
     title: str
     folder: Path
 
@@ -149,6 +155,7 @@ class Sweep:
             "method": self.method,
             "chosen": self.chosen,
             "judged_slices": self.judged,
+            "majority_baseline": {"class": self.majority_class, "accuracy": round(self.majority_accuracy, 6)},
             "importance": self.importance,
             "trials": list(self.trials),
             "config": json.loads(self.config.to_json()),
@@ -179,7 +186,7 @@ def sweep(
         trials: Number of trials of ``tpe``.
         name: Name of the sweep; None takes ``sweep-001``, ``sweep-002``, …
         out: Folder of the runs; the sweep's own holds ``sweep.db`` and ``sweep.json``.
-        storage: Address of a database that several machines share, ``postgresql+psycopg://…``; None takes SQLite.
+        storage: Address of a database that several machines share, ``postgresql://…``; None takes SQLite.
         resume: Go on with a sweep that was stopped: no trial is lost or run twice.
         progress: How to show progress.
 
@@ -202,10 +209,12 @@ def sweep(
         study = _open(run, storage, _identity(slices, config, factors, method), resume)
         for values in plan:
             study.enqueue_trial(values, skip_if_exists=True)
-        if storage is None:
-            _run_again_what_was_stopped(study)
+        if storage is None:  # nobody else works on a sweep that we hold
+            for trial in study.get_trials(states=(TrialState.RUNNING,)):
+                study.tell(trial.number, state=TrialState.FAIL)
+        _run_again_what_was_stopped(study)
         _run(study, _Bench(slices, fold, progress), config, factors, len(plan) or trials, progress)
-        found = _found(study, slices, splits, config, factors, method, len(judged), run.path)
+        found = _found(study, slices, splits, config, factors, method, judged, run.path)
         write_json(run.path / "sweep.json", found.to_dict())
     return found
 
@@ -244,12 +253,14 @@ def _open(run: RunFolder, storage: str | None, identity: dict[str, Any], resume:
         study = optuna.create_study(
             storage=_storage(address, shared=storage is not None),
             study_name=run.path.name,
-            sampler=optuna.samplers.TPESampler(seed=identity["config"]["seed"]),
             pruner=optuna.pruners.MedianPruner() if identity["method"] == "tpe" else optuna.pruners.NopPruner(),
             load_if_exists=resume,
         )
     except optuna.exceptions.DuplicatedStudyError:
         raise RunError(f"{run.path}: this sweep was begun; go on with --resume or take another --name") from None
+    # one that goes on must not draw again what it has drawn, and machines must not all draw the same
+    seed = None if storage else identity["config"]["seed"] + len(study.trials)
+    study.sampler = optuna.samplers.TPESampler(seed=seed)
     known = study.user_attrs.get("identity")
     if known not in (None, identity):
         changed = [key for key in identity if known[key] != identity[key]]
@@ -285,13 +296,14 @@ def _storage(address: str, shared: bool) -> optuna.storages.RDBStorage:
 
 
 def _run_again_what_was_stopped(study: optuna.Study) -> None:
-    """Queue the trials that a kill or an error cut short; nobody else works on a sweep that we hold."""
-    for trial in study.get_trials(states=(TrialState.RUNNING,)):
-        study.tell(trial.number, state=TrialState.FAIL)
-    again = {trial.user_attrs.get("again") for trial in study.trials}
+    """Queue the trials that a kill or an error cut short, once each."""
+    again = {one.user_attrs.get("again", one.system_attrs.get("failed_trial")) for one in study.trials}
     for trial in study.get_trials(states=(TrialState.FAIL,)):
-        if trial.number not in again and trial.params:
-            study.enqueue_trial(trial.params, user_attrs={"again": trial.number})
+        values = trial.system_attrs.get(
+            "fixed_params", trial.params
+        )  # one that was queued knows them from the start
+        if trial.number not in again and values:
+            study.enqueue_trial(values, user_attrs={"again": trial.number})
 
 
 def _run(
@@ -372,7 +384,7 @@ def _found(
     config: TrainConfig,
     factors: Sequence[Factor],
     method: Method,
-    judged: int,
+    judged: tuple[str, ...],
     folder: Path,
 ) -> Sweep:
     finished = study.get_trials(states=(TrialState.COMPLETE, TrialState.PRUNED))
@@ -382,15 +394,19 @@ def _found(
         | {name: trial.user_attrs[name] for name in ("epoch", *FIGURES, "seconds")}
         for trial in finished
     ]
+    most, baseline = majority(slices.targets([slices.row_of[one] for one in judged]), len(slices.classes))
     stamp = f"{SYNTHETIC_NOTICE} · " if slices.synthetic else ""
-    title = f"{stamp}sweep · {config.selection} · {judged:,} slices · protocol {splits.protocol} · {splits.verdict}"
+    what = f"{stamp}sweep · {config.selection} · {len(judged):,} slices"
+    title = f"{what} · protocol {splits.protocol} · {splits.verdict}"
     return Sweep(
         config,
         tuple(factors),
         method,
         tuple(sorted(rows, key=lambda row: (row["state"] == "pruned", row["loss"]))),
         _importance(study),
-        judged,
+        len(judged),
+        slices.classes[most],
+        baseline,
         title + (" · judged on the test slices" if config.selection == "test" else ""),
         folder,
     )

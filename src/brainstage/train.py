@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import shutil
 import tempfile
@@ -18,18 +17,19 @@ import torch
 from numpy.typing import NDArray
 from transformers import Trainer
 
-from brainstage.config import Precision, TrainConfig
+from brainstage.assemble import build_whole, feature_precision, open_frozen, prepare_head
+from brainstage.config import TrainConfig
 from brainstage.data.splits import Fold, Splits, make_splits
 from brainstage.data.table import SliceTable
 from brainstage.data.transforms import Preprocessing
 from brainstage.errors import ConfigError, DataError, RunError
 from brainstage.files import sha256, write_table, write_text
-from brainstage.fit import SliceDataset, fit_network, uses_bf16
-from brainstage.models.backbones import WEIGHTS, find_backbone, open_backbone
-from brainstage.models.build import build_model, to_rgb
+from brainstage.fit import fit_network
+from brainstage.models.backbones import WEIGHTS, find_backbone
+from brainstage.models.build import to_rgb
 from brainstage.models.recipes import load_recipe
 from brainstage.predict import Predictor, prediction_table
-from brainstage.probe import FeatureClassifier, FeatureDataset, FrozenBackbone, classify, slice_features
+from brainstage.probe import classify
 from brainstage.progress import Progress, silent
 from brainstage.run import RunFolder
 from brainstage.tracking import Tracker, tensorboard
@@ -104,7 +104,7 @@ def _begin(run: RunFolder, slices: SliceTable, config: TrainConfig, splits: Spli
         return splits
     splits = splits or make_splits(slices, config)
     fold = _fold(splits, config)
-    _check_classes(slices, fold)
+    _check_classes(slices, fold, config)
     splits.save(run.splits)
     write_text(run.config, config.to_json())  # last: a run with settings can be resumed
     return splits
@@ -125,15 +125,14 @@ def _fold(splits: Splits, config: TrainConfig) -> Fold:
     return splits.folds[number]
 
 
-def _check_classes(slices: SliceTable, fold: Fold) -> None:
+def _check_classes(slices: SliceTable, fold: Fold, config: TrainConfig) -> None:
     counts = dict.fromkeys(slices.classes, 0)
     for slice_id in fold.train:
         counts[str(slices.labels[slices.row_of[slice_id]])] += 1
     missing = [name for name, count in counts.items() if count == 0]
     if missing:
-        raise DataError(
-            f"class {', '.join(missing)} has no slice in train; add some or leave the class out of the data"
-        )
+        remedy = "draw more rows" if config.train_rows else "add some or leave the class out of the data"
+        raise DataError(f"class {', '.join(missing)} has no slice in train; {remedy}")
 
 
 @dataclass(frozen=True)
@@ -208,34 +207,6 @@ def _fit_head(
     )
 
 
-def open_frozen(slices: SliceTable, fold: Fold, config: TrainConfig, progress: Progress = silent) -> FrozenBackbone:
-    """Return a configuration's backbone and what it makes of every slice of a fold.
-
-    Raises:
-        ConfigError, DataError: The backbone cannot be had or opened, or the engine is not installed.
-        RunError: The cache of features cannot be written.
-    """
-    folder = find_backbone(str(config.backbone))
-    model = open_backbone(folder, slices.classes, config.seed)
-    features = slice_features(
-        slices,
-        fold.train + fold.validation + fold.test,
-        folder,
-        model,
-        precision=feature_precision(config),
-        engine=config.engine,
-        progress=progress,
-    )
-    return FrozenBackbone(folder, model, features)
-
-
-def feature_precision(config: TrainConfig) -> Precision:
-    """Return what features are computed in: ``fp32``, ``bf16`` or ``int8``."""
-    if config.precision == "int8":
-        return "int8"
-    return "bf16" if uses_bf16(config) else "fp32"
-
-
 def _seconds(started: float) -> dict[str, float]:
     """Return the time of fitting in this process; a resumed run's earlier part is not in it."""
     return {"training_seconds": round(time.monotonic() - started, 1)}
@@ -243,50 +214,6 @@ def _seconds(started: float) -> dict[str, float]:
 
 def _about_backbone(name: str, folder: Path) -> dict[str, Any]:
     return {"backbone": {"name": name, "weights": sha256(folder / WEIGHTS)}}
-
-
-def build_whole(
-    slices: SliceTable, fold: Fold, config: TrainConfig
-) -> tuple[Any, Preprocessing, SliceDataset, SliceDataset | None]:
-    """Return a network of which every weight is to be fitted, and what :func:`prepare` gives for it."""
-    if config.backbone is None:
-        return build_model(config, slices.classes), *prepare(slices, fold, config)
-    folder = find_backbone(config.backbone)
-    model = open_backbone(folder, slices.classes, config.seed)
-    return model, *prepare(slices, fold, config, Preprocessing.open(folder))
-
-
-def prepare(
-    slices: SliceTable, fold: Fold, config: TrainConfig, preprocessing: Preprocessing | None = None
-) -> tuple[Preprocessing, SliceDataset, SliceDataset | None]:
-    """Return the preprocessing, the training set and the set that picks the epoch.
-
-    Without a preprocessing it is made by the configuration and fitted to the training slices.
-    """
-    rows = [slices.row_of[slice_id] for slice_id in fold.train]
-    resized = preprocessing or Preprocessing(config.image_size, config.crop_share)
-    pixels = resized.resize([slices.images[row] for row in rows], margin=config.max_shift)
-    preprocessing = preprocessing or resized.fitted(pixels)
-    training = SliceDataset(pixels, slices.targets(rows), preprocessing, config.seed, config.mirror)
-    rows = [slices.row_of[slice_id] for slice_id in fold.selecting(config)]
-    if not rows:
-        return preprocessing, training, None
-    pixels = preprocessing.resize([slices.images[row] for row in rows])
-    return preprocessing, training, SliceDataset(pixels, slices.targets(rows), preprocessing)
-
-
-def prepare_head(
-    frozen: FrozenBackbone, slices: SliceTable, fold: Fold, config: TrainConfig
-) -> tuple[FeatureClassifier, FeatureDataset, FeatureDataset | None]:
-    """Return a copy of the backbone's head to fit, the training set and the set that picks the epoch."""
-
-    def dataset(slice_ids: tuple[str, ...]) -> FeatureDataset:
-        rows = [slices.row_of[slice_id] for slice_id in slice_ids]
-        return FeatureDataset(frozen.of(slice_ids), slices.targets(rows))
-
-    selecting = fold.selecting(config)
-    classifier = FeatureClassifier(copy.deepcopy(frozen.model.classifier))
-    return classifier, dataset(fold.train), dataset(selecting) if selecting else None
 
 
 def _save_model(run: RunFolder, fitted: _Fitted) -> None:
