@@ -49,9 +49,7 @@ def main() -> None:
     options = parser.parse_args()
     slices = load_slices(options.data)
     print(f"{options.rows[0]} training and {options.rows[1]} test rows, {torch.get_num_threads()} threads")
-    print(
-        "engine          features off by   probabilities off by at most   same stage  accuracy  weighted F1    loss"
-    )
+    print("engine            features off  probabilities off  same stage  accuracy  weighted F1    loss")
     with tempfile.TemporaryDirectory() as folder:
         os.environ["BRAINSTAGE_CACHE"] = folder
         if not options.backbone:

@@ -126,25 +126,28 @@ def show_sweep(sweep: Sweep) -> None:
     table = Table(box=SIMPLE_HEAD)
     for factor in sweep.factors:
         table.add_column(factor.field.replace("_", " "), justify="right", overflow="fold")
-    for heading, width in (("loss", 6), ("accuracy", 6), ("95 % interval", 13), ("weighted F1", 6)):
-        table.add_column(heading, justify="right", min_width=width)
+    for heading in ("loss", "accuracy", "interval", "weighted F1"):
+        table.add_column(heading, justify="right", no_wrap=True)
     for trial in sweep.trials:
         low, high = sweep.interval(trial)
         table.add_row(
             *(f"{trial[factor.field]}" for factor in sweep.factors),
             f"{trial['loss']:.4f}",
             f"{trial['accuracy']:.4f}",
-            f"{low:.3f}–{high:.3f}" if trial["state"] == "complete" else "stopped early",
+            f"{low:.3f}–{high:.3f}" if trial["state"] == "complete" else "stopped",
             f"{trial['weighted_f1']:.4f}",
         )
-    empty = [""] * (len(sweep.factors) - 1)
-    table.add_row("always", *empty, "", f"{sweep.majority_accuracy:.4f}", sweep.majority_class, style="dim")
     console.print(table)
+    console.print(
+        f"always {sweep.majority_class}: accuracy {sweep.majority_accuracy:.4f}", style="dim", highlight=False
+    )
     if sweep.importance:
         shares = ", ".join(f"{name} {share:.2f}" for name, share in sweep.importance.items())
         console.print(f"importance: {shares}", highlight=False)
     console.print(f"lowest loss: {', '.join(f'{k}={v}' for k, v in sweep.chosen.items())}", highlight=False)
-    console.print(f"Wilson intervals over {sweep.judged:,} slices, as if each were another person.", style="dim")
+    console.print(
+        f"95 % Wilson intervals over {sweep.judged:,} slices, as if each were another person.", style="dim"
+    )
     console.print(RESEARCH_NOTICE, style="dim")
 
 
