@@ -104,7 +104,7 @@ def show_comparison(comparison: Comparison) -> None:
     console.print(comparison.verdict, highlight=False)
     console.print(
         f"95 % bootstrap intervals over {leader.resampled}. Behind: the leader's accuracy less this one's, on the "
-        "same slices. Cost: time of features and training, and number of weights.",
+        "same slices. Cost: time of training and of features not in the cache yet, and number of weights.",
         style="dim",
     )
     console.print(RESEARCH_NOTICE, style="dim")
