@@ -9,7 +9,6 @@ features are computed before the clock starts.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import tempfile
 import time
@@ -21,6 +20,7 @@ from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 from brainstage.assemble import open_frozen
 from brainstage.data.sources import load_slices
 from brainstage.data.splits import make_splits
+from brainstage.files import read_json_lines
 from brainstage.models.recipes import load_recipe
 from brainstage.sweep import FIGURES, Factor, sweep
 from brainstage.train import train
@@ -60,7 +60,7 @@ def main() -> None:
         for trial in found.trials:
             changes = {factor.field: trial[factor.field] for factor in FACTORS}
             run = train(slices, config.replace(**changes), out=folder)
-            history = [json.loads(line) for line in run.history.read_text(encoding="utf-8").splitlines()]
+            history = read_json_lines(run.history)
             kept = max(history, key=lambda line: line["validation_accuracy"])
             largest = max(largest, *(abs(trial[name] - kept[f"validation_{name}"]) for name in FIGURES))
         seconds = time.perf_counter() - start

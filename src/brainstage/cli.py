@@ -226,16 +226,15 @@ def _read(load: Callable[[], Any]) -> Any:
 
 
 def _settings(pairs: list[str] | None) -> dict[str, Any]:
-    """Parse FIELD=VALUE pairs; values are JSON, and what is not JSON is text."""
+    """Parse FIELD=VALUE pairs."""
+    from brainstage.config import parse_value
+
     settings = {}
     for pair in pairs or []:
         field, equals, value = pair.partition("=")
         if not (field and equals):
             raise typer.BadParameter(f"--set {pair!r}: expected FIELD=VALUE, e.g. batch_size=64")
-        try:
-            settings[field] = json.loads(value)
-        except ValueError:
-            settings[field] = value
+        settings[field] = parse_value(value)
     return settings
 
 

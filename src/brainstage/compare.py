@@ -97,7 +97,6 @@ def compare(
     *,
     split: str = "validation",
     protocol: str | None = None,
-    names: Sequence[str] | None = None,
 ) -> Comparison:
     """Compare runs, or prediction tables of any tool, on the slices that all of them answered.
 
@@ -107,7 +106,6 @@ def compare(
         sources: Two or more run folders or prediction tables.
         split: The side to judge.
         protocol: Protocol of tables that do not say under which they were made.
-        names: What to call the sources; None takes the name of each folder or file.
 
     Raises:
         ConfigError: There is only one source.
@@ -121,10 +119,9 @@ def compare(
     sides = [sides[0], *(_aligned(side, sides[0]) for side in sides[1:])]
     evaluations = [judge(side) for side in sides]
     first = max(range(len(sides)), key=lambda number: evaluations[number].scores.overall["accuracy"].value)
-    names = names or [path.name for path in paths]
     candidates = [
-        Candidate(name, evaluation, {} if side is sides[first] else _behind(sides[first], side), *_costs(path))
-        for name, evaluation, side, path in zip(names, evaluations, sides, paths, strict=True)
+        Candidate(path.name, evaluation, {} if side is sides[first] else _behind(sides[first], side), *_costs(path))
+        for path, evaluation, side in zip(paths, evaluations, sides, strict=True)
     ]
     candidates.sort(key=lambda candidate: (bool(candidate.behind), -_accuracy(candidate)))
     return Comparison(tuple(candidates))

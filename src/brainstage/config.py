@@ -148,6 +148,14 @@ class TrainConfig:
         return cls.from_dict(settings, where=str(path))
 
 
+def parse_value(text: str) -> Any:
+    """Return a setting's value as a user types it: JSON, and what is not JSON is text."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
 def did_you_mean(name: str, known: list[str]) -> str:
     """Return ``; did you mean …?`` with the nearest known name, else the list of known names."""
     import difflib

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,13 +12,14 @@ import pyarrow.parquet as pq
 
 from brainstage import charts, metrics
 from brainstage.errors import ConfigError, DataError, LeakageError
-from brainstage.files import write_json
+from brainstage.files import read_json_lines, write_json
 from brainstage.run import RunFolder
 from brainstage.schema import (
     PROB_PREFIX,
     RESEARCH_NOTICE,
     SYNTHETIC_NOTICE,
     class_names,
+    figure_title,
     read_metadata,
     validate_predictions,
 )
@@ -67,9 +67,8 @@ class Evaluation:
 
     def titled(self, what: str) -> str:
         """Return the title of something that shows ``what`` of this run: it names protocol and verdict."""
-        stamp = f"{SYNTHETIC_NOTICE} · " if self.synthetic else ""
         chosen = " · epoch chosen on the test slices" if self.selection == "test" else ""
-        return f"{stamp}{what} · protocol {self.protocol} · {self.leakage}{chosen}"
+        return figure_title(what, self.protocol, self.leakage, self.synthetic) + chosen
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything for ``metrics.json``."""
@@ -215,7 +214,6 @@ def write_evaluation(evaluation: Evaluation, folder: Path, history: Path | None 
     write_json(files[0], evaluation.to_dict())
     charts.draw_confusion_matrix(files[1], evaluation.scores.confusion, evaluation.classes, evaluation.title)
     if history is not None and history.is_file():
-        lines = [json.loads(line) for line in history.read_text(encoding="utf-8").splitlines()]
         files.append(folder / "curves.png")
-        charts.draw_curves(files[-1], lines, evaluation.titled("training and validation"))
+        charts.draw_curves(files[-1], read_json_lines(history), evaluation.titled("training and validation"))
     return files

@@ -72,6 +72,11 @@ def write_json(target: Path, content: Any) -> None:
     write_text(target, json.dumps(content, indent=2) + "\n")
 
 
+def read_json_lines(file: Path) -> list[Any]:
+    """Return the content of a file with one JSON value a line, such as ``history.jsonl``."""
+    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+
+
 def write_table(target: Path, table: pa.Table) -> None:
     """Write ``table`` to ``target`` as parquet, whole or not at all."""
     with atomic(target) as part:

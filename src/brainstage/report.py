@@ -11,7 +11,7 @@ from typing import Any
 
 from jinja2 import Environment
 
-from brainstage.files import write_text
+from brainstage.files import read_json_lines, write_text
 from brainstage.schema import RESEARCH_NOTICE, SYNTHETIC_NOTICE
 from brainstage.study import REPORTED, Study
 
@@ -45,7 +45,7 @@ def _content(study: Study, command: list[str]) -> dict[str, Any]:
         "study": study,
         "reported": REPORTED if study.as_reported else {},
         "charts": {name: _data_uri(file) for name, file in charts.items() if file.is_file()},
-        "history": [json.loads(line) for line in study.final.history.read_text(encoding="utf-8").splitlines()],
+        "history": read_json_lines(study.final.history),
         "settings": json.loads(study.final.config.read_text(encoding="utf-8")),
         "manifest": manifest,
         "commands": [shlex.join(command), *_commands(study)],

@@ -62,6 +62,20 @@ class RunFolder:
         return cls(Path(root) / name)
 
     @classmethod
+    def new(cls, name: str | None, kind: str, root: Path | str = "runs") -> RunFolder:
+        """Return the folder of that name, or without one the first ``KIND-NNN`` that does not exist.
+
+        Raises:
+            ConfigError: ``name`` is not usable.
+        """
+        if name:
+            return cls.named(name, root)
+        number = 1
+        while (run := cls.named(f"{kind}-{number:03d}", root)).path.exists():
+            number += 1
+        return run
+
+    @classmethod
     def open(cls, path: Path | str) -> RunFolder:
         """Return the folder of a finished run.
 

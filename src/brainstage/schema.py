@@ -20,6 +20,12 @@ SPLIT_NAMES = ("train", "validation", "test")
 PREDICTION_COLUMNS = ("slice_id", "patient_id", "split", "fold", "label", "model")
 
 
+def figure_title(what: str, protocol: str, leakage: str, synthetic: bool) -> str:
+    """Return what stands above every table and chart of figures: it names the protocol and the leakage verdict."""
+    stamp = f"{SYNTHETIC_NOTICE} · " if synthetic else ""
+    return f"{stamp}{what} · protocol {protocol} · {leakage}"
+
+
 def clinical_order(names: Iterable[str], order: Sequence[str] | None = None) -> tuple[str, ...]:
     """Return the class names from the least to the most severe stage.
 

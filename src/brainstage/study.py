@@ -19,7 +19,7 @@ from brainstage.models.recipes import load_recipe, recipe_names
 from brainstage.progress import Progress, silent
 from brainstage.run import RunFolder
 from brainstage.sweep import Factor, Sweep, sweep
-from brainstage.train import next_run, train
+from brainstage.train import train
 
 BACKBONES = (
     "microsoft/swin-tiny-patch4-window7-224",
@@ -92,7 +92,7 @@ def begin(kind: str, name: str | None, out: Path | str, resume: bool) -> RunFold
         ConfigError: The name is not usable.
         RunError: It exists and is not to be resumed, or cannot be made.
     """
-    run = RunFolder.named(name, out) if name else next_run(kind, out)
+    run = RunFolder.new(name, kind, out)
     if run.path.exists() and not resume:
         raise RunError(f"{run.path}: exists; go on with --resume or take another --name")
     run.create()

@@ -18,7 +18,7 @@ from optuna.trial import TrialState
 from scipy.stats import binomtest
 
 from brainstage.assemble import build_whole, open_frozen, prepare_head
-from brainstage.config import TrainConfig
+from brainstage.config import TrainConfig, parse_value
 from brainstage.data.splits import Fold, Splits, make_splits
 from brainstage.data.table import SliceTable
 from brainstage.errors import ConfigError, RunError
@@ -28,8 +28,7 @@ from brainstage.metrics import majority
 from brainstage.probe import FrozenBackbone
 from brainstage.progress import Progress, silent
 from brainstage.run import RunFolder
-from brainstage.schema import RESEARCH_NOTICE, SYNTHETIC_NOTICE
-from brainstage.train import next_run
+from brainstage.schema import RESEARCH_NOTICE, figure_title
 
 Method = Literal["one-factor", "grid", "tpe"]
 FIGURES = ("loss", "accuracy", "weighted_f1", "macro_f1")
@@ -60,7 +59,7 @@ class Factor:
         """
         field, equals, right = text.partition("=")
         is_range = ".." in right
-        values = tuple(_value(part) for part in right.split(".." if is_range else ",") if part)
+        values = tuple(parse_value(part) for part in right.split(".." if is_range else ",") if part)
         if not (field and equals and len(values) > 1) or (is_range and len(values) != 2):
             raise ConfigError(
                 f"--vary {text!r}: expected FIELD=VALUE,VALUE or FIELD=LOW..HIGH, e.g. learning_rate=1e-4,1e-5"
@@ -85,13 +84,6 @@ class Factor:
         """Whether a range is searched and shown on a logarithmic scale."""
         low, high = self.values[0], self.values[-1]
         return bool(self.is_range and low > 0 and high / low >= 10)
-
-
-def _value(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
 
 
 @dataclass(frozen=True)
@@ -199,11 +191,11 @@ def sweep(
     if method == "one-factor":  # the trials of the other factors have the value of the settings
         factors = [factor.including(getattr(config, factor.field)) for factor in factors]
     splits = make_splits(slices, config)
-    fold = splits.folds[config.fold if config.protocol == "patient" else 0]
+    fold = splits.chosen(config)
     judged = fold.selecting(config)
     if not judged:
         raise ConfigError("a sweep is judged on validation slices; set --validation-share above 0")
-    run = RunFolder.named(name, out) if name else next_run("sweep", out)
+    run = RunFolder.new(name, "sweep", out)
     run.create()
     with run.lock():
         study = _open(run, storage, _identity(slices, config, factors, method), resume)
@@ -395,9 +387,8 @@ def _found(
         for trial in finished
     ]
     most, baseline = majority(slices.targets([slices.row_of[one] for one in judged]), len(slices.classes))
-    stamp = f"{SYNTHETIC_NOTICE} · " if slices.synthetic else ""
-    what = f"{stamp}sweep · {config.selection} · {len(judged):,} slices"
-    title = f"{what} · protocol {splits.protocol} · {splits.verdict}"
+    what = f"sweep · {config.selection} · {len(judged):,} slices"
+    title = figure_title(what, splits.protocol, str(splits.verdict), slices.synthetic)
     return Sweep(
         config,
         tuple(factors),

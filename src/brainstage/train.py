@@ -70,7 +70,7 @@ def train(
         RunError: The run exists, is in use, or cannot be written.
     """
     config = load_recipe(config) if isinstance(config, str) else config
-    run = RunFolder.named(name, out) if name else next_run(config.recipe, out)
+    run = RunFolder.new(name, config.recipe, out)
     run.create()
     with run.lock():
         if run.finished:
@@ -81,14 +81,6 @@ def train(
             raise RunError(f"{run.path}: this run was begun; go on with --resume or take another --name")
         splits = _begin(run, slices, config, splits)
         _fit(run, slices, config, splits, progress, [tensorboard(run.tensorboard)] if track else [])
-    return run
-
-
-def next_run(recipe: str, out: Path | str = "runs") -> RunFolder:
-    """Return the first ``RECIPE-NNN`` that does not exist."""
-    number = 1
-    while (run := RunFolder.named(f"{recipe}-{number:03d}", out)).path.exists():
-        number += 1
     return run
 
 
@@ -103,7 +95,7 @@ def _begin(run: RunFolder, slices: SliceTable, config: TrainConfig, splits: Spli
             raise DataError(f"{run.path}: this run was begun with other data; name that data with --data")
         return splits
     splits = splits or make_splits(slices, config)
-    fold = _fold(splits, config)
+    fold = splits.chosen(config)
     _check_classes(slices, fold, config)
     splits.save(run.splits)
     write_text(run.config, config.to_json())  # last: a run with settings can be resumed
@@ -113,16 +105,6 @@ def _begin(run: RunFolder, slices: SliceTable, config: TrainConfig, splits: Spli
 def _difference(saved: TrainConfig, asked: TrainConfig) -> str:
     changed = [name for name in vars(saved) if getattr(saved, name) != getattr(asked, name)]
     return ", ".join(f"{name} {getattr(saved, name)}, not {getattr(asked, name)}" for name in changed)
-
-
-def _fold(splits: Splits, config: TrainConfig) -> Fold:
-    number = config.fold if config.protocol == "patient" else 0
-    if splits.protocol != config.protocol or number >= len(splits.folds):
-        raise ConfigError(
-            f"fold {number} of protocol {config.protocol} was asked for, but the splits given have "
-            f"{len(splits.folds)} of protocol {splits.protocol}"
-        )
-    return splits.folds[number]
 
 
 def _check_classes(slices: SliceTable, fold: Fold, config: TrainConfig) -> None:
@@ -149,7 +131,7 @@ class _Fitted:
 def _fit(
     run: RunFolder, slices: SliceTable, config: TrainConfig, splits: Splits, progress: Progress, trackers: list[Any]
 ) -> None:
-    fold = _fold(splits, config)
+    fold = splits.chosen(config)
     fit = partial(
         fit_network,
         config=config,

@@ -15,7 +15,7 @@ from sklearn.model_selection import StratifiedGroupKFold, train_test_split
 
 from brainstage.config import Protocol, TrainConfig
 from brainstage.data.table import SliceTable
-from brainstage.errors import DataError, LeakageError
+from brainstage.errors import ConfigError, DataError, LeakageError
 from brainstage.files import write_json
 from brainstage.schema import SPLIT_NAMES
 
@@ -95,6 +95,20 @@ class Splits:
             for verdict in (worst, *inner):
                 if verdict.status != "clean":
                     raise LeakageError(f"these folds are not a patient protocol ({verdict})")
+
+    def chosen(self, config: TrainConfig) -> Fold:
+        """Return the fold that a configuration asks for.
+
+        Raises:
+            ConfigError: The folds are of another protocol, or there are not so many.
+        """
+        number = config.fold if config.protocol == "patient" else 0
+        if self.protocol != config.protocol or number >= len(self.folds):
+            raise ConfigError(
+                f"fold {number} of protocol {config.protocol} was asked for, but the splits given have "
+                f"{len(self.folds)} of protocol {self.protocol}"
+            )
+        return self.folds[number]
 
     def save(self, path: Path) -> None:
         """Write the folds as JSON, to be read and edited by hand."""

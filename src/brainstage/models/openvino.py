@@ -17,9 +17,8 @@ import torch
 from numpy.typing import NDArray
 
 from brainstage.errors import ConfigError
+from brainstage.models.features import BATCH
 
-BATCH = 16
-"""Slices a forward pass."""
 CALIBRATION = 16
 """Slices that the ranges of the 8-bit activations are taken from."""
 
@@ -101,10 +100,10 @@ def _quantize(network: Any, inputs: NDArray[np.float32]) -> Any:
 
 def _compile(openvino: Any, network: Any, *, bf16: bool) -> Forward:
     settings = {"INFERENCE_PRECISION_HINT": "bf16" if bf16 else "f32", "PERFORMANCE_HINT": "LATENCY"}
-    run = openvino.Core().compile_model(network, "CPU", settings)
+    run, batch = openvino.Core().compile_model(network, "CPU", settings), BATCH["cpu"]
 
     def forward(inputs: NDArray[np.float32]) -> NDArray[np.float32]:
-        parts = [run(inputs[start : start + BATCH])[0] for start in range(0, len(inputs), BATCH)]
+        parts = [run(inputs[start : start + batch])[0] for start in range(0, len(inputs), batch)]
         return np.concatenate(parts)
 
     return forward
