@@ -4,7 +4,7 @@ import pytest
 from PIL import Image
 
 from brainstage.errors import ConfigError, RunError
-from brainstage.report import write_study
+from brainstage.report.study import write_study
 from brainstage.study import candidate, compare_candidates, run_study
 from conftest import TINY, save_backbone, small_vit
 

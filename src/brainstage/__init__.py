@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from brainstage.compare import Comparison, compare
     from brainstage.config import TrainConfig
-    from brainstage.data.audit import describe
+    from brainstage.data.audit import Audit, audit
+    from brainstage.data.describe import describe
     from brainstage.data.hub import fetch
     from brainstage.data.phantom import write_phantom
     from brainstage.data.sources import Columns, load_slices
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Audit",
     "BrainstageError",
     "Columns",
     "Comparison",
@@ -51,6 +53,7 @@ __all__ = [
     "Study",
     "Sweep",
     "TrainConfig",
+    "audit",
     "compare",
     "describe",
     "evaluate",
@@ -65,6 +68,7 @@ __all__ = [
 ]
 
 _HOME = {
+    "Audit": "data.audit",
     "BrainstageError": "errors",
     "Columns": "data.sources",
     "Comparison": "compare",
@@ -81,8 +85,9 @@ _HOME = {
     "Study": "study",
     "Sweep": "sweep",
     "TrainConfig": "config",
+    "audit": "data.audit",
     "compare": "compare",
-    "describe": "data.audit",
+    "describe": "data.describe",
     "evaluate": "evaluate",
     "fetch": "data.hub",
     "load_recipe": "models.recipes",

@@ -48,6 +48,9 @@ ImageColumn = Annotated[str, typer.Option(help="Parquet column with the images' 
 PathColumn = Annotated[str, typer.Option(help="CSV column with the images' paths.")]
 LabelColumn = Annotated[str, typer.Option(help="Column with the classes.")]
 PatientColumn = Annotated[str, typer.Option(help="Column with the patients, used where it exists.")]
+Patients = Annotated[
+    Path | None, typer.Option("--patients", help="Table of `brainstage audit`, for data without patients.")
+]
 ClassName = Annotated[
     list[str] | None,
     typer.Option("--class-name", help="FOUND=NAME: what to call a label of the data. Repeatable."),
@@ -75,6 +78,7 @@ def _load(
     path_column: PathColumn = "path",
     label_column: LabelColumn = "label",
     patient_column: PatientColumn = "patient_id",
+    patients: Patients = None,
     class_name: ClassName = None,
     class_order: ClassOrder = None,
     max_unreadable: MaxUnreadable = 0.05,
@@ -97,7 +101,9 @@ def _load(
         class_names=names,
         class_order=tuple(name.strip() for name in class_order.split(",")) if class_order else None,
     )
-    return load_slices(data, columns=columns, max_unreadable=max_unreadable, progress=_progress(quiet))
+    return load_slices(
+        data, columns=columns, patients=patients, max_unreadable=max_unreadable, progress=_progress(quiet)
+    )
 
 
 def _takes_data(command: Callable[..., None]) -> Callable[..., None]:
@@ -138,7 +144,7 @@ def data_describe(
     quiet: Quiet = False,
 ) -> None:
     """Count rows, classes, sizes, modes, unreadable rows and exact duplicates."""
-    from brainstage.data.audit import describe
+    from brainstage.data.describe import describe
     from brainstage.screens import show_description
 
     found = describe(load())
@@ -146,6 +152,36 @@ def data_describe(
         print(json.dumps(found, indent=2))
     else:
         show_description(found)
+
+
+@app.command(epilog="Example: brainstage audit --data scans/ --out audit/")
+@_takes_data
+def audit(
+    load: Callable[[], Any],
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Folder for audit.html, audit.json and patients.parquet.")
+    ] = None,
+    max_unreadable: MaxUnreadable = 1.0,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Find copies, the people behind the slices, and who is on both sides, from the pictures alone."""
+    from brainstage.data.audit import audit
+    from brainstage.files import make_folder
+    from brainstage.report.audit import write_audit
+    from brainstage.screens import show_audit
+
+    if out:
+        make_folder(out)  # before a minute is spent on looking
+    found = audit(_read(load), progress=_progress(quiet))
+    if as_json:
+        print(json.dumps(found.to_dict(), indent=2))
+    else:
+        show_audit(found)
+    if out:
+        files = write_audit(found, out, ["brainstage", *sys.argv[1:]])
+        if not as_json:
+            _say(f"Saved {', '.join(str(file) for file in files)}", quiet)
 
 
 @data_app.command("phantom", epilog="Example: brainstage data phantom --out phantom/ --patients 40")
@@ -384,7 +420,7 @@ def study(
     quiet: Quiet = False,
 ) -> None:
     """Compare, vary and train in one go; study.html tells it all."""
-    from brainstage.report import write_study
+    from brainstage.report.study import write_study
     from brainstage.screens import show_comparison, show_evaluation, show_sweep
     from brainstage.study import run_study
 

@@ -23,6 +23,19 @@ def sha256(file: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def make_folder(folder: Path) -> Path:
+    """Make a folder, with those above it, where it is missing; return it.
+
+    Raises:
+        RunError: The place is not writable.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"{folder}: cannot make this folder ({error.strerror}); give another --out") from error
+    return folder
+
+
 @contextmanager
 def atomic(target: Path) -> Iterator[Path]:
     """Give a temporary path beside ``target`` that takes its place when the block ends well.

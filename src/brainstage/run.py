@@ -11,7 +11,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from brainstage.errors import ConfigError, RunError
-from brainstage.files import sha256, write_json
+from brainstage.files import make_folder, sha256, write_json
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
@@ -107,12 +107,7 @@ class RunFolder:
         Raises:
             RunError: The place is not writable.
         """
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise RunError(
-                f"{self.path}: cannot make this folder ({error.strerror}); give another --out"
-            ) from error
+        make_folder(self.path)
 
     @contextmanager
     def lock(self) -> Iterator[None]:

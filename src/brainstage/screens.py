@@ -16,6 +16,7 @@ from brainstage.schema import RESEARCH_NOTICE, SYNTHETIC_NOTICE
 if TYPE_CHECKING:
     from brainstage.answers import Answers
     from brainstage.compare import Candidate, Comparison
+    from brainstage.data.audit import Audit
     from brainstage.evaluate import Evaluation
     from brainstage.metrics import Score
     from brainstage.sweep import Sweep
@@ -38,7 +39,7 @@ def show_description(found: dict[str, Any]) -> None:
     facts = {
         "sizes": ", ".join(f"{size} ({count:,})" for size, count in found["sizes"].items()),
         "modes": ", ".join(f"{mode} ({count:,})" for mode, count in found["modes"].items()),
-        "patients": found["patients"] or "not known",
+        "patients": f"{found['patients']} ({found['patient_id_source']})" if found["patients"] else "not known",
         "duplicates": f"{duplicates['rows']} exact, {duplicates['on_both_sides']} across sides, "
         f"{duplicates['with_two_labels']} with two labels",
         "unlabelled": found["unlabelled"],
@@ -49,6 +50,44 @@ def show_description(found: dict[str, Any]) -> None:
         console.print(f"{name:<11}{fact}", highlight=False)
     for sentence in found["unreadable"]:
         console.print(f"  {sentence}", highlight=False)
+    console.print(RESEARCH_NOTICE, style="dim")
+
+
+def show_audit(audit: Audit) -> None:
+    """Print what an audit found: the verdict first."""
+    found = audit.to_dict()
+    people, copies, checks = found["people"], found["copies"], found["checks"]
+    stamp = f" · {SYNTHETIC_NOTICE}" if found["synthetic"] else ""
+    console = Console(markup=False)
+    verdict = found["leakage"]["sentence"] if found["leakage"] else "no train and test side, so nothing is on both"
+    console.print(f"{found['slices']:,} slices · {verdict}{stamp}", style="bold", highlight=False)
+    facts = {"people": f"{people['patients']} ({people['patient_id_source']})"}
+    if people["slices_each"]:
+        facts["slices each"] = "{least} to {most}, median {median}".format(**people["slices_each"])
+    facts["not sure"] = f"{people['unknown_slices']:,} slices"
+    for name, count in people["by_class"].items():
+        facts[name] = f"{count} people"
+    facts["copies"] = (
+        f"{copies['exact']} exact, {copies['altered']} altered; {copies['on_both_sides']} pictures on both sides, "
+        f"{copies['with_two_labels']} with two labels"
+    )
+    if found["closest"]:
+        closest = found["closest"]
+        facts["look-alikes"] = (
+            f"the most similar training slice is of the same person for {closest['same_person']:,} of "
+            f"{closest['test_slices']:,} test slices"
+        )
+    facts["checks"] = f"{checks['people_with_one_label']} of {people['patients']} people have one label"
+    if checks["grain_agrees"] is not None:
+        facts["checks"] += f"; the grain agrees on {checks['grain_agrees']:.2%} of slices"
+    if checks["agreement_with_given"] is not None:
+        facts["given ids"] = f"adjusted Rand index {checks['agreement_with_given']:.4f} with the recovered people"
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    for name, fact in facts.items():
+        table.add_row(name, fact)
+    console.print(table)
+    if people["patient_id_source"] == "inferred":
+        console.print("Inferred from the pictures alone: a strong guess, not a record.", style="dim")
     console.print(RESEARCH_NOTICE, style="dim")
 
 

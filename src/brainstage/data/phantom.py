@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from brainstage.errors import ConfigError, RunError
-from brainstage.files import write_table
+from brainstage.errors import ConfigError
+from brainstage.files import make_folder, write_table
 from brainstage.progress import Progress, silent
 from brainstage.schema import STAGES
 
@@ -68,10 +68,7 @@ def write_phantom(folder: Path, *, patients: int = 200, seed: int = 0, progress:
     """
     if patients < 8:
         raise ConfigError(f"patients: {patients} is too few for four stages; give 8 or more")
-    try:
-        (folder / "data").mkdir(parents=True, exist_ok=True)  # before minutes are spent on drawing
-    except OSError as error:
-        raise RunError(f"{folder}: cannot make this folder ({error.strerror}); give another one") from error
+    make_folder(folder / "data")  # before minutes are spent on drawing
     stages = np.repeat(np.arange(len(STAGES)), stage_counts(patients))
     images: list[bytes] = []
     labels: list[int] = []

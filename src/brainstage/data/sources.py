@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from brainstage.config import did_you_mean
 from brainstage.data.hub import cache_folder
 from brainstage.data.io import CHUNK, SUFFIXES, Picture, Reader, decode_slice, read_chunk, read_slice
+from brainstage.data.patients import with_patients
 from brainstage.data.table import SLICE_SCHEMA, SliceTable, slice_id
 from brainstage.errors import DataError
 from brainstage.progress import Progress, silent
@@ -82,6 +83,7 @@ def load_slices(
     source: Path | str | None = None,
     *,
     columns: Columns | None = None,
+    patients: Path | None = None,
     max_unreadable: float = 0.05,
     progress: Progress = silent,
 ) -> SliceTable:
@@ -93,6 +95,8 @@ def load_slices(
     Args:
         source: The place; None takes :func:`default_source`.
         columns: What the source calls its columns and classes.
+        patients: A table that ``brainstage audit`` wrote, for slices to which the data gives no patient. Without it
+            the slices of the public dataset get those of the map that comes with the package.
         max_unreadable: Largest share of rows that may be unreadable; those rows are left out and named in
             the table's ``unreadable``.
         progress: How to show progress.
@@ -115,7 +119,8 @@ def load_slices(
         )
     kept = [(row, picture) for row, picture in zip(rows, pictures, strict=True) if picture is not None]
     images = [picture.pixels for _, picture in kept]
-    return SliceTable(_table(kept), images, classes, tuple(unreadable), synthetic)
+    slices = SliceTable(_table(kept), images, classes, tuple(unreadable), synthetic)
+    return with_patients(slices, patients)
 
 
 def _table(kept: Sequence[tuple[_Row, Picture]]) -> pa.Table:

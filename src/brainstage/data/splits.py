@@ -29,14 +29,20 @@ class Verdict:
     shared_slices: int = 0
     """Test slices whose patient, or whose very pixels, are on the other side."""
     test_slices: int = 0
+    inferred: bool = False
+    """Whether the people were recovered from the pictures, not given with the data."""
 
     def __str__(self) -> str:
         if self.status == "clean":
-            return "clean: no patient on both sides"
+            return f"clean: no {self._patient} on both sides"
         if self.status == "unknown":
             return "leakage unknown: the data has no patient ids"
-        who = f"{self.shared_patients} patients on both sides, " if self.shared_patients else ""
-        return f"leaky: {who}{self.shared_slices} of {self.test_slices} test slices affected"
+        who = f"{self.shared_patients} {self._patient}s on both sides, " if self.shared_patients else ""
+        return f"leaky: {who}{self.shared_slices:,} of {self.test_slices:,} test slices affected"
+
+    @property
+    def _patient(self) -> str:
+        return "inferred patient" if self.inferred else "patient"
 
     def to_dict(self) -> dict[str, Any]:
         """Return the verdict for a JSON file, with its sentence."""
@@ -45,6 +51,11 @@ class Verdict:
             "shared_patients": self.shared_patients,
             "shared_slices": self.shared_slices,
             "test_slices": self.test_slices,
+            "patient_id_source": "unknown"
+            if self.status == "unknown"
+            else "inferred"
+            if self.inferred
+            else "given",
             "sentence": str(self),
         }
 
@@ -72,6 +83,7 @@ class Splits:
         seed: Seed that the folds were drawn with.
         data_hash: Hash of the slices and labels the folds belong to.
         patient_of: Patient of each slice id, None where it is not known.
+        inferred: Whether patients were recovered from the pictures, not given.
         verdict: The worst verdict of all folds.
 
     Raises:
@@ -84,17 +96,21 @@ class Splits:
     seed: int
     data_hash: str
     patient_of: Mapping[str, str | None] = field(repr=False)
+    inferred: bool = False
     verdict: Verdict = field(init=False)
 
     def __post_init__(self) -> None:
-        verdicts = [_verdict(fold.test, fold.train + fold.validation, self.patient_of) for fold in self.folds]
+        verdicts = [self._judge(fold.test, fold.train + fold.validation) for fold in self.folds]
         worst = max(verdicts, key=lambda verdict: ("clean", "unknown", "leaky").index(verdict.status))
         object.__setattr__(self, "verdict", worst)
         if self.protocol == "patient":
-            inner = [_verdict(fold.validation, fold.train, self.patient_of) for fold in self.folds]
+            inner = [self._judge(fold.validation, fold.train) for fold in self.folds]
             for verdict in (worst, *inner):
                 if verdict.status != "clean":
                     raise LeakageError(f"these folds are not a patient protocol ({verdict})")
+
+    def _judge(self, test: Sequence[str], train: Sequence[str]) -> Verdict:
+        return find_leaks(test, train, self.patient_of, inferred=self.inferred)
 
     def chosen(self, config: TrainConfig) -> Fold:
         """Return the fold that a configuration asks for.
@@ -144,7 +160,7 @@ class Splits:
                 f"{path}: {len(missing)} of its {len(named)} slices are not in this data; "
                 "give the data that the split was made for"
             )
-        return cls(protocol, folds, seed, slices.data_hash, _patients(slices))
+        return cls(protocol, folds, seed, slices.data_hash, *_patients(slices))
 
 
 def make_splits(slices: SliceTable, config: TrainConfig) -> Splits:
@@ -157,11 +173,12 @@ def make_splits(slices: SliceTable, config: TrainConfig) -> Splits:
 
     Raises:
         DataError: The source has no train and test sides (``official``), or a class is too small.
-        LeakageError: A slice has no patient (``patient``).
+        LeakageError: A slice has no patient (``patient``). Of inferred patients, slices whose person is not sure
+            stay out.
     """
     make = {"official": _official, "patient": _patient}[config.protocol]
     folds = tuple(_sampled(fold, config) for fold in make(slices, config))
-    return Splits(config.protocol, folds, config.seed, slices.data_hash, _patients(slices))
+    return Splits(config.protocol, folds, config.seed, slices.data_hash, *_patients(slices))
 
 
 def _sampled(fold: Fold, config: TrainConfig) -> Fold:
@@ -211,11 +228,14 @@ def _stratified(ids: list[str], labels: list[str], config: TrainConfig) -> tuple
 
 def _patient(slices: SliceTable, config: TrainConfig) -> tuple[Fold, ...]:
     rows = [row for row in slices.row_of.values() if slices.labels[row] is not None]
+    if slices.patient_source == "inferred":  # what is unsure stays out
+        rows = [row for row in rows if slices.patients[row] is not None]
     groups = [slices.patients[row] for row in rows]
-    if None in groups:
+    if None in groups or not groups:
         raise LeakageError(
             f"{groups.count(None)} of {len(groups)} slices have no patient id, so a patient figure cannot be had; "
-            "name the column with --patient-column, or take --protocol official"
+            "name the column with --patient-column, recover them with `brainstage audit` and give its table with "
+            "--patients, or take --protocol official"
         )
     ids = np.array([slices.slice_ids[row] for row in rows])
     labels, people = slices.targets(rows), np.array(groups)
@@ -252,17 +272,27 @@ def _validation_people(
     raise DataError("a class has one patient in train, so none can be held out; set --validation-share 0")
 
 
-def _patients(slices: SliceTable) -> dict[str, str | None]:
-    return {slice_id: slices.patients[row] for slice_id, row in slices.row_of.items()}
+def _patients(slices: SliceTable) -> tuple[dict[str, str | None], bool]:
+    of = {slice_id: slices.patients[row] for slice_id, row in slices.row_of.items()}
+    return of, slices.patient_source == "inferred"
 
 
-def _verdict(test: Sequence[str], train: Sequence[str], patient_of: Mapping[str, str | None]) -> Verdict:
-    """Judge one pair of sides. Identical slices on both sides are a leak even where no patient is known."""
+def find_leaks(
+    test: Sequence[str], train: Sequence[str], patient_of: Mapping[str, str | None], *, inferred: bool = False
+) -> Verdict:
+    """Judge one pair of sides. Identical slices on both sides are a leak even where no patient is known.
+
+    Args:
+        test: Slice ids of the side that is judged.
+        train: Slice ids of the side that was learnt from.
+        patient_of: Patient of each slice id, None where it is not known.
+        inferred: Whether patients were recovered from the pictures.
+    """
     trained = set(train)
     people = {patient_of.get(slice_id) for slice_id in trained} - {None}
     shared = [slice_id for slice_id in test if slice_id in trained or patient_of.get(slice_id) in people]
     if shared:
         patients = {patient_of.get(slice_id) for slice_id in shared} & people
-        return Verdict("leaky", len(patients), len(shared), len(test))
+        return Verdict("leaky", len(patients), len(shared), len(test), inferred)
     known = all(patient_of.get(slice_id) is not None for slice_id in (*trained, *test))
-    return Verdict("clean" if known else "unknown", 0, 0, len(test))
+    return Verdict("clean" if known else "unknown", 0, 0, len(test), inferred)

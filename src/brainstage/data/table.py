@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -89,6 +89,27 @@ class SliceTable:
             return np.array([number[self.labels[row]] for row in rows], dtype=np.int64)  # type: ignore[index]
         except KeyError:
             raise DataError("a slice without a label cannot be trained on or judged") from None
+
+    @property
+    def patient_source(self) -> str:
+        """Where the patients come from: ``given``, ``inferred`` (also where some are), or ``unknown``."""
+        sources = set(self.rows["patient_id_source"].to_pylist())
+        return next((source for source in ("inferred", "given") if source in sources), "unknown")
+
+    def with_inferred(self, patients: Sequence[str | None], index: Sequence[int | None]) -> SliceTable:
+        """Return the table with inferred patients where none is given, marked as such, in place of earlier ones.
+
+        Args:
+            patients: Patient of each row, None where it is not known.
+            index: Level of each row within its patient, from 0.
+        """
+        rows = self.rows.to_pylist()
+        for row, patient, level in zip(rows, patients, index, strict=True):
+            if row["patient_id_source"] == "inferred":
+                row.update(patient_id=None, patient_id_source="unknown", slice_index=None)
+            if row["patient_id_source"] == "unknown" and patient is not None:
+                row.update(patient_id=patient, patient_id_source="inferred", slice_index=level)
+        return replace(self, rows=pa.Table.from_pylist(rows, schema=self.rows.schema))
 
     def _column(self, name: str) -> list[str | None]:
         values: list[str | None] = self.rows[name].to_pylist()

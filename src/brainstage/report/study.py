@@ -1,18 +1,15 @@
-"""The study as one HTML file that needs nothing else: tables, charts, settings, data hash, commands, versions."""
+"""The study as one page: tables, charts, settings, data hash, commands, versions."""
 
 from __future__ import annotations
 
-import base64
 import json
 import shlex
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment
-
-from brainstage.files import read_json_lines, write_text
-from brainstage.schema import RESEARCH_NOTICE, SYNTHETIC_NOTICE
+from brainstage.files import read_json_lines
+from brainstage.report.page import data_uri, write_page
+from brainstage.schema import SYNTHETIC_NOTICE
 from brainstage.study import REPORTED, Study
 
 
@@ -23,11 +20,7 @@ def write_study(study: Study, command: list[str]) -> Path:
         study: What was found.
         command: The command that made it.
     """
-    template = files("brainstage").joinpath("templates/study.html").read_text(encoding="utf-8")
-    page = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(template)
-    target = study.folder / "study.html"
-    write_text(target, page.render(_content(study, command)))
-    return target
+    return write_page(study.folder / "study.html", "study.html", _content(study, command))
 
 
 def _content(study: Study, command: list[str]) -> dict[str, Any]:
@@ -40,20 +33,15 @@ def _content(study: Study, command: list[str]) -> dict[str, Any]:
         "confusion": study.final.confusion_matrix,
     }
     return {
-        "notice": RESEARCH_NOTICE,
         "synthetic": SYNTHETIC_NOTICE if study.evaluation.synthetic else None,
         "study": study,
         "reported": REPORTED if study.as_reported else {},
-        "charts": {name: _data_uri(file) for name, file in charts.items() if file.is_file()},
+        "charts": {name: data_uri(file.read_bytes(), "png") for name, file in charts.items() if file.is_file()},
         "history": read_json_lines(study.final.history),
         "settings": json.loads(study.final.config.read_text(encoding="utf-8")),
         "manifest": manifest,
         "commands": [shlex.join(command), *_commands(study)],
     }
-
-
-def _data_uri(file: Path) -> str:
-    return "data:image/png;base64," + base64.b64encode(file.read_bytes()).decode("ascii")
 
 
 def _commands(study: Study) -> list[str]:

@@ -1,0 +1,154 @@
+"""What tells one head from another in a grey slice: anatomy at two scales, the grain, the tones.
+
+All of them are blind to a slice's brightness scaling, which differs from slice to slice in the public dataset.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from scipy.ndimage import gaussian_filter, uniform_filter
+
+Floats = NDArray[np.float32]
+
+SIDE = 128
+"""Side of the square that every slice is brought to."""
+PATTERN, COARSE = 64, 32
+"""Sides of the pictures behind :attr:`Signatures.pattern` and :attr:`Signatures.coarse`."""
+HEAD = 0.1
+"""Grey value, as a share of the picture's root mean square, above which a pixel belongs to the head."""
+_CHUNK = 500
+
+
+@dataclass(frozen=True)
+class Signatures:
+    """Numbers that describe n slices; every array is float32 with n rows."""
+
+    pattern: Floats
+    """Fine anatomy, (n, 4096): 64×64 pixels less their surroundings, each row of length 1."""
+    coarse: Floats
+    """Coarse anatomy, (n, 1024): 32×32 pixels less their surroundings, each row of length 1."""
+    grain: Floats
+    """Logarithm of the finest detail's power by place, (n, 256): noise and sharpness of the scan."""
+    tones: Floats
+    """Square root of the grey values' histogram, (n, 24): contrast between tissues."""
+    area: Floats
+    """Share of the picture that the head fills, (n,)."""
+
+    def __len__(self) -> int:
+        return len(self.pattern)
+
+    def take(self, rows: NDArray[np.int64]) -> Signatures:
+        """Return the signatures of some rows."""
+        return Signatures(*(column[rows] for column in vars(self).values()))
+
+
+def describe_slices(images: Sequence[NDArray[np.uint8]]) -> Signatures:
+    """Compute the signatures of grey slices, each uint8 of shape (H, W)."""
+    chunks = [images[start : start + _CHUNK] for start in range(0, len(images), _CHUNK)]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        parts = list(pool.map(_signatures, chunks))
+    columns = zip(*(vars(part).values() for part in parts), strict=True)
+    return Signatures(*(np.concatenate(column) for column in columns))
+
+
+def square(images: Sequence[NDArray[np.uint8]]) -> Floats:
+    """Bring slices to one square size and to unit power: float32 of shape (n, 128, 128)."""
+    pictures = np.stack([_fit(image) for image in images]).astype(np.float32)
+    power = np.sqrt(np.square(pictures).mean(axis=(1, 2), keepdims=True))
+    return pictures / np.maximum(power, 1e-6)
+
+
+def _fit(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Scale the longer side to :data:`SIDE`, and fill up with black."""
+    if image.shape == (SIDE, SIDE):
+        return image
+    scale = SIDE / max(image.shape)
+    height, width = (max(1, round(side * scale)) for side in image.shape)
+    small = np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC))
+    top, left = (SIDE - height) // 2, (SIDE - width) // 2
+    return np.pad(small, ((top, SIDE - height - top), (left, SIDE - width - left)))
+
+
+def _signatures(images: Sequence[NDArray[np.uint8]]) -> Signatures:
+    pictures = square(images)
+    fine = pictures - gaussian_filter(pictures, (0, 1, 1), truncate=2)
+    power = gaussian_filter(_shrink(np.square(fine), COARSE), (0, 1, 1))[:, ::2, ::2]
+    return Signatures(
+        pattern=unit(relief(_shrink(pictures, PATTERN), 13)),
+        coarse=unit(relief(_shrink(pictures, COARSE), 9)),
+        grain=np.log(power + 1e-4).reshape(len(pictures), -1),
+        tones=_histograms(pictures),
+        area=(pictures > HEAD).mean(axis=(1, 2), dtype=np.float32),
+    )
+
+
+def _shrink(pictures: Floats, side: int) -> Floats:
+    block = SIDE // side
+    return pictures.reshape(len(pictures), side, block, side, block).mean(axis=(2, 4))
+
+
+def relief(pictures: Floats, surroundings: int) -> Floats:
+    """Subtract from (n, H, W) pictures the mean of the surroundings, so many pixels wide: one row each."""
+    return (pictures - uniform_filter(pictures, (0, surroundings, surroundings))).reshape(len(pictures), -1)
+
+
+def _histograms(pictures: Floats) -> Floats:
+    """Return the root of the density of grey values: 24 bins, each an eighth of the root mean square wide."""
+    bins = np.clip(pictures * 8, 0, 24).astype(np.int64)
+    bins += np.arange(len(pictures))[:, None, None] * 25
+    counts = np.bincount(bins.ravel(), minlength=25 * len(pictures)).reshape(-1, 25)[:, 1:]
+    return np.sqrt(counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)).astype(np.float32)
+
+
+def unit(rows: Floats) -> Floats:
+    """Scale every row to length 1."""
+    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-9)
+
+
+def mirrored(pattern: Floats) -> Floats:
+    """Return the pattern of the slices flipped left to right."""
+    return pattern.reshape(-1, PATTERN, PATTERN)[:, :, ::-1].reshape(len(pattern), -1)
+
+
+def nearest(queries: Floats, keys: Floats, count: int, *, same: bool = False) -> tuple[NDArray[np.int64], Floats]:
+    """Find each query's most similar keys by scalar product, block by block.
+
+    Args:
+        queries: Shape (n, d).
+        keys: Shape (m, d).
+        count: Number of keys to find, at most m (m - 1 with ``same``).
+        same: Queries and keys are the same rows, and a row is not its own neighbour.
+
+    Returns:
+        Row numbers of the keys, best first, and their similarities; both of shape (n, count).
+    """
+    found = np.empty((len(queries), count), dtype=np.int64)
+    similarity = np.empty((len(queries), count), dtype=np.float32)
+    for rows, block in _products(queries, keys):
+        if same:
+            block[np.arange(len(block)), np.arange(rows.start, rows.stop)] = -np.inf
+        best = _largest(block, count)
+        values = np.take_along_axis(block, best, axis=1)
+        order = np.argsort(-values, axis=1, kind="stable")
+        found[rows] = np.take_along_axis(best, order, axis=1)
+        similarity[rows] = np.take_along_axis(values, order, axis=1)
+    return found, similarity
+
+
+def _largest(block: Floats, count: int) -> NDArray[np.int64]:
+    if count == 1:
+        return block.argmax(axis=1)[:, None]
+    return np.argpartition(block, -count, axis=1)[:, -count:]
+
+
+def _products(queries: Floats, keys: Floats) -> Iterator[tuple[slice, Floats]]:
+    for start in range(0, len(queries), _CHUNK):
+        rows = slice(start, min(start + _CHUNK, len(queries)))
+        yield rows, queries[rows] @ keys.T

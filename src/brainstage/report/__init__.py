@@ -1,0 +1,1 @@
+"""Pages: what was found, as HTML files that need nothing else."""

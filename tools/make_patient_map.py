@@ -1,0 +1,31 @@
+"""Remake the patient map of the public dataset that comes with the package.
+
+    python tools/make_patient_map.py
+
+reads the public dataset (BRAINSTAGE_DATA, or what `brainstage data fetch` brought), recovers its people from the
+pixels alone and writes src/brainstage/data/maps/falah_alzheimer_mri.parquet. No picture goes into it.
+"""
+
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from brainstage.data.audit import audit
+from brainstage.data.patients import MAP_COLUMNS
+from brainstage.data.sources import load_slices
+from brainstage.progress import terminal
+
+TARGET = Path(__file__).parent.parent / "src/brainstage/data/maps/falah_alzheimer_mri.parquet"
+
+
+def main() -> None:
+    """Audit the public dataset and write its map, ordered by hash."""
+    found = audit(load_slices(progress=terminal), progress=terminal)
+    table = found.table.select(MAP_COLUMNS).sort_by("slice_id").replace_schema_metadata(None)
+    TARGET.parent.mkdir(exist_ok=True)
+    pq.write_table(table, TARGET, compression="zstd", compression_level=19)
+    print(f"{len(found.members)} people, {len(table):,} slices, {TARGET.stat().st_size / 1e3:.0f} kB: {TARGET}")
+
+
+if __name__ == "__main__":
+    main()
