@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 from sklearn.metrics import adjusted_rand_score
 
-from brainstage.data.people import UNKNOWN, _spaced, recover_people
+from brainstage.data.people import UNKNOWN, recover_people
+from brainstage.data.person import spaced as spaced_apart
 from brainstage.data.phantom import LEVELS, draw_head, stage_counts
 from brainstage.data.signatures import describe_slices, nearest, square
 
@@ -117,7 +118,7 @@ def test_equal_pixels_give_equal_people(heads):
 @given(st.lists(st.floats(0, 40), min_size=1, max_size=20))
 def test_spaced_levels_keep_their_order_and_their_distance(levels):
     levels = np.array(levels)
-    spaced = _spaced(levels)
+    spaced = spaced_apart(levels)
     order = np.argsort(levels, kind="stable")
     assert (np.diff(spaced[order]) >= 0.5 - 1e-9).all()
     assert (spaced >= levels - 1e-9).all()

@@ -6,7 +6,7 @@ All of them are blind to a slice's brightness scaling, which differs from slice 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -23,7 +23,8 @@ PATTERN, COARSE = 64, 32
 """Sides of the pictures behind :attr:`Signatures.pattern` and :attr:`Signatures.coarse`."""
 HEAD = 0.1
 """Grey value, as a share of the picture's root mean square, above which a pixel belongs to the head."""
-_CHUNK = 500
+BLOCK = 500
+"""Slices that are worked on at once: what memory a search takes grows with their number times all others."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class Signatures:
 
 def describe_slices(images: Sequence[NDArray[np.uint8]]) -> Signatures:
     """Compute the signatures of grey slices, each uint8 of shape (H, W)."""
-    chunks = [images[start : start + _CHUNK] for start in range(0, len(images), _CHUNK)]
+    chunks = [images[start : start + BLOCK] for start in range(0, len(images), BLOCK)]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         parts = list(pool.map(_signatures, chunks))
     columns = zip(*(vars(part).values() for part in parts), strict=True)
@@ -80,9 +81,10 @@ def _signatures(images: Sequence[NDArray[np.uint8]]) -> Signatures:
     pictures = square(images)
     fine = pictures - gaussian_filter(pictures, (0, 1, 1), truncate=2)
     power = gaussian_filter(_shrink(np.square(fine), COARSE), (0, 1, 1))[:, ::2, ::2]
+    half = _shrink(pictures, PATTERN)
     return Signatures(
-        pattern=unit(relief(_shrink(pictures, PATTERN), 13)),
-        coarse=unit(relief(_shrink(pictures, COARSE), 9)),
+        pattern=unit(relief(half, 13)),
+        coarse=unit(relief(_shrink(half, COARSE), 9)),
         grain=np.log(power + 1e-4).reshape(len(pictures), -1),
         tones=_histograms(pictures),
         area=(pictures > HEAD).mean(axis=(1, 2), dtype=np.float32),
@@ -90,8 +92,12 @@ def _signatures(images: Sequence[NDArray[np.uint8]]) -> Signatures:
 
 
 def _shrink(pictures: Floats, side: int) -> Floats:
-    block = SIDE // side
-    return pictures.reshape(len(pictures), side, block, side, block).mean(axis=(2, 4))
+    """Average blocks of pixels; adding every so many-th row and column is five times faster than ``mean``."""
+    block = pictures.shape[1] // side
+    rows = sum(pictures[:, start::block] for start in range(1, block)) + pictures[:, ::block]
+    both = sum(rows[:, :, start::block] for start in range(1, block)) + rows[:, :, ::block]
+    small: Floats = both / np.float32(block * block)
+    return small
 
 
 def relief(pictures: Floats, surroundings: int) -> Floats:
@@ -101,8 +107,8 @@ def relief(pictures: Floats, surroundings: int) -> Floats:
 
 def _histograms(pictures: Floats) -> Floats:
     """Return the root of the density of grey values: 24 bins, each an eighth of the root mean square wide."""
-    bins = np.clip(pictures * 8, 0, 24).astype(np.int64)
-    bins += np.arange(len(pictures))[:, None, None] * 25
+    bins = np.minimum(pictures * 8, 24).astype(np.int32)
+    bins += np.arange(len(pictures), dtype=np.int32)[:, None, None] * 25
     counts = np.bincount(bins.ravel(), minlength=25 * len(pictures)).reshape(-1, 25)[:, 1:]
     return np.sqrt(counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)).astype(np.float32)
 
@@ -129,26 +135,21 @@ def nearest(queries: Floats, keys: Floats, count: int, *, same: bool = False) ->
     Returns:
         Row numbers of the keys, best first, and their similarities; both of shape (n, count).
     """
-    found = np.empty((len(queries), count), dtype=np.int64)
-    similarity = np.empty((len(queries), count), dtype=np.float32)
-    for rows, block in _products(queries, keys):
+
+    def search(start: int) -> tuple[NDArray[np.int64], Floats]:
+        block = queries[start : start + BLOCK] @ keys.T
         if same:
-            block[np.arange(len(block)), np.arange(rows.start, rows.stop)] = -np.inf
-        best = _largest(block, count)
-        values = np.take_along_axis(block, best, axis=1)
-        order = np.argsort(-values, axis=1, kind="stable")
-        found[rows] = np.take_along_axis(best, order, axis=1)
-        similarity[rows] = np.take_along_axis(values, order, axis=1)
-    return found, similarity
+            block[np.arange(len(block)), np.arange(start, start + len(block))] = -np.inf
+        return largest(block, count)
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        found, similarity = zip(*pool.map(search, range(0, len(queries), BLOCK)), strict=True)
+    return np.concatenate(found), np.concatenate(similarity)
 
 
-def _largest(block: Floats, count: int) -> NDArray[np.int64]:
-    if count == 1:
-        return block.argmax(axis=1)[:, None]
-    return np.argpartition(block, -count, axis=1)[:, -count:]
-
-
-def _products(queries: Floats, keys: Floats) -> Iterator[tuple[slice, Floats]]:
-    for start in range(0, len(queries), _CHUNK):
-        rows = slice(start, min(start + _CHUNK, len(queries)))
-        yield rows, queries[rows] @ keys.T
+def largest(block: Floats, count: int) -> tuple[NDArray[np.int64], Floats]:
+    """Return the columns of each row's largest values, largest first, and the values; both (rows, count)."""
+    best = block.argmax(axis=1)[:, None] if count == 1 else np.argpartition(block, -count, axis=1)[:, -count:]
+    values = np.take_along_axis(block, best, axis=1)
+    order = np.argsort(-values, axis=1, kind="stable")
+    return np.take_along_axis(best, order, axis=1), np.take_along_axis(values, order, axis=1)
