@@ -47,7 +47,7 @@ def main() -> None:
     print(f"  {found['leakage']['sentence']}; nearest training slice {found['closest']}")
     sides = np.array(slices.rows["split"].to_pylist())
     images = np.stack(slices.images)
-    truth = recover_people(describe_slices(images)).patient
+    truth = recover_people(describe_slices(list(images))).patient
     recovery(images, truth, sides)
     copies(images)
     heads = draw(200)
@@ -72,7 +72,7 @@ def recovery(images: np.ndarray, truth: np.ndarray, sides: np.ndarray | None) ->
 def report(name: str, images: np.ndarray, truth: np.ndarray) -> None:
     """Recover people from some rows and print how far they are right."""
     start = time.perf_counter()
-    people = recover_people(describe_slices(images))
+    people = recover_people(describe_slices(list(images)))
     seconds = time.perf_counter() - start
     alone = people.count + np.arange(len(truth))
     groups = np.where(people.patient == UNKNOWN, alone, people.patient)

@@ -84,8 +84,10 @@ class TrainConfig:
     """Number of test slices drawn at random; 0 takes all."""
     folds: int = 5
     """Number of folds of the patient protocol."""
+    repeats: int = 1
+    """How often the patient protocol draws its folds anew, so that figures hang less on one draw."""
     fold: int = 0
-    """Fold of the patient protocol that is the test set."""
+    """Fold of the patient protocol that is the test set, counted over all repeats."""
 
     # Machine
     seed: int = 0
