@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from brainstage.compare import Comparison, compare
     from brainstage.config import TrainConfig
+    from brainstage.crossval import cross_validate
     from brainstage.data.audit import Audit, audit
     from brainstage.data.describe import describe
     from brainstage.data.hub import fetch
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from brainstage.errors import BrainstageError, ConfigError, DataError, LeakageError, RunError
     from brainstage.evaluate import Evaluation, evaluate
     from brainstage.models.recipes import load_recipe
+    from brainstage.patients import PatientEvaluation, evaluate_patients
     from brainstage.predict import Predictor
     from brainstage.run import RunFolder
     from brainstage.study import Study, run_study
@@ -45,6 +47,7 @@ __all__ = [
     "Evaluation",
     "Factor",
     "LeakageError",
+    "PatientEvaluation",
     "Predictor",
     "RunError",
     "RunFolder",
@@ -55,8 +58,10 @@ __all__ = [
     "TrainConfig",
     "audit",
     "compare",
+    "cross_validate",
     "describe",
     "evaluate",
+    "evaluate_patients",
     "fetch",
     "load_recipe",
     "load_slices",
@@ -77,6 +82,7 @@ _HOME = {
     "Evaluation": "evaluate",
     "Factor": "sweep",
     "LeakageError": "errors",
+    "PatientEvaluation": "patients",
     "Predictor": "predict",
     "RunError": "errors",
     "RunFolder": "run",
@@ -87,8 +93,10 @@ _HOME = {
     "TrainConfig": "config",
     "audit": "data.audit",
     "compare": "compare",
+    "cross_validate": "crossval",
     "describe": "data.describe",
     "evaluate": "evaluate",
+    "evaluate_patients": "patients",
     "fetch": "data.hub",
     "load_recipe": "models.recipes",
     "load_slices": "data.sources",

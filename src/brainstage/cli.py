@@ -238,7 +238,11 @@ def train(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Train, pick the epoch on validation slices, evaluate once on test, save runs/NAME."""
+    """Train, pick the epoch on validation slices, evaluate once on test, save runs/NAME.
+
+    With --protocol patient every fold is trained, so that everyone is predicted by a model that has not seen them;
+    then one on everyone, to be used.
+    """
     from brainstage.models.recipes import load_recipe
 
     named = {"backbone": backbone, "protocol": protocol, "epochs": epochs, "seed": seed}
@@ -246,7 +250,28 @@ def train(
     config = load_recipe(recipe, **changes)  # a wrong setting is told before the data is read
     if track not in (None, "tensorboard"):
         raise typer.BadParameter(f"--track {track!r}: expected tensorboard")
-    _train(_read(load), config, as_json, quiet, name=name, out=out, resume=resume, track=track)
+    if config.protocol == "patient" and "fold" not in changes:
+        _cross_validate(_read(load), config, as_json, quiet, name=name, out=out, resume=resume)
+    else:
+        _train(_read(load), config, as_json, quiet, name=name, out=out, resume=resume, track=track)
+
+
+def _cross_validate(slices: Any, config: Any, as_json: bool, quiet: bool, **options: Any) -> None:
+    """Train every fold, judge by people and show; the options are those of :func:`brainstage.cross_validate`."""
+    from brainstage.crossval import cross_validate
+    from brainstage.evaluate import evaluate, write_evaluation
+    from brainstage.patients import evaluate_patients, write_patient_evaluation
+    from brainstage.screens import show_patient_evaluation
+
+    run = cross_validate(slices, config, progress=_progress(quiet), **options)
+    write_evaluation(evaluate(run), run.path)
+    evaluation = evaluate_patients(run)
+    write_patient_evaluation(evaluation, run.path)
+    if as_json:
+        print(json.dumps({"run": str(run.path), **evaluation.to_dict()}, indent=2))
+    else:
+        show_patient_evaluation(evaluation)
+        _say(f"Saved {run.path}", quiet)
 
 
 def _given(**values: Any) -> dict[str, Any]:
@@ -450,6 +475,7 @@ def evaluate(
     protocol: Annotated[
         str | None, typer.Option(help="Protocol of a table that does not say: official or patient.")
     ] = None,
+    level: Annotated[str, typer.Option(help="What is judged: slice or patient.")] = "slice",
     out: Annotated[Path | None, typer.Option("--out", help="Folder for the files; without it the run.")] = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -459,6 +485,11 @@ def evaluate(
     from brainstage.run import RunFolder
     from brainstage.screens import show_evaluation
 
+    if level not in ("slice", "patient"):
+        raise typer.BadParameter(f"--level {level!r}: expected slice or patient")
+    if level == "patient":
+        _evaluate_patients(source, split, protocol, out, as_json, quiet)
+        return
     evaluation = evaluate(source, split=split, protocol=protocol)
     run = RunFolder(source) if source.is_dir() else None
     folder = out or (run.path if run else None)
@@ -471,6 +502,24 @@ def evaluate(
         show_evaluation(evaluation)
         if folder:
             _say(f"Saved {', '.join(str(file) for file in files)}", quiet)
+
+
+def _evaluate_patients(
+    source: Path, split: str, protocol: str | None, out: Path | None, as_json: bool, quiet: bool
+) -> None:
+    from brainstage.files import make_folder
+    from brainstage.patients import evaluate_patients, write_patient_evaluation
+    from brainstage.screens import show_patient_evaluation
+
+    evaluation = evaluate_patients(source, split=split, protocol=protocol)
+    folder = out or (source if source.is_dir() else None)
+    file = write_patient_evaluation(evaluation, make_folder(folder)) if folder else None
+    if as_json:
+        print(json.dumps(evaluation.to_dict(), indent=2))
+    else:
+        show_patient_evaluation(evaluation)
+        if file:
+            _say(f"Saved {file}", quiet)
 
 
 @app.command(epilog="Example: brainstage predict runs/compact-001 scans/ 'more/*.png' --out stages.csv")

@@ -204,7 +204,8 @@ _RANGES: tuple[tuple[str, float, float], ...] = (
     ("train_rows", 0, 10**9),
     ("test_rows", 0, 10**9),
     ("folds", 2, 100),
-    ("fold", 0, 99),
+    ("repeats", 1, 100),
+    ("fold", 0, 9999),
     ("seed", 0, 2**31 - 1),
 )
 
@@ -222,8 +223,10 @@ def _check_ranges(config: TrainConfig) -> None:
     for name in ("stage_channels", "stage_blocks"):
         if min(getattr(config, name)) < 1:
             raise ConfigError(f"{name}: {getattr(config, name)} has a number below 1")
-    if config.fold >= config.folds:
-        raise ConfigError(f"fold: {config.fold} is out of range; there are {config.folds} folds, from 0")
+    if config.fold >= config.folds * config.repeats:
+        raise ConfigError(
+            f"fold: {config.fold} is out of range; there are {config.folds * config.repeats} folds, from 0"
+        )
 
 
 _FROM_SCRATCH = ("image_size", "crop_share", "stem_channels", "stage_channels", "stage_blocks", "downsample_first")

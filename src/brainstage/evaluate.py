@@ -116,6 +116,7 @@ class Side:
         labels: Class numbers, int64 of shape (N,).
         probabilities: float64 of shape (N, K).
         classes: K class names in clinical order.
+        folds: Number of the fold that predicted each slice, int64 of shape (N,).
         patients: Patient of each slice; None where one is not known.
         about: What is written beside the table's columns.
     """
@@ -127,6 +128,7 @@ class Side:
     labels: metrics.Ints
     probabilities: metrics.Floats
     classes: tuple[str, ...]
+    folds: metrics.Ints
     patients: tuple[str, ...] | None
     about: dict[str, Any]
 
@@ -162,6 +164,7 @@ def read_side(source: RunFolder | Path | str, *, split: str = "test", protocol: 
         labels=np.array([number[label] for label in side["label"].to_pylist()]),
         probabilities=np.stack([side[PROB_PREFIX + name].to_numpy().astype(np.float64) for name in classes], 1),
         classes=classes,
+        folds=side["fold"].to_numpy().astype(np.int64),
         patients=None if None in patients else tuple(patients),
         about=about,
     )

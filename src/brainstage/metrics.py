@@ -128,6 +128,49 @@ def paired_difference(
     return {name: _interval(values[0][0], np.concatenate(values[1:]))[0] for name, values in differences.items()}
 
 
+def score_repeats(
+    labels: Ints, repeats: Sequence[Floats], *, draws: int = DRAWS, seed: int = 0
+) -> dict[str, Score]:
+    """Judge repeated predictions of the same people: the mean of each overall score over the repeats.
+
+    The bootstrap draws people; each draw weighs all repeats alike, so that a repeat is not taken for new people.
+
+    Args:
+        labels: Class numbers of n people, int64 of shape (n,).
+        repeats: Probabilities of each repeat, float64 of shape (n, K).
+        draws: Number of bootstrap draws.
+        seed: Seed of the draws.
+    """
+    parts = [np.ones((1, len(labels))), *_resamples(len(labels), None, draws, seed)]
+    scores = [[_weighted(labels, one, weights) for one in repeats] for weights in parts]
+    means = {name: [np.mean([one[name] for one in part], axis=0) for part in scores] for name in OVERALL}
+    return {name: _interval(values[0][0], np.concatenate(values[1:]))[0] for name, values in means.items()}
+
+
+def shuffled_labels(
+    labels: Ints, repeats: Sequence[Floats], *, draws: int = DRAWS, seed: int = 0
+) -> dict[str, Score]:
+    """Return what the same predictions score when the labels are dealt out to people at random.
+
+    Args:
+        labels: Class numbers of n people, int64 of shape (n,).
+        repeats: Probabilities of each repeat, float64 of shape (n, K).
+        draws: Number of shuffles.
+        seed: Seed of the shuffles.
+
+    Returns:
+        For each overall score the mean and the 95 % range over shuffles (Ojala and Garriga 2010, JMLR 11, 1833).
+    """
+    rng = np.random.default_rng(seed)
+    ones = np.ones((1, len(labels)))
+    shuffles = [rng.permutation(labels) for _ in range(draws)]
+    scores = [[_weighted(shuffled, one, ones) for one in repeats] for shuffled in shuffles]
+    spread = {name: np.array([np.mean([one[name] for one in part]) for part in scores]) for name in OVERALL}
+    return {
+        name: _interval(np.nanmean(values, keepdims=True), values[:, None])[0] for name, values in spread.items()
+    }
+
+
 def _resamples(rows: int, groups: Sequence[str] | None, draws: int, seed: int) -> list[Floats]:
     """Return how often each row is in each bootstrap draw, in parts of shape (up to 100, rows)."""
     rng = np.random.default_rng(seed)

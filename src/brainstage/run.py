@@ -25,6 +25,9 @@ class RunFolder:
     ``splits.json``              which slice is on which side, and the leakage verdict
     ``history.jsonl``            one line an epoch
     ``predictions.parquet``      probabilities of every validation and test slice
+    ``folds/00/`` …              a run for each fold, where all folds of the patient protocol were trained
+    ``baseline.parquet``         predictions of the linear baseline on the same folds
+    ``patient_metrics.json``     what the predictions are worth for people
     ``metrics.json``             what those predictions are worth
     ``curves.png``, ``confusion_matrix.png``
     ``tensorboard/``             event files, where that tracker was asked for
@@ -41,6 +44,7 @@ class RunFolder:
         self.splits = self.path / "splits.json"
         self.history = self.path / "history.jsonl"
         self.predictions = self.path / "predictions.parquet"
+        self.baseline = self.path / "baseline.parquet"
         self.metrics = self.path / "metrics.json"
         self.curves = self.path / "curves.png"
         self.confusion_matrix = self.path / "confusion_matrix.png"

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from brainstage.data.audit import Audit
     from brainstage.evaluate import Evaluation
     from brainstage.metrics import Score
+    from brainstage.patients import PatientEvaluation
     from brainstage.sweep import Sweep
 
 
@@ -120,6 +121,33 @@ def show_evaluation(evaluation: Evaluation) -> None:
     console.print(RESEARCH_NOTICE, style="dim")
 
 
+def show_patient_evaluation(evaluation: PatientEvaluation) -> None:
+    """Print what the predictions are worth for people, beside what would do without the model."""
+    console = Console(markup=False)
+    console.print(evaluation.title, style="bold", highlight=False)
+    for view in evaluation.views:
+        title = f"{view.name}: {', '.join(view.classes)}"
+        table = Table(box=SIMPLE_HEAD, title=title, title_justify="left", padding=0, collapse_padding=True)
+        table.add_column("", overflow="fold", min_width=9)
+        for heading in ("accuracy", "balanced", "AUROC", "kappa", "log loss"):
+            table.add_column(heading, justify="right", no_wrap=True)
+        for row, scores in view.rows.items():
+            shown = ("accuracy", "balanced_accuracy", "auroc_ovr", "quadratic_kappa", "log_loss")
+            table.add_row(row, *(_narrow(scores[name]) for name in shown), style="" if row == "model" else "dim")
+        console.print(table)
+    people = ", ".join(f"{name} {count}" for name, count in evaluation.people.items())
+    console.print(f"people: {people}", highlight=False)
+    if evaluation.caution:
+        console.print(evaluation.caution, highlight=False)
+    console.print(
+        "A person is staged by the mean of the slices' probabilities, after a temperature fitted on validation "
+        "people. 95 % bootstrap intervals over people; shuffled labels: 95 % range of what the model's answers "
+        "score when stages are dealt out at random. kappa: quadratic.",
+        style="dim",
+    )
+    console.print(RESEARCH_NOTICE, style="dim")
+
+
 def show_comparison(comparison: Comparison) -> None:
     """Print the runs, best first, how far each is behind, and what the slices can tell."""
     console = Console(markup=False)
@@ -151,6 +179,10 @@ def show_comparison(comparison: Comparison) -> None:
 
 def _two_lines(score: Score) -> str:
     return f"{score.value:.3f}\n{score.low:.3f} – {score.high:.3f}"
+
+
+def _narrow(score: Score) -> str:
+    return f"{score.value:.3f}\n{score.low:.2f} – {score.high:.2f}"
 
 
 def _cost(candidate: Candidate) -> str:

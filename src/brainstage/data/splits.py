@@ -6,6 +6,7 @@ import json
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -79,7 +80,7 @@ class Splits:
 
     Attributes:
         protocol: ``official`` or ``patient``.
-        folds: One fold for ``official``, k for ``patient``.
+        folds: One fold for ``official``, k for each repeat of ``patient``: each repeat tests everyone once.
         seed: Seed that the folds were drawn with.
         data_hash: Hash of the slices and labels the folds belong to.
         patient_of: Patient of each slice id, None where it is not known.
@@ -168,8 +169,9 @@ def make_splits(slices: SliceTable, config: TrainConfig) -> Splits:
 
     ``official`` keeps the train and test sides that the source gives, and takes the validation part from
     train, stratified by class. ``patient`` makes grouped, stratified folds (scikit-learn's
-    ``StratifiedGroupKFold``), the validation part grouped and stratified too. Slices without a label stay out;
-    of exact duplicates on one side one is kept. ``train_rows`` and ``test_rows`` then draw from a side.
+    ``StratifiedGroupKFold``), drawn anew for each repeat, the validation part grouped and stratified too.
+    Slices without a label stay out; of exact duplicates on one side one is kept. ``train_rows`` and ``test_rows``
+    then draw from a side.
 
     Raises:
         DataError: The source has no train and test sides (``official``), or a class is too small.
@@ -179,6 +181,21 @@ def make_splits(slices: SliceTable, config: TrainConfig) -> Splits:
     make = {"official": _official, "patient": _patient}[config.protocol]
     folds = tuple(_sampled(fold, config) for fold in make(slices, config))
     return Splits(config.protocol, folds, config.seed, slices.data_hash, *_patients(slices))
+
+
+def make_everyone(slices: SliceTable, config: TrainConfig) -> Splits:
+    """Return a fold that trains on everyone but the validation people and tests nobody: for the model to be used.
+
+    Raises:
+        DataError, LeakageError: As :func:`make_splits`.
+    """
+    rows, labels, people = _labelled_people(slices)
+    train, validation = np.arange(len(rows)), np.arange(0)
+    if config.validation_share > 0:
+        train, validation = _validation_people(train, labels, people, config)
+    ids = np.array([slices.slice_ids[row] for row in rows])
+    fold = Fold(tuple(ids[train]), tuple(ids[validation]), ())
+    return Splits("patient", (fold,), config.seed, slices.data_hash, *_patients(slices))
 
 
 def _sampled(fold: Fold, config: TrainConfig) -> Fold:
@@ -226,26 +243,38 @@ def _stratified(ids: list[str], labels: list[str], config: TrainConfig) -> tuple
     return parts[0], parts[1]
 
 
-def _patient(slices: SliceTable, config: TrainConfig) -> tuple[Fold, ...]:
+def _labelled_people(slices: SliceTable) -> tuple[list[int], NDArray[np.int64], NDArray[np.str_]]:
+    """Return rows, labels and people of the slices that the patient protocol can use."""
     rows = [row for row in slices.row_of.values() if slices.labels[row] is not None]
     if slices.patient_source == "inferred":  # what is unsure stays out
         rows = [row for row in rows if slices.patients[row] is not None]
-    groups = [slices.patients[row] for row in rows]
-    if None in groups or not groups:
+    people = [slices.patients[row] for row in rows]
+    if None in people or not people:
         raise LeakageError(
-            f"{groups.count(None)} of {len(groups)} slices have no patient id, so a patient figure cannot be had; "
+            f"{people.count(None)} of {len(people)} slices have no patient id, so a patient figure cannot be had; "
             "name the column with --patient-column, recover them with `brainstage audit` and give its table with "
             "--patients, or take --protocol official"
         )
+    return rows, slices.targets(rows), np.array(people)
+
+
+def _patient(slices: SliceTable, config: TrainConfig) -> tuple[Fold, ...]:
+    rows, labels, people = _labelled_people(slices)
     ids = np.array([slices.slice_ids[row] for row in rows])
-    labels, people = slices.targets(rows), np.array(groups)
     folds = []
-    for rest, test in _grouped(labels, people, config.folds, config.seed):
+    draws = [_grouped(labels, people, config.folds, seed) for seed in _seeds(config)]
+    for rest, test in chain.from_iterable(draws):
         train, validation = rest, rest[:0]
         if config.validation_share > 0:
             train, validation = _validation_people(rest, labels, people, config)
         folds.append(Fold(tuple(ids[train]), tuple(ids[validation]), tuple(ids[test])))
     return tuple(folds)
+
+
+def _seeds(config: TrainConfig) -> list[int]:
+    """Return a seed for each repeat; the first is the configuration's own."""
+    later = np.random.SeedSequence(config.seed).generate_state(config.repeats - 1)
+    return [config.seed, *later.tolist()]
 
 
 def _grouped(

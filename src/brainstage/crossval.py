@@ -1,0 +1,120 @@
+"""The patient protocol in full: everyone is predicted by a network that has never seen them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from brainstage.baseline import linear_baseline
+from brainstage.config import TrainConfig
+from brainstage.data.splits import Splits, make_everyone, make_splits
+from brainstage.data.table import SliceTable
+from brainstage.errors import ConfigError, DataError, RunError
+from brainstage.files import write_table, write_text
+from brainstage.models.recipes import load_recipe
+from brainstage.progress import Progress, silent
+from brainstage.run import RunFolder
+from brainstage.schema import read_metadata, with_metadata
+from brainstage.train import train
+
+
+def cross_validate(
+    slices: SliceTable,
+    config: TrainConfig | str = "compact",
+    *,
+    name: str | None = None,
+    out: Path | str = "runs",
+    resume: bool = False,
+    progress: Progress = silent,
+) -> RunFolder:
+    """Train on every fold of the patient protocol, and predict each person by a network that has not seen them.
+
+    The run's ``folds/00``, ``folds/01``, … are runs of :func:`brainstage.train`, one a fold. Their predictions,
+    joined, are the run's; beside them ``baseline.parquet`` holds those of a linear baseline on the same folds. The
+    network in ``model/`` is fitted on everyone (``folds/everyone``): the one to be used, whose figures are those of
+    the folds.
+
+    Args:
+        slices: The data.
+        config: Settings, or the name of a recipe; ``folds`` and ``repeats`` say how many folds there are.
+        name: Name of the run; None takes the recipe's name and the next free number.
+        out: Folder of the runs.
+        resume: Go on with a run that was stopped; folds that are finished are kept.
+        progress: How to show progress.
+
+    Returns:
+        The finished run. :func:`brainstage.evaluate_patients` says what its predictions are worth.
+
+    Raises:
+        ConfigError, DataError, LeakageError, RunError: As :func:`brainstage.train`.
+    """
+    config = load_recipe(config) if isinstance(config, str) else config
+    config = config.replace(protocol="patient", fold=0)
+    run = RunFolder.new(name, config.recipe, out)
+    run.create()
+    with run.lock():
+        if run.finished:
+            if resume:
+                return run
+            raise RunError(f"{run.path}: this run is finished; take another --name")
+        if run.started and not resume:
+            raise RunError(f"{run.path}: this run was begun; go on with --resume or take another --name")
+        splits = _begin(run, slices, config)
+        folds = [
+            train(
+                slices,
+                config.replace(fold=number),
+                name=f"{number:02d}",
+                out=run.path / "folds",
+                splits=splits,
+                resume=True,
+                progress=progress,
+            )
+            for number in range(len(splits.folds))
+        ]
+        everyone = train(
+            slices,
+            config,
+            name="everyone",
+            out=run.path / "folds",
+            splits=make_everyone(slices, config),
+            resume=True,
+            progress=progress,
+        )
+        shutil.copytree(everyone.model, run.model, dirs_exist_ok=True)
+        _finish(run, slices, splits, folds, progress)
+    return run
+
+
+def _begin(run: RunFolder, slices: SliceTable, config: TrainConfig) -> Splits:
+    """Write the folds and the settings, or check those of the run that is resumed."""
+    if run.started:
+        if TrainConfig.from_json(run.config) != config:
+            raise ConfigError(f"{run.path}: this run was begun with other settings; take another --name")
+        splits = Splits.load(run.splits, slices)
+        if splits.data_hash != json.loads(run.splits.read_text(encoding="utf-8"))["data_hash"]:
+            raise DataError(f"{run.path}: this run was begun with other data; name that data with --data")
+        return splits
+    splits = make_splits(slices, config)
+    splits.save(run.splits)
+    write_text(run.config, config.to_json())  # last: a run with settings can be resumed
+    return splits
+
+
+def _finish(run: RunFolder, slices: SliceTable, splits: Splits, folds: list[RunFolder], progress: Progress) -> None:
+    """Join the folds' predictions, put the baseline beside them, and write the manifest."""
+    tables = [pq.read_table(fold.predictions) for fold in folds]
+    about: dict[str, Any] = read_metadata(tables[0])
+    write_table(run.predictions, with_metadata(pa.concat_tables(tables), about))
+    write_table(run.baseline, linear_baseline(slices, splits, about, progress=progress))
+    manifests = [json.loads(fold.manifest.read_text(encoding="utf-8")) for fold in folds]
+    seconds = round(sum(manifest["training_seconds"] for manifest in manifests), 1)
+    kept = ("parameters", "threads", "versions")
+    run.write_manifest(
+        {**about, **{key: manifests[0][key] for key in kept}, "folds": len(folds), "training_seconds": seconds}
+    )
