@@ -14,7 +14,7 @@ from conftest import TINY, encode, picture
 GOLDEN = Path(__file__).parent / "golden"
 COMMANDS = [[], ["data"], ["data", "fetch"], ["data", "describe"], ["data", "phantom"], ["train"], ["evaluate"]]
 COMMANDS += [["predict"], ["quickstart"], ["models"], ["models", "fetch"], ["models", "clear-features"]]
-COMMANDS += [["compare"], ["sweep"], ["study"], ["audit"]]
+COMMANDS += [["compare"], ["sweep"], ["study"], ["audit"], ["twin"]]
 
 
 def brainstage(*arguments, **environment):

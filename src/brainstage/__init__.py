@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from brainstage.study import Study, run_study
     from brainstage.sweep import Factor, Sweep, sweep
     from brainstage.train import train
+    from brainstage.twin import Twin, twin
 
 __version__ = "0.1.0"
 
@@ -56,6 +57,7 @@ __all__ = [
     "Study",
     "Sweep",
     "TrainConfig",
+    "Twin",
     "audit",
     "compare",
     "cross_validate",
@@ -69,6 +71,7 @@ __all__ = [
     "run_study",
     "sweep",
     "train",
+    "twin",
     "write_phantom",
 ]
 
@@ -91,6 +94,7 @@ _HOME = {
     "Study": "study",
     "Sweep": "sweep",
     "TrainConfig": "config",
+    "Twin": "twin",
     "audit": "data.audit",
     "compare": "compare",
     "cross_validate": "crossval",
@@ -104,6 +108,7 @@ _HOME = {
     "run_study": "study",
     "sweep": "sweep",
     "train": "train",
+    "twin": "twin",
     "write_phantom": "data.phantom",
 }
 

@@ -16,6 +16,7 @@ from brainstage.metrics import Ints
 if TYPE_CHECKING:
     from brainstage.compare import Comparison
     from brainstage.sweep import Sweep
+    from brainstage.twin import Twin
 
 matplotlib.use("Agg")
 
@@ -115,6 +116,42 @@ def draw_comparison(target: Path, comparison: Comparison) -> None:
     _plain(axes)
     figure.legend(frameon=False, ncols=3, loc="outside lower center", fontsize=9)
     figure.suptitle(fill(comparison.title, 110), fontsize=9)
+    _save(figure, target)
+
+
+def draw_twin(target: Path, twin: Twin) -> None:
+    """Draw the accuracy of each row on people seen and on people never seen, to a PNG file."""
+    rows = twin.rows[::-1]
+    figure = Figure(figsize=(8.4, 2.2 + 0.75 * len(rows)), layout="constrained")
+    axes = figure.subplots()
+    for place, row in enumerate(rows):
+        axes.plot([row.official["accuracy"].value, row.people["accuracy"].value], [place] * 2, color="0.8", lw=6)
+    sides = (
+        ("official: slices of people seen in training", "official", ORANGE, "s", 0.16),
+        ("patient: slices of people never seen", "patient", BLUE, "o", 0.0),
+        ("patient: people never seen", "people", "k", "D", -0.16),
+    )
+    for label, side, colour, marker, offset in sides:
+        scores = [getattr(row, side)["accuracy"] for row in rows]
+        spread = [[s.value - s.low for s in scores], [s.high - s.value for s in scores]]
+        places = [place + offset for place in range(len(rows))]
+        values = [s.value for s in scores]
+        axes.errorbar(values, places, xerr=spread, fmt=marker, color=colour, label=label, capsize=3)
+        for value, height in zip(values, places, strict=True):
+            axes.annotate(
+                f"{value:.2f}", (value, height), (0, 6), textcoords="offset points", ha="center", fontsize=8
+            )
+    always = twin.patient.majority_class.replace("_", " ")
+    axes.axvline(twin.patient.majority_accuracy, linestyle=":", color="0.4", label=f"always {always}")
+    axes.set_yticks(range(len(rows)), [row.name for row in rows])
+    axes.set_ylim(-0.6, len(rows) - 0.35)
+    axes.set_xlim(0, 1.02)
+    axes.set_xlabel(f"accuracy over {len(twin.patient.classes)} stages, 95 % intervals over people")
+    _plain(axes)
+    figure.legend(frameon=False, ncols=2, loc="outside lower center", fontsize=9)
+    stamp = "synthetic: says nothing about real brains · " if twin.official.synthetic else ""
+    title = f"{stamp}official ({twin.official.leakage}) against patient ({twin.patient.leakage})"
+    figure.suptitle(fill(title, 110), fontsize=9)
     _save(figure, target)
 
 

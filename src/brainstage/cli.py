@@ -427,6 +427,37 @@ def sweep(
         _say(f"Saved {found.folder}", quiet)
 
 
+@app.command(epilog="Example: brainstage twin --recipe compact-fast")
+@_takes_data
+def twin(
+    load: Callable[[], Any],
+    recipe: Annotated[str, typer.Option(help=RECIPES)] = "compact",
+    backbone: Annotated[str | None, typer.Option(help=BACKBONE)] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the folder; without it twin-001, …")] = None,
+    out: Out = Path("runs"),
+    resume: Resume = False,
+    seed: Seed = None,
+    validation_share: ValidationShare = None,
+    settings: Settings = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """One recipe on people it has seen and on people it has not, side by side, with all baselines."""
+    from brainstage.models.recipes import load_recipe
+    from brainstage.screens import show_twin
+    from brainstage.twin import twin
+
+    changes = _given(backbone=backbone, seed=seed, validation_share=validation_share) | _settings(settings)
+    config = load_recipe(recipe, **changes)  # a wrong setting is told before the data is read
+    say = partial(_say, quiet=quiet or as_json)
+    found = twin(_read(load), config, name=name, out=out, resume=resume, progress=_progress(quiet), say=say)
+    if as_json:
+        print(json.dumps(found.to_dict(), indent=2))
+    else:
+        show_twin(found)
+        _say(f"Saved {found.folder}", quiet)
+
+
 @app.command(epilog="Example: brainstage study --as-reported")
 @_takes_data
 def study(

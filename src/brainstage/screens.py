@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from brainstage.metrics import Score
     from brainstage.patients import PatientEvaluation
     from brainstage.sweep import Sweep
+    from brainstage.twin import Twin
 
 
 def show_description(found: dict[str, Any]) -> None:
@@ -143,6 +144,35 @@ def show_patient_evaluation(evaluation: PatientEvaluation) -> None:
         "A person is staged by the mean of the slices' probabilities, after a temperature fitted on validation "
         "people. 95 % bootstrap intervals over people; shuffled labels: 95 % range of what the model's answers "
         "score when stages are dealt out at random. kappa: quadratic.",
+        style="dim",
+    )
+    console.print(RESEARCH_NOTICE, style="dim")
+
+
+def show_twin(twin: Twin) -> None:
+    """Print accuracy and AUROC of each row under both protocols."""
+    console = Console(markup=False)
+    for title in (twin.official.title, twin.patient.title, twin.people.title):
+        console.print(title, style="bold", highlight=False)
+    for score, heading in (("accuracy", "accuracy"), ("auroc_ovr", "AUROC, mean of the stages")):
+        table = Table(box=SIMPLE_HEAD, title=heading, title_justify="left")
+        for column in ("", "official\nslices", "patient\nslices", "patient\npeople"):
+            table.add_column(column, justify="right" if column else "left", no_wrap=True)
+        for row in twin.rows:
+            table.add_row(row.name, *(_narrow(side[score]) for side in (row.official, row.patient, row.people)))
+        if score == "accuracy":
+            always = [twin.official.majority_accuracy, twin.patient.majority_accuracy]
+            always.append(twin.people.views[0].rows["always the largest"][score].value)
+            table.add_row(
+                f"always {twin.patient.majority_class}", *(f"{value:.3f}" for value in always), style="dim"
+            )
+        console.print(table)
+    console.print(twin.sentence, highlight=False)
+    if twin.people.caution:
+        console.print(twin.people.caution, highlight=False)
+    console.print(
+        "95 % bootstrap intervals over people. Stages shuffled: dealt out to people at random, so that there is "
+        "nothing to learn but who is who (Yagis et al. 2021).",
         style="dim",
     )
     console.print(RESEARCH_NOTICE, style="dim")

@@ -111,6 +111,11 @@ class SliceTable:
                 row.update(patient_id=patient, patient_id_source="inferred", slice_index=level)
         return replace(self, rows=pa.Table.from_pylist(rows, schema=self.rows.schema))
 
+    def with_labels(self, labels: Sequence[str | None]) -> SliceTable:
+        """Return the table with other labels."""
+        column = self.rows.schema.get_field_index("label")
+        return replace(self, rows=self.rows.set_column(column, "label", pa.array(labels, pa.string())))
+
     def _column(self, name: str) -> list[str | None]:
         values: list[str | None] = self.rows[name].to_pylist()
         return values
