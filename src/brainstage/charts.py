@@ -137,15 +137,14 @@ def draw_twin(target: Path, twin: Twin) -> None:
         places = [place + offset for place in range(len(rows))]
         values = [s.value for s in scores]
         axes.errorbar(values, places, xerr=spread, fmt=marker, color=colour, label=label, capsize=3)
-        for value, height in zip(values, places, strict=True):
-            axes.annotate(
-                f"{value:.2f}", (value, height), (0, 6), textcoords="offset points", ha="center", fontsize=8
-            )
+        for one, height in zip(scores, places, strict=True):
+            beside = (one.high, height)
+            axes.annotate(f"{one.value:.2f}", beside, (5, -3), textcoords="offset points", fontsize=8, color=colour)
     always = twin.patient.majority_class.replace("_", " ")
     axes.axvline(twin.patient.majority_accuracy, linestyle=":", color="0.4", label=f"always {always}")
     axes.set_yticks(range(len(rows)), [row.name for row in rows])
     axes.set_ylim(-0.6, len(rows) - 0.35)
-    axes.set_xlim(0, 1.02)
+    axes.set_xlim(0, 1.05)
     axes.set_xlabel(f"accuracy over {len(twin.patient.classes)} stages, 95 % intervals over people")
     _plain(axes)
     figure.legend(frameon=False, ncols=2, loc="outside lower center", fontsize=9)
