@@ -251,7 +251,7 @@ def train(
     if track not in (None, "tensorboard"):
         raise typer.BadParameter(f"--track {track!r}: expected tensorboard")
     if config.protocol == "patient" and "fold" not in changes:
-        _cross_validate(_read(load), config, as_json, quiet, name=name, out=out, resume=resume)
+        _cross_validate(_read(load), config, as_json, quiet, name=name, out=out, resume=resume, track=track)
     else:
         _train(_read(load), config, as_json, quiet, name=name, out=out, resume=resume, track=track)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +13,15 @@ import pyarrow.parquet as pq
 
 from brainstage.baseline import linear_baseline
 from brainstage.config import TrainConfig
-from brainstage.data.splits import Splits, make_everyone, make_splits
+from brainstage.data.splits import Splits, make_everyone
 from brainstage.data.table import SliceTable
-from brainstage.errors import ConfigError, DataError, RunError
-from brainstage.files import write_table, write_text
+from brainstage.files import write_table
 from brainstage.models.recipes import load_recipe
 from brainstage.progress import Progress, silent
 from brainstage.run import RunFolder
 from brainstage.schema import read_metadata, with_metadata
-from brainstage.train import train
+from brainstage.tracking import Tracker
+from brainstage.train import begin_run, train
 
 
 def cross_validate(
@@ -30,6 +31,7 @@ def cross_validate(
     name: str | None = None,
     out: Path | str = "runs",
     resume: bool = False,
+    track: Tracker | None = None,
     progress: Progress = silent,
 ) -> RunFolder:
     """Train on every fold of the patient protocol, and predict each person by a network that has not seen them.
@@ -45,6 +47,7 @@ def cross_validate(
         name: Name of the run; None takes the recipe's name and the next free number.
         out: Folder of the runs.
         resume: Go on with a run that was stopped; folds that are finished are kept.
+        track: A local tracker that gets the figures of each epoch too, in each fold's folder.
         progress: How to show progress.
 
     Returns:
@@ -56,54 +59,18 @@ def cross_validate(
     config = load_recipe(config) if isinstance(config, str) else config
     config = config.replace(protocol="patient", fold=0)
     run = RunFolder.new(name, config.recipe, out)
-    run.create()
-    with run.lock():
-        if run.finished:
-            if resume:
-                return run
-            raise RunError(f"{run.path}: this run is finished; take another --name")
-        if run.started and not resume:
-            raise RunError(f"{run.path}: this run was begun; go on with --resume or take another --name")
-        splits = _begin(run, slices, config)
-        folds = [
-            train(
-                slices,
-                config.replace(fold=number),
-                name=f"{number:02d}",
-                out=run.path / "folds",
-                splits=splits,
-                resume=True,
-                progress=progress,
-            )
-            for number in range(len(splits.folds))
-        ]
-        everyone = train(
-            slices,
-            config,
-            name="everyone",
-            out=run.path / "folds",
-            splits=make_everyone(slices, config),
-            resume=True,
-            progress=progress,
-        )
-        shutil.copytree(everyone.model, run.model, dirs_exist_ok=True)
-        _finish(run, slices, splits, folds, progress)
+    with run.claim(resume=resume) as unfinished:
+        if unfinished:
+            splits = begin_run(run, slices, config)
+            fit = partial(train, slices, out=run.path / "folds", resume=True, track=track, progress=progress)
+            folds = [
+                fit(config.replace(fold=number), name=f"{number:02d}", splits=splits)
+                for number in range(len(splits.folds))
+            ]
+            everyone = fit(config, name="everyone", splits=make_everyone(slices, config))
+            shutil.copytree(everyone.model, run.model, dirs_exist_ok=True)
+            _finish(run, slices, splits, folds, progress)
     return run
-
-
-def _begin(run: RunFolder, slices: SliceTable, config: TrainConfig) -> Splits:
-    """Write the folds and the settings, or check those of the run that is resumed."""
-    if run.started:
-        if TrainConfig.from_json(run.config) != config:
-            raise ConfigError(f"{run.path}: this run was begun with other settings; take another --name")
-        splits = Splits.load(run.splits, slices)
-        if splits.data_hash != json.loads(run.splits.read_text(encoding="utf-8"))["data_hash"]:
-            raise DataError(f"{run.path}: this run was begun with other data; name that data with --data")
-        return splits
-    splits = make_splits(slices, config)
-    splits.save(run.splits)
-    write_text(run.config, config.to_json())  # last: a run with settings can be resumed
-    return splits
 
 
 def _finish(run: RunFolder, slices: SliceTable, splits: Splits, folds: list[RunFolder], progress: Progress) -> None:

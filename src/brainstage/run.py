@@ -114,6 +114,22 @@ class RunFolder:
         make_folder(self.path)
 
     @contextmanager
+    def claim(self, *, resume: bool) -> Iterator[bool]:
+        """Make the folder and hold it for a training; gives whether there is anything left to do.
+
+        Raises:
+            RunError: It is finished or begun and not to be resumed, another process holds it, or the place is not
+                writable.
+        """
+        self.create()
+        with self.lock():
+            if self.finished and not resume:
+                raise RunError(f"{self.path}: this run is finished; take another --name")
+            if self.started and not resume:
+                raise RunError(f"{self.path}: this run was begun; go on with --resume or take another --name")
+            yield not self.finished
+
+    @contextmanager
     def lock(self) -> Iterator[None]:
         """Hold the run for this process; the operating system lets go of it when the process ends, however.
 

@@ -22,7 +22,7 @@ from brainstage.config import TrainConfig
 from brainstage.data.splits import Fold, Splits, make_splits
 from brainstage.data.table import SliceTable
 from brainstage.data.transforms import Preprocessing
-from brainstage.errors import ConfigError, DataError, RunError
+from brainstage.errors import ConfigError, DataError
 from brainstage.files import sha256, write_table, write_text
 from brainstage.fit import fit_network
 from brainstage.models.backbones import WEIGHTS, find_backbone
@@ -71,21 +71,21 @@ def train(
     """
     config = load_recipe(config) if isinstance(config, str) else config
     run = RunFolder.new(name, config.recipe, out)
-    run.create()
-    with run.lock():
-        if run.finished:
-            if resume:
-                return run
-            raise RunError(f"{run.path}: this run is finished; take another --name")
-        if run.started and not resume:
-            raise RunError(f"{run.path}: this run was begun; go on with --resume or take another --name")
-        splits = _begin(run, slices, config, splits)
-        _fit(run, slices, config, splits, progress, [tensorboard(run.tensorboard)] if track else [])
+    with run.claim(resume=resume) as unfinished:
+        if unfinished:
+            splits = begin_run(run, slices, config, splits)
+            _fit(run, slices, config, splits, progress, [tensorboard(run.tensorboard)] if track else [])
     return run
 
 
-def _begin(run: RunFolder, slices: SliceTable, config: TrainConfig, splits: Splits | None) -> Splits:
-    """Write the run's splits and settings, or check those of the run that is resumed."""
+def begin_run(run: RunFolder, slices: SliceTable, config: TrainConfig, splits: Splits | None = None) -> Splits:
+    """Write the run's splits and settings, or check those of the run that is resumed.
+
+    Raises:
+        ConfigError: The run was begun with other settings.
+        DataError: It was begun with other data, or the data cannot be split.
+        LeakageError: The patient protocol would be broken.
+    """
     if run.started:
         saved = TrainConfig.from_json(run.config)
         if saved != config:

@@ -55,9 +55,8 @@ def find_copies(images: Sequence[Pixels]) -> Ints:
     exact = np.array(
         [first.setdefault(f"{image.shape} {slice_id(image)}", row) for row, image in enumerate(images)]
     )
-    rows = np.array(
-        [row for row in np.unique(exact) if np.ptp(images[row])], dtype=np.int64
-    )  # a blank is no picture
+    # a blank shows no picture
+    rows = np.array([row for row in np.unique(exact) if np.ptp(images[row])], dtype=np.int64)
     one, other = _links([images[row] for row in rows])
     starts, ends = np.concatenate([np.arange(len(images)), rows[one]]), np.concatenate([exact, rows[other]])
     graph = coo_array((np.ones(len(starts)), (starts, ends)), shape=(len(images), len(images)))
