@@ -128,13 +128,21 @@ class Splits:
         return self.folds[number]
 
     def save(self, path: Path) -> None:
-        """Write the folds as JSON, to be read and edited by hand."""
+        """Write the folds as JSON, to be read and edited by hand: people where every side holds whole people."""
+        sides = [{side: getattr(fold, side) for side in SPLIT_NAMES} for fold in self.folds]
+        by_people = [{side: _people_of(ids, self.patient_of) for side, ids in fold.items()} for fold in sides]
+        whole = all(
+            people is not None and _slices_of(people, self.patient_of) == fold[side]
+            for fold, named in zip(sides, by_people, strict=True)
+            for side, people in named.items()
+        )
         content = {
             "protocol": self.protocol,
             "seed": self.seed,
             "data_hash": self.data_hash,
             "leakage": self.verdict.to_dict(),
-            "folds": [{side: list(getattr(fold, side)) for side in SPLIT_NAMES} for fold in self.folds],
+            "names": "patient_id" if whole else "slice_id",
+            "folds": by_people if whole else sides,
         }
         write_json(path, content)
 
@@ -148,20 +156,37 @@ class Splits:
         """
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
-            folds = tuple(Fold(**{side: tuple(fold[side]) for side in SPLIT_NAMES}) for fold in content["folds"])
+            folds = [{side: tuple(fold[side]) for side in SPLIT_NAMES} for fold in content["folds"]]
+            by_people = content.get("names") == "patient_id"
             protocol, seed = content["protocol"], content["seed"]
             if protocol not in get_args(Protocol):
                 raise ValueError(f"unknown protocol {protocol!r}")
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise DataError(f"{path}: not a readable splits file ({error})") from error
-        named = {slice_id for fold in folds for side in SPLIT_NAMES for slice_id in getattr(fold, side)}
-        missing = named - set(slices.row_of)
+        patient_of, inferred = _patients(slices)
+        named = {name for fold in folds for names in fold.values() for name in names}
+        missing = named - set(patient_of.values() if by_people else patient_of)
         if missing:
             raise DataError(
-                f"{path}: {len(missing)} of its {len(named)} slices are not in this data; "
-                "give the data that the split was made for"
+                f"{path}: {len(missing)} of its {len(named)} {'people' if by_people else 'slices'} are not in this "
+                "data; give the data that the split was made for"
             )
-        return cls(protocol, folds, seed, slices.data_hash, *_patients(slices))
+        if by_people:
+            folds = [{side: _slices_of(people, patient_of) for side, people in fold.items()} for fold in folds]
+        made = tuple(Fold(**fold) for fold in folds)
+        return cls(protocol, made, seed, slices.data_hash, patient_of, inferred)
+
+
+def _people_of(slice_ids: Sequence[str], patient_of: Mapping[str, str | None]) -> list[str] | None:
+    """Return the people of some slices; None where one is not known."""
+    people = dict.fromkeys(patient_of.get(slice_id) for slice_id in slice_ids)
+    return None if None in people else [str(patient) for patient in people]
+
+
+def _slices_of(people: Sequence[str], patient_of: Mapping[str, str | None]) -> tuple[str, ...]:
+    """Return all slices of some people, in the data's order."""
+    wanted = set(people)
+    return tuple(slice_id for slice_id, patient in patient_of.items() if patient in wanted)
 
 
 def make_splits(slices: SliceTable, config: TrainConfig) -> Splits:
