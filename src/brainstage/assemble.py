@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from brainstage.config import Precision, TrainConfig
+from brainstage.data.people import find_levels
+from brainstage.data.signatures import describe_slices
 from brainstage.data.splits import Fold
 from brainstage.data.table import SliceTable
 from brainstage.data.transforms import Preprocessing
+from brainstage.errors import LeakageError
 from brainstage.fit import SliceDataset, uses_bf16
 from brainstage.models.backbones import find_backbone, open_backbone
 from brainstage.models.build import build_model
+from brainstage.models.features import FeatureCache
+from brainstage.models.histograms import CELL, DIRECTIONS, SIDE, VERSION, orientation_histograms
+from brainstage.models.patient import PatientModel
 from brainstage.probe import FeatureClassifier, FeatureDataset, FrozenBackbone, slice_features
 from brainstage.progress import Progress, silent
 
@@ -79,6 +89,66 @@ def open_frozen(slices: SliceTable, fold: Fold, config: TrainConfig, progress: P
         progress=progress,
     )
     return FrozenBackbone(folder, model, features)
+
+
+WHOLE_SLICE = Preprocessing(SIDE, crop_share=None)
+"""What the patient model sees of a slice: all of it."""
+
+
+def fit_patient_model(slices: SliceTable, fold: Fold, progress: Progress = silent) -> PatientModel:
+    """Return the patient model of the training people of a fold; slices without a patient are left out.
+
+    Raises:
+        LeakageError: No training slice has a patient.
+        RunError: The cache of histograms cannot be written.
+    """
+    rows = [row for row in map(slices.row_of.__getitem__, fold.train) if slices.patients[row]]
+    if not rows:
+        raise LeakageError("the patient model needs to know who is who; recover the people with `brainstage audit`")
+    places = _places(slices, rows)
+    rows, places = (
+        [row for row, there in zip(rows, ~np.isnan(places), strict=True) if there],
+        places[~np.isnan(places)],
+    )
+    return PatientModel.fit(
+        slice_histograms(slices, rows, progress),
+        [str(slices.patients[row]) for row in rows],
+        places,
+        slices.targets(rows),
+        slices.classes,
+    )
+
+
+def slice_histograms(slices: SliceTable, rows: Sequence[int], progress: Progress = silent) -> NDArray[np.float32]:
+    """Return what the patient model sees of some slices; of each slice it is computed once and kept.
+
+    Raises:
+        RunError: The cache cannot be written.
+    """
+
+    def compute(slice_ids: Sequence[str]) -> NDArray[np.float32]:
+        pixels = WHOLE_SLICE.resize([slices.images[slices.row_of[slice_id]] for slice_id in slice_ids])
+        return orientation_histograms(pixels).reshape(len(pixels), -1)
+
+    if not rows:
+        return orientation_histograms([])
+    cache = FeatureCache({"histograms": [VERSION, SIDE, CELL, DIRECTIONS]})
+    found = cache.get([slices.slice_ids[row] for row in rows], compute, progress)
+    return found.reshape(len(rows), SIDE // CELL, SIDE // CELL, DIRECTIONS)
+
+
+def _places(slices: SliceTable, rows: list[int]) -> NDArray[np.float64]:
+    """Return where along the stack each slice lies, from 0 to 1; NaN for one that is like no other.
+
+    Where the data does not number a person's slices, their likeness across people says it.
+    """
+    index = [slices.rows["slice_index"][row].as_py() for row in rows]
+    if None not in index:
+        levels = np.array(index, dtype=np.float64)
+        return (levels - levels.min()) / max(1, np.ptp(levels))
+    place, series = find_levels(describe_slices([slices.images[row] for row in rows]).coarse)
+    largest = np.bincount(series + 1)[1:].argmax() if (series >= 0).any() else 0
+    return np.where(series == largest, place, np.nan)
 
 
 def feature_precision(config: TrainConfig) -> Precision:

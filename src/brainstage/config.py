@@ -29,6 +29,8 @@ class TrainConfig:
 
     recipe: str
     """Name of the recipe these settings started from."""
+    model: Literal["network", "patient"] = "network"
+    """``network`` stages each slice; ``patient`` reads a person's slices together."""
 
     # Pretrained backbone
     backbone: str | None = None
@@ -101,6 +103,7 @@ class TrainConfig:
         for field, kind in get_type_hints(type(self)).items():
             object.__setattr__(self, field, _coerce(field, kind, getattr(self, field)))
         _check_ranges(self)
+        _check_patient_model(self)
         _check_backbone(self)
 
     def replace(self, **changes: Any) -> Self:
@@ -227,6 +230,21 @@ def _check_ranges(config: TrainConfig) -> None:
         raise ConfigError(
             f"fold: {config.fold} is out of range; there are {config.folds * config.repeats} folds, from 0"
         )
+
+
+_OF_ANY_MODEL = (
+    *("recipe", "model", "protocol", "validation_share", "train_rows", "test_rows"),
+    *("folds", "repeats", "fold", "seed"),
+)
+
+
+def _check_patient_model(config: TrainConfig) -> None:
+    """Refuse settings of networks that the patient model would pass over."""
+    for field in dataclasses.fields(config) if config.model == "patient" else ():
+        if field.name not in _OF_ANY_MODEL and getattr(config, field.name) != field.default:
+            raise ConfigError(
+                f"{field.name}: a setting of networks; the patient model has {', '.join(_OF_ANY_MODEL)}"
+            )
 
 
 _FROM_SCRATCH = ("image_size", "crop_share", "stem_channels", "stage_channels", "stage_blocks", "downsample_first")

@@ -83,5 +83,10 @@ def _finish(run: RunFolder, slices: SliceTable, splits: Splits, folds: list[RunF
     seconds = round(sum(manifest["training_seconds"] for manifest in manifests), 1)
     kept = ("parameters", "threads", "versions")
     run.write_manifest(
-        {**about, **{key: manifests[0][key] for key in kept}, "folds": len(folds), "training_seconds": seconds}
+        {
+            **about,
+            **{key: manifests[0][key] for key in kept if key in manifests[0]},
+            "folds": len(folds),
+            "training_seconds": seconds,
+        }
     )

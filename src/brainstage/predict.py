@@ -1,4 +1,4 @@
-"""Predictor: slices to stage probabilities, from a model folder alone."""
+"""Predictor: slices to stage probabilities, from a model folder alone, whichever kind of model lies there."""
 
 from __future__ import annotations
 
@@ -19,6 +19,9 @@ from brainstage.errors import DataError, RunError
 from brainstage.files import sha256
 from brainstage.models.backbones import WEIGHTS, load, read_config
 from brainstage.models.build import folded, open_grey
+from brainstage.models.histograms import orientation_histograms
+from brainstage.models.patient import PatientModel, is_patient_model, people_rows
+from brainstage.models.weights import BUNDLED, DEFAULT, bundled_folder
 from brainstage.progress import Progress, silent
 from brainstage.run import RunFolder
 from brainstage.schema import PROB_PREFIX, with_metadata
@@ -28,7 +31,7 @@ BATCH = 32
 
 
 class Predictor:
-    """A trained classifier, ready for slices.
+    """A trained classifier, ready for slices: a network, or the patient model.
 
     Attributes:
         classes: Class names, in the order of the probabilities.
@@ -36,16 +39,15 @@ class Predictor:
         about: The run's manifest: protocol, leakage verdict, whether the data was synthetic.
     """
 
-    def __init__(self, model: Any, preprocessing: Preprocessing, weights_hash: str, about: dict[str, Any]):
-        self._model = model.to(memory_format=torch.channels_last)
-        self._preprocessing = preprocessing
+    def __init__(self, model: SliceClassifier | PatientClassifier, weights_hash: str, about: dict[str, Any]):
+        self._model = model
         self.hash = weights_hash
         self.about = about
-        self.classes: tuple[str, ...] = tuple(model.config.id2label[i] for i in range(model.config.num_labels))
+        self.classes = model.classes
 
     @classmethod
-    def open(cls, path: Path | str) -> Predictor:
-        """Open a run folder.
+    def open(cls, path: Path | str = DEFAULT) -> Predictor:
+        """Open a run folder, or by its name a model that comes with the package (``patient``, ``compact``).
 
         Only safetensors weights of the architectures that brainstage trains are opened; nothing in the folder
         is executed.
@@ -53,38 +55,85 @@ class Predictor:
         Raises:
             RunError: The folder or a file of it is missing, damaged or of another kind.
         """
-        run = RunFolder(path)
+        run = RunFolder(bundled_folder(str(path)) if path in BUNDLED else path)
         if not run.path.is_dir():
             raise RunError(f"{path}: no such run; `brainstage train --name NAME` makes runs/NAME")
         try:
             about = json.loads(run.manifest.read_text(encoding="utf-8")) if run.finished else {}
-            return cls(*_open(run.model), sha256(run.model / WEIGHTS), about)
+            return cls(_open(run.model), sha256(run.model / WEIGHTS), about)
         except DataError as error:
             raise RunError(str(error)) from error
         except Exception as error:  # whatever safetensors, transformers or torch find wrong with foreign files
             reason = shorten(str(error), 200) or type(error).__name__
             raise RunError(f"{run.model}: not a usable model folder ({reason})") from error
 
-    @torch.inference_mode()
-    def predict(self, images: Sequence[Pixels], *, progress: Progress = silent) -> NDArray[np.float32]:
-        """Return class probabilities, float32 of shape (N, classes), for grey slices, each uint8 of (H, W)."""
-        scores = np.empty((len(images), len(self.classes)), np.float32)
+    def predict(
+        self, images: Sequence[Pixels], patients: Sequence[str | None] | None = None, *, progress: Progress = silent
+    ) -> NDArray[np.float32]:
+        """Return class probabilities for slices.
+
+        Args:
+            images: Grey slices, each uint8 of shape (H, W).
+            patients: Whose slice each is. Slices of one person are answered together: the patient model reads
+                them as one, a network's probabilities are averaged. None, for all or for one, answers it alone.
+            progress: How to show progress.
+
+        Returns:
+            float32 of shape (N, classes).
+        """
+        if not len(images):
+            return np.zeros((0, len(self.classes)), np.float32)
+        seen = []
         with progress("Predicting", len(images)) as advance:
             for start in range(0, len(images), BATCH):
-                rows = slice(start, start + BATCH)
-                pixels = self._preprocessing.normalise(self._preprocessing.resize(images[rows]))
-                scores[rows] = self._model(torch.from_numpy(pixels)).logits.softmax(dim=1)
-                advance(len(pixels))
+                seen.append(self._model.look(images[start : start + BATCH]))
+                advance(len(seen[-1]))
+        return self._model.answer(np.concatenate(seen), patients)
+
+
+class SliceClassifier:
+    """A network: each slice is staged alone."""
+
+    def __init__(self, network: Any, preprocessing: Preprocessing):
+        self._network = network.to(memory_format=torch.channels_last)
+        self._preprocessing = preprocessing
+        self.classes: tuple[str, ...] = tuple(network.config.id2label[i] for i in range(network.config.num_labels))
+
+    @torch.inference_mode()
+    def look(self, images: Sequence[Pixels]) -> NDArray[np.float32]:
+        """Return the probabilities of each slice, (N, classes)."""
+        pixels = self._preprocessing.normalise(self._preprocessing.resize(images))
+        scores: NDArray[np.float32] = self._network(torch.from_numpy(pixels)).logits.softmax(dim=1).numpy()
+        return scores
+
+    def answer(self, scores: NDArray[np.float32], patients: Sequence[str | None] | None) -> NDArray[np.float32]:
+        """Average the probabilities of each person's slices."""
+        for rows in people_rows(patients) if patients else ():
+            scores[rows] = scores[rows].mean(axis=0)
         return scores
 
 
-def _open(folder: Path) -> tuple[Any, Preprocessing]:
-    """Return the network and its preprocessing. A ResNet that sees equal channels is opened for one of them."""
+class PatientClassifier:
+    """The patient model: slices are looked at one by one and judged by person."""
+
+    def __init__(self, model: PatientModel, preprocessing: Preprocessing):
+        self._preprocessing = preprocessing
+        self.classes, self.answer = model.classes, model.predict
+
+    def look(self, images: Sequence[Pixels]) -> NDArray[np.float32]:
+        """Return the histograms of each slice, (N, 8, 8, 8)."""
+        return orientation_histograms(self._preprocessing.resize(images))
+
+
+def _open(folder: Path) -> SliceClassifier | PatientClassifier:
+    """Return the model of a folder. A ResNet that sees equal channels is opened for one of them."""
     preprocessing = Preprocessing.open(folder)
+    if is_patient_model(folder):
+        return PatientClassifier(PatientModel.open(folder), preprocessing)
     grey = preprocessing.one_channel()
     if read_config(folder)["model_type"] == "resnet" and grey:
-        return folded(open_grey(folder)), grey
-    return load(folder), preprocessing
+        return SliceClassifier(folded(open_grey(folder)), grey)
+    return SliceClassifier(load(folder), preprocessing)
 
 
 def prediction_table(

@@ -17,7 +17,15 @@ import torch
 from numpy.typing import NDArray
 from transformers import Trainer
 
-from brainstage.assemble import build_whole, feature_precision, open_frozen, prepare_head
+from brainstage.assemble import (
+    WHOLE_SLICE,
+    build_whole,
+    feature_precision,
+    fit_patient_model,
+    open_frozen,
+    prepare_head,
+    slice_histograms,
+)
 from brainstage.config import TrainConfig
 from brainstage.data.splits import Fold, Splits, make_splits
 from brainstage.data.table import SliceTable
@@ -119,13 +127,13 @@ def _check_classes(slices: SliceTable, fold: Fold, config: TrainConfig) -> None:
 
 @dataclass(frozen=True)
 class _Fitted:
-    """A network to be saved, and what is said of its making in the manifest."""
+    """A model to be saved, and what is said of its making in the manifest."""
 
-    model: Any
+    save: Callable[[Path], object]
     preprocessing: Preprocessing
     about: dict[str, Any]
     probabilities: NDArray[np.float32] | None = None
-    """Of the validation and test slices, where the fitting gave them; else the saved network is asked."""
+    """Of the validation and test slices, where the fitting gave them; else the saved model is asked."""
 
 
 def _fit(
@@ -140,7 +148,8 @@ def _fit(
         history=run.history,
         trackers=trackers,
     )
-    fitted = (_fit_head if config.frozen else _fit_whole)(slices, config, fold, progress, fit)
+    fit_model = _fit_people if config.model == "patient" else _fit_head if config.frozen else _fit_whole
+    fitted = fit_model(slices, config, fold, progress, fit)
     _save_model(run, fitted)
     about = {
         "recipe": config.recipe,
@@ -151,7 +160,6 @@ def _fit(
         "synthetic": slices.synthetic,
     }
     _predict(run, slices, fold, config.fold, fitted.probabilities, about, progress)
-    about["parameters"] = sum(weight.numel() for weight in fitted.model.parameters())
     run.write_manifest({**about, **fitted.about, "threads": torch.get_num_threads(), "versions": _versions()})
     shutil.rmtree(run.checkpoints, ignore_errors=True)  # last: a run without a manifest resumes from them
 
@@ -165,9 +173,10 @@ def _fit_whole(
     trainer = fit(model, training, selecting)
     model = trainer.model.cpu().float()
     if not config.backbone:
-        return _Fitted(to_rgb(model), preprocessing, _seconds(started))
+        return _Fitted(to_rgb(model).save_pretrained, preprocessing, _size(model) | _seconds(started))
     folder = find_backbone(config.backbone)
-    return _Fitted(model, preprocessing, _about_backbone(config.backbone, folder) | _seconds(started))
+    about = _about_backbone(config.backbone, folder) | _size(model) | _seconds(started)
+    return _Fitted(model.save_pretrained, preprocessing, about)
 
 
 def _fit_head(
@@ -182,11 +191,28 @@ def _fit_head(
     trainer = fit(classifier, training, selecting)
     frozen.model.classifier = trainer.model.head.cpu()
     return _Fitted(
-        frozen.model,
+        frozen.model.save_pretrained,
         Preprocessing.open(frozen.folder),
-        _about_backbone(str(config.backbone), frozen.folder) | about | _seconds(started),
+        _about_backbone(str(config.backbone), frozen.folder) | about | _size(frozen.model) | _seconds(started),
         classify(frozen.model.classifier, frozen.of(fold.validation + fold.test)),
     )
+
+
+def _fit_people(
+    slices: SliceTable, config: TrainConfig, fold: Fold, progress: Progress, _fit: Callable[..., Trainer]
+) -> _Fitted:
+    """Fit the patient model."""
+    started = time.monotonic()
+    model = fit_patient_model(slices, fold, progress)
+    about = {"people": len(model), **_seconds(started)}
+    rows = [slices.row_of[slice_id] for slice_id in fold.validation + fold.test]
+    histograms = slice_histograms(slices, rows, progress)
+    probabilities = model.predict(histograms, [slices.patients[row] for row in rows])
+    return _Fitted(model.save, WHOLE_SLICE, about, probabilities)
+
+
+def _size(model: Any) -> dict[str, int]:
+    return {"parameters": sum(weight.numel() for weight in model.parameters())}
 
 
 def _seconds(started: float) -> dict[str, float]:
@@ -202,7 +228,7 @@ def _save_model(run: RunFolder, fitted: _Fitted) -> None:
     """Write the model folder beside its place, then move it there whole."""
     with tempfile.TemporaryDirectory(dir=run.path, prefix=".model.") as temporary:
         folder = Path(temporary) / "model"
-        fitted.model.save_pretrained(folder)
+        fitted.save(folder)
         fitted.preprocessing.processor().save_pretrained(folder)
         shutil.rmtree(run.model, ignore_errors=True)
         folder.replace(run.model)
