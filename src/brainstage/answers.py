@@ -15,12 +15,15 @@ import pyarrow as pa
 import torch
 
 from brainstage.data.io import CHUNK, SUFFIXES, Picture, Reader, read_chunk, read_slice
+from brainstage.data.patients import is_public
 from brainstage.data.sources import parquet_readers
 from brainstage.data.table import slice_id
-from brainstage.errors import ConfigError, DataError
+from brainstage.errors import ConfigError, DataError, RunError
 from brainstage.files import atomic, write_json, write_table
+from brainstage.models.weights import BUNDLED, DEFAULT
 from brainstage.predict import Predictor
 from brainstage.progress import Progress, silent
+from brainstage.run import RunFolder
 from brainstage.schema import PROB_PREFIX, RESEARCH_NOTICE, SYNTHETIC_NOTICE, with_metadata
 
 
@@ -43,9 +46,16 @@ class Answers:
 
     @property
     def notice(self) -> str:
-        """What stands beside every answer."""
+        """What stands beside every answer: what the model is worth, where that is known."""
+        worth = self.about.get("worth", "Scores of a model, not calibrated probabilities.")
         stamp = f" Model trained on phantoms, {SYNTHETIC_NOTICE}." if self.about.get("synthetic") else ""
-        return f"{RESEARCH_NOTICE} Scores of a model, not calibrated probabilities.{stamp}"
+        return f"{RESEARCH_NOTICE} {worth}{stamp}{self._familiar}"
+
+    @property
+    def _familiar(self) -> str:
+        """Say when slices are of people that a model of this package was fitted on."""
+        known = sum(is_public(row["slice_id"]) for row in self.rows) if "worth" in self.about else 0
+        return f" {known} of these slices show people that it was fitted on, and test nothing." if known else ""
 
     @property
     def title(self) -> str:
@@ -55,8 +65,27 @@ class Answers:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the answers for a JSON file."""
-        about = {key: self.about.get(key) for key in ("recipe", "protocol", "leakage", "synthetic")}
+        about = {key: self.about.get(key) for key in ("recipe", "protocol", "leakage", "synthetic", "figures")}
         return {"notice": self.notice, "model": self.model, **about, "answers": self.rows}
+
+
+def find_model(inputs: Sequence[str]) -> tuple[str, Sequence[str]]:
+    """Tell the model from the images in what a user typed: a run folder or a bundled model's name may come first.
+
+    Returns:
+        The model, and the names of the images.
+
+    Raises:
+        RunError: The first name is nothing that is there.
+        ConfigError: There is a model and no image.
+    """
+    first = inputs[0]
+    named = first in BUNDLED or (Path(first) / "model").is_dir() or RunFolder(first).started
+    if not named and not Path(first).exists() and not glob.has_magic(first):
+        raise RunError(f"{first}: no such run, and no such image")
+    if named and len(inputs) == 1:
+        raise ConfigError(f"{first}: names a model; give images, folders or parquet files after it")
+    return (first, inputs[1:]) if named else (DEFAULT, inputs)
 
 
 def find_images(inputs: Sequence[str], image_column: str = "image") -> list[tuple[str, Reader]]:
@@ -89,21 +118,28 @@ def _expand(name: str) -> list[Path]:
     return sorted(Path(found) for found in glob.glob(name, recursive=True) if Path(found).is_file())
 
 
-def answer(predictor: Predictor, images: Sequence[tuple[str, Reader]], progress: Progress = silent) -> Answers:
-    """Stage every image that can be read.
+def answer(
+    predictor: Predictor,
+    images: Sequence[tuple[str, Reader]],
+    *,
+    one_person: bool = False,
+    progress: Progress = silent,
+) -> Answers:
+    """Stage every image that can be read, each alone or all as slices of one person.
 
     Each thread takes some images from file to answer, on one core: torch's own threads would wait for one
     another many times in so small a network. Few images are in memory at a time.
     """
     rows: list[dict[str, Any]] = []
-    chunks = [images[start : start + CHUNK] for start in range(0, len(images), CHUNK)]
+    size = len(images) if one_person else CHUNK
+    chunks = [images[start : start + size] for start in range(0, len(images), size)]
     threads = torch.get_num_threads()
     try:
         with (
             ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool,
             progress("Predicting", len(images)) as advance,
         ):
-            for answered in pool.map(partial(_answer_chunk, predictor), chunks):
+            for answered in pool.map(partial(_answer_chunk, predictor, one_person), chunks):
                 rows += answered
                 advance(len(answered))
     finally:
@@ -111,9 +147,12 @@ def answer(predictor: Predictor, images: Sequence[tuple[str, Reader]], progress:
     return Answers(rows, predictor.classes, predictor.about, predictor.hash)
 
 
-def _answer_chunk(predictor: Predictor, images: Sequence[tuple[str, Reader]]) -> list[dict[str, Any]]:
+def _answer_chunk(
+    predictor: Predictor, one_person: bool, images: Sequence[tuple[str, Reader]]
+) -> list[dict[str, Any]]:
     outcomes = read_chunk([read for _, read in images])
-    scores = iter(predictor.predict([outcome.pixels for outcome in outcomes if isinstance(outcome, Picture)]))
+    pixels = [outcome.pixels for outcome in outcomes if isinstance(outcome, Picture)]
+    scores = iter(predictor.predict(pixels, ["the one"] * len(pixels) if one_person else None))
     columns = [PROB_PREFIX + name for name in predictor.classes]
     rows = []
     for (source, _), outcome in zip(images, outcomes, strict=True):

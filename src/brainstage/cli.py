@@ -36,7 +36,7 @@ app.add_typer(models_app, name="models")
 
 DATA = "Folder, parquet or CSV file; without it BRAINSTAGE_DATA, then what `data fetch` brought."
 RECIPES = (
-    "Named settings. From scratch: compact, compact-fast, compact-best. "
+    "Named settings. From scratch: compact, compact-fast, compact-best; patient: a person's slices together. "
     "With a pretrained backbone: linear-probe, fine-tune, report."
 )
 BACKBONE = "Hub id (ORG/NAME or ORG/NAME@REVISION) or folder, in place of the recipe's own."
@@ -553,10 +553,19 @@ def _evaluate_patients(
             _say(f"Saved {file}", quiet)
 
 
-@app.command(epilog="Example: brainstage predict runs/compact-001 scans/ 'more/*.png' --out stages.csv")
+@app.command(epilog="Example: brainstage predict one_person/ --one-person --out stages.csv")
 def predict(
-    run: Annotated[Path, typer.Argument(help="Run folder.")],
-    images: Annotated[list[str], typer.Argument(help="JPEG or PNG files, folders, globs, or a parquet file.")],
+    inputs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="[MODEL] IMAGE...",
+            help="JPEG or PNG files, folders, globs or parquet files. A run folder, or patient (taken where none "
+            "is named) or compact, which come with the package, may stand first.",
+        ),
+    ],
+    one_person: Annotated[
+        bool, typer.Option("--one-person", help="The images are slices of one person: one answer from all.")
+    ] = False,
     out: Annotated[
         Path | None, typer.Option("--out", help="File for the answers: .csv, .json or .parquet.")
     ] = None,
@@ -564,15 +573,16 @@ def predict(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Stage slices: the most likely stage and the probability of each."""
-    from brainstage.answers import answer, check_target, find_images, write_answers
+    """Stage slices, each alone or as one person: the most likely stage and the probability of each."""
+    from brainstage.answers import answer, check_target, find_images, find_model, write_answers
     from brainstage.predict import Predictor
     from brainstage.screens import show_answers
 
     if out:
         check_target(out)
+    model, images = find_model(inputs)
     found = find_images(images, image_column)
-    answers = answer(Predictor.open(run), found, progress=_progress(quiet))
+    answers = answer(Predictor.open(model), found, one_person=one_person, progress=_progress(quiet))
     if out:
         write_answers(answers, out)
     if as_json:

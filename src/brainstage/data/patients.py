@@ -35,13 +35,18 @@ def with_patients(slices: SliceTable, file: Path | None = None) -> SliceTable:
     return slices.with_inferred(patients, index)
 
 
+def is_public(slice_id: str | None) -> bool:
+    """Return whether a slice is of the public dataset."""
+    return slice_id in _public_map()
+
+
 @cache
-def _public_map() -> dict[str, tuple[str | None, int | None]]:
+def _public_map() -> dict[str | None, tuple[str | None, int | None]]:
     with as_file(files("brainstage.data").joinpath("maps/falah_alzheimer_mri.parquet")) as file:
         return _read(file)
 
 
-def _read(file: Path) -> dict[str, tuple[str | None, int | None]]:
+def _read(file: Path) -> dict[str | None, tuple[str | None, int | None]]:
     try:
         table = pq.read_table(file)
     except (pa.ArrowException, OSError, ValueError) as error:

@@ -7,7 +7,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FunctionLoader
+from jinja2 import Environment, FunctionLoader, select_autoescape
 
 from brainstage.files import write_text
 from brainstage.schema import RESEARCH_NOTICE
@@ -17,11 +17,16 @@ def write_page(target: Path, template: str, content: dict[str, Any]) -> Path:
     """Write a page, whole or not at all, and return it.
 
     Args:
-        target: The HTML file.
+        target: The HTML or Markdown file.
         template: Name of a file in ``templates``.
         content: What the template shows; the research-use notice stands beside it as ``notice``.
     """
-    pages = Environment(loader=FunctionLoader(_template), autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    pages = Environment(
+        loader=FunctionLoader(_template),
+        autoescape=select_autoescape(["html"]),
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
     write_text(target, pages.get_template(template).render({"notice": RESEARCH_NOTICE, **content}))
     return target
 
