@@ -1,0 +1,165 @@
+"""Remake the models that come with the package, their manifests and cards.
+
+    python tools/make_models.py
+
+reads the public dataset (BRAINSTAGE_DATA, or what `brainstage data fetch` brought), judges each recipe on people
+never seen, fits it and writes src/brainstage/models/weights/NAME. Ten minutes on a laptop.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from brainstage import cross_validate, evaluate_patients, load_recipe, load_slices, train
+from brainstage.data.splits import Splits
+from brainstage.data.table import SliceTable
+from brainstage.evaluate import evaluate
+from brainstage.files import sha256
+from brainstage.models.backbones import WEIGHTS
+from brainstage.models.weights import bundled_folder
+from brainstage.patients import PatientEvaluation
+from brainstage.predict import Predictor, prediction_table
+from brainstage.progress import terminal
+from brainstage.report.card import Card, write_card
+from brainstage.run import RunFolder
+from brainstage.schema import read_metadata
+
+KEPT = ("recipe", "protocol", "selection", "leakage", "data_hash", "synthetic", "versions")
+
+PATIENT = Card(
+    name="brainstage patient",
+    what=(
+        "Stages a person from axial brain slices, one or many: histograms of edge directions by place and level, "
+        "ridge regression fitted to the levels at hand, proportional odds. It holds the edge histograms of its "
+        "200 training people (64 cells of 16×16 pixels a slice, 8 bits a number) and no picture."
+    ),
+    fitted_on="all 200 people",
+    judged=(
+        "Out of fold: five times five folds of people, each predicted by a model fitted on the others. The recipe "
+        "was made on these very people, so its figures are too good; where everything is chosen inside the folds, "
+        "`benchmarks/patient.py` has them lower (docs/decisions/patient.md)."
+    ),
+    limits=(
+        "Two Moderate people: nothing can be claimed for that stage.",
+        "Heads must be skull-stripped, registered and cut as in the training data; anything else gets an answer "
+        "too, and that answer means nothing.",
+        "One study (OASIS-1, T1-weighted); age and sex are not known here and were not matched between stages.",
+        "The dataset's own slices show the people it was fitted on: its answers for them test nothing.",
+    ),
+)
+COMPACT = Card(
+    name="brainstage compact",
+    what=(
+        "Stages one slice: a small residual network (0.41 million parameters) from scratch. It is here to show "
+        "what the official split rewards; for people never seen take `patient`."
+    ),
+    fitted_on="the 5,120 slices of the official training side, which show all 200 people",
+    judged=(
+        "First row: the official test side, which shows the same heads as the training side. The others: out of "
+        "fold over people (protocol patient), the recipe fitted anew for each fold."
+    ),
+    limits=(
+        "It knows the training heads again; on people never seen it is hardly better than always answering Non.",
+        "Its scores are not calibrated probabilities.",
+        *PATIENT.limits[:3],
+    ),
+)
+
+
+def main() -> None:
+    """Judge, fit and write both."""
+    slices = load_slices(progress=terminal)
+    with tempfile.TemporaryDirectory() as folder:
+        make_patient(slices, Path(folder))
+        make_compact(slices, Path(folder))
+
+
+def make_patient(slices: SliceTable, out: Path) -> None:
+    """Write the patient model."""
+    run = cross_validate(slices, "patient", name="patient", out=out, progress=terminal)
+    whole, single = evaluate_patients(run), evaluate_patients(one_slice_each(slices, run, out))
+    worth = (
+        f"On people it has not seen (protocol patient, out of fold): from all slices {said(whole)}; "
+        f"from one slice, drawn at random, {said(single)}. Always answering Non has 0.50."
+    )
+    figures = {**rows(whole, "all slices"), **rows(single, "one slice")}
+    figures |= rows(whole, "linear baseline, all slices", "linear baseline")
+    write(run, PATIENT, {"worth": worth, "figures": figures})
+
+
+def make_compact(slices: SliceTable, out: Path) -> None:
+    """Write the network, fitted to the recipe's last epoch on all official training rows."""
+    run = train(slices, load_recipe("compact", validation_share=0.0), name="compact", out=out, progress=terminal)
+    official = evaluate(run).scores.overall
+    folds = evaluate_patients(cross_validate(slices, "compact", name="folds", out=out, progress=terminal))
+    worth = (
+        f"On people it has not seen (protocol patient, out of fold): from all slices {said(folds)}. Always "
+        f"answering Non has 0.50. The official split's {official['accuracy'].value:.2f} is of heads that it knows. "
+        "Scores of a model, not calibrated probabilities."
+    )
+    figures = {"official test slices, four stages": {name: one.to_dict() for name, one in official.items()}}
+    write(run, COMPACT, {"worth": worth, "figures": figures | rows(folds, "people, all slices")})
+
+
+def one_slice_each(slices: SliceTable, run: RunFolder, out: Path) -> Path:
+    """Write predictions of one slice of each test person, drawn at random in each fold, read alone."""
+    splits = Splits.load(run.splits, slices)
+    draw = np.random.default_rng(0)
+    tables = []
+    for number, fold in enumerate(splits.folds):
+        of: dict[str | None, list[str]] = {}
+        for slice_id in fold.test:
+            of.setdefault(splits.patient_of[slice_id], []).append(slice_id)
+        chosen = [str(draw.choice(ids)) for ids in of.values()]
+        model = RunFolder(run.path / "folds" / f"{number:02d}")
+        scores = Predictor.open(model.path).predict([slices.images[slices.row_of[one]] for one in chosen])
+        about = read_metadata(pq.read_table(run.predictions))
+        name = sha256(model.model / WEIGHTS)
+        split = ["test"] * len(chosen)
+        tables.append(
+            prediction_table(slices, chosen, scores, split=split, fold=number, model=name, metadata=about)
+        )
+    pq.write_table(pa.concat_tables(tables), out / "one_slice.parquet")
+    return out / "one_slice.parquet"
+
+
+def rows(evaluation: PatientEvaluation, name: str, row: str = "model") -> dict[str, Any]:
+    """Return the figures of each view."""
+    return {
+        f"{name}, {view.name}": {score: one.to_dict() for score, one in view.rows[row].items()}
+        for view in evaluation.views
+    }
+
+
+def said(evaluation: PatientEvaluation) -> str:
+    """Return accuracy of four stages and AUROC of any dementia in words."""
+    four, *_, two = (view.rows["model"] for view in evaluation.views)
+    accuracy, auroc = four["accuracy"], two["auroc_ovr"]
+    return (
+        f"accuracy {accuracy.value:.2f} [{accuracy.low:.2f}, {accuracy.high:.2f}] of four stages and "
+        f"AUROC {auroc.value:.2f} [{auroc.low:.2f}, {auroc.high:.2f}] for any dementia"
+    )
+
+
+def write(run: RunFolder, card: Card, about: dict[str, Any]) -> None:
+    """Write a model's folder: weights, manifest, card."""
+    target = RunFolder(bundled_folder(run.path.name))
+    shutil.rmtree(target.path, ignore_errors=True)
+    shutil.copytree(run.model, target.model)
+    manifest = json.loads(run.manifest.read_text(encoding="utf-8"))
+    about = {**{key: manifest[key] for key in KEPT}, **about}
+    target.write_manifest(about)
+    size = sum(file.stat().st_size for file in target.model.iterdir())
+    print(write_card(target.path, card, {**about, "hash": sha256(target.model / WEIGHTS)}), f"{size / 1e6:.1f} MB")
+
+
+if __name__ == "__main__":
+    main()
