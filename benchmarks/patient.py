@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.gaussian_process import GaussianProcessClassifier
-from sklearn.gaussian_process.kernels import DotProduct, WhiteKernel
+from sklearn.gaussian_process.kernels import ConstantKernel, DotProduct
 from sklearn.model_selection import StratifiedKFold
 from sklearn.svm import SVC
 from transformers import AutoModelForImageClassification
@@ -273,7 +273,7 @@ def process_answers(cohort: Cohort, kernel: Array) -> Answers:
     rows = vectors * np.sqrt(values.clip(0))
 
     def answers(rest: Rows, test: Rows, _fold: int) -> Array:
-        process = GaussianProcessClassifier(DotProduct() * 1.0 + WhiteKernel(0.1))
+        process = GaussianProcessClassifier(ConstantKernel() * DotProduct(0.0, "fixed"))
         return as_stages(process.fit(rows[rest], cohort.labels[rest] > 0).predict_proba(rows[test])[:, 1])
 
     return answers

@@ -84,6 +84,20 @@ def test_train_evaluate_predict(tmp_path, phantom_folder):
     assert len(json.loads(whole.stdout)["answers"]) == 102 + 3
 
 
+def test_predict_without_a_run_stages_one_person_from_all_slices(tmp_path, phantom):
+    patient = phantom.patients[0]
+    for row in [row for row, other in enumerate(phantom.patients) if other == patient][:4]:
+        (tmp_path / f"{row}.png").write_bytes(encode(phantom.images[row]))
+    alone, together = (brainstage("predict", tmp_path, "--json", *more) for more in ([], ["--one-person"]))
+    assert alone.returncode == together.returncode == 0, together.stderr
+    first, joined = (json.loads(done.stdout) for done in (alone, together))
+    assert "On people it has not seen (protocol patient" in first["notice"]
+    assert "never a diagnosis" in first["notice"]
+    column = "prob_Non_Demented"
+    assert len({row[column] for row in joined["answers"]}) == 1
+    assert len({row[column] for row in first["answers"]}) > 1
+
+
 def bad_folder(root):
     (root / "empty").mkdir()
     return root / "empty"

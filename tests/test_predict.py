@@ -8,6 +8,7 @@ from safetensors.numpy import load_file, save_file
 
 from brainstage.answers import answer
 from brainstage.data.io import decode_slice
+from brainstage.data.sources import load_slices
 from brainstage.data.table import slice_id
 from brainstage.errors import RunError
 from brainstage.predict import BATCH, Predictor
@@ -80,3 +81,18 @@ def test_a_damaged_model_is_told_in_one_line(copied, damage, says):
     with pytest.raises(RunError, match=says) as told:
         Predictor.open(copied)
     assert "\n" not in str(told.value)
+
+
+def test_slices_of_one_person_get_the_mean_of_a_networks_answers(predictor, phantom):
+    alone = predictor.predict(phantom.images[:4])
+    joined = predictor.predict(phantom.images[:4], ["a", None, "a", None])
+    np.testing.assert_allclose(joined[[0, 2]], alone[[0, 2]].mean(axis=0, keepdims=True).repeat(2, axis=0), atol=1e-6)
+    np.testing.assert_allclose(joined[[1, 3]], alone[[1, 3]], atol=1e-6)
+
+
+def test_slices_of_people_it_was_fitted_on_are_told(real_folder, phantom):
+    seen = load_slices(real_folder).images[:2]
+    readers = [(str(i), partial(decode_slice, encode(image), str(i))) for i, image in enumerate(seen)]
+    readers.append(("other", partial(decode_slice, encode(phantom.images[0]), "other")))
+    assert "2 of these slices show people that it was fitted on" in answer(Predictor.open(), readers).notice
+    assert "fitted on" not in answer(Predictor.open(), readers[2:]).notice

@@ -161,6 +161,7 @@ def test_what_is_not_a_factor_is_told(text):
         (Factor("fold", (0, 1)), {}, "decides who is judged and cannot be varied"),
         (Factor("learning_rate", (1e-3, 1e-2), is_range=True), {}, "a range needs --trials"),
         (RATES, {"validation_share": 0}, "set --validation-share above 0"),
+        (Factor("model", ("network", "patient")), {}, "the patient model has none"),
     ],
 )
 def test_a_sweep_that_cannot_be_is_told_before_it_begins(factor, changes, says, phantom, probe, tmp_path):

@@ -78,6 +78,12 @@ class PatientEvaluation:
         counts = " and ".join(f"{self.people[name]} people in {name}" for name in self.few)
         return f"With {counts} nothing can be claimed for that stage alone."
 
+    @property
+    def joined_by(self) -> str:
+        """How a person's slices were joined."""
+        after = "" if set(self.temperatures.values()) == {1.0} else ", after a temperature fitted on validation people"
+        return f"mean of the slices' probabilities{after}"
+
     def to_dict(self) -> dict[str, Any]:
         """Return everything for ``patient_metrics.json``."""
         return {
@@ -86,7 +92,7 @@ class PatientEvaluation:
             "protocol": self.protocol,
             "leakage": self.leakage,
             "level": "patient",
-            "joined_by": "mean of the slices' probabilities after temperature",
+            "joined_by": self.joined_by,
             "people": self.people,
             "caution": self.caution,
             "repeats": self.repeats,

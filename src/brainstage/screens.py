@@ -141,9 +141,8 @@ def show_patient_evaluation(evaluation: PatientEvaluation) -> None:
     if evaluation.caution:
         console.print(evaluation.caution, highlight=False)
     console.print(
-        "A person is staged by the mean of the slices' probabilities, after a temperature fitted on validation "
-        "people. 95 % bootstrap intervals over people; shuffled labels: 95 % range of what the model's answers "
-        "score when stages are dealt out at random. kappa: quadratic.",
+        f"A person is staged by the {evaluation.joined_by}. 95 % bootstrap intervals over people; shuffled labels: "
+        "95 % range of what the model's answers score when stages are dealt out at random. kappa: quadratic.",
         style="dim",
     )
     console.print(RESEARCH_NOTICE, style="dim")

@@ -125,8 +125,20 @@ def test_splits_are_read_back_and_judged_anew(tmp_path, phantom):
         Splits.load(tmp_path / "splits.json", phantom)
 
 
-def test_splits_of_other_data_are_refused(tmp_path, phantom):
-    make_splits(phantom, config()).save(tmp_path / "splits.json")
+@pytest.mark.parametrize(
+    ("changes", "names"),
+    [({"protocol": "patient"}, "patient_id"), ({}, "slice_id"), ({"protocol": "patient", "train_rows": 60}, "slice_id")],
+)
+def test_sides_are_saved_by_people_where_people_are_whole(tmp_path, phantom, changes, names):
+    splits = make_splits(phantom, config(**changes))
+    splits.save(tmp_path / "splits.json")
+    assert json.loads((tmp_path / "splits.json").read_text())["names"] == names
+    assert Splits.load(tmp_path / "splits.json", phantom) == splits
+
+
+@pytest.mark.parametrize("protocol", ["official", "patient"])
+def test_splits_of_other_data_are_refused(tmp_path, phantom, protocol):
+    make_splits(phantom, config(protocol=protocol)).save(tmp_path / "splits.json")
     with pytest.raises(DataError, match="are not in this data"):
         Splits.load(tmp_path / "splits.json", table(["CN", "AD"] * 10))
 

@@ -1,0 +1,62 @@
+"""The models that come with the package: what they are, what is said of them, what they answer."""
+
+import json
+
+import numpy as np
+import pytest
+
+from brainstage import load_slices
+from brainstage.answers import find_model
+from brainstage.errors import ConfigError, RunError
+from brainstage.models.weights import BUNDLED, bundled_folder
+from brainstage.predict import Predictor
+from brainstage.report.card import Card, write_card
+
+CARD = Card("a", "b", "c", "d", ("e",))
+
+
+@pytest.mark.parametrize("name", BUNDLED)
+def test_a_bundled_model_says_what_it_is_worth_on_people_never_seen(name, phantom):
+    predictor = Predictor.open(name)
+    scores = predictor.predict(phantom.images[:3])
+    np.testing.assert_allclose(scores.sum(axis=1), 1, atol=1e-5)
+    card = (bundled_folder(name) / "README.md").read_text(encoding="utf-8")
+    assert "never a diagnosis" in card
+    assert f"protocol of the figures | {predictor.about['protocol']}: {predictor.about['leakage']['sentence']}" in card
+    assert predictor.hash in card
+    assert predictor.about["worth"] in card
+    assert "people it has not seen" in predictor.about["worth"]
+    for row, scores in predictor.about["figures"].items():
+        assert f"| {row} | {scores['accuracy']['value']:.3f} [" in card
+
+
+def test_bundled_models_are_small_and_hold_no_code():
+    files = [file for name in BUNDLED for file in bundled_folder(name).rglob("*") if file.is_file()]
+    assert sum(file.stat().st_size for file in files) < 6e6
+    assert {file.suffix for file in files} == {".json", ".safetensors", ".md"}
+
+
+def test_the_patient_model_knows_everyone_of_the_public_dataset(real_folder):
+    assert json.loads((bundled_folder("patient") / "manifest.json").read_text())["synthetic"] is False
+    assert Predictor.open().about["data_hash"] == load_slices(real_folder).data_hash
+
+
+def test_a_card_without_protocol_or_verdict_is_refused(tmp_path):
+    about = {"figures": {}, "worth": "", "hash": ""}
+    with pytest.raises(ConfigError, match="protocol"):
+        write_card(tmp_path, CARD, {**about, "leakage": {"sentence": "clean"}})
+    with pytest.raises(ConfigError, match="leakage"):
+        write_card(tmp_path, CARD, {**about, "protocol": "patient"})
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_first_name_may_be_a_model(trained, tmp_path):
+    image = str(tmp_path / "a.png")
+    (tmp_path / "a.png").touch()
+    assert find_model([image]) == ("patient", [image])
+    assert find_model(["compact", image]) == ("compact", [image])
+    assert find_model([str(trained.path), image]) == (str(trained.path), [image])
+    with pytest.raises(RunError, match="no such run, and no such image"):
+        find_model([str(tmp_path / "none"), image])
+    with pytest.raises(ConfigError, match="give images"):
+        find_model(["patient"])
