@@ -558,7 +558,7 @@ def predict(
     inputs: Annotated[
         list[str],
         typer.Argument(
-            metavar="[MODEL] IMAGE...",
+            metavar="[model] images",
             help="JPEG or PNG files, folders, globs or parquet files. A run folder, or patient (taken where none "
             "is named) or compact, which come with the package, may stand first.",
         ),
