@@ -86,7 +86,9 @@ def test_a_damaged_model_is_told_in_one_line(copied, damage, says):
 def test_slices_of_one_person_get_the_mean_of_a_networks_answers(predictor, phantom):
     alone = predictor.predict(phantom.images[:4])
     joined = predictor.predict(phantom.images[:4], ["a", None, "a", None])
-    np.testing.assert_allclose(joined[[0, 2]], alone[[0, 2]].mean(axis=0, keepdims=True).repeat(2, axis=0), atol=1e-6)
+    np.testing.assert_allclose(
+        joined[[0, 2]], alone[[0, 2]].mean(axis=0, keepdims=True).repeat(2, axis=0), atol=1e-6
+    )
     np.testing.assert_allclose(joined[[1, 3]], alone[[1, 3]], atol=1e-6)
 
 
@@ -94,5 +96,5 @@ def test_slices_of_people_it_was_fitted_on_are_told(real_folder, phantom):
     seen = load_slices(real_folder).images[:2]
     readers = [(str(i), partial(decode_slice, encode(image), str(i))) for i, image in enumerate(seen)]
     readers.append(("other", partial(decode_slice, encode(phantom.images[0]), "other")))
-    assert "2 of these slices show people that it was fitted on" in answer(Predictor.open(), readers).notice
+    assert "people that it was fitted on: 2 of 3" in answer(Predictor.open(), readers).notice
     assert "fitted on" not in answer(Predictor.open(), readers[2:]).notice

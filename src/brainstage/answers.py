@@ -37,12 +37,14 @@ class Answers:
         classes: Class names, in clinical order.
         about: The run's manifest.
         model: SHA-256 of the weights.
+        one_person: Whether all were read as slices of one person: then every row has the same answer.
     """
 
     rows: list[dict[str, Any]]
     classes: tuple[str, ...]
     about: dict[str, Any]
     model: str
+    one_person: bool
 
     @property
     def notice(self) -> str:
@@ -55,7 +57,11 @@ class Answers:
     def _familiar(self) -> str:
         """Say when slices are of people that a model of this package was fitted on."""
         known = sum(is_public(row["slice_id"]) for row in self.rows) if "worth" in self.about else 0
-        return f" {known} of these slices show people that it was fitted on, and test nothing." if known else ""
+        if not known:
+            return ""
+        return (
+            f" Slices of people that it was fitted on: {known:,} of {len(self.rows):,}; their answers test nothing."
+        )
 
     @property
     def title(self) -> str:
@@ -144,7 +150,7 @@ def answer(
                 advance(len(answered))
     finally:
         torch.set_num_threads(threads)
-    return Answers(rows, predictor.classes, predictor.about, predictor.hash)
+    return Answers(rows, predictor.classes, predictor.about, predictor.hash, one_person)
 
 
 def _answer_chunk(

@@ -81,7 +81,9 @@ class PatientEvaluation:
     @property
     def joined_by(self) -> str:
         """How a person's slices were joined."""
-        after = "" if set(self.temperatures.values()) == {1.0} else ", after a temperature fitted on validation people"
+        after = (
+            "" if set(self.temperatures.values()) == {1.0} else ", after a temperature fitted on validation people"
+        )
         return f"mean of the slices' probabilities{after}"
 
     def to_dict(self) -> dict[str, Any]:

@@ -252,16 +252,22 @@ def show_sweep(sweep: Sweep) -> None:
 
 
 def show_answers(answers: Answers) -> None:
-    """Print the stage and the scores of each image that could be read."""
+    """Print the stage and the scores of each image that could be read, or of the one person they show."""
     console = Console(markup=False)
     console.print(answers.title, style="bold", highlight=False)
-    table = Table()
-    table.add_column("image", overflow="fold")
-    table.add_column("stage", overflow="fold")
-    for name in answers.classes:
-        table.add_column(name, justify="right", overflow="fold")
-    for row in answers.rows:
-        if not row["error"]:
-            table.add_row(row["source"], row["stage"], *(f"{row['prob_' + name]:.3f}" for name in answers.classes))
+    table = Table(box=SIMPLE_HEAD)
+    table.add_column("", overflow="fold")
+    for name in ("stage", *answers.classes):
+        table.add_column(_words(name), justify="left" if name == "stage" else "right")
+    read = [row for row in answers.rows if not row["error"]]
+    for row in read[:1] if answers.one_person else read:
+        source = f"one person, {len(read):,} slices" if answers.one_person else row["source"]
+        scores = (f"{row['prob_' + name]:.3f}" for name in answers.classes)
+        table.add_row(source, _words(row["stage"]), *scores)
     console.print(table)
     console.print(answers.notice, style="dim")
+
+
+def _words(name: str) -> str:
+    """Return a class name that may be broken between its words."""
+    return name.replace("_", " ")

@@ -214,7 +214,9 @@ def sweep(
 def _plan(config: TrainConfig, factors: Sequence[Factor], method: Method) -> list[dict[str, Any]]:
     """Return the settings of each trial, none where TPE is to choose them. Every value is checked."""
     if config.model == "patient" or any(factor.field == "model" for factor in factors):
-        raise ConfigError("a sweep varies settings of networks, and the patient model has none; compare runs instead")
+        raise ConfigError(
+            "a sweep varies settings of networks, and the patient model has none; compare runs instead"
+        )
     for factor in factors:
         if factor.field in _FIXED:
             raise ConfigError(f"{factor.field} decides who is judged and cannot be varied; set it with --set")

@@ -127,7 +127,11 @@ def test_splits_are_read_back_and_judged_anew(tmp_path, phantom):
 
 @pytest.mark.parametrize(
     ("changes", "names"),
-    [({"protocol": "patient"}, "patient_id"), ({}, "slice_id"), ({"protocol": "patient", "train_rows": 60}, "slice_id")],
+    [
+        ({"protocol": "patient"}, "patient_id"),
+        ({}, "slice_id"),
+        ({"protocol": "patient", "train_rows": 60}, "slice_id"),
+    ],
 )
 def test_sides_are_saved_by_people_where_people_are_whole(tmp_path, phantom, changes, names):
     splits = make_splits(phantom, config(**changes))

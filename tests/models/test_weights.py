@@ -22,7 +22,9 @@ def test_a_bundled_model_says_what_it_is_worth_on_people_never_seen(name, phanto
     np.testing.assert_allclose(scores.sum(axis=1), 1, atol=1e-5)
     card = (bundled_folder(name) / "README.md").read_text(encoding="utf-8")
     assert "never a diagnosis" in card
-    assert f"protocol of the figures | {predictor.about['protocol']}: {predictor.about['leakage']['sentence']}" in card
+    assert (
+        f"protocol of the figures | {predictor.about['protocol']}: {predictor.about['leakage']['sentence']}" in card
+    )
     assert predictor.hash in card
     assert predictor.about["worth"] in card
     assert "people it has not seen" in predictor.about["worth"]
