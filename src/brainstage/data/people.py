@@ -144,17 +144,17 @@ def _own(rows: Floats, place: Reals) -> Floats:
     position = np.clip(place * _BANDS - 0.5, 0, _BANDS - 1).astype(np.float32)
     near = np.exp(-0.5 * np.square((bands[:, None] - position) / 2))
     shared = (near @ rows) / near.sum(axis=1, keepdims=True)
-    own: Floats = rows - np.maximum(0, 1 - np.abs(position[:, None] - bands)) @ shared
-    return own
+    own: Floats = np.maximum(0, 1 - np.abs(position[:, None] - bands)) @ shared
+    return np.subtract(rows, own, out=own)
 
 
 # --- one series of slices ---------------------------------------------------------------------------------------
 
 
 def _recover_series(signatures: Signatures, place: Reals) -> People:
-    pattern, mirror = unit(_own(signatures.pattern, place)), unit(_own(mirrored(signatures.pattern), place))
-    components = _components(pattern, 512)
-    pattern, mirror = components.transform(pattern), components.transform(mirror)
+    own = unit(_own(signatures.pattern, place))
+    components = _components(own, 512)
+    pattern, mirror = components.transform(own), components.transform(mirrored(own))
     first, second, similarity = _first_links(pattern, mirror)
     if not len(first):
         return People(np.full(len(place), UNKNOWN), np.full(len(place), np.nan), np.zeros(len(place)))
