@@ -19,7 +19,8 @@ import numpy as np
 import pyarrow.parquet as pq
 from transformers import pipeline
 
-from brainstage.answers import answer, find_images
+from brainstage.answers import answer
+from brainstage.data.scans import find_scans
 from brainstage.data.sources import default_source, hub_files, load_slices
 from brainstage.predict import Predictor
 from brainstage.train import train
@@ -36,7 +37,7 @@ def main() -> None:
         files = _unpack(hub_files(options.data or default_source())["test"][0], Path(temporary))
 
         start = time.perf_counter()
-        answers = answer(Predictor.open(run), find_images([temporary]))
+        answers = answer(Predictor.open(run), find_scans([temporary]))
         ours = time.perf_counter() - start
 
         start = time.perf_counter()

@@ -1,3 +1,4 @@
+import csv
 import json
 import os
 import subprocess
@@ -9,7 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from brainstage.data.stack import training_stack
 from conftest import TINY, encode, picture
+from volumes import PATIENT, brain, with_skull, write_nifti, write_series
 
 GOLDEN = Path(__file__).parent / "golden"
 COMMANDS = [[], ["data"], ["data", "fetch"], ["data", "describe"], ["data", "phantom"], ["train"], ["evaluate"]]
@@ -46,7 +49,7 @@ def test_help_does_not_import_torch():
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip().endswith("False")
 
 
-def test_train_evaluate_predict(tmp_path, phantom_folder):
+def test_train_evaluate_predict(tmp_path, phantom_folder, phantom):
     settings = [f"--set={name}={json.dumps(value)}" for name, value in TINY.items()]
     done = brainstage("train", "--data", phantom_folder, "--name", "a", "--out", tmp_path, "--json", *settings)
     assert done.returncode == 0, done.stderr
@@ -67,16 +70,16 @@ def test_train_evaluate_predict(tmp_path, phantom_folder):
     images = tmp_path / "images"
     images.mkdir()
     for number in range(3):
-        (images / f"{number}.png").write_bytes(encode(picture(number, (128, 128))))
+        (images / f"{number}.png").write_bytes(encode(phantom.images[number]))
     (images / "broken.jpg").write_text("a text")
     for name in ("out.csv", "out.json", "out.parquet"):
         done = brainstage("predict", run, images, "--out", tmp_path / name)
         assert done.returncode == 1
-        assert "1 of 4 images could not be read; the others were answered" in done.stderr
+        assert "1 of 4 scans could not be read" in done.stderr
         assert "Traceback" not in done.stderr
     answers = json.loads((tmp_path / "out.json").read_text())
     assert "never a diagnosis" in answers["notice"]
-    assert [bool(row["error"]) for row in answers["answers"]] == [False, False, False, True]
+    assert [row["status"] for row in answers["answers"]] == ["answered"] * 3 + ["failed"]
     assert pq.read_table(tmp_path / "out.parquet").num_rows == 4
     assert len((tmp_path / "out.csv").read_text().splitlines()) == 5
     whole = brainstage("predict", run, next(phantom_folder.glob("data/test*")), images / "?.png", "--json")
@@ -84,18 +87,52 @@ def test_train_evaluate_predict(tmp_path, phantom_folder):
     assert len(json.loads(whole.stdout)["answers"]) == 102 + 3
 
 
-def test_predict_without_a_run_stages_one_person_from_all_slices(tmp_path, phantom):
-    patient = phantom.patients[0]
-    for row in [row for row, other in enumerate(phantom.patients) if other == patient][:4]:
-        (tmp_path / f"{row}.png").write_bytes(encode(phantom.images[row]))
+def test_predict_without_a_run_stages_one_person_from_all_slices(tmp_path):
+    slices, _ = training_stack(brain(), "template")
+    for level in range(6, 22, 4):
+        (tmp_path / f"{level:02}.png").write_bytes(encode(slices[level]))
+    (tmp_path / "notes.txt").write_text("not a scan")
     alone, together = (brainstage("predict", tmp_path, "--json", *more) for more in ([], ["--one-person"]))
     assert alone.returncode == together.returncode == 0, together.stderr
     first, joined = (json.loads(done.stdout) for done in (alone, together))
     assert "On people it has not seen (protocol patient" in first["notice"]
     assert "never a diagnosis" in first["notice"]
     column = "prob_Non_Demented"
-    assert len({row[column] for row in joined["answers"]}) == 1
-    assert len({row[column] for row in first["answers"]}) > 1
+    whole, *slices = joined["answers"]
+    assert (whole["source"], whole["slices"], whole["person"]) == ("one person", 4, 1)
+    assert [row["person"] for row in first["answers"]] == [1, 2, 3, 4]
+    assert [row[column] for row in slices] == pytest.approx([row[column] for row in first["answers"]], abs=1e-5)
+    assert whole[column] not in [row[column] for row in slices]
+
+
+def test_pictures_of_other_things_get_no_stage(tmp_path, phantom):
+    (tmp_path / "noise.png").write_bytes(encode(picture(0, (128, 128))))
+    (tmp_path / "drawn.png").write_bytes(encode(phantom.images[9]))
+    done = brainstage("predict", tmp_path, "--json")
+    assert done.returncode == 0
+    for row in json.loads(done.stdout)["answers"]:
+        assert (row["status"], row["stage"], row["prob_Non_Demented"]) == ("refused", None, None)
+        assert row["reason"] in done.stderr
+
+
+def test_predict_stages_a_volume_whole_and_slice_by_slice_and_says_no_name(tmp_path):
+    volume = brain((3, 3, 3))
+    write_series(tmp_path / "study", volume)
+    write_nifti(tmp_path / "head.nii.gz", with_skull(volume))
+    done = brainstage("predict", tmp_path / "study", tmp_path / "head.nii.gz", "--out", tmp_path / "out.csv")
+    assert done.returncode == 0, done.stderr
+    assert "head.nii.gz: shows a head with its skull" in done.stderr
+    with (tmp_path / "out.csv").open() as stream:
+        whole, *slices, refused = csv.DictReader(stream)
+    assert (whole["source"], whole["slices"], whole["level"]) == (str(tmp_path / "study"), "32", "")
+    assert [row["level"] for row in slices] == [str(level) for level in range(32)]
+    assert float(whole["prob_Non_Demented"]) > 0.5  # a young adult's brain
+    assert (refused["status"], refused["stage"]) == ("refused", "")
+    assert "registration to MNI152" in whole["notice"]
+    screen = brainstage("predict", tmp_path / "study")
+    assert "level 31" in screen.stdout
+    for text in ((tmp_path / "out.csv").read_text(), done.stderr, screen.stdout, screen.stderr):
+        assert PATIENT not in text
 
 
 def bad_folder(root):

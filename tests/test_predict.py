@@ -1,3 +1,4 @@
+import io
 import json
 import shutil
 from functools import partial
@@ -7,7 +8,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from brainstage.answers import answer
-from brainstage.data.io import decode_slice
+from brainstage.data.scans import File, scans_of
 from brainstage.data.sources import load_slices
 from brainstage.data.table import slice_id
 from brainstage.errors import RunError
@@ -35,17 +36,21 @@ def test_a_slice_gets_the_same_answer_alone_and_in_a_batch(predictor, phantom):
     assert predictor.predict([]).shape == (0, 4)
 
 
-def test_each_answer_belongs_to_its_image(predictor):
-    pixels = [picture(number, (60 + number % 3, 64)) for number in range(150)]
-    readers = [(str(i), partial(decode_slice, encode(image), str(i))) for i, image in enumerate(pixels)]
-    readers[70] = ("70", partial(decode_slice, b"text", "70"))
-    rows = answer(predictor, readers).rows
+def test_each_answer_belongs_to_its_image(predictor, phantom):
+    pixels = [phantom.images[number] for number in range(150)]
+    pixels[80] = picture(0, (128, 128))
+    files = [File(str(i), partial(io.BytesIO, encode(image))) for i, image in enumerate(pixels)]
+    files[70] = File("70", partial(io.BytesIO, b"text"))
+    rows = answer(predictor, scans_of(files)).rows
     assert [row["source"] for row in rows] == [str(number) for number in range(150)]
-    assert [row["slice_id"] for row in rows if row["error"] is None] == [
+    assert [row["slice_id"] for row in rows if row["status"] != "failed"] == [
         slice_id(image) for number, image in enumerate(pixels) if number != 70
     ]
-    assert rows[70]["error"] == "70: not a JPEG or PNG image"
-    assert rows[70]["stage"] is None
+    assert (rows[70]["status"], rows[80]["status"]) == ("failed", "refused")
+    assert rows[70]["reason"] == "70: not a JPEG, PNG, NIfTI, DICOM or parquet file"
+    assert rows[80]["reason"].startswith("80: does not look like the slices that the model was trained on")
+    assert rows[70]["stage"] is rows[80]["stage"] is None
+    assert all(row["stage"] for number, row in enumerate(rows) if number not in (70, 80))
     alone = predictor.predict([pixels[149]])[0]
     assert [rows[149]["prob_" + name] for name in predictor.classes] == pytest.approx(alone.tolist(), abs=1e-5)
 
@@ -92,9 +97,32 @@ def test_slices_of_one_person_get_the_mean_of_a_networks_answers(predictor, phan
     np.testing.assert_allclose(joined[[1, 3]], alone[[1, 3]], atol=1e-6)
 
 
+def test_a_person_of_whom_most_slices_are_refused_is_refused(predictor, phantom):
+    def scans(good, bad):
+        images = [*phantom.images[:good], *(picture(seed, (128, 128)) for seed in range(bad))]
+        return scans_of(File(str(i), partial(io.BytesIO, encode(image))) for i, image in enumerate(images))
+
+    whole, *slices = answer(predictor, scans(3, 2), one_person=True).rows
+    assert (whole["status"], whole["slices"]) == ("answered", 3)
+    assert [row["status"] for row in slices] == ["answered"] * 3 + ["refused"] * 2
+    joined = predictor.predict(phantom.images[:3], ["a"] * 3)[0]
+    assert [whole["prob_" + name] for name in predictor.classes] == pytest.approx(joined.tolist(), abs=1e-5)
+    whole, *_ = answer(predictor, scans(2, 3), one_person=True).rows
+    assert (whole["status"], whole["stage"]) == ("refused", None)
+    assert "only 2 of 5 slices look like" in whole["reason"]
+
+
+def test_a_run_that_cannot_refuse_says_so(copied):
+    (copied / "model" / "likeness.safetensors").unlink()
+    scans = scans_of([File("a", partial(io.BytesIO, encode(picture())))])
+    answers = answer(Predictor.open(copied), scans)
+    assert answers.rows[0]["status"] == "answered"
+    assert "answers pictures of anything" in answers.notice
+
+
 def test_slices_of_people_it_was_fitted_on_are_told(real_folder, phantom):
     seen = load_slices(real_folder).images[:2]
-    readers = [(str(i), partial(decode_slice, encode(image), str(i))) for i, image in enumerate(seen)]
-    readers.append(("other", partial(decode_slice, encode(phantom.images[0]), "other")))
-    assert "people that it was fitted on: 2 of 3" in answer(Predictor.open(), readers).notice
-    assert "fitted on" not in answer(Predictor.open(), readers[2:]).notice
+    images = [*seen, phantom.images[0]]
+    scans = scans_of(File(str(i), partial(io.BytesIO, encode(image))) for i, image in enumerate(images))
+    assert "people that it was fitted on: 2 of 3" in answer(Predictor.open(), scans).notice
+    assert "fitted on" not in answer(Predictor.open(), scans[2:]).notice

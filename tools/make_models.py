@@ -49,8 +49,8 @@ PATIENT = Card(
     ),
     limits=(
         "Two Moderate people: nothing can be claimed for that stage.",
-        "Heads must be skull-stripped, registered and cut as in the training data; anything else gets an answer "
-        "too, and that answer means nothing.",
+        "Heads must be skull-stripped, registered and cut as in the training data. Pictures that look unlike its "
+        "slices are refused; left and right cannot be told apart, nor can heads of another study.",
         "One study (OASIS-1, T1-weighted); age and sex are not known here and were not matched between stages.",
         "The dataset's own slices show the people it was fitted on: its answers for them test nothing.",
     ),

@@ -1,24 +1,29 @@
-"""From images on disk to answers for a user: stage and probabilities of each, in a file or on the screen."""
+"""From scans on disk to answers for a user: stage and probabilities of each, in a file or on the screen."""
 
 from __future__ import annotations
 
 import csv
 import glob
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import torch
+from numpy.typing import NDArray
 
-from brainstage.data.io import CHUNK, SUFFIXES, Picture, Reader, read_chunk, read_slice
+from brainstage.data.io import CHUNK
 from brainstage.data.patients import is_public
-from brainstage.data.sources import parquet_readers
+from brainstage.data.scans import Scan
 from brainstage.data.table import slice_id
-from brainstage.errors import ConfigError, DataError, RunError
+from brainstage.data.transforms import Pixels
+from brainstage.errors import ConfigError, DataError, RefusalError, RunError
 from brainstage.files import atomic, write_json, write_table
 from brainstage.models.weights import BUNDLED, DEFAULT
 from brainstage.predict import Predictor
@@ -26,41 +31,76 @@ from brainstage.progress import Progress, silent
 from brainstage.run import RunFolder
 from brainstage.schema import PROB_PREFIX, RESEARCH_NOTICE, SYNTHETIC_NOTICE, with_metadata
 
+ANSWERED, REFUSED, FAILED = "answered", "refused", "failed"
+FEWEST = 0.5
+"""Least share of a person's slices that must be like the training slices for an answer."""
+
 
 @dataclass(frozen=True)
 class Answers:
-    """What a model says of some images.
+    """What a model says of some scans.
 
     Attributes:
-        rows: One mapping an image: ``source``, ``slice_id``, ``stage``, ``prob_<class>`` …, ``error``; an
-            image that could not be read has only ``source`` and ``error``.
+        rows: One mapping an answer: ``person`` (number, from 1), ``source``, ``slices`` (how many the answer is
+            from), ``level``, ``slice_id``, ``status`` (``answered``, ``refused``, ``failed``), ``stage``,
+            ``prob_<class>`` …, ``reason`` (of a refusal or a failure). A person of several slices has a row for
+            all of them, then one for each.
         classes: Class names, in clinical order.
         about: The run's manifest.
         model: SHA-256 of the weights.
-        one_person: Whether all were read as slices of one person: then every row has the same answer.
+        refuses: Whether scans that are unlike the training slices were refused.
     """
 
     rows: list[dict[str, Any]]
     classes: tuple[str, ...]
     about: dict[str, Any]
     model: str
-    one_person: bool
+    refuses: bool
+
+    @cached_property
+    def people(self) -> list[list[dict[str, Any]]]:
+        """The rows of each person; the first is the person's answer."""
+        return [list(rows) for _, rows in groupby(self.rows, key=itemgetter("person"))]
+
+    @property
+    def reasons(self) -> list[str]:
+        """Why scans have no answer, a sentence each; single slices of a volume are not told."""
+        return [row["reason"] for row in self.rows if row["reason"] and row["level"] is None]
 
     @property
     def notice(self) -> str:
         """What stands beside every answer: what the model is worth, where that is known."""
         worth = self.about.get("worth", "Scores of a model, not calibrated probabilities.")
         stamp = f" Model trained on phantoms, {SYNTHETIC_NOTICE}." if self.about.get("synthetic") else ""
-        return f"{RESEARCH_NOTICE} {worth}{stamp}{self._familiar}"
+        return f"{RESEARCH_NOTICE} {worth}{stamp}{self._registered}{self._familiar}{self._unchecked}"
+
+    @property
+    def _registered(self) -> str:
+        """Say what was done to volumes."""
+        if all(row["level"] is None for row in self.rows):
+            return ""
+        return (
+            " Volumes were brought to the training data's levels and size by registration to MNI152; how good the "
+            "answers are for scans from elsewhere is not known."
+        )
 
     @property
     def _familiar(self) -> str:
         """Say when slices are of people that a model of this package was fitted on."""
-        known = sum(is_public(row["slice_id"]) for row in self.rows) if "worth" in self.about else 0
+        shown = [row["slice_id"] for row in self.rows if row["slice_id"]]
+        known = sum(map(is_public, shown)) if "worth" in self.about else 0
         if not known:
             return ""
+        return f" Slices of people that it was fitted on: {known:,} of {len(shown):,}; their answers test nothing."
+
+    @property
+    def _unchecked(self) -> str:
+        """Say when anything at all gets an answer."""
+        if self.refuses:
+            return ""
         return (
-            f" Slices of people that it was fitted on: {known:,} of {len(self.rows):,}; their answers test nothing."
+            " This run does not know what its training slices look like, so it answers pictures of anything; "
+            "train it again to have them refused."
         )
 
     @property
@@ -76,99 +116,136 @@ class Answers:
 
 
 def find_model(inputs: Sequence[str]) -> tuple[str, Sequence[str]]:
-    """Tell the model from the images in what a user typed: a run folder or a bundled model's name may come first.
+    """Tell the model from the scans in what a user typed: a run folder or a bundled model's name may come first.
 
     Returns:
-        The model, and the names of the images.
+        The model, and the names of the scans.
 
     Raises:
         RunError: The first name is nothing that is there.
-        ConfigError: There is a model and no image.
+        ConfigError: There is a model and no scan.
     """
     first = inputs[0]
     named = first in BUNDLED or (Path(first) / "model").is_dir() or RunFolder(first).started
     if not named and not Path(first).exists() and not glob.has_magic(first):
-        raise RunError(f"{first}: no such run, and no such image")
+        raise RunError(f"{first}: no such run, and no such scan")
     if named and len(inputs) == 1:
-        raise ConfigError(f"{first}: names a model; give images, folders or parquet files after it")
+        raise ConfigError(f"{first}: names a model; give files or folders after it")
     return (first, inputs[1:]) if named else (DEFAULT, inputs)
 
 
-def find_images(inputs: Sequence[str], image_column: str = "image") -> list[tuple[str, Reader]]:
-    """Find images in files, folders, globs and parquet files.
-
-    Returns:
-        Name and reader of each image.
-
-    Raises:
-        DataError: There is no image at all, or a parquet file is not usable.
-    """
-    images: list[tuple[str, Reader]] = []
-    for name in inputs:
-        path = Path(name)
-        if path.suffix.lower() == ".parquet" and path.is_file():
-            images += parquet_readers(path, image_column)
-        else:
-            images += [(str(file), partial(read_slice, file)) for file in _expand(name)]
-    if not images:
-        raise DataError(f"{', '.join(inputs)}: no JPEG or PNG image found")
-    return images
-
-
-def _expand(name: str) -> list[Path]:
-    path = Path(name)
-    if path.is_dir():
-        return sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES)
-    if path.exists() or not glob.has_magic(name):
-        return [path]
-    return sorted(Path(found) for found in glob.glob(name, recursive=True) if Path(found).is_file())
-
-
 def answer(
-    predictor: Predictor,
-    images: Sequence[tuple[str, Reader]],
-    *,
-    one_person: bool = False,
-    progress: Progress = silent,
+    predictor: Predictor, scans: Sequence[Scan], *, one_person: bool = False, progress: Progress = silent
 ) -> Answers:
-    """Stage every image that can be read, each alone or all as slices of one person.
+    """Stage every scan that can be read: each as a person of its own, or all as one person's.
 
-    Each thread takes some images from file to answer, on one core: torch's own threads would wait for one
-    another many times in so small a network. Few images are in memory at a time.
+    Each thread takes some people from file to answer, on one core: torch's own threads would wait for one another
+    many times in so small a network. Few scans are in memory at a time.
     """
-    rows: list[dict[str, Any]] = []
-    size = len(images) if one_person else CHUNK
-    chunks = [images[start : start + size] for start in range(0, len(images), size)]
+    people = [("one person", scans)] if one_person else [(scan.name, [scan]) for scan in scans]
+    size = 1 if any(scan.slow for scan in scans) else CHUNK
+    chunks = [people[start : start + size] for start in range(0, len(people), size)]
+    answered: list[list[dict[str, Any]]] = []
     threads = torch.get_num_threads()
     try:
         with (
             ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool,
-            progress("Predicting", len(images)) as advance,
+            progress("Predicting", len(people)) as advance,
         ):
-            for answered in pool.map(partial(_answer_chunk, predictor, one_person), chunks):
-                rows += answered
-                advance(len(answered))
+            for of_chunk in pool.map(partial(_answer_chunk, predictor), chunks):
+                answered += of_chunk
+                advance(len(of_chunk))
     finally:
         torch.set_num_threads(threads)
-    return Answers(rows, predictor.classes, predictor.about, predictor.hash, one_person)
+    rows = [{"person": number, **row} for number, person in enumerate(answered, 1) for row in person]
+    return Answers(rows, predictor.classes, predictor.about, predictor.hash, predictor.refuses)
 
 
-def _answer_chunk(
-    predictor: Predictor, one_person: bool, images: Sequence[tuple[str, Reader]]
-) -> list[dict[str, Any]]:
-    outcomes = read_chunk([read for _, read in images])
-    pixels = [outcome.pixels for outcome in outcomes if isinstance(outcome, Picture)]
-    scores = iter(predictor.predict(pixels, ["the one"] * len(pixels) if one_person else None))
-    columns = [PROB_PREFIX + name for name in predictor.classes]
-    rows = []
-    for (source, _), outcome in zip(images, outcomes, strict=True):
-        row: dict[str, Any] = {"source": source, "slice_id": None, "stage": None} | dict.fromkeys(columns)
-        if isinstance(outcome, Picture):
-            probabilities = next(scores)
-            row |= {"slice_id": slice_id(outcome.pixels), "stage": predictor.classes[probabilities.argmax()]}
-            row |= zip(columns, probabilities.tolist(), strict=True)
-        rows.append(row | {"error": outcome if isinstance(outcome, str) else None})
-    return rows
+@dataclass
+class _Shown:
+    """A slice on its way to an answer, or a scan that gave none."""
+
+    source: str
+    image: Pixels | None = None
+    level: int | None = None
+    status: str = ANSWERED
+    reason: str | None = None
+    alone: NDArray[np.float32] | None = None
+    """Probabilities from this slice."""
+    joined: NDArray[np.float32] | None = None
+    """Probabilities from all slices of its person."""
+
+
+def _answer_chunk(predictor: Predictor, people: Sequence[tuple[str, Sequence[Scan]]]) -> list[list[dict[str, Any]]]:
+    """Return the rows of each person. The slices of all go through the model together."""
+    found = [[one for scan in scans for one in _read(scan)] for _, scans in people]
+    slices = [one for person in found for one in person if one.status == ANSWERED]
+    for one, reason in zip(slices, predictor.refusals(_images(slices)), strict=True):
+        if reason:
+            one.status, one.reason = REFUSED, f"{one.source}: {reason}"
+    kept = [(str(number), one) for number, person in enumerate(found) for one in person if one.status == ANSWERED]
+    owners, levels = [owner for owner, _ in kept], [one.level for _, one in kept]
+    seen = predictor.look(_images(one for _, one in kept))
+    answers = predictor.answer(seen, None, levels), predictor.answer(seen, owners, levels)
+    for (_, one), alone, joined in zip(kept, *answers, strict=True):
+        one.alone, one.joined = alone, joined
+    return [list(_rows(predictor.classes, name, person)) for (name, _), person in zip(people, found, strict=True)]
+
+
+def _images(slices: Iterable[_Shown]) -> list[Pixels]:
+    return [one.image for one in slices if one.image is not None]
+
+
+def _read(scan: Scan) -> list[_Shown]:
+    try:
+        images, levels = scan.read()
+    except RefusalError as error:
+        return [_Shown(scan.name, status=REFUSED, reason=str(error))]
+    except DataError as error:
+        return [_Shown(scan.name, status=FAILED, reason=str(error))]
+    return [_Shown(scan.name, image, level) for image, level in zip(images, levels, strict=True)]
+
+
+def _rows(classes: Sequence[str], name: str, person: Sequence[_Shown]) -> Iterator[dict[str, Any]]:
+    """Yield the row of a person, where there are several slices, then one for each."""
+    slices = [one for one in person if one.image is not None]
+    kept = [one for one in slices if one.status == ANSWERED]
+    if len(slices) > 1 and len(kept) >= FEWEST * len(slices):
+        yield _row(classes, name, kept[0].joined, slices=len(kept))
+    elif len(slices) > 1:
+        reason = (
+            f"{name}: only {len(kept)} of {len(slices)} slices look like those that the model was trained on; "
+            "the reason of each stands in its row"
+        )
+        yield _row(classes, name, slices=0, status=REFUSED, reason=reason)
+    for one in person:
+        identity = None if one.image is None else slice_id(one.image)
+        yield _row(
+            classes, one.source, one.alone, int(one.alone is not None), one.level, identity, one.status, one.reason
+        )
+
+
+def _row(
+    classes: Sequence[str],
+    source: str,
+    scores: NDArray[np.float32] | None = None,
+    slices: int = 0,
+    level: int | None = None,
+    identity: str | None = None,
+    status: str = ANSWERED,
+    reason: str | None = None,
+) -> dict[str, Any]:
+    probabilities = [None] * len(classes) if scores is None else scores.tolist()
+    return {
+        "source": source,
+        "slices": slices,
+        "level": level,
+        "slice_id": identity,
+        "status": status,
+        "stage": None if scores is None else classes[int(scores.argmax())],
+        **{PROB_PREFIX + name: value for name, value in zip(classes, probabilities, strict=True)},
+        "reason": reason,
+    }
 
 
 def check_target(path: Path) -> None:

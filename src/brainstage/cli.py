@@ -553,18 +553,18 @@ def _evaluate_patients(
             _say(f"Saved {file}", quiet)
 
 
-@app.command(epilog="Example: brainstage predict one_person/ --one-person --out stages.csv")
+@app.command(epilog="Example: brainstage predict scan.nii.gz dicom_folder/ --out stages.csv")
 def predict(
     inputs: Annotated[
         list[str],
         typer.Argument(
-            metavar="[model] images",
-            help="JPEG or PNG files, folders, globs or parquet files. A run folder, or patient (taken where none "
-            "is named) or compact, which come with the package, may stand first.",
+            metavar="[model] scans",
+            help="JPEG, PNG, NIfTI, DICOM or parquet files, folders or globs. A run folder, or patient (taken "
+            "where none is named) or compact, which come with the package, may stand first.",
         ),
     ],
     one_person: Annotated[
-        bool, typer.Option("--one-person", help="The images are slices of one person: one answer from all.")
+        bool, typer.Option("--one-person", help="All are slices of one person: one answer from all, then each.")
     ] = False,
     out: Annotated[
         Path | None, typer.Option("--out", help="File for the answers: .csv, .json or .parquet.")
@@ -573,16 +573,17 @@ def predict(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Stage slices, each alone or as one person: the most likely stage and the probability of each."""
-    from brainstage.answers import answer, check_target, find_images, find_model, write_answers
+    """Stage scans: the probability of each stage, of a person from all slices, then slice by slice."""
+    from brainstage.answers import answer, check_target, find_model, write_answers
+    from brainstage.data.scans import find_scans
     from brainstage.predict import Predictor
     from brainstage.screens import show_answers
 
     if out:
         check_target(out)
-    model, images = find_model(inputs)
-    found = find_images(images, image_column)
-    answers = answer(Predictor.open(model), found, one_person=one_person, progress=_progress(quiet))
+    model, names = find_model(inputs)
+    scans = find_scans(names, image_column)
+    answers = answer(Predictor.open(model), scans, one_person=one_person, progress=_progress(quiet))
     if out:
         write_answers(answers, out)
     if as_json:
@@ -591,11 +592,11 @@ def predict(
         _say(f"Saved {out} ({len(answers.rows)} rows). {answers.notice}", quiet)
     else:
         show_answers(answers)
-    broken = [row["error"] for row in answers.rows if row["error"]]
-    for sentence in broken:
+    for sentence in answers.reasons:
         _warn(sentence)
-    if broken:
-        _warn(f"{len(broken)} of {len(answers.rows)} images could not be read; the others were answered")
+    failed = sum(row["status"] == "failed" for row in answers.rows)
+    if failed:
+        _warn(f"{failed} of {len(scans)} scans could not be read; see above")
         raise typer.Exit(1)
 
 

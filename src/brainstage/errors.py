@@ -9,6 +9,10 @@ class DataError(BrainstageError):
     """A file, table or row is missing, unreadable or not what it should be."""
 
 
+class RefusalError(DataError):
+    """A scan is whole and readable, and still not one that a model may stage."""
+
+
 class LeakageError(BrainstageError):
     """A split or a figure would mix the slices of one patient across its sides."""
 

@@ -13,6 +13,7 @@ import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
+from brainstage.data.likeness import Likeness
 from brainstage.data.table import SliceTable
 from brainstage.data.transforms import Pixels, Preprocessing
 from brainstage.errors import DataError, RunError
@@ -39,8 +40,15 @@ class Predictor:
         about: The run's manifest: protocol, leakage verdict, whether the data was synthetic.
     """
 
-    def __init__(self, model: SliceClassifier | PatientClassifier, weights_hash: str, about: dict[str, Any]):
+    def __init__(
+        self,
+        model: SliceClassifier | PatientClassifier,
+        weights_hash: str,
+        about: dict[str, Any],
+        likeness: Likeness | None = None,
+    ):
         self._model = model
+        self._likeness = likeness
         self.hash = weights_hash
         self.about = about
         self.classes = model.classes
@@ -60,7 +68,7 @@ class Predictor:
             raise RunError(f"{path}: no such run; `brainstage train --name NAME` makes runs/NAME")
         try:
             about = json.loads(run.manifest.read_text(encoding="utf-8")) if run.finished else {}
-            return cls(_open(run.model), sha256(run.model / WEIGHTS), about)
+            return cls(_open(run.model), sha256(run.model / WEIGHTS), about, Likeness.open(run.model))
         except DataError as error:
             raise RunError(str(error)) from error
         except Exception as error:  # whatever safetensors, transformers or torch find wrong with foreign files
@@ -68,7 +76,12 @@ class Predictor:
             raise RunError(f"{run.model}: not a usable model folder ({reason})") from error
 
     def predict(
-        self, images: Sequence[Pixels], patients: Sequence[str | None] | None = None, *, progress: Progress = silent
+        self,
+        images: Sequence[Pixels],
+        patients: Sequence[str | None] | None = None,
+        levels: Sequence[int | None] | None = None,
+        *,
+        progress: Progress = silent,
     ) -> NDArray[np.float32]:
         """Return class probabilities for slices.
 
@@ -76,19 +89,46 @@ class Predictor:
             images: Grey slices, each uint8 of shape (H, W).
             patients: Whose slice each is. Slices of one person are answered together: the patient model reads
                 them as one, a network's probabilities are averaged. None, for all or for one, answers it alone.
+            levels: Place of each slice among the 32 of the training data, from 0, the lowest. None, for all or
+                for one, leaves it to the model, which may err by a few.
             progress: How to show progress.
 
         Returns:
             float32 of shape (N, classes).
         """
-        if not len(images):
-            return np.zeros((0, len(self.classes)), np.float32)
-        seen = []
+        return self.answer(self.look(images, progress=progress), patients, levels)
+
+    @property
+    def refuses(self) -> bool:
+        """Whether the model knows what its training slices look like; runs of earlier versions do not."""
+        return self._likeness is not None
+
+    def refusals(self, images: Sequence[Pixels]) -> list[str | None]:
+        """Return why each picture should not be staged, as it is unlike the training slices; None where it may be.
+
+        :meth:`predict` does not ask: whatever it is given, it answers.
+        """
+        return self._likeness.refusals(images) if self._likeness else [None] * len(images)
+
+    def look(self, images: Sequence[Pixels], *, progress: Progress = silent) -> NDArray[np.float32]:
+        """Return what the model sees in each slice, float32 of shape (N, …): the costly half of an answer."""
+        seen = [np.zeros((0,), np.float32)] if not len(images) else []
         with progress("Predicting", len(images)) as advance:
             for start in range(0, len(images), BATCH):
                 seen.append(self._model.look(images[start : start + BATCH]))
                 advance(len(seen[-1]))
-        return self._model.answer(np.concatenate(seen), patients)
+        return np.concatenate(seen)
+
+    def answer(
+        self,
+        seen: NDArray[np.float32],
+        patients: Sequence[str | None] | None = None,
+        levels: Sequence[int | None] | None = None,
+    ) -> NDArray[np.float32]:
+        """Return class probabilities from what :meth:`look` saw; other arguments as for :meth:`predict`."""
+        if not len(seen):
+            return np.zeros((0, len(self.classes)), np.float32)
+        return self._model.answer(seen, patients, levels)
 
 
 class SliceClassifier:
@@ -106,11 +146,17 @@ class SliceClassifier:
         scores: NDArray[np.float32] = self._network(torch.from_numpy(pixels)).logits.softmax(dim=1).numpy()
         return scores
 
-    def answer(self, scores: NDArray[np.float32], patients: Sequence[str | None] | None) -> NDArray[np.float32]:
-        """Average the probabilities of each person's slices."""
+    def answer(
+        self,
+        scores: NDArray[np.float32],
+        patients: Sequence[str | None] | None,
+        _levels: Sequence[int | None] | None,
+    ) -> NDArray[np.float32]:
+        """Average the probabilities of each person's slices, at whatever levels."""
+        joined = scores.copy()
         for rows in people_rows(patients) if patients else ():
-            scores[rows] = scores[rows].mean(axis=0)
-        return scores
+            joined[rows] = scores[rows].mean(axis=0)
+        return joined
 
 
 class PatientClassifier:

@@ -5,6 +5,7 @@ Markup is off everywhere: a file named ``scan[1].png`` is shown as it is.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE_HEAD
@@ -252,22 +253,33 @@ def show_sweep(sweep: Sweep) -> None:
 
 
 def show_answers(answers: Answers) -> None:
-    """Print the stage and the scores of each image that could be read, or of the one person they show."""
+    """Print the stage and the scores of each person; where there is only one, of each slice as well."""
     console = Console(markup=False)
     console.print(answers.title, style="bold", highlight=False)
     table = Table(box=SIMPLE_HEAD)
     table.add_column("", overflow="fold")
-    for name in ("stage", *answers.classes):
-        table.add_column(_words(name), justify="left" if name == "stage" else "right")
-    read = [row for row in answers.rows if not row["error"]]
-    for row in read[:1] if answers.one_person else read:
-        source = f"one person, {len(read):,} slices" if answers.one_person else row["source"]
-        scores = (f"{row['prob_' + name]:.3f}" for name in answers.classes)
-        table.add_row(source, _words(row["stage"]), *scores)
+    names = dict(zip(answers.classes, _short(answers.classes), strict=True))
+    for name in ("stage", *names.values()):
+        table.add_column(name, justify="left" if name == "stage" else "right")
+    for row in answers.rows if len(answers.people) == 1 else [rows[0] for rows in answers.people]:
+        if row["stage"]:
+            scores = (f"{row['prob_' + name]:.3f}" for name in names)
+            table.add_row(_shown(row), names[row["stage"]], *scores, style="bold" if row["slices"] > 1 else None)
+        else:
+            table.add_row(_shown(row), row["status"], style="dim")
     console.print(table)
     console.print(answers.notice, style="dim")
 
 
-def _words(name: str) -> str:
-    """Return a class name that may be broken between its words."""
-    return name.replace("_", " ")
+def _shown(row: dict[str, Any]) -> str:
+    """Return what an answer is about: all slices of a person, one level of a volume, or a picture."""
+    if row["slices"] > 1:
+        return f"{row['source']}, {row['slices']:,} slices"
+    return row["source"] if row["level"] is None else f"  level {row['level']}"
+
+
+def _short(names: Sequence[str]) -> list[str]:
+    """Return class names as words, without the last one where all have it in common."""
+    words = [name.split("_") for name in names]
+    common = len(names) > 1 and len({last for *_, last in words}) == 1 and all(len(one) > 1 for one in words)
+    return [" ".join(one[:-1] if common else one) for one in words]

@@ -27,6 +27,7 @@ from brainstage.assemble import (
     slice_histograms,
 )
 from brainstage.config import TrainConfig
+from brainstage.data.likeness import Likeness
 from brainstage.data.splits import Fold, Splits, make_splits
 from brainstage.data.table import SliceTable
 from brainstage.data.transforms import Preprocessing
@@ -150,7 +151,7 @@ def _fit(
     )
     fit_model = _fit_people if config.model == "patient" else _fit_head if config.frozen else _fit_whole
     fitted = fit_model(slices, config, fold, progress, fit)
-    _save_model(run, fitted)
+    _save_model(run, fitted, Likeness.fit([slices.images[slices.row_of[slice_id]] for slice_id in fold.train]))
     about = {
         "recipe": config.recipe,
         "protocol": splits.protocol,
@@ -224,12 +225,13 @@ def _about_backbone(name: str, folder: Path) -> dict[str, Any]:
     return {"backbone": {"name": name, "weights": sha256(folder / WEIGHTS)}}
 
 
-def _save_model(run: RunFolder, fitted: _Fitted) -> None:
+def _save_model(run: RunFolder, fitted: _Fitted, likeness: Likeness) -> None:
     """Write the model folder beside its place, then move it there whole."""
     with tempfile.TemporaryDirectory(dir=run.path, prefix=".model.") as temporary:
         folder = Path(temporary) / "model"
         fitted.save(folder)
         fitted.preprocessing.processor().save_pretrained(folder)
+        likeness.save(folder)
         shutil.rmtree(run.model, ignore_errors=True)
         folder.replace(run.model)
 

@@ -97,6 +97,16 @@ def test_levels_are_told_from_the_picture(model, histograms, levels):
     assert (away <= 4).mean() > 0.85
 
 
+def test_a_level_that_is_known_counts_more_than_the_look(model, people, histograms, levels):
+    rows = of_one(people)
+    alone = [model.predict(histograms[[row]], levels=[levels[row]])[0] for row in rows]
+    np.testing.assert_allclose(model.predict(histograms[rows], levels=levels[rows]), alone, atol=1e-6)
+    elsewhere = model.predict(histograms[rows], levels=(levels[rows] + 9) % LEVELS)
+    assert np.abs(elsewhere - alone).max() > 0.01
+    guessed = model.predict(histograms[rows], levels=[None] * len(rows))
+    np.testing.assert_allclose(guessed, model.predict(histograms[rows]), atol=1e-6)
+
+
 def test_on_real_people_more_slices_tell_more(real_folder):
     """Half of the people train, the others are read whole and slice by slice; both answers are calibrated."""
     people = load_slices(real_folder)

@@ -1,11 +1,12 @@
-"""Image files and bytes to arrays: one place that tells formats apart, by content."""
+"""Pictures (JPEG, PNG), from files or bytes, to grey slices."""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,8 @@ from brainstage.errors import DataError
 
 FORMATS = ("JPEG", "PNG")
 SUFFIXES = (".jpg", ".jpeg", ".png")
+MAX_BYTES = 2**30
+"""Largest file that is read."""
 MAX_PIXELS = 4096 * 4096
 """Largest image that is decoded; a file of a few bytes can ask for gigabytes."""
 _TOO_LARGE = f"too large, expected at most {MAX_PIXELS:,} pixels in all; scale it down first"
@@ -48,19 +51,41 @@ def _picture_or_reason(read: Reader) -> Picture | str:
         return str(error)
 
 
+def is_picture(start: bytes) -> bool:
+    """Return whether a file's first bytes are those of a JPEG or PNG image."""
+    return start.startswith((b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"))
+
+
+def read_bytes(open_file: Callable[[], BinaryIO], where: str) -> bytes:
+    """Return all bytes of a file.
+
+    Raises:
+        DataError: The file is missing, unreadable or larger than :data:`MAX_BYTES`.
+    """
+    try:
+        with open_file() as stream:
+            data = stream.read(MAX_BYTES + 1)
+    except FileNotFoundError:
+        raise DataError(f"{where}: no such file") from None
+    except OSError as error:
+        raise DataError(f"{where}: cannot be read ({error.strerror})") from error
+    if len(data) > MAX_BYTES:
+        raise DataError(f"{where}: larger than {MAX_BYTES / 2**30:g} GiB, more than a scan needs")
+    return data
+
+
 def read_slice(path: Path) -> Picture:
     """Read one image file as grey values.
 
     Raises:
         DataError: The file is missing, unreadable, of another format, damaged or too large.
     """
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file") from None
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
-    return decode_slice(data, where=str(path))
+    return decode_slice(read_bytes(partial(open_path, path), str(path)), where=str(path))
+
+
+def open_path(path: Path) -> BinaryIO:
+    """Open a file for its bytes."""
+    return path.open("rb")
 
 
 def decode_slice(data: Any, where: str) -> Picture:

@@ -59,6 +59,15 @@ def describe_slices(images: Sequence[NDArray[np.uint8]]) -> Signatures:
     return Signatures(*(np.concatenate(column) for column in columns))
 
 
+def coarse_anatomy(images: Sequence[NDArray[np.uint8]]) -> Floats:
+    """Return :attr:`Signatures.coarse` of grey slices alone, (n, 1024)."""
+    return _coarse(_shrink(square(images), COARSE))
+
+
+def _coarse(small: Floats) -> Floats:
+    return unit(relief(small, 9))
+
+
 def square(images: Sequence[NDArray[np.uint8]]) -> Floats:
     """Bring slices to one square size and to unit power: float32 of shape (n, 128, 128)."""
     pictures = np.stack([_fit(image) for image in images]).astype(np.float32)
@@ -84,7 +93,7 @@ def _signatures(images: Sequence[NDArray[np.uint8]]) -> Signatures:
     half = _shrink(pictures, PATTERN)
     return Signatures(
         pattern=unit(relief(half, 13)),
-        coarse=unit(relief(_shrink(half, COARSE), 9)),
+        coarse=_coarse(_shrink(half, COARSE)),
         grain=np.log(power + 1e-4).reshape(len(pictures), -1),
         tones=_histograms(pictures),
         area=(pictures > HEAD).mean(axis=(1, 2), dtype=np.float32),

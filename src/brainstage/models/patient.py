@@ -94,22 +94,30 @@ class PatientModel:
         stacks = np.where(there, stacks, means)  # a level that a person lacks says nothing of that person
         return cls((stacks / STEP).round().clip(0, 255).astype(np.uint8), labels[first], classes)
 
-    def predict(self, histograms: Floats, patients: Sequence[str | None] | None = None) -> Floats:
+    def predict(
+        self,
+        histograms: Floats,
+        patients: Sequence[str | None] | None = None,
+        levels: Sequence[int | None] | None = None,
+    ) -> Floats:
         """Return the probabilities of the stages for each slice's person, float32 of shape (n, classes).
 
         Args:
             histograms: Of each slice, shape (n, 8, 8, 8).
             patients: Of each slice; slices of one are read together and get one answer. A slice of None is alone.
+            levels: Of each slice, from 0 to LEVELS - 1; None where its look has to tell.
         """
-        roots, levels = np.sqrt(histograms), self.levels(histograms)
+        roots, places = np.sqrt(histograms), self.levels(histograms)
+        for row, level in enumerate(() if levels is None else levels):
+            places[row] = places[row] if level is None else level
         people = list(people_rows(patients or [None] * len(roots)))
         alike: dict[bytes, list[Ints]] = {}
         for rows in people:
-            alike.setdefault(_seen(levels[rows]).tobytes(), []).append(rows)
+            alike.setdefault(_seen(places[rows]).tobytes(), []).append(rows)
         probabilities = np.empty((len(roots), len(self.classes)), np.float32)
         for key, members in alike.items():
             seen = np.frombuffer(key, dtype=np.int64)
-            answers = self._answer(np.stack([_stack(roots[rows], levels[rows], seen) for rows in members]), seen)
+            answers = self._answer(np.stack([_stack(roots[rows], places[rows], seen) for rows in members]), seen)
             for rows, one in zip(members, answers, strict=True):
                 probabilities[rows] = one
         return probabilities
