@@ -38,6 +38,7 @@ def test_a_run_holds_what_it_promises(trained):
     files = {path.relative_to(trained.path).as_posix() for path in trained.path.rglob("*") if path.is_file()}
     assert files - {".lock"} == {
         "model/config.json",
+        "model/likeness.safetensors",
         "model/model.safetensors",
         "model/preprocessor_config.json",
         "train_config.json",
