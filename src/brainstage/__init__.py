@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from brainstage.data.table import SliceTable
     from brainstage.errors import BrainstageError, ConfigError, DataError, LeakageError, RunError
     from brainstage.evaluate import Evaluation, evaluate
+    from brainstage.extraction import extract
     from brainstage.models.recipes import load_recipe
     from brainstage.patients import PatientEvaluation, evaluate_patients
     from brainstage.predict import Predictor
@@ -64,6 +65,7 @@ __all__ = [
     "describe",
     "evaluate",
     "evaluate_patients",
+    "extract",
     "fetch",
     "load_recipe",
     "load_slices",
@@ -101,6 +103,7 @@ _HOME = {
     "describe": "data.describe",
     "evaluate": "evaluate",
     "evaluate_patients": "patients",
+    "extract": "extraction",
     "fetch": "data.hub",
     "load_recipe": "models.recipes",
     "load_slices": "data.sources",

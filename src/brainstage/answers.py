@@ -143,7 +143,7 @@ def answer(
     many times in so small a network. Few scans are in memory at a time.
     """
     people = [("one person", scans)] if one_person else [(scan.name, [scan]) for scan in scans]
-    size = 1 if any(scan.slow for scan in scans) else CHUNK
+    size = 1 if any(scan.volume for scan in scans) else CHUNK
     chunks = [people[start : start + size] for start in range(0, len(people), size)]
     answered: list[list[dict[str, Any]]] = []
     threads = torch.get_num_threads()

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from textwrap import fill
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import matplotlib
+import numpy as np
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from brainstage.files import atomic
 from brainstage.metrics import Ints
@@ -21,6 +24,17 @@ if TYPE_CHECKING:
 matplotlib.use("Agg")
 
 BLUE, ORANGE = "#0072B2", "#D55E00"  # Okabe and Ito's colours for all kinds of colour vision
+
+
+class Cut(NamedTuple):
+    """One plane of a head, rows upwards."""
+
+    name: str
+    head: NDArray[np.float32]
+    inside: NDArray[np.float32]
+    """Share of each pixel that lies in the brain."""
+    white: float
+    """Grey value that is shown white."""
 
 
 def draw_confusion_matrix(target: Path, confusion: Ints, classes: Sequence[str], title: str) -> None:
@@ -205,6 +219,26 @@ def draw_importance(target: Path, sweep: Sweep) -> None:
 
 def _number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def draw_cuts(target: Path, cuts: Sequence[Sequence[Cut]], title: str) -> None:
+    """Draw cuts of a head with the outline of its brain to a PNG file, for a person to judge.
+
+    Args:
+        target: The file.
+        cuts: Rows of cuts.
+        title: Says what to look for.
+    """
+    figure = Figure(figsize=(10, 6.4), layout="constrained", facecolor="k")
+    cells = figure.subplots(len(cuts), len(cuts[0]), squeeze=False)
+    for cut, axes in zip(chain(*cuts), cells.flat, strict=True):
+        axes.imshow(cut.head, cmap="gray", vmin=0, vmax=cut.white, origin="lower")
+        if np.ptp(cut.inside) > 0:
+            axes.contour(cut.inside, [0.5], colors=ORANGE, linewidths=0.8)
+        axes.set_axis_off()
+        axes.set_title(cut.name, color="w", fontsize=7)
+    figure.suptitle(fill(title, 150), color="w", fontsize=8)
+    _save(figure, target)
 
 
 def _plain(axes: Any) -> None:

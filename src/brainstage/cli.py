@@ -600,6 +600,26 @@ def predict(
         raise typer.Exit(1)
 
 
+@app.command(epilog="Example: brainstage extract head.nii.gz --out brain.nii.gz")
+def extract(
+    scan: Annotated[str, typer.Argument(metavar="scan", help="NIfTI file, DICOM file or the folder of a series.")],
+    out: Annotated[Path, typer.Option("--out", help="File for the brain, .nii.gz; its picture lies beside it.")],
+    quiet: Quiet = False,
+) -> None:
+    """Take the brain out of a T1-weighted head with its skull, with a picture to judge it by."""
+    from brainstage.extraction import extract as run
+    from brainstage.extraction import picture_of
+
+    with _progress(quiet)("Taking the brain out", 1):
+        found = run(scan, out)
+    _say(
+        f"Saved {out} and {picture_of(out)} (likeness to the MNI152 template {found.likeness:.2f}). Look at the "
+        "picture: the line must follow the edge of the brain in every cut. Where it does: "
+        f"brainstage predict {out}\n{RESEARCH_NOTICE}",
+        quiet,
+    )
+
+
 @app.command(epilog="Example: brainstage quickstart")
 def quickstart(out: Out = Path("runs"), quiet: Quiet = False) -> None:
     """Train, judge and use a classifier: on the real data where it can be had, else on the phantom cohort."""

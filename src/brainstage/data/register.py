@@ -54,16 +54,20 @@ class Registration:
     outside: float
 
 
-def register(volume: Volume) -> Registration:
+def register(volume: Volume, stiffness: float = STIFFNESS) -> Registration:
     """Bring a volume onto the template.
 
     Two starts are tried, the header's own position and the centre of the brightness on that of the template, since
     a header's origin may mean nothing and a slab's centre is not the brain's.
+
+    Args:
+        volume: A brain, in any orientation and position.
+        stiffness: How much a brain of another shape than the template's counts.
     """
     moving = averaged(volume, SPACING)
     starts = (np.eye(4), _centred(moving))
-    affine = min((_fit(moving, start, BLURS[0]) for start in starts), key=lambda fit: fit[1])[0]
-    affine, _ = _fit(moving, affine, BLURS[1])
+    affine = min((_fit(moving, start, BLURS[0], stiffness) for start in starts), key=lambda fit: fit[1])[0]
+    affine, _ = _fit(moving, affine, BLURS[1], stiffness)
     there, values = _at_template(moving, affine)
     fixed = mni152().voxels[_head()]
     known = there.any() and values[there].std() > 0
@@ -111,9 +115,15 @@ def mapped(affine: Reals, points: Reals) -> Reals:
     return moved
 
 
-def _fit(moving: Volume, start: Reals, blur: float) -> tuple[Reals, float]:
+def grid_points(shape: tuple[int, ...]) -> Reals:
+    """Return the indices of all voxels of a volume of that shape, (3, n), in the order of its memory."""
+    index = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"))
+    return index.reshape(3, -1).astype(np.float64)
+
+
+def _fit(moving: Volume, start: Reals, blur: float, stiffness: float) -> tuple[Reals, float]:
     """Return the affine map of least squares from a start, and half the squares left, in those of the brain."""
-    squares = _Squares(moving, start, blur)
+    squares = _Squares(moving, start, blur, stiffness)
     fit = least_squares(squares.residuals, np.zeros(13), squares.derivatives, method="lm", max_nfev=100)
     return squares.affine(fit.x), float(fit.cost)
 
@@ -124,8 +134,8 @@ class _Squares:
     Nine are a matrix's around the brain's centre, three a shift's, one the logarithm of a gain.
     """
 
-    def __init__(self, moving: Volume, start: Reals, blur: float) -> None:
-        self._start = start
+    def __init__(self, moving: Volume, start: Reals, blur: float, stiffness: float) -> None:
+        self._start, self._stiffness = start, stiffness
         fixed = gaussian_filter(mni152().voxels, blur / SPACING)[_head()]
         self._fixed = fixed / np.linalg.norm(fixed)
         self._moving = Volume(gaussian_filter(moving.voxels, blur / moving.spacing), moving.affine)
@@ -152,7 +162,7 @@ class _Squares:
         left = np.where(there, values * self._gain(parameters) - self._fixed, 0) / np.sqrt(max(seen, LEAST))
         lacking = np.sqrt(max(0, 1 - seen / LEAST))
         strain = (self._matrix(parameters).T @ self._matrix(parameters) - np.eye(3)) / 2
-        return np.concatenate([left, [lacking], STIFFNESS * strain.ravel()])
+        return np.concatenate([left, [lacking], self._stiffness * strain.ravel()])
 
     def derivatives(self, parameters: Reals) -> Reals:
         affine, matrix = self.affine(parameters), self._matrix(parameters)
@@ -164,7 +174,7 @@ class _Squares:
         rows = np.where(there, rows, 0) / np.sqrt(max(self._seen(there), LEAST))
         of_strain = np.einsum("li,kj->klij", np.eye(3), matrix) + np.einsum("lj,ki->klij", np.eye(3), matrix)
         strain = np.concatenate([of_strain.reshape(9, 9) / (2 * ARM), np.zeros((4, 9))])
-        return np.concatenate([rows, np.zeros((13, 1)), STIFFNESS * strain], axis=1).T
+        return np.concatenate([rows, np.zeros((13, 1)), self._stiffness * strain], axis=1).T
 
     def _gain(self, parameters: Reals) -> float:
         return float(self._brightness * np.exp(parameters[12] / ARM))
@@ -207,8 +217,7 @@ def _centre(volume: Volume) -> Reals:
 
 
 def _outside(moving: Volume, affine: Reals) -> float:
-    index = np.stack(np.meshgrid(*map(np.arange, moving.voxels.shape), indexing="ij")).reshape(3, -1)
-    on_template = mapped(_inverse(affine) @ moving.affine, index.astype(np.float64))
+    on_template = mapped(_inverse(affine) @ moving.affine, grid_points(moving.voxels.shape))
     inside = sample(Volume(_head().astype(np.float32), mni152().affine), on_template)
     bright = moving.voxels.clip(0).ravel()
     return float(bright[inside <= 0.5].sum() / max(float(bright.sum()), 1e-9))

@@ -23,6 +23,7 @@ from brainstage.data.io import Reader, decode_slice, is_picture, open_path, read
 from brainstage.data.nifti import decode_nifti, is_nifti
 from brainstage.data.sources import parquet_readers
 from brainstage.data.stack import training_slice, training_stack
+from brainstage.data.volume import Volume
 from brainstage.errors import DataError
 
 FORMATS = "JPEG, PNG, NIfTI, DICOM or parquet"
@@ -56,13 +57,13 @@ class Scan:
 
     Attributes:
         name: Its file, or the folder of the series.
-        read: Reads it; raises :class:`DataError` where it cannot.
-        slow: Whether that takes seconds: a volume is registered.
+        read: Reads its slices; raises :class:`DataError` where it cannot.
+        volume: Reads it as it is; None for what has no place in space. Its slices take seconds: it is registered.
     """
 
     name: str
     read: Callable[[], Slices]
-    slow: bool = False
+    volume: Callable[[], Volume] | None = None
 
 
 def find_scans(inputs: Sequence[str], image_column: str = "image") -> list[Scan]:
@@ -95,9 +96,22 @@ def scans_of(files: Iterable[File]) -> list[Scan]:
             groups.setdefault(key or ("unknown", file.name), {})[file.name] = file
     names = _names([list(members) for members in groups.values()])
     return [
-        Scan(name, partial(_READERS[key[0]], list(members.values()), name), slow=key[0] in _SLOW)
+        _scan(name, key[0], list(members.values()))
         for name, (key, members) in zip(names, groups.items(), strict=True)
     ]
+
+
+def find_volume(name: str) -> Scan:
+    """Find the one volume that a file or folder holds.
+
+    Raises:
+        DataError: It holds none, or several.
+    """
+    scans = [scan for scan in find_scans([name]) if scan.volume]
+    if len(scans) != 1:
+        found = ", ".join(scan.name for scan in scans) or "none"
+        raise DataError(f"{name}: expected one volume (NIfTI or a DICOM series), found {found}; name one of them")
+    return scans[0]
 
 
 def _files(inputs: Sequence[str]) -> Iterator[File]:
@@ -155,31 +169,49 @@ def _names(groups: Sequence[Sequence[str]]) -> list[str]:
 # --- readers ----------------------------------------------------------------------------------------------------
 
 
+def _scan(name: str, kind: str, files: Sequence[File]) -> Scan:
+    if kind == "nifti":
+        return _volume_scan(name, partial(_read_nifti, files, name))
+    if kind == "dicom":
+        return _volume_scan(name, partial(_read_dicom, files, name))
+    return Scan(name, partial(_read_picture if kind == "picture" else _read_unknown, files, name))
+
+
+def _volume_scan(name: str, read: Callable[[], Volume | Frame]) -> Scan:
+    return Scan(name, partial(_cut, read, name), partial(_whole, read, name))
+
+
 def _picture(read: Reader) -> Slices:
     return Slices([read().pixels], [None])
 
 
-def _read_picture(files: Sequence[File], where: str) -> Slices:
-    return _picture(partial(decode_slice, read_bytes(files[0].open, where), where))
-
-
-def _read_nifti(files: Sequence[File], where: str) -> Slices:
-    images, levels = training_stack(decode_nifti(read_bytes(files[0].open, where), where), where)
-    return Slices(list(images), levels)
-
-
-def _read_dicom(files: Sequence[File], where: str) -> Slices:
-    found = decode_dicom(((file.name, read_bytes(file.open, file.name)) for file in files), where)
+def _cut(read: Callable[[], Volume | Frame], where: str) -> Slices:
+    found = read()
     if isinstance(found, Frame):
         return Slices([training_slice(found, where)], [None])
     images, levels = training_stack(found, where)
     return Slices(list(images), levels)
 
 
+def _whole(read: Callable[[], Volume | Frame], where: str) -> Volume:
+    found = read()
+    if isinstance(found, Frame):
+        raise DataError(f"{where}: a single picture, expected a volume; give the whole series")
+    return found
+
+
+def _read_picture(files: Sequence[File], where: str) -> Slices:
+    return _picture(partial(decode_slice, read_bytes(files[0].open, where), where))
+
+
+def _read_nifti(files: Sequence[File], where: str) -> Volume:
+    return decode_nifti(read_bytes(files[0].open, where), where)
+
+
+def _read_dicom(files: Sequence[File], where: str) -> Volume | Frame:
+    return decode_dicom(((file.name, read_bytes(file.open, file.name)) for file in files), where)
+
+
 def _read_unknown(files: Sequence[File], where: str) -> Slices:
     read_bytes(files[0].open, where)
     raise DataError(f"{where}: not a {FORMATS} file")
-
-
-_READERS = {"picture": _read_picture, "nifti": _read_nifti, "dicom": _read_dicom, "unknown": _read_unknown}
-_SLOW = ("nifti", "dicom")

@@ -7,7 +7,17 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter, map_coordinates
 
 from brainstage.data.dicom import Frame
-from brainstage.data.register import BRAIN, Registration, averaged, covered, mapped, mni152, register, sample
+from brainstage.data.register import (
+    BRAIN,
+    Registration,
+    averaged,
+    covered,
+    grid_points,
+    mapped,
+    mni152,
+    register,
+    sample,
+)
 from brainstage.data.volume import Volume
 from brainstage.errors import RefusalError
 
@@ -70,8 +80,7 @@ def training_stack(volume: Volume, where: str) -> tuple[Pixels, list[int]]:
 
 def cut(volume: Volume, found: Registration) -> tuple[Pixels, list[int]]:
     """Cut the training data's slices out of a volume that lies on the template as found: slices and levels."""
-    index = np.stack(np.meshgrid(np.arange(LEVELS), np.arange(SIDE), np.arange(SIDE), indexing="ij"))
-    at_template = mapped(GRID, index.reshape(3, -1).astype(np.float64))
+    at_template = mapped(GRID, grid_points((LEVELS, SIDE, SIDE)))
     points = mapped(found.affine, at_template)
     brain = sample(mni152(), at_template).reshape(LEVELS, -1) > BRAIN
     seen = brain & covered(volume, points).reshape(LEVELS, -1)
@@ -85,7 +94,7 @@ def refusal(found: Registration) -> str | None:
     if found.outside > OUTSIDE:
         return (
             f"shows a head with its skull ({found.outside:.0%} of its brightness lies around the brain); "
-            "give the brain alone, as a skull-stripping tool (SynthStrip, HD-BET, FSL's BET) leaves it"
+            "take the brain out first: `brainstage extract`, or another tool (SynthStrip, HD-BET, FSL's BET)"
         )
     if found.likeness < LIKENESS:
         return (
