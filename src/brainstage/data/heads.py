@@ -123,7 +123,7 @@ def brain_mask(volume: Volume, affine: Reals, edge: float = EDGE) -> Mask:
     """
     to_template = np.linalg.inv(affine) @ volume.affine
     plane = grid_points((1, *volume.voxels.shape[1:]))  # one at a time: a head's points take a gigabyte
-    planes = (plane + [[number], [0], [0]] for number in range(len(volume.voxels)))
+    planes = (plane + np.array([[number], [0], [0]]) for number in range(len(volume.voxels)))
     mask = np.stack([sample(mni152(), mapped(to_template, points)) > edge for points in planes])
     return mask.reshape(volume.voxels.shape)
 
