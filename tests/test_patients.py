@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, cohen_kappa_score, roc_auc_score
 
 from brainstage import metrics
+from brainstage.calibration import Calibration
 from brainstage.crossval import cross_validate
 from brainstage.errors import ConfigError, DataError, LeakageError, RunError
 from brainstage.evaluate import evaluate
@@ -109,6 +110,29 @@ def test_temperature_comes_from_validation_people_only(tmp_path):
     assert helped.views[0].rows["model"]["accuracy"] == alone.views[0].rows["model"]["accuracy"]
 
 
+def test_sets_are_judged_on_people_that_they_were_not_fitted_to(tmp_path):
+    rng = np.random.default_rng(4)
+    probabilities = rng.dirichlet((2, 1.5, 1, 0.5), 400)
+    people = [(int(rng.choice(4, p=row)), f"p{number}") for number, row in enumerate(probabilities)]
+    halves = [("test", people[:200], probabilities[:200]), ("validation", people[200:], probabilities[200:])]
+    tables = [
+        pq.read_table(predictions(tmp_path, who, what, split=side, name=f"{side}.parquet"))
+        for side, who, what in halves
+    ]
+    assert evaluate_patients(tmp_path / "test.parquet").sets is None
+    pq.write_table(pa.concat_tables(tables), tmp_path / "both.parquet")
+    found = evaluate_patients(tmp_path / "both.parquet")
+    assert 0.84 < found.sets.coverage.value < 0.96
+    assert found.sets.coverage.low < found.sets.coverage.value < found.sets.coverage.high
+    assert sum(found.sets.shares.values()) == pytest.approx(1)
+    assert found.right.low < found.views[0].rows["model"]["calibration_error"].value < found.right.high
+    shifted = tables[0].append_column("least_in_set", pa.array([0.0] * len(tables[0])))
+    pq.write_table(shifted, tmp_path / "own.parquet")
+    own = evaluate_patients(tmp_path / "own.parquet")
+    assert own.sets.coverage.value == 1
+    assert own.sets.size.value == 4
+
+
 def test_few_people_of_a_stage_are_said(tmp_path):
     people = [(0, f"a{n}") for n in range(12)] + [(1, f"b{n}") for n in range(12)] + [(3, "c0"), (3, "c1")]
     people += [(2, f"d{n}") for n in range(12)]
@@ -172,6 +196,10 @@ def test_a_crossed_run_is_judged_used_and_shown(crossed, phantom, capsys):
     assert found.title.startswith("synthetic: says nothing about real brains")
     assert list(found.views[0].rows) == ["model", "always the largest", "linear baseline", "shuffled labels"]
     assert len(found.temperatures) == 6
+    assert found.sets.coverage.value > 0.5
+    shown = Calibration.open(crossed.model)
+    assert shown.people == len(set(phantom.patients))
+    assert Predictor.open(crossed.path).calibrated
     show_patient_evaluation(found)
     shown = capsys.readouterr().out
     assert max(len(line) for line in shown.splitlines()) <= 80

@@ -8,6 +8,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from brainstage.answers import answer
+from brainstage.calibration import Calibration, Fit, softened
 from brainstage.data.scans import File, scans_of
 from brainstage.data.sources import load_slices
 from brainstage.data.table import slice_id
@@ -126,3 +127,32 @@ def test_slices_of_people_it_was_fitted_on_are_told(real_folder, phantom):
     scans = scans_of(File(str(i), partial(io.BytesIO, encode(image))) for i, image in enumerate(images))
     assert "people that it was fitted on: 2 of 3" in answer(Predictor.open(), scans).notice
     assert "fitted on" not in answer(Predictor.open(), scans[2:]).notice
+
+
+def test_scores_of_an_uncalibrated_network_are_called_scores(predictor, phantom):
+    answers = answer(predictor, scans_of([File("a", partial(io.BytesIO, encode(phantom.images[0])))]))
+    assert not answers.to_dict()["calibrated"]
+    assert "Scores, not probabilities" in answers.notice
+    assert answers.rows[0]["words"] is None
+    assert {answers.rows[0]["in_set_" + name] for name in answers.classes} == {None}
+
+
+def test_a_calibrated_network_gives_probabilities_and_sets(copied, predictor, phantom):
+    Calibration(20, Fit(4.0, 0.21), Fit(2.0, 0.22)).save(copied / "model")
+    images = phantom.images[:3]
+    scores = predictor.predict(images)
+    calibrated = Predictor.open(copied)
+    np.testing.assert_allclose(calibrated.predict(images), softened(scores, 4), atol=1e-6)
+    said = calibrated.answer(calibrated.look(images), ["a", "a", None])
+    np.testing.assert_allclose(said.probabilities[0], softened(scores[:2], 2).mean(axis=0), atol=1e-6)
+    np.testing.assert_allclose(said.least, [0.22, 0.22, 0.21])
+    answers = answer(calibrated, scans_of([File("a", partial(io.BytesIO, encode(images[0])))]))
+    [row] = answers.rows
+    for name in answers.classes:
+        assert row["in_set_" + name] or row["prob_" + name] < 0.21
+    assert row["in_set_" + row["stage"]]
+    assert row["words"]
+    assert "nine of ten people" in answers.notice
+    (copied / "model" / "calibration.json").write_text("{}")
+    with pytest.raises(RunError, match="not a usable model folder"):
+        Predictor.open(copied)

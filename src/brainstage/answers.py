@@ -11,13 +11,14 @@ from functools import cached_property, partial
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
+from brainstage.calibration import in_set, in_words
 from brainstage.data.io import CHUNK
 from brainstage.data.patients import is_public
 from brainstage.data.scans import Scan
@@ -26,12 +27,24 @@ from brainstage.data.transforms import Pixels
 from brainstage.errors import ConfigError, DataError, RefusalError, RunError
 from brainstage.files import atomic, write_json, write_table
 from brainstage.models.weights import BUNDLED, DEFAULT
-from brainstage.predict import Predictor
+from brainstage.predict import Answer, Predictor
 from brainstage.progress import Progress, silent
 from brainstage.run import RunFolder
-from brainstage.schema import PROB_PREFIX, RESEARCH_NOTICE, SYNTHETIC_NOTICE, with_metadata
+from brainstage.schema import (
+    PROB_PREFIX,
+    RESEARCH_NOTICE,
+    SET_PREFIX,
+    SYNTHETIC_NOTICE,
+    short_names,
+    with_metadata,
+)
 
 ANSWERED, REFUSED, FAILED = "answered", "refused", "failed"
+CALIBRATED = (
+    "The stages that cannot be ruled out hold the true one for nine of ten people like those of its data, and for "
+    "fewer of those with a rare stage."
+)
+UNCALIBRATED = "Scores, not probabilities: it was not calibrated on people that it had not seen."
 FEWEST = 0.5
 """Least share of a person's slices that must be like the training slices for an answer."""
 
@@ -43,11 +56,14 @@ class Answers:
     Attributes:
         rows: One mapping an answer: ``person`` (number, from 1), ``source``, ``slices`` (how many the answer is
             from), ``level``, ``slice_id``, ``status`` (``answered``, ``refused``, ``failed``), ``stage``,
-            ``prob_<class>`` …, ``reason`` (of a refusal or a failure). A person of several slices has a row for
-            all of them, then one for each.
+            ``prob_<class>`` …, ``in_set_<class>`` … (whether the stage cannot be ruled out at 90 %) and ``words``
+            (what that means), all None where the model is not calibrated; ``reason`` (of a refusal or a failure).
+            A person of several slices has a row for all of them, then one for each.
         classes: Class names, in clinical order.
         about: The run's manifest.
         model: SHA-256 of the weights.
+        calibrated: Whether probabilities were fitted to people that the model was not fitted on; else they are
+            scores.
         refuses: Whether scans that are unlike the training slices were refused.
     """
 
@@ -55,6 +71,7 @@ class Answers:
     classes: tuple[str, ...]
     about: dict[str, Any]
     model: str
+    calibrated: bool
     refuses: bool
 
     @cached_property
@@ -70,36 +87,37 @@ class Answers:
     @property
     def notice(self) -> str:
         """What stands beside every answer: what the model is worth, where that is known."""
-        worth = self.about.get("worth", "Scores of a model, not calibrated probabilities.")
-        stamp = f" Model trained on phantoms, {SYNTHETIC_NOTICE}." if self.about.get("synthetic") else ""
-        return f"{RESEARCH_NOTICE} {worth}{stamp}{self._registered}{self._familiar}{self._unchecked}"
+        said = [RESEARCH_NOTICE, self.about.get("worth"), CALIBRATED if self.calibrated else UNCALIBRATED]
+        said += [f"Model trained on phantoms, {SYNTHETIC_NOTICE}." if self.about.get("synthetic") else None]
+        said += [self._registered, self._familiar, self._unchecked]
+        return " ".join(one for one in said if one)
 
     @property
-    def _registered(self) -> str:
+    def _registered(self) -> str | None:
         """Say what was done to volumes."""
         if all(row["level"] is None for row in self.rows):
-            return ""
+            return None
         return (
-            " Volumes were brought to the training data's levels and size by registration to MNI152; how good the "
+            "Volumes were brought to the training data's levels and size by registration to MNI152; how good the "
             "answers are for scans from elsewhere is not known."
         )
 
     @property
-    def _familiar(self) -> str:
+    def _familiar(self) -> str | None:
         """Say when slices are of people that a model of this package was fitted on."""
         shown = [row["slice_id"] for row in self.rows if row["slice_id"]]
         known = sum(map(is_public, shown)) if "worth" in self.about else 0
         if not known:
-            return ""
-        return f" Slices of people that it was fitted on: {known:,} of {len(shown):,}; their answers test nothing."
+            return None
+        return f"Slices of people that it was fitted on: {known:,} of {len(shown):,}; their answers test nothing."
 
     @property
-    def _unchecked(self) -> str:
+    def _unchecked(self) -> str | None:
         """Say when anything at all gets an answer."""
         if self.refuses:
-            return ""
+            return None
         return (
-            " This run does not know what its training slices look like, so it answers pictures of anything; "
+            "This run does not know what its training slices look like, so it answers pictures of anything; "
             "train it again to have them refused."
         )
 
@@ -112,7 +130,13 @@ class Answers:
     def to_dict(self) -> dict[str, Any]:
         """Return the answers for a JSON file."""
         about = {key: self.about.get(key) for key in ("recipe", "protocol", "leakage", "synthetic", "figures")}
-        return {"notice": self.notice, "model": self.model, **about, "answers": self.rows}
+        return {
+            "notice": self.notice,
+            "model": self.model,
+            "calibrated": self.calibrated,
+            **about,
+            "answers": self.rows,
+        }
 
 
 def find_model(inputs: Sequence[str]) -> tuple[str, Sequence[str]]:
@@ -158,7 +182,17 @@ def answer(
     finally:
         torch.set_num_threads(threads)
     rows = [{"person": number, **row} for number, person in enumerate(answered, 1) for row in person]
-    return Answers(rows, predictor.classes, predictor.about, predictor.hash, predictor.refuses)
+    return Answers(
+        rows, predictor.classes, predictor.about, predictor.hash, predictor.calibrated, predictor.refuses
+    )
+
+
+class _Said(NamedTuple):
+    """What the model says of a slice, or of a person."""
+
+    probabilities: NDArray[np.float32]
+    inside: NDArray[np.bool_] | None
+    """Which stages cannot be ruled out; None where the model is not calibrated."""
 
 
 @dataclass
@@ -170,10 +204,10 @@ class _Shown:
     level: int | None = None
     status: str = ANSWERED
     reason: str | None = None
-    alone: NDArray[np.float32] | None = None
-    """Probabilities from this slice."""
-    joined: NDArray[np.float32] | None = None
-    """Probabilities from all slices of its person."""
+    alone: _Said | None = None
+    """From this slice."""
+    joined: _Said | None = None
+    """From all slices of its person."""
 
 
 def _answer_chunk(predictor: Predictor, people: Sequence[tuple[str, Sequence[Scan]]]) -> list[list[dict[str, Any]]]:
@@ -186,10 +220,18 @@ def _answer_chunk(predictor: Predictor, people: Sequence[tuple[str, Sequence[Sca
     kept = [(str(number), one) for number, person in enumerate(found) for one in person if one.status == ANSWERED]
     owners, levels = [owner for owner, _ in kept], [one.level for _, one in kept]
     seen = predictor.look(_images(one for _, one in kept))
-    answers = predictor.answer(seen, None, levels), predictor.answer(seen, owners, levels)
+    answers = (_said(predictor.answer(seen, who, levels)) for who in (None, owners))
     for (_, one), alone, joined in zip(kept, *answers, strict=True):
         one.alone, one.joined = alone, joined
     return [list(_rows(predictor.classes, name, person)) for (name, _), person in zip(people, found, strict=True)]
+
+
+def _said(answer: Answer) -> list[_Said]:
+    if answer.least is None:
+        return [_Said(one, None) for one in answer.probabilities]
+    return [
+        _Said(*one) for one in zip(answer.probabilities, in_set(answer.probabilities, answer.least), strict=True)
+    ]
 
 
 def _images(slices: Iterable[_Shown]) -> list[Pixels]:
@@ -228,22 +270,26 @@ def _rows(classes: Sequence[str], name: str, person: Sequence[_Shown]) -> Iterat
 def _row(
     classes: Sequence[str],
     source: str,
-    scores: NDArray[np.float32] | None = None,
+    said: _Said | None = None,
     slices: int = 0,
     level: int | None = None,
     identity: str | None = None,
     status: str = ANSWERED,
     reason: str | None = None,
 ) -> dict[str, Any]:
-    probabilities = [None] * len(classes) if scores is None else scores.tolist()
+    probabilities = said.probabilities.tolist() if said else [None] * len(classes)
+    inside = said.inside.tolist() if said and said.inside is not None else [None] * len(classes)
+    held = [name for name, one in zip(short_names(classes), inside, strict=True) if one]
     return {
         "source": source,
         "slices": slices,
         "level": level,
         "slice_id": identity,
         "status": status,
-        "stage": None if scores is None else classes[int(scores.argmax())],
+        "stage": classes[int(said.probabilities.argmax())] if said else None,
         **{PROB_PREFIX + name: value for name, value in zip(classes, probabilities, strict=True)},
+        **{SET_PREFIX + name: value for name, value in zip(classes, inside, strict=True)},
+        "words": in_words(held, len(classes)) if held else None,
         "reason": reason,
     }
 

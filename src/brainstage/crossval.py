@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -19,9 +20,9 @@ from brainstage.files import write_table
 from brainstage.models.recipes import load_recipe
 from brainstage.progress import Progress, silent
 from brainstage.run import RunFolder
-from brainstage.schema import read_metadata, with_metadata
+from brainstage.schema import PROB_PREFIX, read_metadata, with_metadata
 from brainstage.tracking import Tracker
-from brainstage.train import begin_run, train
+from brainstage.train import begin_run, calibrate, train
 
 
 def cross_validate(
@@ -39,7 +40,7 @@ def cross_validate(
     The run's ``folds/00``, ``folds/01``, … are runs of :func:`brainstage.train`, one a fold. Their predictions,
     joined, are the run's; beside them ``baseline.parquet`` holds those of a linear baseline on the same folds. The
     network in ``model/`` is fitted on everyone (``folds/everyone``): the one to be used, whose figures are those of
-    the folds.
+    the folds; they calibrate it too (:mod:`brainstage.calibration`).
 
     Args:
         slices: The data.
@@ -69,15 +70,27 @@ def cross_validate(
             ]
             everyone = fit(config, name="everyone", splits=make_everyone(slices, config))
             shutil.copytree(everyone.model, run.model, dirs_exist_ok=True)
-            _finish(run, slices, splits, folds, progress)
+            _finish(run, slices, splits, folds, config, progress)
     return run
 
 
-def _finish(run: RunFolder, slices: SliceTable, splits: Splits, folds: list[RunFolder], progress: Progress) -> None:
-    """Join the folds' predictions, put the baseline beside them, and write the manifest."""
+def _finish(
+    run: RunFolder,
+    slices: SliceTable,
+    splits: Splits,
+    folds: list[RunFolder],
+    config: TrainConfig,
+    progress: Progress,
+) -> None:
+    """Join the folds' predictions, calibrate on them, put the baseline beside them, and write the manifest."""
     tables = [pq.read_table(fold.predictions) for fold in folds]
     about: dict[str, Any] = read_metadata(tables[0])
-    write_table(run.predictions, with_metadata(pa.concat_tables(tables), about))
+    table = with_metadata(pa.concat_tables(tables), about)
+    write_table(run.predictions, table)
+    if config.model != "patient":
+        tested = table.filter(pa.compute.equal(table["split"], "test"))
+        scores = np.stack([tested[PROB_PREFIX + name].to_numpy() for name in slices.classes], axis=1)
+        calibrate(run.model, slices, tested["slice_id"].to_pylist(), scores, tested["fold"].to_pylist())
     write_table(run.baseline, linear_baseline(slices, splits, about, progress=progress))
     manifests = [json.loads(fold.manifest.read_text(encoding="utf-8")) for fold in folds]
     seconds = round(sum(manifest["training_seconds"] for manifest in manifests), 1)

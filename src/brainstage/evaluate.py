@@ -15,6 +15,7 @@ from brainstage.errors import ConfigError, DataError, LeakageError
 from brainstage.files import read_json_lines, write_json
 from brainstage.run import RunFolder
 from brainstage.schema import (
+    LEAST,
     PROB_PREFIX,
     RESEARCH_NOTICE,
     SYNTHETIC_NOTICE,
@@ -118,6 +119,8 @@ class Side:
         classes: K class names in clinical order.
         folds: Number of the fold that predicted each slice, int64 of shape (N,).
         patients: Patient of each slice; None where one is not known.
+        least: Least probability of a stage that is in the 90 % set, float64 of shape (N,); None where the model
+            did not say.
         about: What is written beside the table's columns.
     """
 
@@ -130,6 +133,7 @@ class Side:
     classes: tuple[str, ...]
     folds: metrics.Ints
     patients: tuple[str, ...] | None
+    least: metrics.Floats | None
     about: dict[str, Any]
 
 
@@ -166,6 +170,7 @@ def read_side(source: RunFolder | Path | str, *, split: str = "test", protocol: 
         classes=classes,
         folds=side["fold"].to_numpy().astype(np.int64),
         patients=None if None in patients else tuple(patients),
+        least=side[LEAST].to_numpy() if LEAST in side.column_names and not side[LEAST].null_count else None,
         about=about,
     )
 

@@ -171,6 +171,38 @@ def shuffled_labels(
     }
 
 
+def calibration_error_if_right(repeats: Sequence[Floats], *, draws: int = DRAWS, seed: int = 0) -> Score:
+    """Return the calibration error that people would show if each probability were right.
+
+    With few people even right probabilities show one, since a bin holds few of them (Bröcker and Smith 2007,
+    Weather and Forecasting 22, 651).
+
+    Args:
+        repeats: Probabilities of each repeat, float64 of shape (n, K).
+        draws: Number of times that stages are drawn from the probabilities.
+        seed: Seed of the draws.
+
+    Returns:
+        Mean and 95 % range over the draws.
+    """
+    rng = np.random.default_rng(seed)
+    ones = np.ones((1, len(repeats[0])))
+    errors = np.empty((draws, len(repeats)))
+    for draw in range(draws):
+        for number, probabilities in enumerate(repeats):
+            below = rng.random((len(probabilities), 1)) > np.cumsum(probabilities, axis=1)
+            stages = below.sum(axis=1).clip(max=probabilities.shape[1] - 1)
+            errors[draw, number] = _calibration_error(stages, probabilities, ones)[0]
+    means = errors.mean(axis=1)
+    return _interval(means.mean(keepdims=True), means[:, None])[0]
+
+
+def mean_over_people(values: Floats, *, draws: int = DRAWS, seed: int = 0) -> Score:
+    """Return the mean of a figure of each person, of shape (n,), and its interval over people."""
+    weights = np.concatenate(list(_resamples(len(values), None, draws, seed)))
+    return _interval(values.mean(keepdims=True), (weights @ values / len(values))[:, None])[0]
+
+
 def _resamples(rows: int, groups: Sequence[str] | None, draws: int, seed: int) -> list[Floats]:
     """Return how often each row is in each bootstrap draw, in parts of shape (up to 100, rows)."""
     rng = np.random.default_rng(seed)

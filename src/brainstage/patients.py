@@ -1,21 +1,22 @@
 """From predictions of slices to figures of people: joined, calibrated, beside what would do without a model.
 
 **How slices are joined.** The probabilities of a person's slices, after temperature, are averaged.
-**Temperature.** One number for each fold divides the logits (Guo et al. 2017, ICML): the one that makes the fold's
-validation people least surprising, once joined. Test people play no part in it.
+**Calibration.** A fold's validation people, once joined, give its temperature and its 90 % sets
+(:mod:`brainstage.calibration`), unless the model brought its own. Test people play no part in it.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.optimize import minimize_scalar
 
 from brainstage import metrics
+from brainstage.calibration import COVERAGE, Calibration, Fit, in_set, joined, softened
 from brainstage.errors import DataError, LeakageError
 from brainstage.evaluate import Side, read_side
 from brainstage.files import write_json
@@ -42,6 +43,33 @@ class View:
 
 
 @dataclass(frozen=True)
+class Sets:
+    """What 90 % sets are worth.
+
+    Attributes:
+        coverage: Share of people whose stage is in their set.
+        by_stage: The same of the people of each stage.
+        size: Number of stages in a set.
+        shares: Share of answers with each set, the most frequent first; stages joined by a plus sign.
+    """
+
+    coverage: metrics.Score
+    by_stage: dict[str, metrics.Score]
+    size: metrics.Score
+    shares: dict[str, float]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything for ``patient_metrics.json``."""
+        return {
+            "wanted": COVERAGE,
+            "coverage": self.coverage.to_dict(),
+            "by_stage": {name: score.to_dict() for name, score in self.by_stage.items()},
+            "size": self.size.to_dict(),
+            "shares": {name: round(share, 6) for name, share in self.shares.items()},
+        }
+
+
+@dataclass(frozen=True)
 class PatientEvaluation:
     """What a run's predictions are worth for people.
 
@@ -50,6 +78,8 @@ class PatientEvaluation:
         people: Number of people of each stage.
         repeats: How often everyone was predicted out of fold.
         temperatures: Of each fold, by its number; 1 where a fold has no validation people.
+        sets: What the 90 % sets are worth; None where there are no people to fit them to.
+        right: The calibration error of four stages that so few people would show if each probability were right.
         title: Protocol and verdict.
         synthetic: Whether the data was the phantom cohort.
         protocol: ``official`` or ``patient``.
@@ -60,6 +90,8 @@ class PatientEvaluation:
     people: dict[str, int]
     repeats: int
     temperatures: dict[int, float]
+    sets: Sets | None
+    right: metrics.Score
     title: str
     synthetic: bool
     protocol: str
@@ -100,6 +132,8 @@ class PatientEvaluation:
             "repeats": self.repeats,
             "interval": f"95 % bootstrap over people, {metrics.DRAWS} draws",
             "temperatures": {str(fold): round(value, 4) for fold, value in self.temperatures.items()},
+            "calibration_error_if_right": self.right.to_dict(),
+            "sets": self.sets.to_dict() if self.sets else None,
             "views": {
                 view.name: {
                     "classes": list(view.classes),
@@ -120,6 +154,8 @@ class _People:
     names: tuple[str, ...]
     labels: metrics.Ints
     repeats: list[metrics.Floats]
+    leasts: list[metrics.Floats] | None
+    """Least probability of a stage in the set: an array of shape (n,) for each repeat."""
     temperatures: dict[int, float]
 
 
@@ -161,6 +197,8 @@ def evaluate_patients(
         people={name: int((people.labels == number).sum()) for number, name in enumerate(side.classes)},
         repeats=len(people.repeats),
         temperatures=people.temperatures,
+        sets=_sets(people, side.classes),
+        right=metrics.calibration_error_if_right(people.repeats),
         title=figure_title(what, side.protocol, leakage.get("sentence", "leakage unknown"), synthetic),
         synthetic=synthetic,
         protocol=side.protocol,
@@ -181,50 +219,70 @@ def _validation(source: RunFolder | Path | str, split: str, protocol: str | None
 def _join(side: Side, validation: Side | None) -> _People:
     """Join slices to people, fold by fold, and order each person's predictions by repeat."""
     people: dict[str, list[metrics.Floats]] = {}
+    leasts: dict[str, list[float]] = {}
     label_of: dict[str, int] = {}
     temperatures = {}
     for fold in np.unique(side.folds).tolist():
-        temperatures[fold] = _temperature(validation, fold)
-        names, labels, joined = _joined(side, side.folds == fold, temperatures[fold])
-        for name, label, one in zip(names, labels.tolist(), joined, strict=True):
-            people.setdefault(name, []).append(one)
+        rows = side.folds == fold
+        fit = None if side.least is not None else _fit(validation, fold)
+        temperatures[fold] = fit.temperature if fit else 1.0
+        names, labels, number = _numbered(side, rows)
+        means = joined(softened(side.probabilities[rows], temperatures[fold]), number)
+        least = _least(side, rows, number, fit)
+        for index, (name, label) in enumerate(zip(names, labels.tolist(), strict=True)):
+            people.setdefault(name, []).append(means[index])
+            leasts.setdefault(name, []).append(least[index])
             label_of[name] = label
     counts = {len(predictions) for predictions in people.values()}
     if len(counts) > 1:
         raise DataError(f"{side.file}: some people were predicted {min(counts)} times and some {max(counts)} times")
-    labels = np.array([label_of[name] for name in people])
-    repeats = [np.stack([predictions[repeat] for predictions in people.values()]) for repeat in range(counts.pop())]
-    return _People(tuple(people), labels, repeats, temperatures)
+    repeats, ordered = np.array(list(people.values())), np.array(list(leasts.values()))
+    known = None if np.isnan(ordered).any() else list(ordered.T)
+    labels = np.array(list(label_of.values()))
+    return _People(tuple(people), labels, list(repeats.transpose(1, 0, 2)), known, temperatures)
 
 
-def _joined(side: Side, rows: metrics.Ints, temperature: float) -> tuple[list[str], metrics.Ints, metrics.Floats]:
-    """Average the slices of each person in some rows: names, labels (n,), probabilities (n, K)."""
-    logits = np.log(np.clip(side.probabilities[rows], 1e-7, 1)) / temperature
-    scaled = np.exp(logits - logits.max(axis=1, keepdims=True))
-    scaled /= scaled.sum(axis=1, keepdims=True)
-    names, first, number, counts = np.unique(
-        np.array(side.patients)[rows], return_index=True, return_inverse=True, return_counts=True
-    )
+def _numbered(side: Side, rows: metrics.Ints) -> tuple[list[str], metrics.Ints, metrics.Ints]:
+    """Return the people of some rows: names (n,), labels (n,), and the number of each row's person."""
+    names, first, number = np.unique(np.array(side.patients)[rows], return_index=True, return_inverse=True)
     labels = side.labels[rows]
     mixed = np.flatnonzero(labels != labels[first][number])
     if len(mixed):
         raise DataError(f"{side.file}: patient {names[number[mixed[0]]]} has slices of more than one stage")
-    sums = np.zeros((len(names), scaled.shape[1]))
-    np.add.at(sums, number, scaled)
-    return names.tolist(), labels[first], sums / counts[:, None]
+    return names.tolist(), labels[first], number
 
 
-def _temperature(validation: Side | None, fold: int) -> float:
-    """Return the temperature that suits a fold's validation people best; 1 where there are none."""
+def _fit(validation: Side | None, fold: int) -> Fit | None:
+    """Return what a fold's validation people make of it; None where there are none."""
     if validation is None or validation.patients is None or not (validation.folds == fold).any():
-        return 1.0
+        return None
     rows = validation.folds == fold
+    names, _, number = _numbered(validation, rows)
+    return Calibration.fit(validation.probabilities[rows], validation.labels[rows], number, len(names)).person
 
-    def surprise(log_temperature: float) -> float:
-        _, labels, joined = _joined(validation, rows, float(np.exp(log_temperature)))
-        return float(-np.log(np.clip(joined[np.arange(len(labels)), labels], 1e-7, 1)).mean())
 
-    return float(np.exp(minimize_scalar(surprise, bounds=(-3, 3), method="bounded").x))
+def _least(side: Side, rows: metrics.Ints, number: metrics.Ints, fit: Fit | None) -> metrics.Floats:
+    """Return the least probability of a stage in each person's set, (n,); NaN where it is not known."""
+    count = int(number.max()) + 1
+    if side.least is None:
+        return np.full(count, fit.least if fit else np.nan)
+    return joined(side.least[rows, None], number)[:, 0]
+
+
+def _sets(people: _People, classes: Sequence[str]) -> Sets | None:
+    """Judge the sets of everyone, the mean over repeats."""
+    if people.leasts is None:
+        return None
+    inside = np.stack([in_set(*one) for one in zip(people.repeats, people.leasts, strict=True)])
+    held = inside[:, np.arange(len(people.labels)), people.labels].mean(axis=0)
+    of_stage = {name: held[people.labels == number] for number, name in enumerate(classes)}
+    names = [" + ".join(np.array(classes)[row]) for row in inside.reshape(-1, len(classes))]
+    return Sets(
+        coverage=metrics.mean_over_people(held),
+        by_stage={name: metrics.mean_over_people(values) for name, values in of_stage.items() if len(values)},
+        size=metrics.mean_over_people(inside.sum(axis=2).mean(axis=0)),
+        shares={name: count / len(names) for name, count in Counter(names).most_common()},
+    )
 
 
 def _shares(people: _People, classes: int) -> metrics.Floats:

@@ -6,13 +6,14 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 from textwrap import shorten
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
+from brainstage.calibration import Calibration, softened
 from brainstage.data.likeness import Likeness
 from brainstage.data.table import SliceTable
 from brainstage.data.transforms import Pixels, Preprocessing
@@ -25,10 +26,23 @@ from brainstage.models.patient import PatientModel, is_patient_model, people_row
 from brainstage.models.weights import BUNDLED, DEFAULT, bundled_folder
 from brainstage.progress import Progress, silent
 from brainstage.run import RunFolder
-from brainstage.schema import PROB_PREFIX, with_metadata
+from brainstage.schema import LEAST, PROB_PREFIX, with_metadata
 
 BATCH = 32
 """Slices a forward pass: more do not fit the caches of a laptop's processor, and take longer each."""
+
+
+class Answer(NamedTuple):
+    """What a model says of slices.
+
+    Attributes:
+        probabilities: float32 of shape (N, classes).
+        least: Least probability of a stage that is in the 90 % set, of shape (N,); None where the model is not
+            calibrated (:mod:`brainstage.calibration`).
+    """
+
+    probabilities: NDArray[np.float32]
+    least: NDArray[np.float64] | None
 
 
 class Predictor:
@@ -96,7 +110,12 @@ class Predictor:
         Returns:
             float32 of shape (N, classes).
         """
-        return self.answer(self.look(images, progress=progress), patients, levels)
+        return self.answer(self.look(images, progress=progress), patients, levels).probabilities
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether probabilities were fitted to people that the model was not fitted on; else they are scores."""
+        return self._model.calibrated
 
     @property
     def refuses(self) -> bool:
@@ -124,24 +143,26 @@ class Predictor:
         seen: NDArray[np.float32],
         patients: Sequence[str | None] | None = None,
         levels: Sequence[int | None] | None = None,
-    ) -> NDArray[np.float32]:
-        """Return class probabilities from what :meth:`look` saw; other arguments as for :meth:`predict`."""
+    ) -> Answer:
+        """Answer from what :meth:`look` saw; other arguments as for :meth:`predict`."""
         if not len(seen):
-            return np.zeros((0, len(self.classes)), np.float32)
+            return Answer(np.zeros((0, len(self.classes)), np.float32), np.zeros(0) if self.calibrated else None)
         return self._model.answer(seen, patients, levels)
 
 
 class SliceClassifier:
     """A network: each slice is staged alone."""
 
-    def __init__(self, network: Any, preprocessing: Preprocessing):
+    def __init__(self, network: Any, preprocessing: Preprocessing, calibration: Calibration | None = None):
         self._network = network.to(memory_format=torch.channels_last)
         self._preprocessing = preprocessing
+        self._calibration = calibration
+        self.calibrated = calibration is not None
         self.classes: tuple[str, ...] = tuple(network.config.id2label[i] for i in range(network.config.num_labels))
 
     @torch.inference_mode()
     def look(self, images: Sequence[Pixels]) -> NDArray[np.float32]:
-        """Return the probabilities of each slice, (N, classes)."""
+        """Return the scores of each slice, (N, classes)."""
         pixels = self._preprocessing.normalise(self._preprocessing.resize(images))
         scores: NDArray[np.float32] = self._network(torch.from_numpy(pixels)).logits.softmax(dim=1).numpy()
         return scores
@@ -151,24 +172,41 @@ class SliceClassifier:
         scores: NDArray[np.float32],
         patients: Sequence[str | None] | None,
         _levels: Sequence[int | None] | None,
-    ) -> NDArray[np.float32]:
+    ) -> Answer:
         """Average the probabilities of each person's slices, at whatever levels."""
-        joined = scores.copy()
+        fits = self._calibration
+        probabilities = softened(scores, fits.slice.temperature) if fits else scores.astype(np.float64)
+        least = np.full(len(scores), fits.slice.least) if fits else None
         for rows in people_rows(patients) if patients else ():
-            joined[rows] = scores[rows].mean(axis=0)
-        return joined
+            if len(rows) > 1:
+                of_slices = softened(scores[rows], fits.person.temperature) if fits else probabilities[rows]
+                probabilities[rows] = of_slices.mean(axis=0)
+                if fits and least is not None:
+                    least[rows] = fits.person.least
+        return Answer(probabilities.astype(np.float32), least)
 
 
 class PatientClassifier:
     """The patient model: slices are looked at one by one and judged by person."""
 
+    calibrated = True
+
     def __init__(self, model: PatientModel, preprocessing: Preprocessing):
         self._preprocessing = preprocessing
-        self.classes, self.answer = model.classes, model.predict
+        self._model, self.classes = model, model.classes
 
     def look(self, images: Sequence[Pixels]) -> NDArray[np.float32]:
         """Return the histograms of each slice, (N, 8, 8, 8)."""
         return orientation_histograms(self._preprocessing.resize(images))
+
+    def answer(
+        self,
+        histograms: NDArray[np.float32],
+        patients: Sequence[str | None] | None,
+        levels: Sequence[int | None] | None,
+    ) -> Answer:
+        """Judge each person by all slices at hand."""
+        return Answer(*self._model.answer(histograms, patients, levels))
 
 
 def _open(folder: Path) -> SliceClassifier | PatientClassifier:
@@ -176,10 +214,11 @@ def _open(folder: Path) -> SliceClassifier | PatientClassifier:
     preprocessing = Preprocessing.open(folder)
     if is_patient_model(folder):
         return PatientClassifier(PatientModel.open(folder), preprocessing)
+    calibration = Calibration.open(folder)
     grey = preprocessing.one_channel()
     if read_config(folder)["model_type"] == "resnet" and grey:
-        return SliceClassifier(folded(open_grey(folder)), grey)
-    return SliceClassifier(load(folder), preprocessing)
+        return SliceClassifier(folded(open_grey(folder)), grey, calibration)
+    return SliceClassifier(load(folder), preprocessing, calibration)
 
 
 def prediction_table(
@@ -191,6 +230,7 @@ def prediction_table(
     fold: int,
     model: str,
     metadata: dict[str, Any],
+    least: NDArray[np.float64] | None = None,
 ) -> pa.Table:
     """Return a prediction table (:func:`brainstage.schema.validate_predictions`) of some slices.
 
@@ -202,6 +242,7 @@ def prediction_table(
         fold: Number of the fold.
         model: SHA-256 of the weights.
         metadata: What is written beside the columns; ``protocol`` and ``leakage`` are read by ``evaluate``.
+        least: Least probability of a stage that is in the 90 % set, of each slice, where the model knows it.
     """
     rows = [slices.row_of[slice_id] for slice_id in slice_ids]
     columns: dict[str, Any] = {
@@ -213,4 +254,6 @@ def prediction_table(
         "model": [model] * len(rows),
     }
     columns |= {PROB_PREFIX + name: probabilities[:, number] for number, name in enumerate(slices.classes)}
+    if least is not None:
+        columns[LEAST] = least
     return with_metadata(pa.table(columns), metadata)

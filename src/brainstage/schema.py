@@ -16,6 +16,9 @@ RESEARCH_NOTICE = "Research software. Not a medical device, never a diagnosis."
 SYNTHETIC_NOTICE = "synthetic: says nothing about real brains"
 
 PROB_PREFIX = "prob_"
+SET_PREFIX = "in_set_"
+LEAST = "least_in_set"
+"""Column of the least probability of a stage that is in the 90 % set; not every model knows it."""
 SPLIT_NAMES = ("train", "validation", "test")
 PREDICTION_COLUMNS = ("slice_id", "patient_id", "split", "fold", "label", "model")
 
@@ -57,6 +60,13 @@ def class_names(predictions: pa.Table) -> tuple[str, ...]:
     )
 
 
+def short_names(names: Sequence[str]) -> list[str]:
+    """Return class names as words, without the last one where all have it in common."""
+    words = [name.split("_") for name in names]
+    common = len(names) > 1 and len({last for *_, last in words}) == 1 and all(len(one) > 1 for one in words)
+    return [" ".join(one[:-1] if common else one) for one in words]
+
+
 def require_columns(found: Iterable[str], expected: Iterable[str], where: str) -> None:
     """Raise :class:`DataError` naming the columns found and expected when one is missing."""
     found = list(found)
@@ -71,7 +81,8 @@ def validate_predictions(table: pa.Table, where: str = "prediction table") -> pa
     """Return ``table`` when it is a prediction table that can be judged.
 
     A prediction table has ``slice_id``, ``patient_id`` (or null), ``split`` (train, validation or test),
-    ``fold``, ``label`` (class name), ``model`` and one ``prob_<class name>`` column for each class.
+    ``fold``, ``label`` (class name), ``model`` and one ``prob_<class name>`` column for each class; it may have
+    ``least_in_set``.
 
     Raises:
         DataError: A column is missing, a probability is not a number from 0 to 1, a row's probabilities do

@@ -5,14 +5,13 @@ Markup is off everywhere: a file named ``scan[1].png`` is shown as it is.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from brainstage.schema import RESEARCH_NOTICE, SYNTHETIC_NOTICE
+from brainstage.schema import RESEARCH_NOTICE, SET_PREFIX, SYNTHETIC_NOTICE, short_names
 
 if TYPE_CHECKING:
     from brainstage.answers import Answers
@@ -137,6 +136,7 @@ def show_patient_evaluation(evaluation: PatientEvaluation) -> None:
             shown = ("accuracy", "balanced_accuracy", "auroc_ovr", "quadratic_kappa", "log_loss")
             table.add_row(row, *(_narrow(scores[name]) for name in shown), style="" if row == "model" else "dim")
         console.print(table)
+    _show_calibration(console, evaluation)
     people = ", ".join(f"{name} {count}" for name, count in evaluation.people.items())
     console.print(f"people: {people}", highlight=False)
     if evaluation.caution:
@@ -147,6 +147,29 @@ def show_patient_evaluation(evaluation: PatientEvaluation) -> None:
         style="dim",
     )
     console.print(RESEARCH_NOTICE, style="dim")
+
+
+def _show_calibration(console: Console, evaluation: PatientEvaluation) -> None:
+    error = evaluation.views[0].rows["model"]["calibration_error"].value
+    console.print(
+        f"calibration error {error:.3f}; were each probability right, so few people would show "
+        f"{_said(evaluation.right)}",
+        highlight=False,
+    )
+    if not evaluation.sets:
+        console.print("Scores, not probabilities: no validation people to calibrate them on.", highlight=False)
+        return
+    stages = zip(short_names(list(evaluation.people)), evaluation.sets.by_stage.values(), strict=True)
+    console.print(
+        f"90 % sets hold the stage of {_said(evaluation.sets.coverage)} of people "
+        f"({', '.join(f'{name} {_said(score)}' for name, score in stages)}), with "
+        f"{evaluation.sets.size.value:.2f} stages on average",
+        highlight=False,
+    )
+
+
+def _said(score: Score) -> str:
+    return f"{score.value:.3f} [{score.low:.2f}, {score.high:.2f}]"
 
 
 def show_twin(twin: Twin) -> None:
@@ -258,16 +281,24 @@ def show_answers(answers: Answers) -> None:
     console.print(answers.title, style="bold", highlight=False)
     table = Table(box=SIMPLE_HEAD)
     table.add_column("", overflow="fold")
-    names = dict(zip(answers.classes, _short(answers.classes), strict=True))
+    names = dict(zip(answers.classes, short_names(answers.classes), strict=True))
     for name in ("stage", *names.values()):
         table.add_column(name, justify="left" if name == "stage" else "right")
+    if answers.calibrated:
+        table.add_column("not ruled out (90 %)", overflow="fold")
     for row in answers.rows if len(answers.people) == 1 else [rows[0] for rows in answers.people]:
         if row["stage"]:
             scores = (f"{row['prob_' + name]:.3f}" for name in names)
-            table.add_row(_shown(row), names[row["stage"]], *scores, style="bold" if row["slices"] > 1 else None)
+            held = ", ".join(short for name, short in names.items() if row[SET_PREFIX + name])
+            style = "bold" if row["slices"] > 1 else None
+            table.add_row(
+                _shown(row), names[row["stage"]], *scores, *([held] if answers.calibrated else []), style=style
+            )
         else:
             table.add_row(_shown(row), row["status"], style="dim")
     console.print(table)
+    if len(answers.people) == 1 and answers.rows[0]["words"]:
+        console.print(f"With 90 % confidence: {answers.rows[0]['words']}.", highlight=False)
     console.print(answers.notice, style="dim")
 
 
@@ -276,10 +307,3 @@ def _shown(row: dict[str, Any]) -> str:
     if row["slices"] > 1:
         return f"{row['source']}, {row['slices']:,} slices"
     return row["source"] if row["level"] is None else f"  level {row['level']}"
-
-
-def _short(names: Sequence[str]) -> list[str]:
-    """Return class names as words, without the last one where all have it in common."""
-    words = [name.split("_") for name in names]
-    common = len(names) > 1 and len({last for *_, last in words}) == 1 and all(len(one) > 1 for one in words)
-    return [" ".join(one[:-1] if common else one) for one in words]

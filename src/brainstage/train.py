@@ -6,7 +6,7 @@ import json
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -26,6 +26,7 @@ from brainstage.assemble import (
     prepare_head,
     slice_histograms,
 )
+from brainstage.calibration import Calibration
 from brainstage.config import TrainConfig
 from brainstage.data.likeness import Likeness
 from brainstage.data.splits import Fold, Splits, make_splits
@@ -37,7 +38,7 @@ from brainstage.fit import fit_network
 from brainstage.models.backbones import WEIGHTS, find_backbone
 from brainstage.models.build import to_rgb
 from brainstage.models.recipes import load_recipe
-from brainstage.predict import Predictor, prediction_table
+from brainstage.predict import Answer, Predictor, prediction_table
 from brainstage.probe import classify
 from brainstage.progress import Progress, silent
 from brainstage.run import RunFolder
@@ -133,8 +134,8 @@ class _Fitted:
     save: Callable[[Path], object]
     preprocessing: Preprocessing
     about: dict[str, Any]
-    probabilities: NDArray[np.float32] | None = None
-    """Of the validation and test slices, where the fitting gave them; else the saved model is asked."""
+    answer: Answer | None = None
+    """For the validation and test slices, where the fitting gave it; else the saved model is asked."""
 
 
 def _fit(
@@ -160,7 +161,7 @@ def _fit(
         "data_hash": splits.data_hash,
         "synthetic": slices.synthetic,
     }
-    _predict(run, slices, fold, config.fold, fitted.probabilities, about, progress)
+    _predict(run, slices, fold, config.fold, fitted.answer, about, progress)
     run.write_manifest({**about, **fitted.about, "threads": torch.get_num_threads(), "versions": _versions()})
     shutil.rmtree(run.checkpoints, ignore_errors=True)  # last: a run without a manifest resumes from them
 
@@ -195,7 +196,7 @@ def _fit_head(
         frozen.model.save_pretrained,
         Preprocessing.open(frozen.folder),
         _about_backbone(str(config.backbone), frozen.folder) | about | _size(frozen.model) | _seconds(started),
-        classify(frozen.model.classifier, frozen.of(fold.validation + fold.test)),
+        Answer(classify(frozen.model.classifier, frozen.of(fold.validation + fold.test)), None),
     )
 
 
@@ -208,8 +209,8 @@ def _fit_people(
     about = {"people": len(model), **_seconds(started)}
     rows = [slices.row_of[slice_id] for slice_id in fold.validation + fold.test]
     histograms = slice_histograms(slices, rows, progress)
-    probabilities = model.predict(histograms, [slices.patients[row] for row in rows])
-    return _Fitted(model.save, WHOLE_SLICE, about, probabilities)
+    answer = Answer(*model.answer(histograms, [slices.patients[row] for row in rows]))
+    return _Fitted(model.save, WHOLE_SLICE, about, answer)
 
 
 def _size(model: Any) -> dict[str, int]:
@@ -241,24 +242,53 @@ def _predict(
     slices: SliceTable,
     fold: Fold,
     number: int,
-    scores: NDArray[np.float32] | None,
+    answer: Answer | None,
     about: dict[str, Any],
     progress: Progress,
 ) -> None:
+    """Write the predictions of the validation and test slices; calibrate a network on the validation people's."""
     ids = fold.validation + fold.test
-    if scores is None:
+    if answer is None:
+        predictor = Predictor.open(run.path)
         images = [slices.images[slices.row_of[slice_id]] for slice_id in ids]
-        scores = Predictor.open(run.path).predict(images, progress=progress)
+        answer = predictor.answer(predictor.look(images, progress=progress))
     table = prediction_table(
         slices,
         ids,
-        scores,
+        answer.probabilities,
         split=["validation"] * len(fold.validation) + ["test"] * len(fold.test),
         fold=number,
         model=sha256(run.model / WEIGHTS),
         metadata=about,
+        least=answer.least,
     )
     write_table(run.predictions, table)
+    if about["protocol"] == "patient" and fold.validation and answer.least is None:
+        calibrate(run.model, slices, fold.validation, answer.probabilities[: len(fold.validation)])
+
+
+def calibrate(
+    model: Path,
+    slices: SliceTable,
+    slice_ids: Sequence[str],
+    scores: NDArray[np.floating[Any]],
+    folds: Sequence[int] | None = None,
+) -> None:
+    """Calibrate a network on its scores for slices of people that it was not fitted on.
+
+    Args:
+        model: The model folder.
+        slices: The slice table that the slices are in.
+        slice_ids: The slices.
+        scores: Of each slice, shape (n, classes).
+        folds: Fold of each slice, where several networks gave the scores; None where one did.
+    """
+    rows = [slices.row_of[slice_id] for slice_id in slice_ids]
+    patients = [str(slices.patients[row]) for row in rows]
+    predicted = list(zip(folds or [0] * len(rows), patients, strict=True))
+    number = {one: index for index, one in enumerate(dict.fromkeys(predicted))}
+    people = np.array([number[one] for one in predicted])
+    Calibration.fit(scores, slices.targets(rows), people, len(set(patients))).save(model)
 
 
 def _versions() -> dict[str, str]:

@@ -189,3 +189,20 @@ def test_a_damaged_model_is_told_in_one_line(run, tmp_path, damage):
     with pytest.raises(RunError, match="not a usable model folder|no such file") as told:
         Predictor.open(copied)
     assert "\n" not in str(told.value)
+
+
+def test_a_set_is_fitted_to_the_levels_that_are_seen(people, model, histograms, levels):
+    rows = of_one(people)
+    names = [people.patients[row] for row in rows]
+    whole, least = model.answer(histograms[rows], names, levels[rows].tolist())
+    _alone, least_alone = model.answer(histograms[rows], None, levels[rows].tolist())
+    assert np.array_equal(whole, model.predict(histograms[rows], names, levels[rows].tolist()))
+    assert len(set(least)) == 1
+    assert len(set(least_alone)) > 5
+    assert ((least > 0) & (least < 0.7)).all()
+
+
+def test_a_runs_predictions_carry_their_sets(run):
+    found = evaluate_patients(run)
+    assert found.sets.coverage.value > 0.75  # 60 phantom people
+    assert found.temperatures[0] == 1

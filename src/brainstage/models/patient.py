@@ -23,6 +23,7 @@ from scipy.ndimage import binary_closing
 from sklearn.linear_model import Ridge
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
 
+from brainstage.calibration import least_in_set
 from brainstage.models.backbones import CONFIG, WEIGHTS, read_json
 from brainstage.models.histograms import CELL, DIRECTIONS, SIDE
 from brainstage.models.ordinal import ProportionalOdds
@@ -102,10 +103,26 @@ class PatientModel:
     ) -> Floats:
         """Return the probabilities of the stages for each slice's person, float32 of shape (n, classes).
 
+        Arguments as for :meth:`answer`.
+        """
+        return self.answer(histograms, patients, levels)[0]
+
+    def answer(
+        self,
+        histograms: Floats,
+        patients: Sequence[str | None] | None = None,
+        levels: Sequence[int | None] | None = None,
+    ) -> tuple[Floats, Reals]:
+        """Return the answer for each slice's person.
+
         Args:
             histograms: Of each slice, shape (n, 8, 8, 8).
             patients: Of each slice; slices of one are read together and get one answer. A slice of None is alone.
             levels: Of each slice, from 0 to LEVELS - 1; None where its look has to tell.
+
+        Returns:
+            Probabilities of the stages, float32 of shape (n, classes), and the least probability of a stage that
+            is in the 90 % set (:mod:`brainstage.calibration`), of shape (n,).
         """
         roots, places = np.sqrt(histograms), self.levels(histograms)
         for row, level in enumerate(() if levels is None else levels):
@@ -114,13 +131,15 @@ class PatientModel:
         alike: dict[bytes, list[Ints]] = {}
         for rows in people:
             alike.setdefault(_seen(places[rows]).tobytes(), []).append(rows)
-        probabilities = np.empty((len(roots), len(self.classes)), np.float32)
+        probabilities, least = np.empty((len(roots), len(self.classes)), np.float32), np.empty(len(roots))
         for key, members in alike.items():
             seen = np.frombuffer(key, dtype=np.int64)
-            answers = self._answer(np.stack([_stack(roots[rows], places[rows], seen) for rows in members]), seen)
+            scaling, ridge, odds, least_seen = self._fitted(tuple(seen.tolist()))
+            stacks = np.stack([_stack(roots[rows], places[rows], seen) for rows in members])
+            answers = odds.predict(ridge.predict(scaling(_features(stacks, seen)))).astype(np.float32)
             for rows, one in zip(members, answers, strict=True):
-                probabilities[rows] = one
-        return probabilities
+                probabilities[rows], least[rows] = one, least_seen
+        return probabilities, least
 
     def levels(self, histograms: Floats) -> Ints:
         """Return the level of each slice, from 0 to LEVELS - 1: that of the training people's most similar mean."""
@@ -152,21 +171,16 @@ class PatientModel:
             raise ValueError("labels do not fit the stacks and the classes")
         return cls(stacks, labels.astype(np.int64), classes)
 
-    def _answer(self, stacks: Floats, seen: Ints) -> Floats:
-        """Return the probabilities of people of whom the same levels are seen, (n, classes)."""
-        scaling, ridge, odds = self._fitted(tuple(seen.tolist()))
-        answers: Floats = odds.predict(ridge.predict(scaling(_features(stacks, seen)))).astype(np.float32)
-        return answers
-
-    def _fit(self, levels: tuple[int, ...]) -> tuple[_Scaling, Ridge, ProportionalOdds]:
-        """Fit to the training people at some levels."""
+    def _fit(self, levels: tuple[int, ...]) -> tuple[_Scaling, Ridge, ProportionalOdds, float]:
+        """Fit to the training people at some levels; what calibrates the answers, to those left out of folds."""
         blocks = _features(_roots(self._stacks[:, levels]), np.array(levels))
         scaling = _Scaling.of(blocks)
         features, targets = scaling(blocks), self._labels**POWER
         folds = StratifiedKFold(_FOLDS, shuffle=True, random_state=0).split(features, _strata(self._labels))
         scores = cross_val_predict(_ridge(), features, targets, cv=list(folds))
         odds = ProportionalOdds(scores, self._labels, len(self.classes))
-        return scaling, _ridge().fit(features, targets), odds
+        least = least_in_set(odds.predict(scores)[np.arange(len(scores)), self._labels])
+        return scaling, _ridge().fit(features, targets), odds, least
 
 
 def is_patient_model(folder: Path) -> bool:
