@@ -39,13 +39,9 @@ def main() -> None:
     people, number = np.unique(np.array(slices.patients), return_inverse=True)
     stacks = histograms[np.lexsort((levels, number))].reshape(len(people), LEVELS, *histograms.shape[1:])
     stages = slices.targets(range(len(slices)))[np.unique(number, return_index=True)[1]]
-    names = short_names(slices.classes)
-    print(
-        f"patient protocol · {len(people)} people × {REPEATS} · each calibrated on the people of its training side"
-    )
-    print(
-        f"{'':20} {'calibration error':17}  {'if right':18}  {'90 % sets hold':18}  stages  by stage: {', '.join(names)}"
-    )
+    print(f"patient protocol · {len(people)} people × {REPEATS} · calibrated on people of the training side")
+    print(f"{'':20} {'calibration error':17}  {'if right':18}  {'90 % sets hold':18}  stages  ", end="")
+    print(f"by stage: {', '.join(short_names(slices.classes))}")
     said: dict[str, list[tuple[Reals, Reals]]] = {name: [] for name in SEEN}
     for repeat in range(REPEATS):
         folds = StratifiedKFold(FOLDS, shuffle=True, random_state=repeat).split(stacks, np.minimum(stages, 2))

@@ -156,10 +156,10 @@ def sets_said(evaluation: PatientEvaluation) -> str:
     if evaluation.sets is None:
         return ""
     held, of = evaluation.sets.coverage, evaluation.sets.by_stage
-    by_stage = ", ".join(
-        f"{name} {one.value:.2f}" for name, one in zip(short_names(list(of)), of.values(), strict=True)
-    )
-    return f"Its 90 % sets hold the stage of {held.value:.2f} [{held.low:.2f}, {held.high:.2f}] of people ({by_stage})."
+    shares = zip(short_names(list(of)), of.values(), strict=True)
+    by_stage = ", ".join(f"{name} {share.value:.2f}" for name, share in shares)
+    interval = f"[{held.low:.2f}, {held.high:.2f}]"
+    return f"Its 90 % sets hold the stage of {held.value:.2f} {interval} of people ({by_stage})."
 
 
 def write(run: RunFolder, card: Card, about: dict[str, Any]) -> None:
