@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from brainstage.data.table import SliceTable
     from brainstage.errors import BrainstageError, ConfigError, DataError, LeakageError, RunError
     from brainstage.evaluate import Evaluation, evaluate
+    from brainstage.explain import explain
     from brainstage.extraction import extract
     from brainstage.models.recipes import load_recipe
     from brainstage.patients import PatientEvaluation, evaluate_patients
@@ -65,6 +66,7 @@ __all__ = [
     "describe",
     "evaluate",
     "evaluate_patients",
+    "explain",
     "extract",
     "fetch",
     "load_recipe",
@@ -103,6 +105,7 @@ _HOME = {
     "describe": "data.describe",
     "evaluate": "evaluate",
     "evaluate_patients": "patients",
+    "explain": "explain",
     "extract": "extraction",
     "fetch": "data.hub",
     "load_recipe": "models.recipes",

@@ -40,6 +40,10 @@ RECIPES = (
     "With a pretrained backbone: linear-probe, fine-tune, report."
 )
 BACKBONE = "Hub id (ORG/NAME or ORG/NAME@REVISION) or folder, in place of the recipe's own."
+SCANS = (
+    "JPEG, PNG, NIfTI, DICOM or parquet files, folders or globs. A run folder, or patient (taken where none is "
+    "named) or compact, which come with the package, may stand first."
+)
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress and no notices.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
 Data = Annotated[Path | None, typer.Option("--data", help=DATA)]
@@ -557,11 +561,7 @@ def _evaluate_patients(
 def predict(
     inputs: Annotated[
         list[str],
-        typer.Argument(
-            metavar="[model] scans",
-            help="JPEG, PNG, NIfTI, DICOM or parquet files, folders or globs. A run folder, or patient (taken "
-            "where none is named) or compact, which come with the package, may stand first.",
-        ),
+        typer.Argument(metavar="[model] scans", help=SCANS),
     ],
     one_person: Annotated[
         bool, typer.Option("--one-person", help="All are slices of one person: one answer from all, then each.")
@@ -597,6 +597,43 @@ def predict(
     failed = sum(row["status"] == "failed" for row in answers.rows)
     if failed:
         _warn(f"{failed} of {len(scans)} scans could not be read; see above")
+        raise typer.Exit(1)
+
+
+@app.command(epilog="Example: brainstage explain scan.nii.gz --out pictures/")
+def explain(
+    inputs: Annotated[list[str], typer.Argument(metavar="[model] scans", help=SCANS)],
+    out: Annotated[Path, typer.Option("--out", help="New folder for the pictures and explanations.json.")],
+    method: Annotated[
+        str | None,
+        typer.Option(help="grad-cam, integrated-gradients or occlusion; without it the one that suits the model."),
+    ] = None,
+    stage: Annotated[str | None, typer.Option(help="Stage to explain, in place of the answered one.")] = None,
+    sanity: Annotated[
+        bool, typer.Option("--sanity", help="Compare with the same model knowing nothing: maps must change.")
+    ] = False,
+    image_column: ImageColumn = "image",
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Show the pixels that moved a score: each slice as a picture. Not a lesion map."""
+    from brainstage.answers import find_model
+    from brainstage.data.scans import find_scans
+    from brainstage.explain import explain as run
+    from brainstage.predict import Predictor
+    from brainstage.screens import show_explanations
+
+    model, names = find_model(inputs)
+    scans = find_scans(names, image_column)
+    predictor = Predictor.open(model)
+    found = run(predictor, scans, out, method=method, stage=stage, sanity=sanity, progress=_progress(quiet))
+    if as_json:
+        print(json.dumps(found.to_dict(), indent=2))
+    elif not quiet:
+        show_explanations(found, out)
+    for sentence in found.reasons:
+        _warn(sentence)
+    if any(row["status"] == "failed" for row in found.rows):
         raise typer.Exit(1)
 
 

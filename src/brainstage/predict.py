@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -118,6 +119,24 @@ class Predictor:
         return self._model.calibrated
 
     @property
+    def network(self) -> Any | None:
+        """The network, None where the model is none."""
+        return self._model.network
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """From slices to what the model looks at."""
+        return self._model.preprocessing
+
+    def levels(self, seen: NDArray[np.float32], known: Sequence[int | None]) -> list[int | None]:
+        """Return the level of each slice as the model takes it: as it is known, or as it looks to it."""
+        return self._model.levels(seen, known)
+
+    def randomised(self, seed: int) -> Predictor:
+        """Return a model of the same form that knows nothing: a network's weights, or people's stages, shuffled."""
+        return Predictor(self._model.randomised(seed), "", self.about, self._likeness)
+
+    @property
     def refuses(self) -> bool:
         """Whether the model knows what its training slices look like; runs of earlier versions do not."""
         return self._likeness is not None
@@ -154,8 +173,8 @@ class SliceClassifier:
     """A network: each slice is staged alone."""
 
     def __init__(self, network: Any, preprocessing: Preprocessing, calibration: Calibration | None = None):
-        self._network = network.to(memory_format=torch.channels_last)
-        self._preprocessing = preprocessing
+        self.network = network.to(memory_format=torch.channels_last)
+        self.preprocessing = preprocessing
         self._calibration = calibration
         self.calibrated = calibration is not None
         self.classes: tuple[str, ...] = tuple(network.config.id2label[i] for i in range(network.config.num_labels))
@@ -163,9 +182,22 @@ class SliceClassifier:
     @torch.inference_mode()
     def look(self, images: Sequence[Pixels]) -> NDArray[np.float32]:
         """Return the scores of each slice, (N, classes)."""
-        pixels = self._preprocessing.normalise(self._preprocessing.resize(images))
-        scores: NDArray[np.float32] = self._network(torch.from_numpy(pixels)).logits.softmax(dim=1).numpy()
+        pixels = self.preprocessing.normalise(self.preprocessing.resize(images))
+        scores: NDArray[np.float32] = self.network(torch.from_numpy(pixels)).logits.softmax(dim=1).numpy()
         return scores
+
+    def levels(self, _scores: NDArray[np.float32], known: Sequence[int | None]) -> list[int | None]:
+        """Return the levels as they are known: a network has no use for them."""
+        return list(known)
+
+    def randomised(self, seed: int) -> SliceClassifier:
+        """Return the same network with the values of each weight tensor shuffled."""
+        network = copy.deepcopy(self.network)
+        draw = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for weights in network.parameters():
+                weights.copy_(weights.flatten()[torch.randperm(weights.numel(), generator=draw)].view_as(weights))
+        return SliceClassifier(network, self.preprocessing)
 
     def answer(
         self,
@@ -190,14 +222,24 @@ class PatientClassifier:
     """The patient model: slices are looked at one by one and judged by person."""
 
     calibrated = True
+    network = None
 
     def __init__(self, model: PatientModel, preprocessing: Preprocessing):
-        self._preprocessing = preprocessing
+        self.preprocessing = preprocessing
         self._model, self.classes = model, model.classes
 
     def look(self, images: Sequence[Pixels]) -> NDArray[np.float32]:
         """Return the histograms of each slice, (N, 8, 8, 8)."""
-        return orientation_histograms(self._preprocessing.resize(images))
+        return orientation_histograms(self.preprocessing.resize(images))
+
+    def levels(self, histograms: NDArray[np.float32], known: Sequence[int | None]) -> list[int | None]:
+        """Return the level of each slice, told by its look where it is not known."""
+        told = self._model.levels(histograms).tolist()
+        return [look if level is None else level for look, level in zip(told, known, strict=True)]
+
+    def randomised(self, seed: int) -> PatientClassifier:
+        """Return the same model with the stages dealt out to its people at random."""
+        return PatientClassifier(self._model.shuffled(seed), self.preprocessing)
 
     def answer(
         self,

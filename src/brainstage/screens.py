@@ -5,6 +5,7 @@ Markup is off everywhere: a file named ``scan[1].png`` is shown as it is.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE_HEAD
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from brainstage.compare import Candidate, Comparison
     from brainstage.data.audit import Audit
     from brainstage.evaluate import Evaluation
+    from brainstage.explain import Explanations
     from brainstage.metrics import Score
     from brainstage.patients import PatientEvaluation
     from brainstage.sweep import Sweep
@@ -300,6 +302,31 @@ def show_answers(answers: Answers) -> None:
     if len(answers.people) == 1 and answers.rows[0]["words"]:
         console.print(f"With 90 % confidence: {answers.rows[0]['words']}.", highlight=False)
     console.print(answers.notice, style="dim")
+
+
+def show_explanations(found: Explanations, out: Path) -> None:
+    """Print which pictures were written, and how much of each map lies outside of the head."""
+    console = Console(markup=False)
+    console.print(found.title, style="bold", highlight=False)
+    table = Table(box=SIMPLE_HEAD)
+    table.add_column("", overflow="fold")
+    for heading in ("stage", "outside the head", "picture"):
+        table.add_column(heading, justify="right" if heading == "outside the head" else "left")
+    stages = {row["stage"] for row in found.rows if row["stage"]}
+    names = dict(zip(sorted(stages), short_names(sorted(stages)), strict=True)) if len(stages) > 1 else {}
+    for person in {row["person"]: None for row in found.rows}:
+        rows = [row for row in found.rows if row["person"] == person]
+        if rows[0]["status"] != "answered":
+            table.add_row(rows[0]["source"], rows[0]["status"], style="dim")
+            continue
+        share = sum(row["outside"] for row in rows) / len(rows)
+        stage = names.get(rows[0]["stage"], rows[0]["stage"])
+        many = f", {len(rows)} slices" if len(rows) > 1 else ""
+        table.add_row(rows[0]["source"] + many, stage, f"{share:.0%}", str(out / f"{person:03}.png"))
+    console.print(table)
+    if found.sanity:
+        console.print(found.sanity, highlight=False)
+    console.print(found.notice, style="dim")
 
 
 def _shown(row: dict[str, Any]) -> str:

@@ -115,12 +115,31 @@ class Preprocessing:
     def _resize_chunk(self, images: Sequence[Pixels], margin: int) -> Pixels:
         return np.stack([_crop(self._scale(image), self.size, margin) for image in images])
 
+    def undo(self, map_: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.float32]:
+        """Return a map of the network's input, of any resolution, on the slice that the input was made of.
+
+        Args:
+            map_: float32 of shape (h, w), the whole input however coarse.
+            shape: Rows and columns of the slice.
+
+        Returns:
+            float32 of that shape, 0 where the slice was cropped.
+        """
+        scaled = np.zeros(self._scaled(shape), np.float32)
+        top, left = ((side - self.size) // 2 for side in scaled.shape)
+        scaled[top : top + self.size, left : left + self.size] = _resized(map_, (self.size, self.size))
+        return _resized(scaled, shape)
+
     def _scale(self, image: Pixels) -> Pixels:
-        size = (self.size, self.size)
-        if self.crop_share is not None:
-            shorter_side, short = int(self.size / self.crop_share), min(image.shape)
-            size = (int(shorter_side * image.shape[1] / short), int(shorter_side * image.shape[0] / short))
-        return np.asarray(Image.fromarray(image).resize(size, Image.Resampling(self.resample)))
+        rows, columns = self._scaled(image.shape)
+        return np.asarray(Image.fromarray(image).resize((columns, rows), Image.Resampling(self.resample)))
+
+    def _scaled(self, shape: tuple[int, ...]) -> tuple[int, int]:
+        """Return rows and columns of a slice before its centre is cropped."""
+        if self.crop_share is None:
+            return self.size, self.size
+        shorter_side, short = int(self.size / self.crop_share), min(shape)
+        return int(shorter_side * shape[0] / short), int(shorter_side * shape[1] / short)
 
     def normalise(self, pixels: Pixels) -> NDArray[np.float32]:
         """Return the network's input, float32 of shape (N, C, H, W), for uint8 pixels of shape (N, H, W)."""
@@ -156,6 +175,10 @@ def _side_and_crop(kind: str, settings: dict[str, Any]) -> tuple[int, float | No
             raise ValueError(f"its input of {width}×{height} pixels is not square")
         return height, None
     raise ValueError(f"its image processor is a {kind}, expected that of a ViT, Swin or ConvNeXt")
+
+
+def _resized(map_: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.float32]:
+    return np.asarray(Image.fromarray(map_).resize((shape[1], shape[0]), Image.Resampling.BILINEAR))
 
 
 def _crop(image: Pixels, size: int, margin: int) -> Pixels:

@@ -147,6 +147,10 @@ class PatientModel:
         found: Ints = (_unit(rows - self._centre) @ self._atlas.T).argmax(axis=1)
         return found
 
+    def shuffled(self, seed: int) -> PatientModel:
+        """Return a model whose people have one another's stages."""
+        return PatientModel(self._stacks, np.random.default_rng(seed).permutation(self._labels), self.classes)
+
     def save(self, folder: Path) -> None:
         """Write ``config.json`` and ``model.safetensors`` into a folder."""
         folder.mkdir(parents=True, exist_ok=True)
