@@ -41,6 +41,23 @@ def test_help_is_golden_and_has_an_example(command):
     assert "Example: brainstage" in done.stdout or command in ([], ["data"], ["models"])
 
 
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["train", "--no-such-option"], "No such option"),
+        (["train", "--seed", "many"], "many"),
+        (["explain", "a.png"], "--out"),
+        (["wisdom"], "No such command"),
+    ],
+)
+def test_a_mistyped_command_is_told_in_a_line(arguments, says):
+    done = brainstage(*arguments)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert says in done.stderr
+    assert "Usage: brainstage" in done.stderr
+
+
 def test_help_does_not_import_torch():
     code = (
         "import sys\nfrom typer.testing import CliRunner\nfrom brainstage.cli import app\n"

@@ -13,13 +13,15 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
-import click
 import typer
 
 from brainstage import __version__
 from brainstage.errors import BrainstageError
 from brainstage.progress import Progress, silent, terminal
 from brainstage.schema import RESEARCH_NOTICE, SYNTHETIC_NOTICE
+
+USAGE_ERROR: Any = typer.BadParameter.__base__
+"""Of click in older versions of typer, of typer's own copy of it in newer ones."""
 
 app = typer.Typer(
     help=f"Stage dementia from brain MRI slices. {RESEARCH_NOTICE}",
@@ -701,10 +703,10 @@ def main() -> None:
     except BrainstageError as error:
         _warn(f"Error: {error}")
         code = 1
-    except click.ClickException as error:
+    except USAGE_ERROR as error:
         error.show()
         code = error.exit_code
-    except (KeyboardInterrupt, click.Abort):
+    except (KeyboardInterrupt, typer.Abort):
         _warn("Stopped. What was finished stays; the same command with --resume and --name NAME goes on with it.")
         code = 130
     except BrokenPipeError:
