@@ -45,7 +45,7 @@ def test_help_is_golden_and_has_an_example(command):
     ("arguments", "says"),
     [
         (["train", "--no-such-option"], "No such option"),
-        (["train", "--seed", "many"], "many"),
+        (["train", "--seed", "many"], "Invalid value for '--seed'"),
         (["explain", "a.png"], "--out"),
         (["wisdom"], "No such command"),
     ],
