@@ -49,6 +49,19 @@ FEWEST = 0.5
 """Least share of a person's slices that must be like the training slices for an answer."""
 
 
+Person = tuple[str, Sequence[Scan]]
+"""What a person is called, and the scans."""
+
+
+class Answered(NamedTuple):
+    """What a model says of one person."""
+
+    rows: list[dict[str, Any]]
+    """As in :class:`Answers`, without the person's number."""
+    images: list[Pixels | None]
+    """The slice that each row is about, as the model was shown it; None where it is about several or none."""
+
+
 @dataclass(frozen=True)
 class Answers:
     """What a model says of some scans.
@@ -73,6 +86,14 @@ class Answers:
     model: str
     calibrated: bool
     refuses: bool
+
+    @classmethod
+    def of(cls, predictor: Predictor, answered: Iterable[Answered]) -> Answers:
+        """Number people and put their answers together."""
+        rows = [{"person": number, **row} for number, person in enumerate(answered, 1) for row in person.rows]
+        return cls(
+            rows, predictor.classes, predictor.about, predictor.hash, predictor.calibrated, predictor.refuses
+        )
 
     @cached_property
     def people(self) -> list[list[dict[str, Any]]]:
@@ -166,25 +187,27 @@ def answer(
     Each thread takes some people from file to answer, on one core: torch's own threads would wait for one another
     many times in so small a network. Few scans are in memory at a time.
     """
-    people = [("one person", scans)] if one_person else [(scan.name, [scan]) for scan in scans]
+    people = people_of(scans, one_person)
     size = 1 if any(scan.volume for scan in scans) else CHUNK
     chunks = [people[start : start + size] for start in range(0, len(people), size)]
-    answered: list[list[dict[str, Any]]] = []
+    answered: list[Answered] = []
     threads = torch.get_num_threads()
     try:
         with (
             ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool,
             progress("Predicting", len(people)) as advance,
         ):
-            for of_chunk in pool.map(partial(_answer_chunk, predictor), chunks):
+            for of_chunk in pool.map(partial(answer_people, predictor), chunks):
                 answered += of_chunk
                 advance(len(of_chunk))
     finally:
         torch.set_num_threads(threads)
-    rows = [{"person": number, **row} for number, person in enumerate(answered, 1) for row in person]
-    return Answers(
-        rows, predictor.classes, predictor.about, predictor.hash, predictor.calibrated, predictor.refuses
-    )
+    return Answers.of(predictor, answered)
+
+
+def people_of(scans: Sequence[Scan], one_person: bool) -> list[Person]:
+    """Return whose scans are whose: each a person's of its own, or all one person's."""
+    return [("one person", scans)] if one_person else [(scan.name, [scan]) for scan in scans]
 
 
 class _Said(NamedTuple):
@@ -210,8 +233,8 @@ class _Shown:
     """From all slices of its person."""
 
 
-def _answer_chunk(predictor: Predictor, people: Sequence[tuple[str, Sequence[Scan]]]) -> list[list[dict[str, Any]]]:
-    """Return the rows of each person. The slices of all go through the model together."""
+def answer_people(predictor: Predictor, people: Sequence[Person]) -> list[Answered]:
+    """Stage people in this thread. The slices of all go through the model together."""
     found = [[one for scan in scans for one in _read(scan)] for _, scans in people]
     slices = [one for person in found for one in person if one.status == ANSWERED]
     for one, reason in zip(slices, predictor.refusals(_images(slices)), strict=True):
@@ -223,7 +246,7 @@ def _answer_chunk(predictor: Predictor, people: Sequence[tuple[str, Sequence[Sca
     answers = (_said(predictor.answer(seen, who, levels)) for who in (None, owners))
     for (_, one), alone, joined in zip(kept, *answers, strict=True):
         one.alone, one.joined = alone, joined
-    return [list(_rows(predictor.classes, name, person)) for (name, _), person in zip(people, found, strict=True)]
+    return [_answered(predictor.classes, name, person) for (name, _), person in zip(people, found, strict=True)]
 
 
 def _said(answer: Answer) -> list[_Said]:
@@ -248,8 +271,14 @@ def _read(scan: Scan) -> list[_Shown]:
     return [_Shown(scan.name, image, level) for image, level in zip(images, levels, strict=True)]
 
 
-def _rows(classes: Sequence[str], name: str, person: Sequence[_Shown]) -> Iterator[dict[str, Any]]:
-    """Yield the row of a person, where there are several slices, then one for each."""
+def _answered(classes: Sequence[str], name: str, person: Sequence[_Shown]) -> Answered:
+    rows = [*_whole(classes, name, person), *(_alone(classes, one) for one in person)]
+    images = [None] * (len(rows) - len(person)) + [one.image for one in person]
+    return Answered(rows, images)
+
+
+def _whole(classes: Sequence[str], name: str, person: Sequence[_Shown]) -> Iterator[dict[str, Any]]:
+    """Yield the row of all slices of a person, where there are several."""
     slices = [one for one in person if one.image is not None]
     kept = [one for one in slices if one.status == ANSWERED]
     if len(slices) > 1 and len(kept) >= FEWEST * len(slices):
@@ -260,11 +289,13 @@ def _rows(classes: Sequence[str], name: str, person: Sequence[_Shown]) -> Iterat
             "the reason of each stands in its row"
         )
         yield _row(classes, name, slices=0, status=REFUSED, reason=reason)
-    for one in person:
-        identity = None if one.image is None else slice_id(one.image)
-        yield _row(
-            classes, one.source, one.alone, int(one.alone is not None), one.level, identity, one.status, one.reason
-        )
+
+
+def _alone(classes: Sequence[str], one: _Shown) -> dict[str, Any]:
+    """Return the row of a slice, or of a scan that gave none."""
+    identity = None if one.image is None else slice_id(one.image)
+    slices = int(one.alone is not None)
+    return _row(classes, one.source, one.alone, slices, one.level, identity, one.status, one.reason)
 
 
 def _row(

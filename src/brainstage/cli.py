@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import typer
 
 from brainstage import __version__
-from brainstage.errors import BrainstageError
+from brainstage.errors import BrainstageError, ConfigError
 from brainstage.progress import Progress, silent, terminal
 from brainstage.schema import RESEARCH_NOTICE, SYNTHETIC_NOTICE
 
@@ -659,6 +659,40 @@ def extract(
     )
 
 
+@app.command(epilog="Example: brainstage serve, then open http://127.0.0.1:8000")
+def serve(
+    models: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[model]...", help="Run folders, patient or compact; the first is the default."),
+    ] = None,
+    host: Annotated[str, typer.Option(help="Address to listen at.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen at; 0 takes a free one.")] = 8000,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option("--allow-host", help="Name under which other machines may ask this one. Repeatable."),
+    ] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Serve a page and an HTTP API, for this machine alone unless told otherwise."""
+    try:
+        from brainstage.serve.server import is_loopback, listen
+        from brainstage.serve.server import serve as run
+    except ImportError as error:
+        raise ConfigError(
+            "the server is not installed; install it with: pip install 'brainstage[serve]'"
+        ) from error
+    from brainstage.models.weights import BUNDLED
+
+    if not is_loopback(host) and not allow_host:
+        raise ConfigError(
+            f"--host {host}: whoever reaches this machine could use the server; name it with --allow-host NAME, as "
+            "others will call it, if that is what you want"
+        )
+    place = listen(host, port)
+    address = f"http://{'localhost' if host == '::1' else host}:{place.getsockname()[1]}"
+    run(models or BUNDLED, place, allow_host or (), ready=partial(_say, f"{address}\n{RESEARCH_NOTICE}", quiet))
+
+
 @app.command(epilog="Example: brainstage quickstart")
 def quickstart(out: Out = Path("runs"), quiet: Quiet = False) -> None:
     """Train, judge and use a classifier: on the real data where it can be had, else on the phantom cohort."""
@@ -686,7 +720,7 @@ def _progress(quiet: bool) -> Progress:
 
 def _say(text: str, quiet: bool) -> None:
     if not quiet:
-        print(text)
+        print(text, flush=True)  # a server's address must not wait for more to say
 
 
 def _warn(text: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib import colormaps
@@ -123,19 +123,17 @@ def explain(
         ConfigError: The method does not suit the model, there is no such stage, or the folder is not empty.
         RunError: The disk is full or the folder is not writable.
     """
-    method = method or default_method(predictor)
-    check_method(predictor, method)
-    if stage is not None and stage not in predictor.classes:
-        raise ConfigError(f"{stage}: no such stage; the model has {', '.join(predictor.classes)}")
+    method = check_request(predictor, method, stage)
     if out.is_dir() and any(out.iterdir()):
         raise ConfigError(f"{out}: holds files already; give a new folder")
     make_folder(out)
     rows: list[dict[str, Any]] = []
     with progress("Explaining", len(scans)) as advance:
         for number, scan in enumerate(scans, 1):
-            rows += [
-                {"person": number, **row} for row in _person(predictor, scan, number, out, method, stage, sanity)
-            ]
+            maps = explain_scan(predictor, scan, method, stage, sanity=sanity)
+            rows += [{"person": number, **one.row, "file": _save(one, number, out)} for one in maps]
+            if maps[0].number is not None:
+                _write(out / f"{number:03}.png", _sheet([one.picture for one in maps if one.picture is not None]))
             advance(1)
     found = Explanations(rows, method, predictor.hash, predictor.about)
     write_json(out / "explanations.json", found.to_dict())
@@ -160,38 +158,78 @@ def overlay(image: Pixels, map_: Map, strongest: float) -> NDArray[np.uint8]:
     return (255 * mixed).round().astype(np.uint8)
 
 
-def _person(
-    predictor: Predictor, scan: Scan, number: int, out: Path, method: str, stage: str | None, sanity: bool
-) -> list[dict[str, Any]]:
-    """Explain one scan: a row for each of its slices."""
+class Mapped(NamedTuple):
+    """What moved the score of a slice, or why there is no map of a scan."""
+
+    row: dict[str, Any]
+    """As in :class:`Explanations`, without ``person`` and ``file``."""
+    number: int | None = None
+    """Of the slice among its scan's, from 1; None where it is the only one."""
+    image: Pixels | None = None
+    """The slice, uint8 of shape (H, W)."""
+    picture: NDArray[np.uint8] | None = None
+    """The slice with its map in colour, (H, W, 3)."""
+
+
+def check_request(predictor: Predictor, method: str | None, stage: str | None) -> str:
+    """Return the method that will be used.
+
+    Raises:
+        ConfigError: The method does not suit the model, or there is no such stage.
+    """
+    method = method or default_method(predictor)
+    check_method(predictor, method)
+    if stage is not None and stage not in predictor.classes:
+        raise ConfigError(f"{stage}: no such stage; the model has {', '.join(predictor.classes)}")
+    return method
+
+
+def explain_scan(
+    predictor: Predictor, scan: Scan, method: str, stage: str | None = None, *, sanity: bool = False
+) -> list[Mapped]:
+    """Explain a scan, a person of its own: each slice that is not refused, or why there is no map.
+
+    Arguments as for :func:`explain`; :func:`check_request` has checked them.
+    """
     try:
         images, levels = scan.read()
     except RefusalError as error:
-        return [_row(scan.name, REFUSED, reason=str(error))]
+        return [Mapped(_row(scan.name, REFUSED, reason=str(error)))]
     except DataError as error:
-        return [_row(scan.name, FAILED, reason=str(error))]
+        return [Mapped(_row(scan.name, FAILED, reason=str(error)))]
     refusals = predictor.refusals(images)
     kept = [index for index, reason in enumerate(refusals) if reason is None]
     if len(kept) < FEWEST * len(images):
         reason = next(reason for reason in refusals if reason)
-        return [_row(scan.name, REFUSED, reason=f"{scan.name}: {reason}")]
+        return [Mapped(_row(scan.name, REFUSED, reason=f"{scan.name}: {reason}"))]
     shown, places = [images[index] for index in kept], [levels[index] for index in kept]
     answered = predictor.predict(shown, ["one"] * len(shown), places)[0]
     target = predictor.classes.index(stage) if stage else int(answered.argmax())
     maps = attribute(predictor, shown, places, target, method)
     alike = likeness_to_random(predictor, shown, places, target, method) if sanity else None
-    strengths = np.concatenate([np.abs(map_[map_ != 0]) for map_ in maps])
-    strongest = float(np.quantile(strengths, FULL)) if len(strengths) else 1.0
-    pictures = [overlay(image, map_, strongest) for image, map_ in zip(shown, maps, strict=True)]
-    rows = []
-    for index, picture, map_ in zip(kept, pictures, maps, strict=True):
-        file = f"{number:03}.png" if len(images) == 1 else f"{number:03}-{index + 1:02}.png"
-        _write(out / file, picture)
+    strongest = _strongest(maps)
+    found = []
+    for index, map_ in zip(kept, maps, strict=True):
         share = round(outside(map_, images[index]), 4)
-        rows.append(_row(scan.name, ANSWERED, levels[index], predictor.classes[target], share, alike, file))
-    if len(images) > 1:
-        _write(out / f"{number:03}.png", _sheet(pictures))
-    return rows
+        row = _row(scan.name, ANSWERED, levels[index], predictor.classes[target], share, alike)
+        number = None if len(images) == 1 else index + 1
+        found.append(Mapped(row, number, images[index], overlay(images[index], map_, strongest)))
+    return found
+
+
+def _strongest(maps: Sequence[Map]) -> float:
+    """Return the strength that gets the full colour in all slices of a person."""
+    strengths = np.concatenate([np.abs(map_[map_ != 0]) for map_ in maps])
+    return float(np.quantile(strengths, FULL)) if len(strengths) else 1.0
+
+
+def _save(found: Mapped, number: int, out: Path) -> str | None:
+    """Write the picture of a slice of the scan of that number; return its name."""
+    if found.picture is None:
+        return None
+    file = f"{number:03}.png" if found.number is None else f"{number:03}-{found.number:02}.png"
+    _write(out / file, found.picture)
+    return file
 
 
 def _row(
@@ -201,7 +239,6 @@ def _row(
     stage: str | None = None,
     share: float | None = None,
     alike: float | None = None,
-    file: str | None = None,
     reason: str | None = None,
 ) -> dict[str, Any]:
     return {
@@ -211,7 +248,6 @@ def _row(
         "stage": stage,
         "outside": share,
         "likeness_to_random": None if alike is None else round(alike, 4),
-        "file": file,
         "reason": reason,
     }
 

@@ -59,11 +59,13 @@ class Scan:
         name: Its file, or the folder of the series.
         read: Reads its slices; raises :class:`DataError` where it cannot.
         volume: Reads it as it is; None for what has no place in space. Its slices take seconds: it is registered.
+        files: Names of its files; none for a row of a parquet file.
     """
 
     name: str
     read: Callable[[], Slices]
     volume: Callable[[], Volume] | None = None
+    files: tuple[str, ...] = ()
 
 
 def find_scans(inputs: Sequence[str], image_column: str = "image") -> list[Scan]:
@@ -170,15 +172,11 @@ def _names(groups: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _scan(name: str, kind: str, files: Sequence[File]) -> Scan:
-    if kind == "nifti":
-        return _volume_scan(name, partial(_read_nifti, files, name))
-    if kind == "dicom":
-        return _volume_scan(name, partial(_read_dicom, files, name))
-    return Scan(name, partial(_read_picture if kind == "picture" else _read_unknown, files, name))
-
-
-def _volume_scan(name: str, read: Callable[[], Volume | Frame]) -> Scan:
-    return Scan(name, partial(_cut, read, name), partial(_whole, read, name))
+    names = tuple(file.name for file in files)
+    if kind in ("nifti", "dicom"):
+        read = partial(_read_nifti if kind == "nifti" else _read_dicom, files, name)
+        return Scan(name, partial(_cut, read, name), partial(_whole, read, name), names)
+    return Scan(name, partial(_read_picture if kind == "picture" else _read_unknown, files, name), files=names)
 
 
 def _picture(read: Reader) -> Slices:

@@ -1,0 +1,194 @@
+"""The application: addresses of the API, and the page."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import AsyncIterator, Collection, Sequence
+from contextlib import asynccontextmanager
+from importlib.resources import files
+from typing import Any
+
+import numpy as np
+from fastapi import FastAPI, Request
+from numpy.typing import NDArray
+from PIL import Image
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse, Response
+from starlette.staticfiles import StaticFiles
+
+from brainstage import __version__
+from brainstage.data.scans import Scan
+from brainstage.schema import RESEARCH_NOTICE
+from brainstage.serve.desk import Desk, identity
+from brainstage.serve.gate import Gate, Limits
+from brainstage.serve.problems import TITLES, Problem
+from brainstage.serve.uploads import numbers, read_upload
+
+_FILES = {
+    "type": "array",
+    "items": {"type": "string", "format": "binary"},
+    "description": (
+        "JPEG, PNG, NIfTI or DICOM files, told by content. Files of one DICOM series are one scan. File names are "
+        "not used."
+    ),
+}
+_MODEL = {"type": "string", "description": "One of those of /v1/models; without it the default."}
+PREDICT_FORM = {
+    "files": _FILES,
+    "model": _MODEL,
+    "one_person": {"type": "boolean", "description": "All are of one person: one answer from all, then each."},
+    "pictures": {"type": "boolean", "description": "Give each slice as the model saw it, a PNG in base64."},
+}
+EXPLAIN_FORM = {
+    "files": {**_FILES, "description": f"One scan. {_FILES['description']}"},
+    "model": _MODEL,
+    "method": {
+        "type": "string",
+        "enum": ["grad-cam", "integrated-gradients", "occlusion"],
+        "description": "Without it the one that suits the model.",
+    },
+    "stage": {"type": "string", "description": "Stage to explain, in place of the answered one."},
+}
+_PROBLEM = {
+    "description": f"A problem, `code` one of: {', '.join(TITLES)}",
+    "content": {
+        "application/problem+json": {
+            "schema": {
+                "type": "object",
+                "required": ["type", "title", "status", "code", "detail", "notice"],
+                "properties": {
+                    **{name: {"type": "string"} for name in ("type", "title", "detail", "notice")},
+                    "status": {"type": "integer"},
+                    "code": {"type": "string", "enum": list(TITLES)},
+                },
+            }
+        }
+    },
+}
+
+
+def create_app(desk: Desk, hosts: Collection[str], limits: Limits | None = None) -> Gate:
+    """Return the ASGI application.
+
+    Args:
+        desk: The models.
+        hosts: Names under which it may be asked.
+        limits: How much it takes.
+    """
+    limits = limits or Limits()
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        yield
+        desk.close()
+
+    app = FastAPI(
+        title="brainstage",
+        version=__version__,
+        description=f"Stages dementia from brain MRI slices. {RESEARCH_NOTICE}",
+        docs_url=None,  # they load scripts and fonts from elsewhere
+        redoc_url=None,
+        max_body_size=limits.request_bytes,
+        lifespan=lifespan,
+    )
+    gate = Gate(app, hosts, limits)
+    _add_problems(app, limits)
+    _add_state(app, desk, gate)
+    _add_api(app, desk, limits)
+    app.mount("/", StaticFiles(directory=str(files("brainstage.serve").joinpath("static")), html=True))
+    return gate
+
+
+def _add_problems(app: FastAPI, limits: Limits) -> None:
+    @app.exception_handler(Problem)
+    def _problem(_request: Request, problem: Problem) -> Response:
+        return problem.response()
+
+    @app.exception_handler(HTTPException)
+    def _of_framework(_request: Request, error: HTTPException) -> Response:
+        known = {
+            404: Problem(404, "not-found", "see /openapi.json for the addresses of the API"),
+            405: Problem(405, "method-not-allowed", "see /openapi.json for the addresses of the API"),
+            413: Problem(413, "too-large", f"more than {limits.request_bytes / 2**20:g} MiB; send it in parts"),
+        }
+        problem = known.get(error.status_code)
+        return (problem or Problem(error.status_code, "bad-form", "the request cannot be read")).response()
+
+
+def _add_state(app: FastAPI, desk: Desk, gate: Gate) -> None:
+    @app.get("/health", summary="Whether the server runs")
+    async def health() -> dict[str, str]:
+        return {"status": "ok", "version": __version__, "notice": RESEARCH_NOTICE}
+
+    @app.get("/ready", summary="Whether it takes requests", responses={503: _PROBLEM})
+    async def ready() -> dict[str, Any]:
+        gate.check_room()
+        return {"status": "ready", "models": desk.names, "notice": RESEARCH_NOTICE}
+
+
+def _add_api(app: FastAPI, desk: Desk, limits: Limits) -> None:
+    @app.get("/v1/models", summary="The models, and what each is worth on people it has not seen")
+    async def models() -> dict[str, Any]:
+        return {"notice": RESEARCH_NOTICE, "models": desk.describe()}
+
+    @app.post("/v1/predict", summary="Stage scans", **_takes_form(PREDICT_FORM))
+    async def predict(request: Request) -> JSONResponse:
+        upload = await read_upload(request, limits.files)
+        scans = await desk.scans(upload.files)
+        answers, people = await desk.predict(upload.fields.get("model"), scans, upload.flag("one_person"))
+        slices = [image for person in people for image in person.images] if upload.flag("pictures") else None
+        rows = [_numbered(row, scans) for row in answers.rows]
+        if slices:
+            rows = [{**row, "picture": _png(image)} for row, image in zip(rows, slices, strict=True)]
+        content = answers.to_dict()
+        model = identity(desk.model(upload.fields.get("model")).predictor)
+        return JSONResponse(
+            {
+                "notice": content["notice"],
+                "model": model,
+                "calibrated": answers.calibrated,
+                "classes": answers.classes,
+                "answers": rows,
+            }
+        )
+
+    @app.post("/v1/explain", summary="Show what moved the score of a scan", **_takes_form(EXPLAIN_FORM))
+    async def explain(request: Request) -> JSONResponse:
+        upload = await read_upload(request, limits.files)
+        scans = await desk.scans(upload.files)
+        if len(scans) > 1:
+            raise Problem(400, "several-scans", f"found {len(scans)} scans; send the files of one")
+        fields = upload.fields
+        found, maps = await desk.explain(
+            fields.get("model"), scans[0], fields.get("method"), fields.get("stage") or None
+        )
+        rows = [
+            {**_numbered(one.row, scans), "picture": _png(one.image), "overlay": _png(one.picture)} for one in maps
+        ]
+        model = identity(desk.model(fields.get("model")).predictor)
+        return JSONResponse({"notice": found.notice, "model": model, "method": found.method, "maps": rows})
+
+
+def _takes_form(fields: dict[str, Any]) -> dict[str, Any]:
+    """Return how OpenAPI describes a form, which is read by hand: its names are not to be kept."""
+    schema = {"type": "object", "required": ["files"], "properties": fields}
+    body = {"required": True, "content": {"multipart/form-data": {"schema": schema}}}
+    return {"openapi_extra": {"requestBody": body}, "responses": {"default": _PROBLEM}}
+
+
+def _numbered(row: dict[str, Any], scans: Sequence[Scan]) -> dict[str, Any]:
+    """Return a row that names its files by their numbers in the request."""
+    source = row["source"]
+    of_row = [scan for scan in scans if scan.name == source] or scans
+    reason = row["reason"] and row["reason"].removeprefix(f"{source}: ")
+    return {"files": numbers(of_row), **{key: row[key] for key in row if key != "source"}, "reason": reason}
+
+
+def _png(image: NDArray[np.uint8] | None) -> str | None:
+    """Return a picture as PNG in base64."""
+    if image is None:
+        return None
+    stream = io.BytesIO()
+    Image.fromarray(image).save(stream, format="PNG")
+    return base64.b64encode(stream.getvalue()).decode("ascii")

@@ -1,0 +1,170 @@
+"""The models that a server answers with, and the threads that they work in."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from brainstage.answers import Answered, Answers, Person, answer_people, people_of
+from brainstage.attribution import default_method
+from brainstage.data.io import CHUNK
+from brainstage.data.scans import File, Scan, scans_of
+from brainstage.data.stack import LEVELS, SIDE
+from brainstage.errors import ConfigError
+from brainstage.explain import Explanations, Mapped, check_request, explain_scan
+from brainstage.models.weights import BUNDLED
+from brainstage.predict import Predictor
+from brainstage.serve.batches import Batches
+from brainstage.serve.problems import Problem
+
+Result = TypeVar("Result")
+
+
+class Served:
+    """One model at work.
+
+    Attributes:
+        predictor: The model.
+    """
+
+    def __init__(self, predictor: Predictor, executor: Executor, workers: int):
+        self.predictor = predictor
+        work = partial(answer_people, predictor)
+        self._pictures: Batches[Person, Answered] = Batches(work, executor, workers, CHUNK)
+        self._volumes: Batches[Person, Answered] = Batches(work, executor, workers, 1)
+
+    async def answer(self, people: Sequence[Person]) -> list[Answered]:
+        """Stage people. Volumes take seconds each, so pictures never wait in a batch with one."""
+        slow = [any(scan.volume for scan in scans) for _, scans in people]
+        groups = ((self._volumes, True), (self._pictures, False))
+        found = await asyncio.gather(
+            *(
+                batches.submit([one for one, is_slow in zip(people, slow, strict=True) if is_slow == chosen])
+                for batches, chosen in groups
+            )
+        )
+        volumes, pictures = map(iter, found)
+        return [next(volumes if is_slow else pictures) for is_slow in slow]
+
+
+class Desk:
+    """The models, open, each by its name.
+
+    Attributes:
+        names: Of the models; the first answers where none is named.
+    """
+
+    def __init__(self, models: Sequence[str], workers: int):
+        """Open models, and have each answer once, so that the first request does not wait.
+
+        Args:
+            models: Run folders, or names of bundled models.
+            workers: Threads that answer; explanations have one more, as they take long.
+
+        Raises:
+            ConfigError: Two of them have one name.
+            RunError: One cannot be opened.
+        """
+        paths = {model if model in BUNDLED else Path(model).resolve().name: model for model in models}
+        if len(paths) < len(models):
+            raise ConfigError(f"{', '.join(models)}: two models have one name; rename a run folder")
+        self._executor = ThreadPoolExecutor(workers, "answer", initializer=_one_thread)
+        self._explainer = ThreadPoolExecutor(1, "explain", initializer=_one_thread)
+        self._served = {name: Served(_opened(path), self._executor, workers) for name, path in paths.items()}
+        self.names = list(paths)
+
+    def close(self) -> None:
+        """Let the threads go."""
+        for executor in (self._executor, self._explainer):
+            executor.shutdown(wait=False, cancel_futures=True)
+
+    def model(self, name: str | None) -> Served:
+        """Return a model by its name; None gives the first.
+
+        Raises:
+            Problem: There is none of that name.
+        """
+        found = self._served.get(name or self.names[0])
+        if found is None:
+            raise Problem(404, "unknown-model", f"the models served are {', '.join(self.names)}")
+        return found
+
+    def describe(self) -> list[dict[str, Any]]:
+        """Return what each model is and what it is worth."""
+        return [self._described(name) for name in self.names]
+
+    def _described(self, name: str) -> dict[str, Any]:
+        predictor = self.model(name).predictor
+        return {
+            "name": name,
+            "default": name == self.names[0],
+            **identity(predictor),
+            "calibrated": predictor.calibrated,
+            "refuses": predictor.refuses,
+            "classes": list(predictor.classes),
+            "explained_by": default_method(predictor),
+            "worth": predictor.about.get("worth"),
+            "figures": predictor.about.get("figures"),
+        }
+
+    async def scans(self, files: Sequence[File]) -> list[Scan]:
+        """Tell what uploaded files are."""
+        return await self._in_thread(self._executor, partial(scans_of, files))
+
+    async def predict(
+        self, model: str | None, scans: Sequence[Scan], one_person: bool
+    ) -> tuple[Answers, list[Answered]]:
+        """Stage scans.
+
+        Returns:
+            The answers, and those of each person with the slices that they are about.
+        """
+        served = self.model(model)
+        people = people_of(scans, one_person)
+        answered = await served.answer(people)
+        return Answers.of(served.predictor, answered), answered
+
+    async def explain(
+        self, model: str | None, scan: Scan, method: str | None, stage: str | None
+    ) -> tuple[Explanations, list[Mapped]]:
+        """Explain a scan.
+
+        Raises:
+            Problem: The method does not suit the model, or there is no such stage.
+        """
+        predictor = self.model(model).predictor
+        try:
+            method = check_request(predictor, method, stage)
+        except ConfigError as error:
+            raise Problem(400, "cannot-explain", str(error)) from error
+        maps = await self._in_thread(self._explainer, partial(explain_scan, predictor, scan, method, stage))
+        return Explanations([one.row for one in maps], method, predictor.hash, predictor.about), maps
+
+    @staticmethod
+    async def _in_thread(executor: Executor, work: Callable[[], Result]) -> Result:
+        return await asyncio.get_running_loop().run_in_executor(executor, work)
+
+
+def identity(predictor: Predictor) -> dict[str, Any]:
+    """Return what every answer says of its model: hash, recipe, protocol and verdict."""
+    about = {key: predictor.about.get(key) for key in ("recipe", "protocol", "leakage", "synthetic")}
+    return {"hash": predictor.hash, **about}
+
+
+def _opened(path: str) -> Predictor:
+    predictor = Predictor.open(path)
+    noise = np.random.default_rng(0).integers(0, 255, (LEVELS, SIDE, SIDE), dtype=np.uint8)
+    predictor.predict(list(noise), ["one"] * LEVELS, range(LEVELS))
+    return predictor
+
+
+def _one_thread() -> None:
+    import torch
+
+    torch.set_num_threads(1)
