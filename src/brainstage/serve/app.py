@@ -14,14 +14,14 @@ from fastapi import FastAPI, Request
 from numpy.typing import NDArray
 from PIL import Image
 from starlette.exceptions import HTTPException
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.staticfiles import StaticFiles
 
 from brainstage import __version__
 from brainstage.data.scans import Scan
 from brainstage.schema import RESEARCH_NOTICE
 from brainstage.serve.desk import Desk, identity
-from brainstage.serve.gate import Gate, Limits
+from brainstage.serve.gate import UNFORESEEN, Gate, Limits
 from brainstage.serve.problems import TITLES, Problem
 from brainstage.serve.uploads import numbers, read_upload
 
@@ -96,7 +96,7 @@ def create_app(desk: Desk, hosts: Collection[str], limits: Limits | None = None)
     _add_problems(app, limits)
     _add_state(app, desk, gate)
     _add_api(app, desk, limits)
-    app.mount("/", StaticFiles(directory=str(files("brainstage.serve").joinpath("static")), html=True))
+    app.mount("/page", StaticFiles(directory=str(files("brainstage.serve").joinpath("static")), html=True))
     return gate
 
 
@@ -104,6 +104,10 @@ def _add_problems(app: FastAPI, limits: Limits) -> None:
     @app.exception_handler(Problem)
     def _problem(_request: Request, problem: Problem) -> Response:
         return problem.response()
+
+    @app.exception_handler(Exception)
+    def _unforeseen(_request: Request, _error: Exception) -> Response:  # Gate writes it to the log
+        return UNFORESEEN.response()
 
     @app.exception_handler(HTTPException)
     def _of_framework(_request: Request, error: HTTPException) -> Response:
@@ -117,6 +121,10 @@ def _add_problems(app: FastAPI, limits: Limits) -> None:
 
 
 def _add_state(app: FastAPI, desk: Desk, gate: Gate) -> None:
+    @app.get("/", include_in_schema=False)
+    async def page() -> RedirectResponse:
+        return RedirectResponse("/page/")
+
     @app.get("/health", summary="Whether the server runs")
     async def health() -> dict[str, str]:
         return {"status": "ok", "version": __version__, "notice": RESEARCH_NOTICE}

@@ -61,7 +61,7 @@ class Desk:
     """
 
     def __init__(self, models: Sequence[str], workers: int):
-        """Open models, and have each answer once, so that the first request does not wait.
+        """Open models.
 
         Args:
             models: Run folders, or names of bundled models.
@@ -76,8 +76,10 @@ class Desk:
             raise ConfigError(f"{', '.join(models)}: two models have one name; rename a run folder")
         self._executor = ThreadPoolExecutor(workers, "answer", initializer=_one_thread)
         self._explainer = ThreadPoolExecutor(1, "explain", initializer=_one_thread)
-        self._served = {name: Served(_opened(path), self._executor, workers) for name, path in paths.items()}
+        self._served = {name: Served(Predictor.open(path), self._executor, workers) for name, path in paths.items()}
         self.names = list(paths)
+        for served in self._served.values():
+            self._executor.submit(_warm, served.predictor)
 
     def close(self) -> None:
         """Let the threads go."""
@@ -157,11 +159,12 @@ def identity(predictor: Predictor) -> dict[str, Any]:
     return {"hash": predictor.hash, **about}
 
 
-def _opened(path: str) -> Predictor:
-    predictor = Predictor.open(path)
+def _warm(predictor: Predictor) -> None:
+    """Have a model answer once: the patient model is fitted to the levels that it sees, which takes a moment."""
     noise = np.random.default_rng(0).integers(0, 255, (LEVELS, SIDE, SIDE), dtype=np.uint8)
-    predictor.predict(list(noise), ["one"] * LEVELS, range(LEVELS))
-    return predictor
+    seen = predictor.look(list(noise))
+    for patients in (["one"] * LEVELS, None):
+        predictor.answer(seen, patients, range(LEVELS))
 
 
 def _one_thread() -> None:

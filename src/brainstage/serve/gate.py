@@ -16,6 +16,7 @@ from brainstage.serve.problems import Problem
 
 log = logging.getLogger("brainstage.serve")
 
+UNFORESEEN = Problem(500, "internal", "an error that was not foreseen; it is in the server's log")
 SAFE_HEADERS = {
     "content-security-policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; font-src 'self' data:; "
@@ -74,8 +75,7 @@ class Gate:
                 await answer.give(problem, scope, receive)
             except Exception as error:  # nothing of a request may stand in a log: not even an error's own words
                 log.error("%s at %s", type(error).__name__, _place(error))
-                unforeseen = Problem(500, "internal", "an error that was not foreseen; it is in the server's log")
-                await answer.give(unforeseen, scope, receive)
+                await answer.give(UNFORESEEN, scope, receive)
 
     async def _at_work(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle a request; those that bring a body are counted, and end in time."""

@@ -1,0 +1,295 @@
+"""The API as its clients see it: right answers, to whom they belong, and nothing of names."""
+
+import asyncio
+import base64
+import io
+import itertools
+import json
+import logging
+
+import httpx2
+import numpy as np
+import pytest
+from PIL import Image
+from starlette.testclient import TestClient
+
+from brainstage.answers import answer
+from brainstage.data.scans import File, scans_of
+from brainstage.data.stack import training_stack
+from brainstage.data.table import slice_id
+from brainstage.explain import NOTICE
+from brainstage.schema import RESEARCH_NOTICE
+from brainstage.serve.app import create_app
+from brainstage.serve.desk import Desk
+from brainstage.serve.gate import Limits
+from conftest import encode, picture
+from volumes import PATIENT, brain, with_skull, write_nifti, write_series
+
+HOST = "http://127.0.0.1"
+SECRET = f"{PATIENT}.png"
+"""A file name that says who it is."""
+
+
+@pytest.fixture(scope="module")
+def heads():
+    """Return slices of the template's brain, which the bundled model accepts, as PNG files."""
+    slices, _ = training_stack(brain(), "template")
+    return [encode(one) for one in slices]
+
+
+@pytest.fixture(scope="module")
+def desk(trained):
+    """Return the bundled model and a small network, ready to answer."""
+    desk = Desk(["patient", str(trained.path)], workers=2)
+    yield desk
+    desk.close()
+
+
+@pytest.fixture(scope="module")
+def client(desk):
+    return TestClient(create_app(desk, {"127.0.0.1"}), base_url=HOST)
+
+
+def parts(*contents):
+    return [("files", (SECRET, content)) for content in contents]
+
+
+def decoded(text):
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(text))))
+
+
+def test_pictures_get_the_answers_of_the_predictor(client, desk, heads):
+    sent = [heads[5], b"text", heads[9], encode(picture(0, (128, 128)))]
+    reply = client.post("/v1/predict", files=parts(*sent), data={"pictures": "true"})
+    assert reply.status_code == 200
+    found = reply.json()
+    assert found["notice"].startswith(RESEARCH_NOTICE)
+    assert found["model"]["protocol"] == "patient"
+    assert found["model"]["leakage"]["status"] == "clean"
+    predictor = desk.model(None).predictor
+    assert found["model"]["hash"] == predictor.hash
+    expected = answer(
+        predictor, scans_of(File(str(n), lambda one=one: io.BytesIO(one)) for n, one in enumerate(sent))
+    )
+    rows = found["answers"]
+    assert [row["files"] for row in rows] == [[1], [2], [3], [4]]
+    assert [row["status"] for row in rows] == ["answered", "failed", "answered", "refused"]
+    for row, known in zip(rows, expected.rows, strict=True):
+        assert [row[key] for key in ("person", "slice_id", "stage", "words")] == [
+            known[key] for key in ("person", "slice_id", "stage", "words")
+        ]
+        assert row["prob_Non_Demented"] == pytest.approx(known["prob_Non_Demented"], abs=1e-5)
+    assert rows[1]["reason"] == "not a JPEG, PNG, NIfTI, DICOM or parquet file"
+    assert rows[3]["reason"].startswith("does not look like the slices")
+    assert slice_id(decoded(rows[0]["picture"])) == rows[0]["slice_id"]
+    assert rows[1]["picture"] is None
+
+
+def test_pictures_of_one_person_are_joined(client, heads):
+    reply = client.post("/v1/predict", files=parts(*heads[4:12:2]), data={"one_person": "true"}).json()
+    whole, *slices = reply["answers"]
+    assert (whole["files"], whole["slices"]) == ([1, 2, 3, 4], 4)
+    assert [row["files"] for row in slices] == [[1], [2], [3], [4]]
+    assert "picture" not in whole
+
+
+def test_volumes_of_any_kind_in_one_request(client, tmp_path):
+    volume = brain((3, 3, 3))
+    write_nifti(tmp_path / "head.nii.gz", with_skull(volume))
+    files = [*sorted(write_series(tmp_path / "study", volume).iterdir()), tmp_path / "head.nii.gz"]
+    reply = client.post("/v1/predict", files=parts(*(file.read_bytes() for file in files)), data={"pictures": "1"})
+    whole, *slices, head = reply.json()["answers"]
+    assert whole["files"] == list(range(1, len(files)))
+    assert (whole["slices"], whole["stage"], whole["picture"]) == (32, "Non_Demented", None)
+    assert [row["level"] for row in slices] == list(range(32))
+    assert decoded(slices[7]["picture"]).shape == (128, 128)
+    assert (head["files"], head["status"]) == ([len(files)], "refused")
+    assert head["reason"].startswith("shows a head with its skull")
+    assert "registration to MNI152" in reply.json()["notice"]
+
+
+def test_nothing_of_names_and_headers_comes_out(client, caplog, tmp_path):
+    volume = brain((4, 4, 4))
+    files = [file.read_bytes() for file in write_series(tmp_path / "study", volume).iterdir()]
+    cut = write_nifti(tmp_path / "cut.nii", volume).read_bytes()[:5000]
+    broken = (files[:4], [files[0][:2000]], [cut], [cut[:400], files[3]])
+    with caplog.at_level(logging.DEBUG):
+        for address, sent in (("/v1/predict", files), *itertools.product(("/v1/predict", "/v1/explain"), broken)):
+            reply = client.post(address, files=parts(*sent))
+            assert reply.status_code in (200, 400)
+            assert PATIENT not in reply.text
+    assert PATIENT not in caplog.text
+
+
+def test_a_slice_is_explained(client, heads):
+    reply = client.post("/v1/explain", files=parts(heads[8])).json()
+    assert NOTICE in reply["notice"]
+    assert "never a diagnosis" in reply["notice"]
+    assert reply["method"] == "occlusion"
+    [row] = reply["maps"]
+    assert (row["status"], row["files"]) == ("answered", [1])
+    assert 0 <= row["outside"] <= 1
+    assert decoded(row["overlay"]).shape == (128, 128, 3)
+    assert np.array_equal(decoded(row["picture"]), np.asarray(Image.open(io.BytesIO(heads[8]))))
+
+
+def test_what_is_refused_or_damaged_has_no_map(client):
+    for sent, status in ((encode(picture(0, (128, 128))), "refused"), (b"text", "failed")):
+        [row] = client.post("/v1/explain", files=parts(sent)).json()["maps"]
+        assert (row["status"], row["overlay"], row["picture"], row["stage"]) == (status, None, None, None)
+        assert row["reason"]
+        assert "upload" not in row["reason"]
+
+
+def test_a_network_by_its_name(client, desk, trained, phantom):
+    reply = client.post("/v1/predict", files=parts(encode(phantom.images[3])), data={"model": "trained"}).json()
+    assert reply["model"]["hash"] == desk.model(trained.path.name).predictor.hash
+    assert not reply["calibrated"]
+    assert "Scores, not probabilities" in reply["notice"]
+    assert reply["model"]["synthetic"]
+
+
+def test_the_models_and_what_they_are_worth(client):
+    listed = client.get("/v1/models").json()
+    assert listed["notice"] == RESEARCH_NOTICE
+    default, other = listed["models"]
+    assert (default["name"], default["default"], other["default"]) == ("patient", True, False)
+    assert "On people it has not seen" in default["worth"]
+    assert default["figures"]["all slices, 4 stages"]["accuracy"]["low"] < 0.61
+    assert (default["explained_by"], other["explained_by"]) == ("occlusion", "grad-cam")
+
+
+def test_health_readiness_and_a_description(client):
+    assert client.get("/health").json()["status"] == "ok"
+    assert client.get("/ready").json()["models"] == ["patient", "trained"]
+    described = client.get("/openapi.json").json()
+    assert set(described["paths"]) == {"/health", "/ready", "/v1/models", "/v1/predict", "/v1/explain"}
+    form = described["paths"]["/v1/predict"]["post"]["requestBody"]["content"]["multipart/form-data"]["schema"]
+    assert set(form["properties"]) == {"files", "model", "one_person", "pictures"}
+    assert RESEARCH_NOTICE in described["info"]["description"]
+    assert client.get("/docs").status_code == 404  # it would load scripts from elsewhere
+
+
+def test_the_page_may_load_nothing_from_elsewhere(client):
+    page = client.get("/")
+    assert page.status_code == 200
+    policy = page.headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "frame-ancestors 'none'" in policy
+    assert "http" not in policy
+    assert page.headers["x-content-type-options"] == "nosniff"
+    assert client.get("/v1/models").headers["cache-control"] == "no-store"
+
+
+def ask(client, address="/v1/predict", **options):
+    return client.post(address, **{"files": parts(encode(picture())), **options})
+
+
+@pytest.mark.parametrize(
+    ("request_", "status", "code", "says"),
+    [
+        (lambda c: c.post("/v1/predict", json={}), 415, "bad-form", "multipart/form-data"),
+        (lambda c: c.post("/v1/predict", files={"image": b"a"}), 400, "no-files", "a part named files"),
+        (lambda c: c.post("/v1/predict", content=b"--x", headers=FORM), 400, "no-files", "at least one file"),
+        (lambda c: c.post("/v1/predict", content=b"\0\1", headers=FORM), 400, "bad-form", "damaged"),
+        (lambda c: ask(c, data={"model": "../up"}), 404, "unknown-model", "patient, trained"),
+        (lambda c: ask(c, "/v1/explain", data={"method": "grad-cam"}), 400, "cannot-explain", "take occlusion"),
+        (lambda c: ask(c, "/v1/explain", data={"stage": "Grim"}), 400, "cannot-explain", "no such stage"),
+        (lambda c: ask(c, "/v1/explain", files=parts(b"a", b"b")), 400, "several-scans", "found 2 scans"),
+        (lambda c: c.get("/v1/nothing"), 404, "not-found", "/openapi.json"),
+        (lambda c: c.get("/../../etc/passwd"), 404, "not-found", "/openapi.json"),
+        (lambda c: c.get("/v1/predict"), 405, "method-not-allowed", "/openapi.json"),
+        (lambda c: ask(c, headers={"Host": "rebound.example"}), 403, "foreign-host", "--allow-host"),
+        (lambda c: ask(c, headers={"Host": "[::1"}), 403, "foreign-host", "--allow-host"),
+        (lambda c: c.get("/", headers={"Host": "127.0.0.1.evil.example"}), 403, "foreign-host", "own names"),
+        (lambda c: ask(c, headers={"Origin": "https://evil.example"}), 403, "foreign-origin", "other sites"),
+        (lambda c: ask(c, headers={"Origin": "null"}), 403, "foreign-origin", "other sites"),
+        (lambda c: ask(c, headers={"Sec-Fetch-Site": "cross-site"}), 403, "foreign-origin", "other sites"),
+    ],
+)
+def test_a_request_that_cannot_be_answered_is_a_problem_with_a_code(client, request_, status, code, says):
+    reply = request_(client)
+    assert reply.headers["content-type"] == "application/problem+json"
+    problem = reply.json()
+    assert (reply.status_code, problem["status"], problem["code"]) == (status, status, code)
+    assert says in problem["detail"]
+    assert problem["notice"] == RESEARCH_NOTICE
+
+
+FORM = {"Content-Type": "multipart/form-data; boundary=x"}
+
+
+def test_the_servers_own_page_may_ask(client):
+    own = {"Origin": HOST, "Sec-Fetch-Site": "same-origin"}
+    assert ask(client, headers=own).status_code == 200
+
+
+def streamed(size):
+    """Yield a form of one file in pieces, with no length told beforehand."""
+    yield b'--x\r\nContent-Disposition: form-data; name="files"; filename="a"\r\n\r\n'
+    for _ in range(size // 1000):
+        yield bytes(1000)
+    yield b"\r\n--x--\r\n"
+
+
+@pytest.mark.parametrize(
+    ("limits", "count", "code", "status"),
+    [
+        (Limits(request_bytes=20_000), 1, "too-large", 413),
+        (Limits(all_bytes=20_000), 1, "too-busy", 503),
+        (Limits(requests=0), 1, "too-busy", 503),
+        (Limits(seconds=0.0), 1, "too-slow", 503),
+        (Limits(files=2), 3, "too-many-files", 413),
+    ],
+)
+def test_limits_hold_while_a_body_streams_in(desk, limits, count, code, status):
+    client = TestClient(create_app(desk, {"127.0.0.1"}, limits), base_url=HOST)
+    if count == 1:
+        reply = client.post("/v1/predict", content=streamed(100_000), headers=FORM)
+    else:
+        reply = client.post("/v1/predict", files=parts(*[b"a"] * count))
+    assert (reply.status_code, reply.json()["code"]) == (status, code)
+    if status == 503:
+        assert reply.headers["retry-after"]
+    if limits.requests:
+        again = client.post("/v1/predict", files=parts(b"a"))  # what the first held is free again
+        assert again.status_code == 200 or limits.seconds == 0
+    assert (client.get("/ready").status_code == 200) == bool(limits.requests)
+
+
+def test_an_error_that_was_not_foreseen_says_nothing_of_the_request(desk, monkeypatch, caplog):
+    async def broken(*_):
+        raise ValueError(PATIENT)
+
+    monkeypatch.setattr(desk, "scans", broken)
+    reply = ask(TestClient(create_app(desk, {"127.0.0.1"}), base_url=HOST, raise_server_exceptions=False))
+    assert (reply.status_code, reply.json()["code"]) == (500, "internal")
+    assert PATIENT not in reply.text + caplog.text
+    assert "ValueError at " in caplog.text
+
+
+def test_many_at_once_get_their_own_answers(desk, heads, phantom):
+    """A hundred requests of two models, half of them with something broken in it, all under way together."""
+    app = create_app(desk, {"127.0.0.1"}, Limits(requests=200))
+    known = {one: slice_id(np.asarray(Image.open(io.BytesIO(one)))) for one in heads}
+
+    async def ask(client, number):
+        own = heads[number % len(heads)]
+        sent = [own, b"text"] if number % 2 else [own]
+        model = "trained" if number % 5 == 0 else "patient"
+        reply = await client.post("/v1/predict", files=parts(*sent), data={"model": model})
+        rows = reply.json()["answers"]
+        assert [row["slice_id"] for row in rows] == [known[own], None][: len(sent)]
+        return number % len(heads), model, json.dumps({**rows[0], "files": None})
+
+    async def everyone():
+        transport = httpx2.ASGITransport(app)
+        async with httpx2.AsyncClient(transport=transport, base_url=HOST, timeout=60) as client:
+            return await asyncio.gather(*(ask(client, number) for number in range(100)))
+
+    answers = {}
+    for head, model, row in asyncio.run(everyone()):
+        row = json.loads(row)
+        first = answers.setdefault((head, model), row)
+        assert row["prob_Non_Demented"] == pytest.approx(first["prob_Non_Demented"], abs=1e-5)
+    assert len({json.dumps(row) for row in answers.values()}) == len(answers)
