@@ -17,7 +17,7 @@ import numpy as np
 import pydicom
 from numpy.typing import NDArray
 
-from brainstage.data.volume import MAX_VOXELS, Reals, Volume
+from brainstage.data.volume import MAX_VOXELS, Reals, Volume, checked_values
 from brainstage.errors import DataError, RefusalError
 
 # what pydicom warns of may quote the header, which names the patient
@@ -159,7 +159,7 @@ def _frame(dataset: Any, number: int, pixels: NDArray[np.float32], where: str) -
     right, down = np.array(directions, dtype=np.float64).reshape(2, 3)
     axes = np.stack([down * float(spacing[0]), right * float(spacing[1])]) @ LPS_TO_RAS
     origin = LPS_TO_RAS @ np.array(position, dtype=np.float64)
-    return Frame(pixels * np.float32(slope) + np.float32(intercept), origin, axes)
+    return Frame(checked_values(pixels * np.float32(slope) + np.float32(intercept), where), origin, axes)
 
 
 def _find(groups: Sequence[Any], where: str, sequence: str, name: str, default: Any = None) -> Any:

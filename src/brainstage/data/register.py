@@ -37,6 +37,8 @@ Of 0 to 6, with which slabs of the public dataset come to lie within 2.2 to 5.3 
 """
 ARM = 70.0
 """Millimetres from a brain's centre to its edge: there one unit of any parameter is about a millimetre."""
+MOST = 60
+"""Most steps of a fit: whole brains take up to 20, slabs of the public dataset 48; what is no brain would go on."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +126,7 @@ def grid_points(shape: tuple[int, ...]) -> Reals:
 def _fit(moving: Volume, start: Reals, blur: float, stiffness: float) -> tuple[Reals, float]:
     """Return the affine map of least squares from a start, and half the squares left, in those of the brain."""
     squares = _Squares(moving, start, blur, stiffness)
-    fit = least_squares(squares.residuals, np.zeros(13), squares.derivatives, method="lm", max_nfev=100)
+    fit = least_squares(squares.residuals, np.zeros(13), squares.derivatives, method="lm", max_nfev=MOST)
     return squares.affine(fit.x), float(fit.cost)
 
 

@@ -18,6 +18,24 @@ MIN_SIDE = 8
 SPACINGS = (0.2, 12.0)
 """Smallest and largest distance of neighbouring voxels in millimetres that a brain is scanned with."""
 
+BRIGHTEST = 1e9
+"""Largest grey value: scanners give thousands, and squares of much larger ones overflow."""
+
+
+def checked_values(values: NDArray[np.float32], where: str) -> NDArray[np.float32]:
+    """Return grey values, 0 where they are not finite.
+
+    Raises:
+        DataError: They cannot be a scanner's.
+    """
+    values = np.nan_to_num(values, posinf=0, neginf=0)
+    largest = float(np.abs(values).max())
+    if largest > BRIGHTEST:
+        raise DataError(
+            f"{where}: holds grey values up to {largest:.0e}, expected at most {BRIGHTEST:.0e}; damaged?"
+        )
+    return values
+
 
 @dataclass(frozen=True)
 class Volume:
@@ -36,7 +54,8 @@ class Volume:
         """Return a volume that can be that of a brain.
 
         Raises:
-            DataError: It has too few voxels, is empty, or its size in millimetres is that of no head.
+            DataError: It has too few voxels, is empty, holds values that no scanner gives, or its size in
+                millimetres is that of no head.
         """
         if min(voxels.shape) < MIN_SIDE:
             shape = "×".join(str(side) for side in voxels.shape)
@@ -47,7 +66,7 @@ class Volume:
         if not (SPACINGS[0] <= spacing.min() and spacing.max() <= SPACINGS[1]):
             said = " × ".join(f"{side:.3g}" for side in spacing)
             raise DataError(f"{where}: voxels of {said} mm, expected {SPACINGS[0]} to {SPACINGS[1]:g} mm")
-        voxels = np.nan_to_num(voxels, posinf=0, neginf=0)
+        voxels = checked_values(voxels, where)
         if voxels.max() == voxels.min():
             raise DataError(f"{where}: all voxels have the same value")
         return cls(voxels, affine)
