@@ -1,6 +1,7 @@
 /** Requests to the server that the page came from. */
 
 const TRIES = 4;
+const UNTOLD = { 413: "larger than what the server takes at once" };
 
 /** A request that got no answer; its message is a sentence for the user. */
 export class Problem extends Error {}
@@ -39,7 +40,7 @@ async function answered(ask, signal) {
     if (response.ok) return response.json();
     const problem = await response.json().catch(() => ({}));
     const busy = response.status === 503 && problem.code !== "too-slow";
-    if (!busy || left <= 1) throw new Problem(problem.detail ?? `the server answered ${response.status}`);
+    if (!busy || left <= 1) throw new Problem(problem.detail ?? UNTOLD[response.status] ?? `the server answered ${response.status}`);
     await pause(1000 * (Number(response.headers.get("Retry-After")) || 1), signal);
   }
 }
