@@ -1,0 +1,40 @@
+/** The table of a batch as a CSV file, made in the browser. */
+
+/** Return the CSV of people, a row each; file names only where asked for. */
+export function csvOf(people, withNames) {
+  const classes = people[0].reply.classes;
+  const columns = [
+    ["scan", (_, number) => number],
+    ...(withNames ? [["file", (person) => person.name]] : []),
+    ["status", ({ answer }) => answer.status],
+    ["slices", ({ answer }) => answer.slices],
+    ["stage", ({ answer }) => answer.stage],
+    ...classes.map((name) => [`prob_${name}`, ({ answer }) => answer[`prob_${name}`]]),
+    ...classes.map((name) => [`in_set_${name}`, ({ answer }) => answer[`in_set_${name}`]]),
+    ["words", ({ answer }) => answer.words],
+    ["reason", ({ answer }) => answer.reason],
+    ["model", ({ reply }) => reply.model.hash],
+    ["protocol", ({ reply }) => reply.model.protocol],
+    ["leakage", ({ reply }) => reply.model.leakage?.sentence],
+    ["calibrated", ({ reply }) => reply.calibrated],
+    ["notice", ({ reply }) => reply.notice],
+  ];
+  const rows = people.map((person, index) => columns.map(([, value]) => value(person, index + 1)));
+  return [columns.map(([name]) => name), ...rows].map((row) => `${row.map(cell).join(",")}\r\n`).join("");
+}
+
+/** Quote a cell; text that a spreadsheet would take for a formula gets an apostrophe before it. */
+function cell(value) {
+  if (value === null || value === undefined) return "";
+  const text = typeof value === "string" && /^[=+\-@\t\r]/.test(value) ? `'${value}` : String(value);
+  return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+}
+
+/** Have the browser save a text as a file. */
+export function save(text, name) {
+  const address = URL.createObjectURL(new Blob(["\ufeff", text], { type: "text/csv" }));
+  const link = document.createElement("a");
+  Object.assign(link, { href: address, download: name });
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(address), 10_000);
+}

@@ -1,0 +1,54 @@
+/** Small helpers for the page: elements, numbers and names as people read them. */
+
+export const byId = (id) => document.getElementById(id);
+
+/** Return a new element; text goes in as text, never as markup. */
+export function element(tag, attributes = {}, ...children) {
+  const made = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (value === true) made.setAttribute(name, "");
+    else if (value !== false && value !== null && value !== undefined) made.setAttribute(name, value);
+  }
+  made.append(...children.filter((child) => child || child === 0));
+  return made;
+}
+
+/** Return a probability in whole percent; its spaces do not break. */
+function percent(value) {
+  if (value > 0 && value < 0.005) return "<\u00a01\u00a0%";
+  if (value < 1 && value > 0.995) return ">\u00a099\u00a0%";
+  return `${Math.round(100 * value)}\u00a0%`;
+}
+
+/** Return what is shown of a stage: a probability in percent, or a score of a model that is not calibrated. */
+export const shownAs = (value, calibrated) => (calibrated ? percent(value) : value.toFixed(2));
+
+/** Return class names without what all of them end in, and without underscores. */
+export function shortNames(classes) {
+  const words = classes.map((name) => name.split("_"));
+  const last = words.map((one) => one.at(-1));
+  const shared = classes.length > 1 && new Set(last).size === 1 && words.every((one) => one.length > 1);
+  return words.map((one) => (shared ? one.slice(0, -1) : one).join(" "));
+}
+
+/** Return a count with its noun. */
+export function count(number, one, several = `${one}s`) {
+  return `${number.toLocaleString("en")} ${number === 1 ? one : several}`;
+}
+
+/** Return a reason as a sentence. */
+export function sentence(text) {
+  if (!text) return "";
+  const whole = text[0].toUpperCase() + text.slice(1);
+  return /[.!?]$/.test(whole) ? whole : `${whole}.`;
+}
+
+/** Say something to people who do not see the page. */
+export function say(text) {
+  byId("status").textContent = text;
+}
+
+/** Return a PNG of a reply as an image. */
+export function picture(base64, alt) {
+  return element("img", { src: `data:image/png;base64,${base64}`, alt, draggable: "false" });
+}

@@ -1,0 +1,182 @@
+/** The view of one person: how likely each stage is, how sure that is, and the slices. */
+
+import { byId, count, element, picture, sentence, shownAs } from "./dom.js";
+import { heatFor, startHeat, update } from "./heat.js";
+import { likeliest, stagesOf, titleOf } from "./people.js";
+import { showVolume } from "./volume.js";
+
+let shown = null; // the person
+let selected = 0; // number of the slice
+
+/** Show a person. */
+export function showPerson(person) {
+  [shown, selected] = [person, first(person)];
+  byId("person-title").textContent = person.name;
+  byId("person-facts").textContent = facts(person);
+  byId("notice").textContent = person.reply.notice ?? "";
+  byId("person-model").textContent = titleOf(person.reply.model);
+  showReason(person.answer);
+  showAnswer(person);
+  startHeat(person, current, showSlices);
+  showSlices();
+  const [item] = person.items;
+  const volume = person.items.length === 1 && item.kind === "nifti" && person.answer.status !== "failed";
+  showVolume(volume ? item.file : null);
+}
+
+/** Return the number of the slice that is selected first: the middle one of those answered. */
+function first({ slices }) {
+  const answered = slices.flatMap((row, index) => (row.status === "answered" ? [index] : []));
+  return answered[Math.floor(answered.length / 2)] ?? 0;
+}
+
+const current = () => shown.slices[selected];
+
+function facts({ items, slices, answer }) {
+  const kinds = { nifti: "NIfTI volume", dicom: "DICOM", picture: "picture", unknown: "file" };
+  const kind = items.length > 1 ? `${items.length} ${items[0].kind === "dicom" ? "DICOM " : ""}files` : kinds[items[0].kind];
+  const refused = slices.filter((row) => row.status === "refused").length;
+  const parts = [kind];
+  if (slices.length > 1) parts.push(`answer from ${count(answer.slices, "slice")}`);
+  if (slices.length > 1 && refused) parts.push(`${refused} refused`);
+  return parts.join(" · ");
+}
+
+function showReason({ status, reason }) {
+  const place = byId("no-stage");
+  place.hidden = status === "answered";
+  const heading = status === "refused" ? "Refused: no stage is given" : "Could not be read";
+  place.querySelector("h2").textContent = heading;
+  place.querySelector("p").textContent = sentence(reason);
+}
+
+function showAnswer(person) {
+  const { answer, reply, slices } = person;
+  byId("answer").hidden = answer.status !== "answered";
+  byId("answer-title").textContent = reply.calibrated ? "Probability of each stage" : "Score of each stage";
+  byId("bars").replaceChildren(...(answer.status === "answered" ? stagesOf(answer, person).map((stage) => bar(stage, reply.calibrated)) : []));
+  byId("words").textContent = reply.calibrated
+    ? answer.words ? `With 90 % confidence: ${answer.words}.` : ""
+    : "Scores, not probabilities: the model was not calibrated on people that it had not seen.";
+  byId("reading").textContent = [
+    reply.calibrated ? "A filled mark: the stage cannot be ruled out." : "",
+    slices.length > 1 ? "From all slices together; the answer of each stands below it." : "From one slice, which says less than a whole brain.",
+  ].join(" ").trim();
+}
+
+function bar({ name, probability, held }, calibrated) {
+  const number = shownAs(probability, calibrated);
+  const fill = element("span", { class: "fill" });
+  fill.style.width = `${100 * probability}%`;
+  const said = held === null ? "" : held ? "cannot be ruled out" : "unlikely";
+  const meter = element(
+    "span",
+    {
+      class: "track",
+      role: "meter",
+      "aria-label": name,
+      "aria-valuemin": 0,
+      "aria-valuemax": 1,
+      "aria-valuenow": probability.toFixed(4),
+      "aria-valuetext": [number, said].filter(Boolean).join(", "),
+    },
+    fill,
+  );
+  return element(
+    "div",
+    { class: held === false ? "row out" : "row" },
+    element("span", { class: "stage" }, name),
+    meter,
+    element("span", { class: "number" }, number),
+    element("span", { class: "held" }, said),
+  );
+}
+
+function showSlices() {
+  const { slices } = shown;
+  byId("slices").hidden = !slices.some((row) => row.picture);
+  byId("sheet").hidden = slices.length < 2;
+  byId("sheet-note").hidden = !slices.some((row) => row.level !== null);
+  byId("slices-title").textContent = slices.length < 2 ? "The picture, as the model saw it" : "Slices, as the model saw them";
+  byId("sheet").replaceChildren(...(slices.length > 1 ? slices.map(cell) : []));
+  showLarge();
+}
+
+function cell(row, index) {
+  const place = row.level ?? index + 1;
+  const label = row.status === "answered" ? likeliest(row, shown) : row.status;
+  const made = element(
+    "div",
+    {
+      role: "option",
+      id: `slice-${index}`,
+      class: row.status === "answered" ? "cell" : "cell not",
+      tabindex: index === selected ? 0 : -1,
+      "aria-selected": String(index === selected),
+      "aria-label": `${row.level === null ? "Picture" : "Level"} ${place}: ${label}`,
+      title: sentence(row.reason) || null,
+    },
+    layers(row, ""),
+    element("span", { class: "under" }, element("span", {}, String(place)), ` ${label}`),
+  );
+  made.addEventListener("click", () => select(index));
+  return made;
+}
+
+/** Return a slice and, where there is one, its map over it. */
+function layers(row, alt) {
+  const map = heatFor(row);
+  return element(
+    "span",
+    { class: "layers" },
+    row.picture ? picture(row.picture, alt) : element("span", { class: "blank" }),
+    map?.overlay ? element("span", { class: "over" }, picture(map.overlay, "")) : null,
+  );
+}
+
+function select(index) {
+  if (index < 0 || index >= shown.slices.length) return;
+  const cells = [...byId("sheet").children];
+  cells[selected].setAttribute("aria-selected", "false");
+  cells[selected].tabIndex = -1;
+  selected = index;
+  cells[selected].setAttribute("aria-selected", "true");
+  cells[selected].tabIndex = 0;
+  cells[selected].focus({ preventScroll: true });
+  cells[selected].scrollIntoView({ block: "nearest" });
+  showLarge();
+}
+
+function showLarge() {
+  const row = current();
+  if (!row) return;
+  const place = row.level === null ? (shown.slices.length > 1 ? `Picture ${selected + 1}` : "") : `Level ${row.level}`;
+  byId("large").replaceChildren(layers(row, place ? `Slice: ${place}` : "The picture, as the model saw it"));
+  byId("large-caption").replaceChildren(element("strong", {}, place), element("span", {}, saidOf(row)));
+  update();
+}
+
+function saidOf(row) {
+  if (shown.slices.length < 2) return "";
+  if (row.status !== "answered") return sentence(row.reason);
+  const numbers = stagesOf(row, shown)
+    .filter(({ probability }) => probability >= 0.005)
+    .map(({ name, probability }) => `${name}\u00a0${shownAs(probability, shown.reply.calibrated)}`);
+  return `Alone: ${numbers.join(", ")}`;
+}
+
+/** Let the arrow keys walk over the sheet. */
+export function startSheet() {
+  byId("sheet").addEventListener("keydown", (event) => {
+    const last = shown.slices.length - 1;
+    const steps = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -columns(), ArrowDown: columns(), Home: -selected, End: last - selected };
+    if (!(event.key in steps) || event.ctrlKey || event.metaKey || event.altKey) return;
+    event.preventDefault();
+    select(selected + steps[event.key]);
+  });
+}
+
+function columns() {
+  const cells = [...byId("sheet").children];
+  return cells.filter((one) => one.offsetTop === cells[0].offsetTop).length;
+}
