@@ -257,6 +257,13 @@ def test_limits_hold_while_a_body_streams_in(desk, limits, count, code, status):
     assert (client.get("/ready").status_code == 200) == bool(limits.requests)
 
 
+def test_a_body_whose_length_says_too_much_is_not_read(desk):
+    client = TestClient(create_app(desk, {"127.0.0.1"}, Limits(request_bytes=1000)), base_url=HOST)
+    reply = client.post("/v1/predict", files=parts(bytes(2000)))
+    assert (reply.status_code, reply.json()["code"]) == (413, "too-large")
+    assert "send it in parts" in reply.json()["detail"]
+
+
 def test_an_error_that_was_not_foreseen_says_nothing_of_the_request(desk, monkeypatch, caplog):
     async def broken(*_):
         raise ValueError(PATIENT)

@@ -89,18 +89,17 @@ def create_app(desk: Desk, hosts: Collection[str], limits: Limits | None = None)
         description=f"Stages dementia from brain MRI slices. {RESEARCH_NOTICE}",
         docs_url=None,  # they load scripts and fonts from elsewhere
         redoc_url=None,
-        max_body_size=limits.request_bytes,
         lifespan=lifespan,
     )
     gate = Gate(app, hosts, limits)
-    _add_problems(app, limits)
+    _add_problems(app)
     _add_state(app, desk, gate)
     _add_api(app, desk, limits)
     app.mount("/page", StaticFiles(directory=str(files("brainstage.serve").joinpath("static")), html=True))
     return gate
 
 
-def _add_problems(app: FastAPI, limits: Limits) -> None:
+def _add_problems(app: FastAPI) -> None:
     @app.exception_handler(Problem)
     def _problem(_request: Request, problem: Problem) -> Response:
         return problem.response()
@@ -114,7 +113,6 @@ def _add_problems(app: FastAPI, limits: Limits) -> None:
         known = {
             404: Problem(404, "not-found", "see /openapi.json for the addresses of the API"),
             405: Problem(405, "method-not-allowed", "see /openapi.json for the addresses of the API"),
-            413: Problem(413, "too-large", f"more than {limits.request_bytes / 2**20:g} MiB; send it in parts"),
         }
         problem = known.get(error.status_code)
         return (problem or Problem(error.status_code, "bad-form", "the request cannot be read")).response()

@@ -83,6 +83,7 @@ class Gate:
             return await self._app(scope, receive, send)
         self.check_room()
         body, seconds = _Body(receive, self), self._limits.seconds
+        self.check_size(int(Headers(scope=scope).get("content-length", "0")))  # a number: the server has seen to it
         self._requests += 1
         try:
             async with asyncio.timeout(seconds):
@@ -101,6 +102,16 @@ class Gate:
         """
         if self._requests >= self._limits.requests:
             raise Problem(503, "too-busy", f"{self._requests} requests are at work; ask again in a moment")
+
+    def check_size(self, count: int) -> None:
+        """Refuse a body of so many bytes, told or counted.
+
+        Raises:
+            Problem: It is too large.
+        """
+        if count > self._limits.request_bytes:
+            most = self._limits.request_bytes / 2**20
+            raise Problem(413, "too-large", f"more than {most:,.3g} MiB; send it in parts")
 
     def hold(self, count: int) -> None:
         """Count bytes that a request holds in memory.
@@ -122,6 +133,7 @@ class _Body:
     async def __call__(self) -> Message:
         message = await self._receive()
         count = len(message.get("body", b""))
+        self._gate.check_size(self.size + count)
         self._gate.hold(count)
         self.size += count
         return message

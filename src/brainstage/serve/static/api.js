@@ -1,14 +1,13 @@
 /** Requests to the server that the page came from. */
 
 const TRIES = 4;
-const UNTOLD = { 413: "larger than what the server takes at once" };
 
 /** A request that got no answer; its message is a sentence for the user. */
 export class Problem extends Error {}
 
 /** Return what /v1/models says. */
 export async function fetchModels() {
-  return (await answered(() => fetch("v1/models"))).models;
+  return (await answered(() => fetch("../v1/models"))).models;
 }
 
 /**
@@ -17,12 +16,12 @@ export async function fetchModels() {
  * @param {{model: string, onePerson: boolean, signal: AbortSignal}} options
  */
 export function predict(files, { model, onePerson, signal }) {
-  return post("v1/predict", files, { model, one_person: onePerson, pictures: true }, signal);
+  return post("../v1/predict", files, { model, one_person: onePerson, pictures: true }, signal);
 }
 
 /** Ask what moved the score of the scan that some files are. */
 export function explain(files, { model, signal }) {
-  return post("v1/explain", files, { model }, signal);
+  return post("../v1/explain", files, { model }, signal);
 }
 
 function post(address, files, fields, signal) {
@@ -40,7 +39,7 @@ async function answered(ask, signal) {
     if (response.ok) return response.json();
     const problem = await response.json().catch(() => ({}));
     const busy = response.status === 503 && problem.code !== "too-slow";
-    if (!busy || left <= 1) throw new Problem(problem.detail ?? UNTOLD[response.status] ?? `the server answered ${response.status}`);
+    if (!busy || left <= 1) throw new Problem(problem.detail ?? `the server answered ${response.status}`);
     await pause(1000 * (Number(response.headers.get("Retry-After")) || 1), signal);
   }
 }
