@@ -9,7 +9,7 @@ import sys
 import httpx2
 import pytest
 
-from brainstage.serve.server import is_loopback
+from brainstage.serve.server import is_loopback, listen
 from conftest import encode, picture
 from test_cli import brainstage
 from volumes import brain, write_nifti
@@ -81,6 +81,11 @@ def test_a_port_that_is_taken_is_told():
     assert done.returncode == 1
     assert "cannot listen there" in done.stderr
     assert "take another --port" in done.stderr
+
+
+def test_small_answers_do_not_wait_for_more_to_send():
+    with listen("127.0.0.1", 0) as place:
+        assert place.proto == socket.IPPROTO_TCP  # else asyncio leaves Nagle's algorithm on
 
 
 def test_loopback_is_told_from_the_rest():
