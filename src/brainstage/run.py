@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
 
 from brainstage.errors import ConfigError, RunError
 from brainstage.files import make_folder, sha256, write_json
@@ -136,6 +135,8 @@ class RunFolder:
         Raises:
             RunError: Another process holds it, or the folder is not writable.
         """
+        from filelock import FileLock, Timeout  # prediction, which locks nothing, does not wait for its import
+
         try:
             with FileLock(self.path / ".lock", blocking=False):
                 yield

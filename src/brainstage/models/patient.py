@@ -20,11 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 from scipy.ndimage import binary_closing
-from sklearn.linear_model import Ridge
-from sklearn.model_selection import StratifiedKFold, cross_val_predict
 
 from brainstage.calibration import least_in_set
-from brainstage.models.backbones import CONFIG, WEIGHTS, read_json
+from brainstage.models.folder import CONFIG, WEIGHTS, read_json
 from brainstage.models.histograms import CELL, DIRECTIONS, SIDE
 from brainstage.models.ordinal import ProportionalOdds
 
@@ -175,16 +173,18 @@ class PatientModel:
             raise ValueError("labels do not fit the stacks and the classes")
         return cls(stacks, labels.astype(np.int64), classes)
 
-    def _fit(self, levels: tuple[int, ...]) -> tuple[_Scaling, Ridge, ProportionalOdds, float]:
+    def _fit(self, levels: tuple[int, ...]) -> tuple[_Scaling, _Ridge, ProportionalOdds, float]:
         """Fit to the training people at some levels; what calibrates the answers, to those left out of folds."""
         blocks = _features(_roots(self._stacks[:, levels]), np.array(levels))
         scaling = _Scaling.of(blocks)
         features, targets = scaling(blocks), self._labels**POWER
-        folds = StratifiedKFold(_FOLDS, shuffle=True, random_state=0).split(features, _strata(self._labels))
-        scores = cross_val_predict(_ridge(), features, targets, cv=list(folds))
+        folds, scores = _folds(_strata(self._labels)), np.empty(len(targets))
+        for fold in range(_FOLDS):
+            out = folds == fold
+            scores[out] = _Ridge.fit(features[~out], targets[~out]).predict(features[out])
         odds = ProportionalOdds(scores, self._labels, len(self.classes))
         least = least_in_set(odds.predict(scores)[np.arange(len(scores)), self._labels])
-        return scaling, _ridge().fit(features, targets), odds, least
+        return scaling, _Ridge.fit(features, targets), odds, least
 
 
 def is_patient_model(folder: Path) -> bool:
@@ -193,14 +193,26 @@ def is_patient_model(folder: Path) -> bool:
     return file.is_file() and read_json(file).get("model_type") == MODEL_TYPE
 
 
-def _ridge() -> Ridge:
-    return Ridge(RIDGE, solver="cholesky")
-
-
 def _strata(labels: Ints) -> Ints:
     """Return the stages with those of fewer people than folds joined to the largest."""
     counts = np.bincount(labels)
     return np.where(counts[labels] < _FOLDS, counts.argmax(), labels)
+
+
+def _folds(strata: Ints) -> Ints:
+    """Deal people out to folds at random, those of each stratum evenly; return the fold of each.
+
+    The same folds as those of scikit-learn's ``StratifiedKFold``, whose import takes a second.
+    """
+    _, first, number = np.unique(strata, return_index=True, return_inverse=True)
+    number = first.argsort().argsort()[number]  # strata in the order in which they come
+    counts = [np.bincount(np.sort(number)[fold::_FOLDS], minlength=len(first)) for fold in range(_FOLDS)]
+    draw, folds = np.random.RandomState(0), np.empty(len(strata), np.int64)
+    for stratum, of_folds in enumerate(np.transpose(counts)):
+        dealt = np.arange(_FOLDS).repeat(of_folds)
+        draw.shuffle(dealt)
+        folds[number == stratum] = dealt
+    return folds
 
 
 def people_rows(patients: Sequence[str | None]) -> Iterator[Ints]:
@@ -243,6 +255,27 @@ def _features(stacks: Floats, levels: Ints) -> list[Floats]:
 def _slabs(roots: Floats, slabs: Ints) -> Floats:
     means = [roots[:, slabs == slab].mean(axis=1).reshape(len(roots), -1) for slab in np.unique(slabs)]
     return np.concatenate(means, axis=1)
+
+
+@dataclass(frozen=True)
+class _Ridge:
+    """Ridge regression of people with many more features than there are people: solved between the people."""
+
+    coefficients: Floats
+    intercept: float
+
+    @classmethod
+    def fit(cls, features: Floats, targets: Reals) -> _Ridge:
+        mean, middle = features.mean(axis=0), float(targets.mean())
+        centred = features - mean
+        products = (centred @ centred.T).astype(np.float64)
+        weights = np.linalg.solve(products + RIDGE * np.eye(len(targets)), targets - middle)
+        coefficients = weights.astype(np.float32) @ centred
+        return cls(coefficients, middle - float(mean @ coefficients))
+
+    def predict(self, features: Floats) -> Reals:
+        predicted: Reals = (features @ self.coefficients).astype(np.float64) + self.intercept
+        return predicted
 
 
 @dataclass(frozen=True)
