@@ -84,7 +84,7 @@ class Predictor:
             raise RunError(f"{path}: no such run; `brainstage train --name NAME` makes runs/NAME")
         try:
             about = json.loads(run.manifest.read_text(encoding="utf-8")) if run.finished else {}
-            return cls(_open(run.model), sha256(weights_file(run.model)), about, Likeness.open(run.model))
+            return cls(open_model(run.model), sha256(weights_file(run.model)), about, Likeness.open(run.model))
         except DataError as error:
             raise RunError(str(error)) from error
         except BrainstageError:
@@ -204,7 +204,15 @@ class SliceClassifier:
 
     def look(self, images: Sequence[Pixels]) -> NDArray[np.float32]:
         """Return the scores of each slice, (N, classes)."""
-        return softmax(self._engine.logits(self.preprocessing.normalise(self.preprocessing.resize(images))))
+        return softmax(self.logits(images))
+
+    def logits(self, images: Sequence[Pixels]) -> NDArray[np.float32]:
+        """Return the logits of each slice, (N, classes)."""
+        return self._engine.logits(self.pixels(images))
+
+    def pixels(self, images: Sequence[Pixels]) -> NDArray[np.float32]:
+        """Return the network's input, (N, C, H, W)."""
+        return self.preprocessing.normalise(self.preprocessing.resize(images))
 
     def levels(self, _scores: NDArray[np.float32], known: Sequence[int | None]) -> list[int | None]:
         """Return the levels as they are known: a network has no use for them."""
@@ -276,8 +284,12 @@ def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
     return scores
 
 
-def _open(folder: Path) -> SliceClassifier | PatientClassifier:
-    """Return the model of a folder. Its library is imported here: a fresh process waits for no other."""
+def open_model(folder: Path) -> SliceClassifier | PatientClassifier:
+    """Return the model of a model folder. Its library is imported here: a fresh process waits for no other.
+
+    Raises:
+        DataError, ConfigError: As :meth:`Predictor.open`; and whatever libraries find wrong with foreign files.
+    """
     refuse_pickles(folder)
     preprocessing = Preprocessing.open(folder)
     if is_patient_model(folder):

@@ -16,6 +16,19 @@ from brainstage.models.build import folded, open_grey
 from brainstage.models.engine import Floats
 
 
+class PlainLogits(torch.nn.Module):
+    """A network that takes and gives plain tensors, as converters want it."""
+
+    def __init__(self, network: Any):
+        super().__init__()
+        self.network = network
+
+    def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """Return logits (N, classes)."""
+        logits: torch.Tensor = self.network(pixel_values).logits
+        return logits
+
+
 class TorchEngine:
     """A network of ``transformers``, in fp32."""
 
