@@ -17,7 +17,7 @@ from volumes import PATIENT, brain, with_skull, write_nifti, write_series
 GOLDEN = Path(__file__).parent / "golden"
 COMMANDS = [[], ["data"], ["data", "fetch"], ["data", "describe"], ["data", "phantom"], ["train"], ["evaluate"]]
 COMMANDS += [["predict"], ["quickstart"], ["models"], ["models", "fetch"], ["models", "clear-features"]]
-COMMANDS += [["compare"], ["sweep"], ["study"], ["audit"], ["twin"], ["extract"], ["explain"]]
+COMMANDS += [["compare"], ["sweep"], ["study"], ["audit"], ["twin"], ["extract"], ["explain"], ["export"]]
 
 
 def brainstage(*arguments, **environment):

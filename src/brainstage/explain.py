@@ -120,13 +120,16 @@ def explain(
         progress: How to show progress.
 
     Raises:
-        ConfigError: The method does not suit the model, there is no such stage, or the folder is not empty.
+        ConfigError: The method or the check does not suit the model, there is no such stage, or the folder is not
+            empty.
         RunError: The disk is full or the folder is not writable.
     """
     method = method or default_method(predictor)
     check_method(predictor, method)
     if stage is not None and stage not in predictor.classes:
         raise ConfigError(f"{stage}: no such stage; the model has {', '.join(predictor.classes)}")
+    if sanity:
+        predictor.randomised(0)  # one that cannot is told before any work
     if out.is_dir() and any(out.iterdir()):
         raise ConfigError(f"{out}: holds files already; give a new folder")
     make_folder(out)

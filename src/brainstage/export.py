@@ -149,7 +149,9 @@ def export(
     about = _about(source)
     network = _network(source, str(run))
     if int8 and slices is None:
-        raise ConfigError("int8 needs the data that the run was trained on, for ranges and to be judged; give --data")
+        raise ConfigError(
+            "int8 needs the data that the run was trained on, for ranges and to be judged; give --data"
+        )
     make_folder(target.parent)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as temporary:
         part = RunFolder(Path(temporary) / "export")
@@ -194,7 +196,9 @@ def _about(source: RunFolder) -> dict[str, Any]:
 def _network(source: RunFolder, name: str) -> SliceClassifier:
     model = _opened(source)
     if not isinstance(model, SliceClassifier):
-        raise ConfigError(f"{name}: the patient model is no network, so there is nothing to export; it needs no torch")
+        raise ConfigError(
+            f"{name}: the patient model is no network, so there is nothing to export; it needs no torch"
+        )
     if model.network is None:
         raise ConfigError(f"{name}: was exported already; give the run that it was exported from")
     return model
@@ -246,7 +250,10 @@ def _parity(network: SliceClassifier, exported: SliceClassifier, images: list[Pi
         RunError: They differ.
     """
     ours, theirs = (_logits(model, images, BATCH) for model in (network, exported))
-    ours, theirs = np.concatenate([ours, ours[:ALONE]]), np.concatenate([theirs, _logits(exported, images[:ALONE], 1)])
+    ours, theirs = (
+        np.concatenate([ours, ours[:ALONE]]),
+        np.concatenate([theirs, _logits(exported, images[:ALONE], 1)]),
+    )
     found = Parity(
         len(images),
         what,
@@ -293,8 +300,9 @@ def _quantised(source: RunFolder, about: dict[str, Any], part: RunFolder, slices
     )
     if found.moved >= MOVED:
         raise RunError(
-            f"8-bit integers move the accuracy on {found.slices:,} {found.source} from {found.accuracy_fp32:.4f} to "
-            f"{found.accuracy_int8:.4f}, by {MOVED} or more; nothing was written, export without --int8"
+            f"8-bit integers move the accuracy on {found.slices:,} {found.source} from "
+            f"{found.accuracy_fp32:.4f} to {found.accuracy_int8:.4f}, by {MOVED} or more; nothing was "
+            "written, export without --int8"
         )
     return found
 
@@ -307,7 +315,9 @@ def _sides(source: RunFolder, slices: SliceTable) -> tuple[list[int], list[int]]
     else:
         training, judged = _side(slices, "train"), _side(slices, "test")
     if not (training and judged):
-        raise DataError("int8 needs training slices for its ranges and test slices to be judged on; the data has none")
+        raise DataError(
+            "int8 needs training slices for its ranges and test slices to be judged on; the data has none"
+        )
     return training, judged
 
 

@@ -200,7 +200,12 @@ class SliceClassifier:
         self.preprocessing = preprocessing
         self._calibration = calibration
         self.calibrated = calibration is not None
-        self.engine, self.classes, self.network, self.pool = engine.name, engine.classes, engine.network, engine.pool
+        self.engine, self.classes, self.network, self.pool = (
+            engine.name,
+            engine.classes,
+            engine.network,
+            engine.pool,
+        )
 
     def look(self, images: Sequence[Pixels]) -> NDArray[np.float32]:
         """Return the scores of each slice, (N, classes)."""

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-
 from brainstage.errors import ConfigError, RunError
 from brainstage.files import make_folder, sha256, write_json
 

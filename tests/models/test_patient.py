@@ -206,3 +206,23 @@ def test_a_runs_predictions_carry_their_sets(run):
     found = evaluate_patients(run)
     assert found.sets.coverage.value > 0.75  # 60 phantom people
     assert found.temperatures[0] == 1
+
+
+def test_people_are_dealt_out_as_scikit_learn_does_it():
+    from sklearn.linear_model import Ridge
+    from sklearn.model_selection import StratifiedKFold, cross_val_predict
+
+    from brainstage.models.patient import _FOLDS, RIDGE, _folds, _Ridge
+
+    rng = np.random.default_rng(0)
+    strata = rng.choice(3, 90, p=[0.2, 0.5, 0.3])
+    folds = list(StratifiedKFold(_FOLDS, shuffle=True, random_state=0).split(strata, strata))
+    for number, (_, test) in enumerate(folds):
+        np.testing.assert_array_equal(np.flatnonzero(_folds(strata) == number), test)
+    features, targets = rng.standard_normal((90, 300)).astype(np.float32) / 17, strata**0.5
+    train, test = folds[0]
+    expected = cross_val_predict(
+        Ridge(RIDGE, solver="cholesky"), features, targets, cv=[(train, test), (test, train)]
+    )
+    found = _Ridge.fit(features[train], targets[train]).predict(features[test])
+    np.testing.assert_allclose(found, expected[test], atol=1e-4)

@@ -35,7 +35,9 @@ def to_onnx(network: Any, pixels: Floats, file: Path) -> None:
     """
     library("onnxscript")
     if sum(weights.nbytes for weights in network.parameters()) >= MAX_BYTES:
-        raise ConfigError(f"the network has more than {MAX_BYTES / 2**30:g} GiB of weights, more than ONNX can hold")
+        raise ConfigError(
+            f"the network has more than {MAX_BYTES / 2**30:g} GiB of weights, more than ONNX can hold"
+        )
     network = copy.deepcopy(network)
     if network.config.model_type.startswith("swin"):
         network.set_attn_implementation("eager")  # the exporter fails at its masks otherwise

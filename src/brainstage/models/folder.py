@@ -30,8 +30,8 @@ def refuse_pickles(folder: Path) -> None:
     for file in sorted(one for one in folder.rglob("*") if one.is_file()):
         if file.suffix.lower() in _PICKLES or _start(file).startswith(_PICKLE_STARTS):
             raise DataError(
-                f"{file}: a pickle, or named like one, which can run code when it is opened; a model folder may hold "
-                "none, so take this file away or get the model from elsewhere"
+                f"{file}: a pickle, or named like one, which can run code when it is opened; a model folder may "
+                "hold none, so take this file away or get the model from elsewhere"
             )
 
 

@@ -56,7 +56,9 @@ class OnnxEngine:
         shapes = [one.shape[1:] for one in (*inputs, *outputs)]
         expected = [[channels, size, size] for channels in (1, 3)]
         if [one.name for one in (*inputs, *outputs)] != [INPUT, OUTPUT] or shapes[0] not in expected:
-            raise DataError(f"{file}: does not take {INPUT} of {size}×{size} pixels and give {OUTPUT}; export it again")
+            raise DataError(
+                f"{file}: does not take {INPUT} of {size}×{size} pixels and give {OUTPUT}; export it again"
+            )
         if shapes[1] != [len(classes)]:
             raise DataError(f"{file}: gives {shapes[1]} logits, expected one for each of {', '.join(classes)}")
         return cls(session, classes)
@@ -72,7 +74,9 @@ class OnnxEngine:
         Raises:
             ConfigError: Always.
         """
-        raise ConfigError("an exported model cannot be made to know nothing; take the run that it was exported from")
+        raise ConfigError(
+            "an exported model cannot be made to know nothing; take the run that it was exported from"
+        )
 
     def pool(self) -> AbstractContextManager[Executor]:
         """Return threads, one a core."""

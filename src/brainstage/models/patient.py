@@ -177,7 +177,7 @@ class PatientModel:
         """Fit to the training people at some levels; what calibrates the answers, to those left out of folds."""
         blocks = _features(_roots(self._stacks[:, levels]), np.array(levels))
         scaling = _Scaling.of(blocks)
-        features, targets = scaling(blocks), self._labels**POWER
+        features, targets = scaling(blocks), self._labels.astype(np.float64) ** POWER
         folds, scores = _folds(_strata(self._labels)), np.empty(len(targets))
         for fold in range(_FOLDS):
             out = folds == fold

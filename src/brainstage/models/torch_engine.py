@@ -43,7 +43,7 @@ class TorchEngine:
         """Open the network of a model folder: for three channels, or a ResNet for one (``grey``).
 
         Raises:
-            DataError, OSError, ValueError, RuntimeError, SafetensorError: A file is missing, damaged or does not fit.
+            DataError, OSError, ValueError, RuntimeError, SafetensorError: A file is missing or does not fit.
         """
         return cls(folded(open_grey(folder)) if grey else load(folder))
 
