@@ -142,9 +142,10 @@ def test_every_architecture_is_exported(kind, tmp_path, phantom):
 
 def test_predict_answers_without_torch(found, phantom, tmp_path):
     (tmp_path / "a.png").write_bytes(encode(phantom.images[0]))
+    arguments = ["predict", str(found.folder), str(tmp_path / "a.png"), "--json"]
     code = (
         "import sys\nfrom typer.testing import CliRunner\nfrom brainstage.cli import app\n"
-        f"done = CliRunner().invoke(app, ['predict', {str(found.folder)!r}, {str(tmp_path / 'a.png')!r}, '--json'])\n"
+        f"done = CliRunner().invoke(app, {arguments!r})\n"
         "assert done.exit_code == 0, done.output\nassert 'answered' in done.output\n"
         "print([name for name in ('torch', 'transformers', 'sklearn', 'pandas') if name in sys.modules])"
     )
@@ -160,7 +161,8 @@ def test_a_network_that_answers_otherwise_is_not_written(calibrated, tmp_path, p
         write(network, pixels, file)
         model = onnx.load(file)
         bias = next(one for one in model.graph.initializer if one.dims == [4])
-        bias.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(bias) + [1, 0, 0, 0], bias.name))
+        moved = onnx.numpy_helper.to_array(bias) + np.array([0.1, 0, 0, 0], np.float32)
+        bias.CopyFrom(onnx.numpy_helper.from_array(moved, bias.name))
         onnx.save(model, file)
 
     monkeypatch.setattr(exported_module(), "to_onnx", wrong)
