@@ -28,6 +28,7 @@ class RunFolder:
     ``patient_metrics.json``     what the predictions are worth for people
     ``metrics.json``             what those predictions are worth
     ``curves.png``, ``confusion_matrix.png``
+    ``onnx/``                    the network as ONNX, a folder like this one, where it was exported
     ``tensorboard/``             event files, where that tracker was asked for
     ``manifest.json``            SHA-256 of each file above, and the versions; written last
     ``checkpoints/``             only while training

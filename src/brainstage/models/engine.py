@@ -1,7 +1,4 @@
-"""What computes a network's logits: the same few methods, whichever library does the arithmetic.
-
-This module needs none of them, so that a fresh process answers soon.
-"""
+"""What computes a network's logits: the same few methods, whichever library does the arithmetic."""
 
 from __future__ import annotations
 
