@@ -95,7 +95,9 @@ def exported(name: str, run: Path, folder: Path, slices: SliceTable, forms: Mapp
 def random_vit(run: Path) -> Path:
     """Make a run folder of a ViT-base that knows nothing."""
     from transformers import ViTConfig, ViTForImageClassification
+    from transformers.utils.logging import disable_progress_bar
 
+    disable_progress_bar()
     numbers = {name: number for number, name in enumerate(STAGES)}
     network = ViTForImageClassification(ViTConfig(id2label=dict(enumerate(STAGES)), label2id=numbers))
     network.save_pretrained(run / "model")

@@ -153,23 +153,23 @@ def export(
             "int8 needs the data that the run was trained on, for ranges and to be judged; give --data"
         )
     make_folder(target.parent)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as temporary:
-        part = RunFolder(Path(temporary) / "export")
-        _copy(source.model, make_folder(part.model))
-        file = part.model / ONNX
-        with progress("Exporting", 3) as advance:
+    try:
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as temporary:
+            part = RunFolder(Path(temporary) / "export")
+            _copy(source.model, make_folder(part.model))
             images, what = _compared(slices, Path(temporary))
-            to_onnx(network.network, network.pixels(images[:2]), file)
-            advance(1)
-            parity = _parity(network, _opened(part), images, what)
-            advance(1)
-            changed = _quantised(source, about, part, slices) if int8 and slices else None
-            advance(1)
-        found = Export(target, about, parity, changed, round(file.stat().st_size / 1e6, 2))
-        _describe(part, network, found)
-        extra = {**found.to_dict(), "weights": sha256(source.model / WEIGHTS)}
-        part.write_manifest({**about, "export": extra})
-        part.path.replace(target)
+            with progress("Exporting", 2) as advance:
+                parity = _converted(network, part, images, what)
+                advance(1)
+                changed = _quantised(source, network.classes, part, slices) if int8 and slices else None
+                advance(1)
+            size = round((part.model / ONNX).stat().st_size / 1e6, 2)
+            found = Export(target, about, parity, changed, size)
+            _describe(source, part, network, found)
+            part.path.replace(target)
+    except OSError as error:
+        reason = error.strerror or error
+        raise RunError(f"{target}: not written ({reason}); free some space or give another --out") from error
     return found
 
 
@@ -194,7 +194,7 @@ def _about(source: RunFolder) -> dict[str, Any]:
 
 
 def _network(source: RunFolder, name: str) -> SliceClassifier:
-    model = _opened(source)
+    model = open_model(source.model)
     if not isinstance(model, SliceClassifier):
         raise ConfigError(
             f"{name}: the patient model is no network, so there is nothing to export; it needs no torch"
@@ -204,11 +204,10 @@ def _network(source: RunFolder, name: str) -> SliceClassifier:
     return model
 
 
-def _opened(folder: RunFolder) -> Any:
-    try:
-        return open_model(folder.model)
-    except DataError as error:
-        raise RunError(str(error)) from error
+def _exported(part: RunFolder) -> SliceClassifier:
+    model = open_model(part.model)
+    assert isinstance(model, SliceClassifier)  # noqa: S101 - it was written as one
+    return model
 
 
 def _copy(model: Path, part: Path) -> None:
@@ -243,17 +242,16 @@ def _spread(rows: Sequence[int]) -> list[int]:
     return [rows[number] for number in np.linspace(0, len(rows) - 1, min(SLICES, len(rows))).astype(int)]
 
 
-def _parity(network: SliceClassifier, exported: SliceClassifier, images: list[Pixels], what: str) -> Parity:
-    """Compare the exported network with PyTorch's, in batches and slice by slice.
+def _converted(network: SliceClassifier, part: RunFolder, images: list[Pixels], what: str) -> Parity:
+    """Write ``model.onnx`` and compare it with PyTorch's network, in batches and slice by slice.
 
     Raises:
         RunError: They differ.
     """
-    ours, theirs = (_logits(model, images, BATCH) for model in (network, exported))
-    ours, theirs = (
-        np.concatenate([ours, ours[:ALONE]]),
-        np.concatenate([theirs, _logits(exported, images[:ALONE], 1)]),
-    )
+    to_onnx(network.network, network.pixels([np.zeros((2, 2), np.uint8)] * 2), part.model / ONNX)
+    exported, alone = _exported(part), images[:ALONE]
+    ours = _logits(network, [*images, *alone], BATCH)
+    theirs = np.concatenate([_logits(exported, images, BATCH), _logits(exported, alone, 1)])
     found = Parity(
         len(images),
         what,
@@ -275,25 +273,26 @@ def _logits(model: SliceClassifier, images: Sequence[Pixels], batch: int) -> Any
 # --- 8-bit integers -----------------------------------------------------------------------------------------------
 
 
-def _quantised(source: RunFolder, about: dict[str, Any], part: RunFolder, slices: SliceTable) -> Int8:
+def _quantised(source: RunFolder, classes: tuple[str, ...], part: RunFolder, slices: SliceTable) -> Int8:
     """Put a network of 8-bit integers in the place of the exported one.
 
     Raises:
         DataError: There are no slices to learn ranges from, or none to be judged on.
         RunError: Accuracy moves too far.
     """
+    if slices.classes != classes:
+        raise DataError(f"the data has the classes {', '.join(slices.classes)}, the network {', '.join(classes)}")
     training, judged = _sides(source, slices)
     images, stages = [slices.images[row] for row in judged], slices.targets(judged)
-    file, model = part.model / ONNX, _opened(part)
+    file, model = part.model / ONNX, _exported(part)
     before = _logits(model, images, BATCH).argmax(axis=1)
     quantised = part.model / f"int8-{ONNX}"
     to_int8(file, model.pixels([slices.images[row] for row in _spread(training)]), quantised)
     quantised.replace(file)
-    after = _logits(_opened(part), images, BATCH).argmax(axis=1)
-    seen = ", of people whom this model was fitted on" if "folds" in about else ""
+    after = _logits(_exported(part), images, BATCH).argmax(axis=1)
     found = Int8(
         len(judged),
-        f"test slices{seen}",
+        "test slices" + (", of people whom this model was fitted on" if source.baseline.is_file() else ""),
         accuracy_fp32=float((before == stages).mean()),
         accuracy_int8=float((after == stages).mean()),
         same_stage=float((before == after).mean()),
@@ -324,8 +323,8 @@ def _sides(source: RunFolder, slices: SliceTable) -> tuple[list[int], list[int]]
 # --- the description ----------------------------------------------------------------------------------------------
 
 
-def _describe(part: RunFolder, network: SliceClassifier, found: Export) -> None:
-    """Write ``README.md`` for those who use the file without brainstage."""
+def _describe(source: RunFolder, part: RunFolder, network: SliceClassifier, found: Export) -> None:
+    """Write ``README.md``, for those who use the file without brainstage, and the manifest."""
     steps = network.preprocessing
     fits = calibration.Calibration.open(part.model)
     content = {
@@ -342,3 +341,5 @@ def _describe(part: RunFolder, network: SliceClassifier, found: Export) -> None:
         "fits": fits,
     }
     write_page(part.model / "README.md", "export.md", content)
+    extra = {**found.to_dict(), "weights": sha256(source.model / WEIGHTS)}
+    part.write_manifest({**found.about, "export": extra})

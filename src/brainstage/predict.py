@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from textwrap import shorten
 from typing import Any, NamedTuple
@@ -82,16 +82,9 @@ class Predictor:
         run = RunFolder(bundled_folder(str(path)) if path in BUNDLED else path)
         if not run.path.is_dir():
             raise RunError(f"{path}: no such run; `brainstage train --name NAME` makes runs/NAME")
-        try:
+        with _usable(run.model):
             about = json.loads(run.manifest.read_text(encoding="utf-8")) if run.finished else {}
             return cls(open_model(run.model), sha256(weights_file(run.model)), about, Likeness.open(run.model))
-        except DataError as error:
-            raise RunError(str(error)) from error
-        except BrainstageError:
-            raise
-        except Exception as error:  # whatever safetensors, transformers or torch find wrong with foreign files
-            reason = shorten(str(error), 200) or type(error).__name__
-            raise RunError(f"{run.model}: not a usable model folder ({reason})") from error
 
     def predict(
         self,
@@ -289,12 +282,32 @@ def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
     return scores
 
 
+@contextmanager
+def _usable(folder: Path) -> Iterator[None]:
+    """Turn whatever is found wrong with a model folder's files into one sentence."""
+    try:
+        yield
+    except DataError as error:
+        raise RunError(str(error)) from error
+    except BrainstageError:
+        raise
+    except Exception as error:  # whatever safetensors, transformers or torch find wrong with foreign files
+        reason = shorten(str(error), 200) or type(error).__name__
+        raise RunError(f"{folder}: not a usable model folder ({reason})") from error
+
+
 def open_model(folder: Path) -> SliceClassifier | PatientClassifier:
-    """Return the model of a model folder. Its library is imported here: a fresh process waits for no other.
+    """Return the model of a model folder.
 
     Raises:
-        DataError, ConfigError: As :meth:`Predictor.open`; and whatever libraries find wrong with foreign files.
+        RunError, ConfigError: As :meth:`Predictor.open`.
     """
+    with _usable(folder):
+        return _open(folder)
+
+
+def _open(folder: Path) -> SliceClassifier | PatientClassifier:
+    """Import the library that a model needs, and that alone: a fresh process waits for no other."""
     refuse_pickles(folder)
     preprocessing = Preprocessing.open(folder)
     if is_patient_model(folder):
