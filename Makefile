@@ -15,7 +15,7 @@ setup: .venv/ready
 	  { echo "Python 3.11 or later is needed, $$($(PYTHON) --version 2>&1) was found: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(PYTHON) tools/install_torch.py $(BIN)/python $(TORCH) $(TORCH_VERSION)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,bench,heads,openvino,serve,tensorboard]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,bench,heads,onnx,openvino,serve,tensorboard]'
 	@touch $@
 
 quickstart: setup
@@ -31,7 +31,7 @@ check: setup
 	$(BIN)/lint-imports
 
 bench: setup
-	for script in data audit patient calibration volumes heads refusal predict official study precision sweep; do $(BIN)/python benchmarks/$$script.py || exit 1; done
+	for script in data audit patient calibration volumes heads refusal predict official study precision sweep serve; do $(BIN)/python benchmarks/$$script.py || exit 1; done
 
 clean:
 	rm -rf .venv build dist

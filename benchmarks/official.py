@@ -29,6 +29,7 @@ from brainstage.data.table import SliceTable
 from brainstage.fit import SliceDataset, fit_network
 from brainstage.models.build import build_model, build_optimizer
 from brainstage.models.recipes import load_recipe
+from brainstage.models.torch_engine import TorchEngine
 from brainstage.predict import Predictor, SliceClassifier
 
 RECIPES = ("compact-fast", "compact", "compact-best")
@@ -75,7 +76,7 @@ def _loop(model: Any, training: SliceDataset, config: TrainConfig) -> None:
 def judge(model: Any, preprocessing: Any, slices: SliceTable, fold: Fold) -> tuple[float, float, float]:
     """Return accuracy, weighted and macro F1 on the test rows."""
     rows = [slices.row_of[slice_id] for slice_id in fold.test]
-    predictor = Predictor(SliceClassifier(model, preprocessing), "", {})
+    predictor = Predictor(SliceClassifier(TorchEngine(model), preprocessing), "", {})
     predicted = predictor.predict([slices.images[row] for row in rows]).argmax(1)
     labels = slices.targets(rows)
     weighted, macro = (float(f1_score(labels, predicted, average=name)) for name in ("weighted", "macro"))

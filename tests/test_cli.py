@@ -17,7 +17,17 @@ from volumes import PATIENT, brain, with_skull, write_nifti, write_series
 GOLDEN = Path(__file__).parent / "golden"
 COMMANDS = [[], ["data"], ["data", "fetch"], ["data", "describe"], ["data", "phantom"], ["train"], ["evaluate"]]
 COMMANDS += [["predict"], ["quickstart"], ["models"], ["models", "fetch"], ["models", "clear-features"]]
-COMMANDS += [["compare"], ["sweep"], ["study"], ["audit"], ["twin"], ["extract"], ["explain"], ["serve"]]
+COMMANDS += [
+    ["compare"],
+    ["sweep"],
+    ["study"],
+    ["audit"],
+    ["twin"],
+    ["extract"],
+    ["explain"],
+    ["export"],
+    ["serve"],
+]
 
 
 def brainstage(*arguments, **environment):

@@ -17,6 +17,7 @@ from brainstage.data.scans import File, find_scans, scans_of
 from brainstage.data.transforms import Preprocessing
 from brainstage.errors import ConfigError
 from brainstage.explain import CHANGED, NOTICE, Explanations, explain, overlay
+from brainstage.models.torch_engine import TorchEngine
 from brainstage.predict import Predictor, SliceClassifier
 from conftest import encode, picture
 
@@ -39,7 +40,7 @@ def slice_of_a_head(seed=0, side=64):
 
 
 def predictor_of(network, size=64, **about):
-    return Predictor(SliceClassifier(network.eval(), Preprocessing(size, None, 0.5, 0.5)), "", about)
+    return Predictor(SliceClassifier(TorchEngine(network.eval()), Preprocessing(size, None, 0.5, 0.5)), "", about)
 
 
 def tiny(kind):
@@ -78,7 +79,7 @@ def test_integrated_gradients_add_up_to_what_the_slice_adds_to_the_score(kind):
             for some in (images, [blurred(image) for image in images])
         )
     np.testing.assert_allclose(found.sum(axis=(1, 2)), scores - smooth, rtol=0.05, atol=1e-4)
-    predictor = Predictor(SliceClassifier(network, preprocessing), "", {})
+    predictor = Predictor(SliceClassifier(TorchEngine(network), preprocessing), "", {})
     assert default_method(predictor) == "integrated-gradients"
     with pytest.raises(ConfigError, match="grad-cam: not right for this model; take integrated-gradients or occl"):
         attribute(predictor, images, [None, None], 0, "grad-cam")

@@ -23,7 +23,7 @@ from brainstage.data.splits import Splits
 from brainstage.data.table import SliceTable
 from brainstage.evaluate import evaluate
 from brainstage.files import sha256
-from brainstage.models.backbones import WEIGHTS
+from brainstage.models.folder import WEIGHTS
 from brainstage.models.weights import bundled_folder
 from brainstage.patients import PatientEvaluation
 from brainstage.predict import Predictor, prediction_table

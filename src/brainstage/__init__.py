@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from brainstage.errors import BrainstageError, ConfigError, DataError, LeakageError, RunError
     from brainstage.evaluate import Evaluation, evaluate
     from brainstage.explain import explain
+    from brainstage.export import Export, export
     from brainstage.extraction import extract
     from brainstage.models.recipes import load_recipe
     from brainstage.patients import PatientEvaluation, evaluate_patients
@@ -48,6 +49,7 @@ __all__ = [
     "ConfigError",
     "DataError",
     "Evaluation",
+    "Export",
     "Factor",
     "LeakageError",
     "PatientEvaluation",
@@ -67,6 +69,7 @@ __all__ = [
     "evaluate",
     "evaluate_patients",
     "explain",
+    "export",
     "extract",
     "fetch",
     "load_recipe",
@@ -87,6 +90,7 @@ _HOME = {
     "ConfigError": "errors",
     "DataError": "errors",
     "Evaluation": "evaluate",
+    "Export": "export",
     "Factor": "sweep",
     "LeakageError": "errors",
     "PatientEvaluation": "patients",
@@ -106,6 +110,7 @@ _HOME = {
     "evaluate": "evaluate",
     "evaluate_patients": "patients",
     "explain": "explain",
+    "export": "export",
     "extract": "extraction",
     "fetch": "data.hub",
     "load_recipe": "models.recipes",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import glob
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import groupby
@@ -15,7 +14,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import torch
 from numpy.typing import NDArray
 
 from brainstage.calibration import in_set, in_words
@@ -184,24 +182,16 @@ def answer(
 ) -> Answers:
     """Stage every scan that can be read: each as a person of its own, or all as one person's.
 
-    Each thread takes some people from file to answer, on one core: torch's own threads would wait for one another
-    many times in so small a network. Few scans are in memory at a time.
+    Each thread takes some people from file to answer, on one core. Few scans are in memory at a time.
     """
     people = people_of(scans, one_person)
     size = 1 if any(scan.volume for scan in scans) else CHUNK
     chunks = [people[start : start + size] for start in range(0, len(people), size)]
     answered: list[Answered] = []
-    threads = torch.get_num_threads()
-    try:
-        with (
-            ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool,
-            progress("Predicting", len(people)) as advance,
-        ):
-            for of_chunk in pool.map(partial(answer_people, predictor), chunks):
-                answered += of_chunk
-                advance(len(of_chunk))
-    finally:
-        torch.set_num_threads(threads)
+    with predictor.pool() as pool, progress("Predicting", len(people)) as advance:
+        for of_chunk in pool.map(partial(answer_people, predictor), chunks):
+            answered += of_chunk
+            advance(len(of_chunk))
     return Answers.of(predictor, answered)
 
 

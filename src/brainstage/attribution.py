@@ -232,7 +232,7 @@ def _score(
 ) -> torch.Tensor:
     """Return the probability of a stage for changed versions (n, 1, H, W) of one of a person's slices."""
     looks = predictor.look([one.round().clamp(0, 255).byte().numpy() for one in changed[:, 0]])
-    if predictor.network is not None:
+    if predictor.by_slice:
         return torch.from_numpy(predictor.answer(looks).probabilities[:, stage])
     stacks = np.repeat(seen[None], len(looks), axis=0)
     stacks[:, number] = looks

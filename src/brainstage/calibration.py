@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize_scalar
 
 Floats = NDArray[np.float64]
 Scores = NDArray[np.floating[Any]]
@@ -157,6 +156,8 @@ def in_words(stages: Sequence[str], of: int) -> str:
 
 
 def _fit(predict: Callable[[float], Floats], labels: Ints, people: int) -> Fit:
+    from scipy.optimize import minimize_scalar  # prediction does not wait for its import
+
     rows = np.arange(len(labels))
 
     def surprise(log_temperature: float) -> float:

@@ -120,10 +120,13 @@ def explain(
         progress: How to show progress.
 
     Raises:
-        ConfigError: The method does not suit the model, there is no such stage, or the folder is not empty.
+        ConfigError: The method or the check does not suit the model, there is no such stage, or the folder is not
+            empty.
         RunError: The disk is full or the folder is not writable.
     """
     method = check_request(predictor, method, stage)
+    if sanity:
+        predictor.randomised(0)  # one that cannot is told before any work
     if out.is_dir() and any(out.iterdir()):
         raise ConfigError(f"{out}: holds files already; give a new folder")
     make_folder(out)

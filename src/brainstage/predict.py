@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-import copy
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from textwrap import shorten
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import torch
 from numpy.typing import NDArray
 
 from brainstage.calibration import Calibration, softened
 from brainstage.data.likeness import Likeness
 from brainstage.data.table import SliceTable
 from brainstage.data.transforms import Pixels, Preprocessing
-from brainstage.errors import DataError, RunError
+from brainstage.errors import BrainstageError, DataError, RunError
 from brainstage.files import sha256
-from brainstage.models.backbones import WEIGHTS, load, read_config
-from brainstage.models.build import folded, open_grey
+from brainstage.models.engine import Engine, pool_of_cores
+from brainstage.models.folder import ONNX, PROCESSOR, class_names, read_config, refuse_pickles, weights_file
 from brainstage.models.histograms import orientation_histograms
 from brainstage.models.patient import PatientModel, is_patient_model, people_rows
 from brainstage.models.weights import BUNDLED, DEFAULT, bundled_folder
@@ -70,25 +70,21 @@ class Predictor:
 
     @classmethod
     def open(cls, path: Path | str = DEFAULT) -> Predictor:
-        """Open a run folder, or by its name a model that comes with the package (``patient``, ``compact``).
+        """Open a run folder, an exported one, or by its name a model that comes with the package.
 
-        Only safetensors weights of the architectures that brainstage trains are opened; nothing in the folder
-        is executed.
+        Only safetensors weights of the architectures that brainstage trains and what ``brainstage export`` made of
+        them are opened; nothing in the folder is executed, and one that holds a pickle is refused.
 
         Raises:
             RunError: The folder or a file of it is missing, damaged or of another kind.
+            ConfigError: What runs an exported network is not installed.
         """
         run = RunFolder(bundled_folder(str(path)) if path in BUNDLED else path)
         if not run.path.is_dir():
             raise RunError(f"{path}: no such run; `brainstage train --name NAME` makes runs/NAME")
-        try:
+        with _usable(run.model):
             about = json.loads(run.manifest.read_text(encoding="utf-8")) if run.finished else {}
-            return cls(_open(run.model), sha256(run.model / WEIGHTS), about, Likeness.open(run.model))
-        except DataError as error:
-            raise RunError(str(error)) from error
-        except Exception as error:  # whatever safetensors, transformers or torch find wrong with foreign files
-            reason = shorten(str(error), 200) or type(error).__name__
-            raise RunError(f"{run.model}: not a usable model folder ({reason})") from error
+            return cls(open_model(run.model), sha256(weights_file(run.model)), about, Likeness.open(run.model))
 
     def predict(
         self,
@@ -120,8 +116,22 @@ class Predictor:
 
     @property
     def network(self) -> Any | None:
-        """The network, None where the model is none."""
+        """The network as a ``torch.nn.Module``, None where the model is none or was exported."""
         return self._model.network
+
+    @property
+    def engine(self) -> str:
+        """What computes: ``torch``, ``onnx`` or, of the patient model, ``numpy``."""
+        return self._model.engine
+
+    @property
+    def by_slice(self) -> bool:
+        """Whether each slice is staged alone, as a network does it; the patient model reads a person's together."""
+        return self._model.by_slice
+
+    def pool(self) -> AbstractContextManager[Executor]:
+        """Return threads to call this model from, one a core: its arithmetic is then done on one core each."""
+        return self._model.pool()
 
     @property
     def preprocessing(self) -> Preprocessing:
@@ -133,7 +143,11 @@ class Predictor:
         return self._model.levels(seen, known)
 
     def randomised(self, seed: int) -> Predictor:
-        """Return a model of the same form that knows nothing: a network's weights, or people's stages, shuffled."""
+        """Return a model of the same form that knows nothing: a network's weights, or people's stages, shuffled.
+
+        Raises:
+            ConfigError: The model was exported, so its weights cannot be had.
+        """
         return Predictor(self._model.randomised(seed), "", self.about, self._likeness)
 
     @property
@@ -172,19 +186,31 @@ class Predictor:
 class SliceClassifier:
     """A network: each slice is staged alone."""
 
-    def __init__(self, network: Any, preprocessing: Preprocessing, calibration: Calibration | None = None):
-        self.network = network.to(memory_format=torch.channels_last)
+    by_slice = True
+
+    def __init__(self, engine: Engine, preprocessing: Preprocessing, calibration: Calibration | None = None):
+        self._engine = engine
         self.preprocessing = preprocessing
         self._calibration = calibration
         self.calibrated = calibration is not None
-        self.classes: tuple[str, ...] = tuple(network.config.id2label[i] for i in range(network.config.num_labels))
+        self.engine, self.classes, self.network, self.pool = (
+            engine.name,
+            engine.classes,
+            engine.network,
+            engine.pool,
+        )
 
-    @torch.inference_mode()
     def look(self, images: Sequence[Pixels]) -> NDArray[np.float32]:
         """Return the scores of each slice, (N, classes)."""
-        pixels = self.preprocessing.normalise(self.preprocessing.resize(images))
-        scores: NDArray[np.float32] = self.network(torch.from_numpy(pixels)).logits.softmax(dim=1).numpy()
-        return scores
+        return softmax(self.logits(images))
+
+    def logits(self, images: Sequence[Pixels]) -> NDArray[np.float32]:
+        """Return the logits of each slice, (N, classes)."""
+        return self._engine.logits(self.pixels(images))
+
+    def pixels(self, images: Sequence[Pixels]) -> NDArray[np.float32]:
+        """Return the network's input, (N, C, H, W)."""
+        return self.preprocessing.normalise(self.preprocessing.resize(images))
 
     def levels(self, _scores: NDArray[np.float32], known: Sequence[int | None]) -> list[int | None]:
         """Return the levels as they are known: a network has no use for them."""
@@ -192,12 +218,7 @@ class SliceClassifier:
 
     def randomised(self, seed: int) -> SliceClassifier:
         """Return the same network with the values of each weight tensor shuffled."""
-        network = copy.deepcopy(self.network)
-        draw = torch.Generator().manual_seed(seed)
-        with torch.no_grad():
-            for weights in network.parameters():
-                weights.copy_(weights.flatten()[torch.randperm(weights.numel(), generator=draw)].view_as(weights))
-        return SliceClassifier(network, self.preprocessing)
+        return SliceClassifier(self._engine.randomised(seed), self.preprocessing)
 
     def answer(
         self,
@@ -223,6 +244,9 @@ class PatientClassifier:
 
     calibrated = True
     network = None
+    engine = "numpy"
+    by_slice = False
+    pool = staticmethod(pool_of_cores)
 
     def __init__(self, model: PatientModel, preprocessing: Preprocessing):
         self.preprocessing = preprocessing
@@ -251,16 +275,60 @@ class PatientClassifier:
         return Answer(*self._model.answer(histograms, patients, levels))
 
 
+def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the scores (N, classes) of logits (N, classes): from 0 to 1, each row adding up to 1."""
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    scores: NDArray[np.float32] = powers / powers.sum(axis=1, keepdims=True)
+    return scores
+
+
+@contextmanager
+def _usable(folder: Path) -> Iterator[None]:
+    """Turn whatever is found wrong with a model folder's files into one sentence."""
+    try:
+        yield
+    except DataError as error:
+        raise RunError(str(error)) from error
+    except BrainstageError:
+        raise
+    except Exception as error:  # whatever safetensors, transformers or torch find wrong with foreign files
+        reason = shorten(str(error), 200) or type(error).__name__
+        raise RunError(f"{folder}: not a usable model folder ({reason})") from error
+
+
+def open_model(folder: Path) -> SliceClassifier | PatientClassifier:
+    """Return the model of a model folder.
+
+    Raises:
+        RunError, ConfigError: As :meth:`Predictor.open`.
+    """
+    with _usable(folder):
+        return _open(folder)
+
+
 def _open(folder: Path) -> SliceClassifier | PatientClassifier:
-    """Return the model of a folder. A ResNet that sees equal channels is opened for one of them."""
+    """Import the library that a model needs, and that alone: a fresh process waits for no other."""
+    refuse_pickles(folder)
     preprocessing = Preprocessing.open(folder)
     if is_patient_model(folder):
         return PatientClassifier(PatientModel.open(folder), preprocessing)
-    calibration = Calibration.open(folder)
-    grey = preprocessing.one_channel()
-    if read_config(folder)["model_type"] == "resnet" and grey:
-        return SliceClassifier(folded(open_grey(folder)), grey, calibration)
-    return SliceClassifier(load(folder), preprocessing, calibration)
+    weights = weights_file(folder)
+    config, grey = read_config(folder, weights=weights.name), preprocessing.one_channel()
+    engine: Engine
+    if weights.name == ONNX:
+        from brainstage.models.onnx import OnnxEngine
+
+        engine = OnnxEngine.open(weights, class_names(config), preprocessing.size)
+        one_channel = engine.channels == 1
+    else:
+        from brainstage.models.torch_engine import TorchEngine
+
+        one_channel = config["model_type"] == "resnet" and grey is not None
+        engine = TorchEngine.open(folder, grey=one_channel)
+    seen = grey if one_channel else preprocessing
+    if seen is None:
+        raise DataError(f"{weights}: takes one channel, but its {PROCESSOR} makes three that differ")
+    return SliceClassifier(engine, seen, Calibration.open(folder))
 
 
 def prediction_table(

@@ -17,8 +17,8 @@ from brainstage.data.table import SliceTable
 from brainstage.data.transforms import Preprocessing
 from brainstage.files import sha256
 from brainstage.models import openvino
-from brainstage.models.backbones import WEIGHTS
 from brainstage.models.features import FeatureCache, Features, forward, split_head
+from brainstage.models.folder import WEIGHTS
 from brainstage.progress import Progress, silent
 
 

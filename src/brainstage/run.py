@@ -8,8 +8,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from brainstage.errors import ConfigError, RunError
 from brainstage.files import make_folder, sha256, write_json
 
@@ -30,6 +28,7 @@ class RunFolder:
     ``patient_metrics.json``     what the predictions are worth for people
     ``metrics.json``             what those predictions are worth
     ``curves.png``, ``confusion_matrix.png``
+    ``onnx/``                    the network as ONNX, a folder like this one, where it was exported
     ``tensorboard/``             event files, where that tracker was asked for
     ``manifest.json``            SHA-256 of each file above, and the versions; written last
     ``checkpoints/``             only while training
@@ -136,6 +135,8 @@ class RunFolder:
         Raises:
             RunError: Another process holds it, or the folder is not writable.
         """
+        from filelock import FileLock, Timeout  # prediction, which locks nothing, does not wait for its import
+
         try:
             with FileLock(self.path / ".lock", blocking=False):
                 yield

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from brainstage.data.audit import Audit
     from brainstage.evaluate import Evaluation
     from brainstage.explain import Explanations
+    from brainstage.export import Export
     from brainstage.metrics import Score
     from brainstage.patients import PatientEvaluation
     from brainstage.sweep import Sweep
@@ -327,6 +328,29 @@ def show_explanations(found: Explanations, out: Path) -> None:
     if found.sanity:
         console.print(found.sanity, highlight=False)
     console.print(found.notice, style="dim")
+
+
+def show_export(found: Export) -> None:
+    """Print where an exported network is, and how far its answers are from the run's."""
+    console = Console(markup=False)
+    console.print(found.title, style="bold", highlight=False)
+    parity, int8 = found.parity, found.int8
+    facts = {
+        "folder": str(found.folder),
+        "model.onnx": f"{found.megabytes:g} MB",
+        "same answers": f"largest difference of a probability {parity.probabilities:.1e}, on {parity.slices} "
+        f"{parity.source}",
+    }
+    if int8:
+        facts["int8"] = (
+            f"accuracy {int8.accuracy_int8:.4f}, in fp32 {int8.accuracy_fp32:.4f}, on {int8.slices:,} {int8.source}"
+        )
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    for name, fact in facts.items():
+        table.add_row(name, fact)
+    console.print(table)
+    console.print(f"Next: brainstage predict {found.folder} IMAGE…", highlight=False)
+    console.print(RESEARCH_NOTICE, style="dim")
 
 
 def _shown(row: dict[str, Any]) -> str:

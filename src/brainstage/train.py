@@ -35,8 +35,9 @@ from brainstage.data.transforms import Preprocessing
 from brainstage.errors import ConfigError, DataError
 from brainstage.files import sha256, write_table, write_text
 from brainstage.fit import fit_network
-from brainstage.models.backbones import WEIGHTS, find_backbone
+from brainstage.models.backbones import find_backbone
 from brainstage.models.build import to_rgb
+from brainstage.models.folder import WEIGHTS
 from brainstage.models.recipes import load_recipe
 from brainstage.predict import Answer, Predictor, prediction_table
 from brainstage.probe import classify

@@ -40,7 +40,7 @@ def heads():
 @pytest.fixture(scope="module")
 def desk(trained):
     """Return the bundled model and a small network, ready to answer."""
-    desk = Desk(["patient", str(trained.path)], workers=2)
+    desk = Desk(["patient", str(trained.path)])
     yield desk
     desk.close()
 

@@ -10,19 +10,14 @@ import logging
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Any, BinaryIO
 
 import numpy as np
-import pydicom
 from numpy.typing import NDArray
 
 from brainstage.data.volume import MAX_VOXELS, Reals, Volume, checked_values
 from brainstage.errors import DataError, RefusalError
-
-# what pydicom warns of may quote the header, which names the patient
-warnings.filterwarnings("ignore", module="pydicom")
-logging.getLogger("pydicom").setLevel(logging.CRITICAL)
 
 UNEVEN = 0.1
 """Share of the usual distance of slices by which one may differ."""
@@ -59,7 +54,7 @@ def series_of(stream: BinaryIO) -> tuple[str, ...]:
         DataError: The header cannot be read.
     """
     try:
-        dataset = pydicom.dcmread(stream, stop_before_pixels=True)
+        dataset = _pydicom().dcmread(stream, stop_before_pixels=True)
         if not dataset.get("Rows"):
             return ()
         series = dataset.get("SeriesInstanceUID", "")
@@ -92,9 +87,19 @@ def decode_dicom(files: Iterable[tuple[str, bytes]], where: str) -> Volume | Fra
     return frames[0] if len(frames) == 1 else _volume(frames, where)
 
 
+@cache
+def _pydicom() -> Any:
+    import pydicom  # pictures do not wait for its import
+
+    # what it warns of may quote the header, which names the patient
+    warnings.filterwarnings("ignore", module="pydicom")
+    logging.getLogger("pydicom").setLevel(logging.CRITICAL)
+    return pydicom
+
+
 def _frames(data: bytes, where: str) -> list[Frame]:
     try:
-        dataset = pydicom.dcmread(io.BytesIO(data))
+        dataset = _pydicom().dcmread(io.BytesIO(data))
         _check(dataset, len(data), where)
         pixels = np.asarray(dataset.pixel_array, dtype=np.float32)
         if dataset.PhotometricInterpretation == "MONOCHROME1":  # the largest value is black

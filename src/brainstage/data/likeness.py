@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from PIL import Image
 from safetensors import safe_open
 from safetensors.numpy import save_file
-from sklearn.cluster import KMeans
 
 from brainstage.data.signatures import Floats, coarse_anatomy, unit
 
@@ -57,6 +56,8 @@ class Likeness:
     @classmethod
     def fit(cls, images: Sequence[Pixels]) -> Likeness:
         """Learn from training slices, each uint8 of shape (H, W); of many a sample is enough."""
+        from sklearn.cluster import KMeans  # takes a second to import, and prediction needs none of it
+
         chosen = np.random.default_rng(0).permutation(len(images))[:_SAMPLE]
         rows = coarse_anatomy([images[row] for row in chosen])
         groups = int(np.clip(len(rows) // 50, 1, GROUPS))

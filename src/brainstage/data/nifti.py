@@ -11,13 +11,10 @@ import io
 import zlib
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 
 from brainstage.data.volume import MAX_VOXELS, Volume
 from brainstage.errors import DataError
-
-nib.imageglobals.logger.setLevel("CRITICAL")  # it tells each header that it mends
 
 GZIP = b"\x1f\x8b"
 HEADER = 540
@@ -83,11 +80,13 @@ def _unpacked(data: bytes, count: int) -> bytes:
 
 def _kind(start: bytes) -> Any:
     """Return nibabel's class for a file's first bytes; None where they are those of another format."""
-    if start[344:348] == b"n+1\0":
-        return nib.Nifti1Image
-    if start[4:8] == b"n+2\0":
-        return nib.Nifti2Image
-    return None
+    is_first, is_second = start[344:348] == b"n+1\0", start[4:8] == b"n+2\0"
+    if not (is_first or is_second):
+        return None
+    import nibabel as nib  # pictures do not wait for its import
+
+    nib.imageglobals.logger.setLevel("CRITICAL")  # it tells each header that it mends
+    return nib.Nifti1Image if is_first else nib.Nifti2Image
 
 
 def _checked_size(header: Any, where: str) -> int:

@@ -48,7 +48,7 @@ def _public_map() -> dict[str | None, tuple[str | None, int | None]]:
 
 def _read(file: Path) -> dict[str | None, tuple[str | None, int | None]]:
     try:
-        table = pq.read_table(file)
+        table = pq.ParquetFile(file).read()  # read_table imports pandas, where that is installed
     except (pa.ArrowException, OSError, ValueError) as error:
         raise DataError(f"{file}: not a readable parquet file ({str(error).splitlines()[0]})") from error
     require_columns(table.column_names, ("slice_id", "patient_id", "slice_index"), str(file))

@@ -13,7 +13,6 @@ from importlib.resources import files
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import binary_dilation, center_of_mass, gaussian_filter, map_coordinates
-from scipy.optimize import least_squares
 
 from brainstage.data.nifti import decode_nifti
 from brainstage.data.volume import Reals, Volume
@@ -125,6 +124,8 @@ def grid_points(shape: tuple[int, ...]) -> Reals:
 
 def _fit(moving: Volume, start: Reals, blur: float, stiffness: float) -> tuple[Reals, float]:
     """Return the affine map of least squares from a start, and half the squares left, in those of the brain."""
+    from scipy.optimize import least_squares  # pictures do not wait for its import
+
     squares = _Squares(moving, start, blur, stiffness)
     fit = least_squares(squares.residuals, np.zeros(13), squares.derivatives, method="lm", max_nfev=MOST)
     return squares.affine(fit.x), float(fit.cost)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from textwrap import shorten
@@ -15,11 +14,8 @@ from transformers.utils import logging as transformers_logging
 from brainstage.download import cache_root, download
 from brainstage.errors import ConfigError, DataError
 from brainstage.files import sha256, write_json
+from brainstage.models.folder import CONFIG, PROCESSOR, WEIGHTS, read_config
 
-MODEL_TYPES = ("convnext", "convnextv2", "regnet", "resnet", "swin", "swinv2", "vit")
-"""Architectures of ``transformers`` whose head is ``model.classifier`` and whose processor we know."""
-
-CONFIG, PROCESSOR, WEIGHTS = "config.json", "preprocessor_config.json", "model.safetensors"
 FETCHED = "fetched.json"
 """Written into a fetched backbone's folder last, with its id, revision and SHA-256: it is there whole."""
 
@@ -82,48 +78,6 @@ def fetch(name: str, *, endpoint: str | None = None, quiet: bool = True) -> Path
     read_config(folder, name)
     write_json(folder / FETCHED, {"id": repo, "commit": commit, "sha256": sha256(folder / WEIGHTS)})
     return folder
-
-
-def read_config(folder: Path, name: str | None = None) -> dict[str, Any]:
-    """Return the content of a model folder's ``config.json``, of an architecture that we know.
-
-    Args:
-        folder: The folder.
-        name: What the user calls it; None takes the folder.
-
-    Raises:
-        DataError: A file is missing or not readable, the weights are pickled, or the architecture is another.
-    """
-    name = name or str(folder)
-    for file in (CONFIG, PROCESSOR, WEIGHTS):
-        if not (folder / file).is_file():
-            raise DataError(f"{name}: holds no {file}{_PICKLED if file == WEIGHTS else ''}")
-    config = read_json(folder / CONFIG)
-    kind = config.get("model_type")
-    if kind not in MODEL_TYPES:
-        raise DataError(f"{name}: its architecture is {kind}, expected one of {', '.join(MODEL_TYPES)}")
-    return config
-
-
-_PICKLED = (
-    "; pickled weights (pytorch_model.bin) can run code and are not opened: name a revision that has "
-    "safetensors (on the hub often @refs/pr/1), or convert them"
-)
-
-
-def read_json(file: Path) -> dict[str, Any]:
-    """Return a JSON file's mapping.
-
-    Raises:
-        DataError: It is missing or holds something else.
-    """
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{file}: not readable as JSON ({error})") from error
-    if not isinstance(content, dict):
-        raise DataError(f"{file}: expected a JSON object")
-    return content
 
 
 def open_backbone(folder: Path, classes: tuple[str, ...], seed: int) -> Any:

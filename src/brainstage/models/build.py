@@ -13,7 +13,7 @@ from transformers import ResNetConfig, ResNetForImageClassification
 from transformers.models.resnet.modeling_resnet import ResNetConvLayer, ResNetShortCut
 
 from brainstage.config import TrainConfig
-from brainstage.models.backbones import WEIGHTS
+from brainstage.models.folder import WEIGHTS
 from brainstage.models.muon import Muon
 
 STEM = "resnet.embedder.embedder.convolution"

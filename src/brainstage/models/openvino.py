@@ -18,23 +18,12 @@ from numpy.typing import NDArray
 
 from brainstage.errors import ConfigError
 from brainstage.models.features import BATCH
+from brainstage.models.torch_engine import PlainLogits
 
 CALIBRATION = 16
 """Slices that the ranges of the 8-bit activations are taken from."""
 
 Forward = Callable[[NDArray[np.float32]], NDArray[np.float32]]
-
-
-class _Logits(torch.nn.Module):
-    """A network that takes and gives plain tensors, as the converter wants it."""
-
-    def __init__(self, network: Any):
-        super().__init__()
-        self.network = network
-
-    def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        logits: torch.Tensor = self.network(pixel_values).logits
-        return logits
 
 
 def compiled(body: Any, inputs: NDArray[np.float32], *, bf16: bool) -> Forward:
@@ -86,7 +75,7 @@ def _library(name: str) -> Any:
 def _convert(openvino: Any, body: Any, inputs: NDArray[np.float32]) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the tracer, about checks of shapes that never change here
-        return openvino.convert_model(_Logits(body), example_input=torch.from_numpy(inputs[:2]))
+        return openvino.convert_model(PlainLogits(body), example_input=torch.from_numpy(inputs[:2]))
 
 
 def _quantize(network: Any, inputs: NDArray[np.float32]) -> Any:

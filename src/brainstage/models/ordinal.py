@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize
 from scipy.special import expit
 
 Floats = NDArray[np.float64]
@@ -20,6 +19,8 @@ class ProportionalOdds:
 
     def __init__(self, scores: Floats, labels: Ints, classes: int) -> None:
         """Fit to scores (n,) and stages (n,) from 0 to classes - 1."""
+        from scipy.optimize import minimize  # networks do not wait for its import
+
         self._mean, self._spread = float(scores.mean()), float(scores.std()) or 1.0
         above = np.array([(labels > k).mean() for k in range(classes - 1)]).clip(1e-3, 1 - 1e-3)
         first, *others = np.log(1 / above - 1)

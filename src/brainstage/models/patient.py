@@ -15,18 +15,20 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 from scipy.ndimage import binary_closing
-from sklearn.linear_model import Ridge
-from sklearn.model_selection import StratifiedKFold, cross_val_predict
 
 from brainstage.calibration import least_in_set
-from brainstage.models.backbones import CONFIG, WEIGHTS, read_json
+from brainstage.models.folder import CONFIG, WEIGHTS, read_json
 from brainstage.models.histograms import CELL, DIRECTIONS, SIDE
 from brainstage.models.ordinal import ProportionalOdds
+
+if TYPE_CHECKING:
+    from sklearn.linear_model import Ridge
 
 Floats = NDArray[np.float32]
 Reals = NDArray[np.float64]
@@ -177,6 +179,11 @@ class PatientModel:
 
     def _fit(self, levels: tuple[int, ...]) -> tuple[_Scaling, Ridge, ProportionalOdds, float]:
         """Fit to the training people at some levels; what calibrates the answers, to those left out of folds."""
+        from sklearn.model_selection import (  # a second, that other models need not wait
+            StratifiedKFold,
+            cross_val_predict,
+        )
+
         blocks = _features(_roots(self._stacks[:, levels]), np.array(levels))
         scaling = _Scaling.of(blocks)
         features, targets = scaling(blocks), self._labels**POWER
@@ -194,6 +201,8 @@ def is_patient_model(folder: Path) -> bool:
 
 
 def _ridge() -> Ridge:
+    from sklearn.linear_model import Ridge
+
     return Ridge(RIDGE, solver="cholesky")
 
 

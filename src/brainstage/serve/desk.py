@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+import os
+from collections.abc import Sequence
+from concurrent.futures import Executor
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -23,21 +25,23 @@ from brainstage.predict import Predictor
 from brainstage.serve.batches import Batches
 from brainstage.serve.problems import Problem
 
-Result = TypeVar("Result")
-
 
 class Served:
     """One model at work.
 
     Attributes:
         predictor: The model.
+        threads: In which it works.
     """
 
-    def __init__(self, predictor: Predictor, executor: Executor, workers: int):
+    def __init__(self, predictor: Predictor, threads: Executor, workers: int):
+        """Take a model, its threads, and how many of them there are."""
         self.predictor = predictor
+        self.threads = threads
         work = partial(answer_people, predictor)
-        self._pictures: Batches[Person, Answered] = Batches(work, executor, workers, CHUNK)
-        self._volumes: Batches[Person, Answered] = Batches(work, executor, workers, 1)
+        self._pictures: Batches[Person, Answered] = Batches(work, threads, workers, CHUNK)
+        self._volumes: Batches[Person, Answered] = Batches(work, threads, workers, 1)
+        threads.submit(_warm, predictor)
 
     async def answer(self, people: Sequence[Person]) -> list[Answered]:
         """Stage people. Volumes take seconds each, so pictures never wait in a batch with one."""
@@ -60,12 +64,11 @@ class Desk:
         names: Of the models; the first answers where none is named.
     """
 
-    def __init__(self, models: Sequence[str], workers: int):
+    def __init__(self, models: Sequence[str]):
         """Open models.
 
         Args:
             models: Run folders, or names of bundled models.
-            workers: Threads that answer; explanations have one more, as they take long.
 
         Raises:
             ConfigError: Two of them have one name.
@@ -74,17 +77,17 @@ class Desk:
         paths = {model if model in BUNDLED else Path(model).resolve().name: model for model in models}
         if len(paths) < len(models):
             raise ConfigError(f"{', '.join(models)}: two models have one name; rename a run folder")
-        self._executor = ThreadPoolExecutor(workers, "answer", initializer=_one_thread)
-        self._explainer = ThreadPoolExecutor(1, "explain", initializer=_one_thread)
-        self._served = {name: Served(Predictor.open(path), self._executor, workers) for name, path in paths.items()}
         self.names = list(paths)
-        for served in self._served.values():
-            self._executor.submit(_warm, served.predictor)
+        self._pools = ExitStack()
+        self._served = {name: self._serve(Predictor.open(path)) for name, path in paths.items()}
+        self._explaining = asyncio.Lock()
+
+    def _serve(self, predictor: Predictor) -> Served:
+        return Served(predictor, self._pools.enter_context(predictor.pool()), os.cpu_count() or 1)
 
     def close(self) -> None:
-        """Let the threads go."""
-        for executor in (self._executor, self._explainer):
-            executor.shutdown(wait=False, cancel_futures=True)
+        """Let the threads go, once they have done what they began."""
+        self._pools.close()
 
     def model(self, name: str | None) -> Served:
         """Return a model by its name; None gives the first.
@@ -117,7 +120,7 @@ class Desk:
 
     async def scans(self, files: Sequence[File]) -> list[Scan]:
         """Tell what uploaded files are."""
-        return await self._in_thread(self._executor, partial(scans_of, files))
+        return await asyncio.to_thread(scans_of, files)
 
     async def predict(
         self, model: str | None, scans: Sequence[Scan], one_person: bool
@@ -140,17 +143,16 @@ class Desk:
         Raises:
             Problem: The method does not suit the model, or there is no such stage.
         """
-        predictor = self.model(model).predictor
+        served = self.model(model)
+        predictor = served.predictor
         try:
             method = check_request(predictor, method, stage)
         except ConfigError as error:
             raise Problem(400, "cannot-explain", str(error)) from error
-        maps = await self._in_thread(self._explainer, partial(explain_scan, predictor, scan, method, stage))
+        work = partial(explain_scan, predictor, scan, method, stage)
+        async with self._explaining:  # one at a time: it takes long, and answers should not wait for it
+            maps = await asyncio.get_running_loop().run_in_executor(served.threads, work)
         return Explanations([one.row for one in maps], method, predictor.hash, predictor.about), maps
-
-    @staticmethod
-    async def _in_thread(executor: Executor, work: Callable[[], Result]) -> Result:
-        return await asyncio.get_running_loop().run_in_executor(executor, work)
 
 
 def identity(predictor: Predictor) -> dict[str, Any]:
@@ -165,9 +167,3 @@ def _warm(predictor: Predictor) -> None:
     seen = predictor.look(list(noise))
     for patients in (["one"] * LEVELS, None):
         predictor.answer(seen, patients, range(LEVELS))
-
-
-def _one_thread() -> None:
-    import torch
-
-    torch.set_num_threads(1)

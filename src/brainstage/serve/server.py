@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-import os
 import socket
 from collections.abc import Callable, Sequence
 
@@ -55,7 +54,7 @@ def serve(
         ConfigError: Two models have one name.
         RunError: A model cannot be opened.
     """
-    desk = Desk(models, workers=os.cpu_count() or 1)
+    desk = Desk(models)
     app = create_app(desk, {*LOOPBACK, *allowed})
     ready()
     config = uvicorn.Config(

@@ -1,0 +1,53 @@
+"""What computes a network's logits: the same few methods, whichever library does the arithmetic."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+
+
+class Engine(Protocol):
+    """A network that is ready to run."""
+
+    @property
+    def name(self) -> str:
+        """``torch`` or ``onnx``."""
+        ...
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names, in the order of the logits."""
+        ...
+
+    @property
+    def network(self) -> Any | None:
+        """The network as a ``torch.nn.Module``; None where the engine has no such thing."""
+        ...
+
+    def logits(self, pixels: Floats) -> Floats:
+        """Return logits (N, classes) for normalised pixels (N, C, H, W). Several threads may call at once."""
+        ...
+
+    def randomised(self, seed: int) -> Engine:
+        """Return the same network with the values of each weight tensor shuffled.
+
+        Raises:
+            ConfigError: The engine cannot.
+        """
+        ...
+
+    def pool(self) -> AbstractContextManager[Executor]:
+        """Return threads that call :meth:`logits`, one a core, each on one core alone."""
+        ...
+
+
+def pool_of_cores() -> Executor:
+    """Return threads, one a core."""
+    return ThreadPoolExecutor(os.cpu_count())

@@ -1,0 +1,99 @@
+"""The model folder: its files, what they may be, and what is refused before anything is opened."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from brainstage.errors import DataError
+
+MODEL_TYPES = ("convnext", "convnextv2", "regnet", "resnet", "swin", "swinv2", "vit")
+"""Architectures of ``transformers`` whose head is ``model.classifier`` and whose processor we know."""
+
+CONFIG, PROCESSOR, WEIGHTS = "config.json", "preprocessor_config.json", "model.safetensors"
+ONNX = "model.onnx"
+"""What an exported network has in place of :data:`WEIGHTS`."""
+
+_PICKLES = (".bin", ".ckpt", ".joblib", ".npy", ".pickle", ".pkl", ".pt", ".pth")
+"""Endings of files that hold a pickle, or may."""
+_PICKLE_STARTS = (b"PK\x03\x04", *(bytes([0x80, protocol]) for protocol in range(2, 6)))
+"""First bytes of what ``torch.save`` writes, and of a pickle."""
+
+
+def refuse_pickles(folder: Path) -> None:
+    """Refuse a model folder that holds a pickle, told by its ending or by its content: opening one can run code.
+
+    Raises:
+        DataError: It does.
+    """
+    for file in sorted(one for one in folder.rglob("*") if one.is_file()):
+        if file.suffix.lower() in _PICKLES or _start(file).startswith(_PICKLE_STARTS):
+            raise DataError(
+                f"{file}: a pickle, or named like one, which can run code when it is opened; a model folder may "
+                "hold none, so take this file away or get the model from elsewhere"
+            )
+
+
+def _start(file: Path) -> bytes:
+    with file.open("rb") as stream:
+        return stream.read(4)
+
+
+def weights_file(folder: Path) -> Path:
+    """Return the file with a network's weights: :data:`ONNX` where there is no :data:`WEIGHTS`."""
+    exported = (folder / ONNX).is_file() and not (folder / WEIGHTS).is_file()
+    return folder / (ONNX if exported else WEIGHTS)
+
+
+def class_names(config: dict[str, Any]) -> tuple[str, ...]:
+    """Return the class names of a network's configuration, in the order of its scores.
+
+    Raises:
+        KeyError, TypeError, ValueError: It names none.
+    """
+    names = config["id2label"]
+    return tuple(str(names[key]) for key in sorted(names, key=int))
+
+
+def read_config(folder: Path, name: str | None = None, weights: str = WEIGHTS) -> dict[str, Any]:
+    """Return the content of a model folder's ``config.json``, of an architecture that we know.
+
+    Args:
+        folder: The folder.
+        name: What the user calls it; None takes the folder.
+        weights: Name of the file with its weights.
+
+    Raises:
+        DataError: A file is missing or not readable, the weights are pickled, or the architecture is another.
+    """
+    name = name or str(folder)
+    for file in (CONFIG, PROCESSOR, weights):
+        if not (folder / file).is_file():
+            raise DataError(f"{name}: holds no {file}{_PICKLED if file == WEIGHTS else ''}")
+    config = read_json(folder / CONFIG)
+    kind = config.get("model_type")
+    if kind not in MODEL_TYPES:
+        raise DataError(f"{name}: its architecture is {kind}, expected one of {', '.join(MODEL_TYPES)}")
+    return config
+
+
+_PICKLED = (
+    "; pickled weights (pytorch_model.bin) can run code and are not opened: name a revision that has "
+    "safetensors (on the hub often @refs/pr/1), or convert them"
+)
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """Return a JSON file's mapping.
+
+    Raises:
+        DataError: It is missing or holds something else.
+    """
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{file}: not readable as JSON ({error})") from error
+    if not isinstance(content, dict):
+        raise DataError(f"{file}: expected a JSON object")
+    return content
