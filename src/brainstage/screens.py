@@ -339,7 +339,7 @@ def show_export(found: Export) -> None:
         "folder": str(found.folder),
         "model.onnx": f"{found.megabytes:g} MB",
         "same answers": f"largest difference of a probability {parity.probabilities:.1e}, on {parity.slices} "
-        f"{parity.source}",
+        f"{parity.source}" + (", before quantisation" if int8 else ""),
     }
     if int8:
         facts["int8"] = (
