@@ -1,41 +1,60 @@
-"""Claim: exported networks answer faster than PyTorch, and a fresh process gives its first answer within 1.5 s.
+"""Claim: exported networks are faster, a fresh process answers within 1.5 s, a server gives 64 clients their own.
 
-    python benchmarks/serve.py [--vit]
+    python benchmarks/serve.py [--vit] [--seconds 60]
 
 The bundled ``compact`` as it is, as ONNX, and as ONNX of 8-bit integers: slices a second in batches of 32 on all
 cores, how long a single slice takes (median and 99th percentile), both from a decoded slice to its probabilities,
 and how long a fresh process takes from its start to its end (median of five). Engines take turns, in one run.
 ``--vit`` adds a ViT-base for 224 pixels with random weights, in fp32.
+
+Then a server of each model, and of ``compact`` as ONNX, under 1, 8 and 64 clients that ask for one slice after
+another and hold each answer against the model's own. Clients and server share the cores.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
+import io
 import json
 import os
+import random
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import httpx2
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from brainstage.data.sources import load_slices
-from brainstage.data.table import SliceTable
+from brainstage.data.table import SliceTable, slice_id
 from brainstage.data.transforms import Pixels, Preprocessing
 from brainstage.errors import RunError
 from brainstage.export import export
 from brainstage.models.weights import bundled_folder
 from brainstage.predict import BATCH, Predictor
-from brainstage.schema import STAGES
+from brainstage.schema import PROB_PREFIX, STAGES
 
 ROUNDS, FIRST = 3, 5
 """Turns of each engine, and fresh processes."""
+CLIENTS = (1, 8, 64)
+QUESTIONS = 256
+WARM = 10.0
+"""Seconds of a load before it is measured."""
+PAUSE = 0.2
+"""Seconds that a client waits when it is put off."""
+
+Question = tuple[bytes, str, NDArray[np.float32]]
+"""A slice as PNG, its hash, and the probabilities of its stages."""
 
 
 @dataclass
@@ -54,6 +73,7 @@ def main() -> None:
     """Print what each engine of each model gives."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--vit", action="store_true", help="also a ViT-base with random weights")
+    parser.add_argument("--seconds", type=float, default=60, help="of each load of the server; 0 for none")
     options = parser.parse_args()
     slices = load_slices()
     sides = slices.rows["split"].to_pylist()
@@ -69,6 +89,9 @@ def main() -> None:
         patient = Contender("patient, numpy", bundled_folder("patient"))
         first_answers([patient], images[0], folder)
         print(f"{patient.name:22}{'':44}{statistics.median(patient.first):7.2f}")
+        if options.seconds:
+            for model in ("patient", "compact", str(folder / "compact-onnx")):
+                under_clients(model, images, options.seconds)
 
 
 # --- engines -----------------------------------------------------------------------------------------------------
@@ -148,6 +171,79 @@ def first_answers(contenders: Sequence[Contender], image: Pixels, folder: Path) 
             start = time.perf_counter()
             subprocess.run(command, check=True, capture_output=True)
             one.first.append(time.perf_counter() - start)
+
+
+# --- the server --------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Load:
+    """What clients saw: how often each outcome was, and the seconds of each answer."""
+
+    outcomes: Counter[str] = field(default_factory=Counter)
+    seconds: list[float] = field(default_factory=list)
+
+
+def under_clients(model: str, images: Sequence[Pixels], seconds: float) -> None:
+    """Print what a server gives 1, 8 and 64 clients."""
+    chosen = [images[row] for row in np.random.default_rng(0).permutation(len(images))[:QUESTIONS]]
+    expected = Predictor.open(model).predict(chosen)
+    questions = [(_png(one), slice_id(one), known) for one, known in zip(chosen, expected, strict=True)]
+    print(f"{'':24}{'slices/s':>9}{'p50 ms':>9}{'p99 ms':>9}")
+    with served(model) as address:
+        for clients in CLIENTS:
+            asyncio.run(_ask_all(address, questions, clients, WARM, Load()))
+            load = Load()
+            asyncio.run(_ask_all(address, questions, clients, seconds, load))
+            middle, late = 1000 * np.percentile(load.seconds, (50, 99))
+            told = ", ".join(f"{name} {count:,}" for name, count in sorted(load.outcomes.items()))
+            name = f"{Path(model).name}, {clients} clients"
+            print(f"{name:24}{len(load.seconds) / seconds:9.1f}{middle:9.1f}{late:9.1f}  {told}", flush=True)
+
+
+@contextmanager
+def served(model: str) -> Iterator[str]:
+    """Give the address of a server of its own."""
+    command = [sys.executable, "-m", "brainstage", "serve", "--port", "0", model]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            yield process.stdout.readline().strip() if process.stdout else ""
+        finally:
+            process.terminate()
+
+
+async def _ask_all(address: str, questions: Sequence[Question], clients: int, seconds: float, load: Load) -> None:
+    end = time.perf_counter() + seconds
+    await asyncio.gather(*(_ask(address, questions, end, load) for _ in range(clients)))
+
+
+async def _ask(address: str, questions: Sequence[Question], end: float, load: Load) -> None:
+    """Ask one question after another until the end."""
+    async with httpx2.AsyncClient(base_url=address, timeout=60, trust_env=False) as client:
+        while (start := time.perf_counter()) < end:
+            picture, identity, known = random.choice(questions)
+            reply = await client.post("/v1/predict", files={"files": picture})
+            if reply.status_code == 503:
+                load.outcomes["503"] += 1
+                await asyncio.sleep(PAUSE)
+                continue
+            load.seconds.append(time.perf_counter() - start)
+            load.outcomes["right" if _right(reply, identity, known) else "wrong"] += 1
+
+
+def _right(reply: httpx2.Response, identity: str, known: NDArray[np.float32]) -> bool:
+    """Return whether an answer is that of the slice that was sent."""
+    if reply.status_code != 200:
+        return False
+    (row,) = reply.json()["answers"]
+    given = [value for name, value in row.items() if name.startswith(PROB_PREFIX)]
+    return row["slice_id"] == identity and bool(np.allclose(given, known, atol=1e-3))
+
+
+def _png(image: Pixels) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(image).save(stream, format="PNG")
+    return stream.getvalue()
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ from brainstage.errors import ConfigError, DataError, RunError
 from brainstage.explain import explain
 from brainstage.export import TOLERANCE, export
 from brainstage.models import onnx as engine
+from brainstage.models.folder import refuse_pickles
 from brainstage.models.onnx import checked_bytes
 from brainstage.predict import Predictor
 from brainstage.schema import STAGES
@@ -317,3 +318,12 @@ def test_a_model_folder_with_a_pickle_is_refused(name, write, kind, calibrated, 
         Predictor.open(folder)
     assert "\n" not in str(told.value)
     assert not (tmp_path / "harm").exists()
+
+
+def test_weights_whose_length_reads_like_a_pickle_are_none(tmp_path):
+    header = b"{" + b" " * 638 + b"}"  # safetensors begin with its length: 640 bytes are 80 02 in hexadecimal
+    (tmp_path / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
+    refuse_pickles(tmp_path)
+    (tmp_path / "other").write_bytes((tmp_path / "model.safetensors").read_bytes())
+    with pytest.raises(DataError, match="other: a pickle"):
+        refuse_pickles(tmp_path)

@@ -28,16 +28,19 @@ def refuse_pickles(folder: Path) -> None:
         DataError: It does.
     """
     for file in sorted(one for one in folder.rglob("*") if one.is_file()):
-        if file.suffix.lower() in _PICKLES or _start(file).startswith(_PICKLE_STARTS):
+        if file.suffix.lower() in _PICKLES or _looks_pickled(file):
             raise DataError(
                 f"{file}: a pickle, or named like one, which can run code when it is opened; a model folder may "
                 "hold none, so take this file away or get the model from elsewhere"
             )
 
 
-def _start(file: Path) -> bytes:
+def _looks_pickled(file: Path) -> bool:
+    """Return whether a file begins as a pickle does; safetensors may, by the length of their header, and are none."""
+    if file.name == WEIGHTS:
+        return False
     with file.open("rb") as stream:
-        return stream.read(4)
+        return stream.read(4).startswith(_PICKLE_STARTS)
 
 
 def weights_file(folder: Path) -> Path:
