@@ -1,5 +1,7 @@
 """What looks like the training slices is accepted, everything else refused with a reason that helps."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -62,6 +64,17 @@ def test_a_refusal_says_what_to_do(likeness, halves, change, says):
     reasons = likeness.refusals([np.ascontiguousarray(change(image)) for image in halves[1][::11]])
     assert all(reasons)
     assert np.mean([says in reason for reason in reasons]) > 0.7
+
+
+def test_a_long_strip_takes_no_more_memory_than_a_picture(likeness):
+    """The square around a strip of 128×33,531 pixels, a small JPEG with one byte wrong, has three gigabytes."""
+    thin = np.zeros((20, 6000), np.uint8)
+    thin[7, 3000] = 200  # gone when the strip is made smaller
+    tracemalloc.start()
+    for reason in likeness.refusals([picture(0, (20, 6000)), thin]):
+        assert "does not look like" in reason
+    assert tracemalloc.get_traced_memory()[1] < 20e6
+    tracemalloc.stop()
 
 
 def test_it_is_read_as_it_was_written(likeness, halves, tmp_path):

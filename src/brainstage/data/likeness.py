@@ -39,6 +39,8 @@ TURNS: dict[str, Callable[[Pixels], Pixels]] = {
 """What brings a slice that lies otherwise to how the training slices lie."""
 SIZES = (0.6, 0.7, 0.8, 0.9, 1.0)
 """Shares of the picture that a head is scaled to, in search of the size that it should have."""
+LARGEST = 512
+"""Longest side in pixels of a picture that is told what is wrong with it: the frame of a long strip is huge."""
 
 
 class Likeness:
@@ -82,6 +84,7 @@ class Likeness:
     def _reason(self, image: Pixels, likeness: float) -> str:
         if np.ptp(image) == 0:
             return "shows nothing, all its pixels have the same value"
+        image = _reduced(image)
         turned = self.of([turn(image) for turn in TURNS.values()])
         if turned.max() >= self.least:
             return f"lies otherwise than the slices that the model was trained on; {list(TURNS)[turned.argmax()]}"
@@ -118,9 +121,16 @@ class Likeness:
         return cls(means.astype(np.float32), least)
 
 
+def _reduced(image: Pixels) -> Pixels:
+    """Return a picture whose longer side has at most :data:`LARGEST` pixels."""
+    picture = Image.fromarray(image)
+    picture.thumbnail((LARGEST, LARGEST))
+    return np.asarray(picture)
+
+
 def _framed(image: Pixels, size: float) -> Pixels:
     """Return the head alone, in the middle of a square picture of which it fills a share."""
-    rows, columns = np.nonzero(image > 0.1 * image.max())
+    rows, columns = np.nonzero(image >= 0.1 * image.max())
     head = image[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
     side = round(max(head.shape) / size)
     square = Image.new("L", (side, side))

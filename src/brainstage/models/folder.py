@@ -36,7 +36,7 @@ def refuse_pickles(folder: Path) -> None:
 
 
 def _looks_pickled(file: Path) -> bool:
-    """Return whether a file begins as a pickle does; safetensors may, by the length of their header, and are none."""
+    """Return whether a file begins as a pickle does; safetensors may, by the length of their header."""
     if file.name == WEIGHTS:
         return False
     with file.open("rb") as stream:
