@@ -36,6 +36,8 @@ Of 0 to 6, with which slabs of the public dataset come to lie within 2.2 to 5.3 
 """
 ARM = 70.0
 """Millimetres from a brain's centre to its edge: there one unit of any parameter is about a millimetre."""
+MOST_GAIN = 20.0
+"""Largest logarithm of the gain, up and down: a fit to what is no brain may ask for more than numbers can hold."""
 MOST = 60
 """Most steps of a fit: whole brains take up to 20, slabs of the public dataset 48; what is no brain would go on."""
 
@@ -65,7 +67,7 @@ def register(volume: Volume, stiffness: float = STIFFNESS) -> Registration:
         volume: A brain, in any orientation and position.
         stiffness: How much a brain of another shape than the template's counts.
     """
-    moving = averaged(volume, SPACING)
+    moving = _scaled(averaged(volume, SPACING))
     starts = (np.eye(4), _centred(moving))
     affine = min((_fit(moving, start, BLURS[0], stiffness) for start in starts), key=lambda fit: fit[1])[0]
     affine, _ = _fit(moving, affine, BLURS[1], stiffness)
@@ -93,6 +95,12 @@ def averaged(volume: Volume, spacing: float) -> Volume:
     affine = volume.affine @ np.diag([*blocks, 1.0])
     affine[:3, 3] = volume.affine[:3] @ [*((blocks - 1) / 2), 1.0]
     return Volume(means, affine)
+
+
+def _scaled(volume: Volume) -> Volume:
+    """Return a volume whose largest value, up or down, is 1."""
+    largest = np.abs(volume.voxels).max() or np.float32(1)
+    return Volume(volume.voxels / largest, volume.affine)
 
 
 def covered(volume: Volume, points: Reals) -> NDArray[np.bool_]:
@@ -180,7 +188,7 @@ class _Squares:
         return np.concatenate([rows, np.zeros((13, 1)), self._stiffness * strain], axis=1).T
 
     def _gain(self, parameters: Reals) -> float:
-        return float(self._brightness * np.exp(parameters[12] / ARM))
+        return float(self._brightness * np.exp(np.clip(parameters[12] / ARM, -MOST_GAIN, MOST_GAIN)))
 
     def _seen(self, there: NDArray[np.bool_]) -> float:
         """Return the share of the template's brightness that lies in the volume."""
