@@ -110,7 +110,7 @@ def through_the_api(files, address):
     return outcomes, longest, wrong
 
 
-def through_the_command_line(files, folder):
+def through_the_command_line(files, folder, model):
     """Name files to `predict`, many at a time; return how often each outcome was and what went wrong."""
     outcomes, wrong = Counter(), []
     for start in range(0, len(files), AT_ONCE):
@@ -120,7 +120,7 @@ def through_the_command_line(files, folder):
             names.append(folder / str(number))
         out = folder / "out.json"
         done = subprocess.run(
-            [sys.executable, "-m", "brainstage", "predict", "-q", "--out", out, *names],
+            [sys.executable, "-m", "brainstage", "predict", "-q", "--out", out, model, *names],
             capture_output=True,
             text=True,
             timeout=START + LONGEST * len(names),
@@ -138,7 +138,7 @@ def through_the_command_line(files, folder):
     return outcomes, wrong
 
 
-def parquet_by_the_command_line(files, folder):
+def parquet_by_the_command_line(files, folder, _model):
     """Name parquet files one by one, in one process: one that is damaged ends a command."""
     outcomes, wrong = Counter(), []
     for start in range(0, len(files), AT_ONCE):
@@ -161,10 +161,10 @@ def parquet_by_the_command_line(files, folder):
 
 
 @contextmanager
-def server():
+def server(model):
     """Give the address of a server of its own."""
     with subprocess.Popen(
-        [sys.executable, "-m", "brainstage", "serve", "--port", "0", "patient"], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-m", "brainstage", "serve", "--port", "0", model], stdout=subprocess.PIPE, text=True
     ) as process:
         try:
             address = process.stdout.readline().strip()
@@ -178,10 +178,11 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--files", type=int, default=2000, help="of each format")
     parser.add_argument("--formats", nargs="*", help="JPEG PNG NIfTI DICOM parquet")
+    parser.add_argument("--model", default="patient", help="compact is faster: it is not fitted to the levels seen")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     failures = 0
-    with tempfile.TemporaryDirectory() as temporary, server() as address:
+    with tempfile.TemporaryDirectory() as temporary, server(options.model) as address:
         folder = Path(temporary)
         for name, whole in originals(folder).items():
             if options.formats and name not in options.formats:
@@ -189,7 +190,7 @@ def main():
             draw = np.random.default_rng(options.seed)
             files = [mutated(whole[number % len(whole)], draw) for number in range(options.files)]
             by_line = parquet_by_the_command_line if name == "parquet" else through_the_command_line
-            outcomes, wrong = by_line(files, folder)
+            outcomes, wrong = by_line(files, folder, options.model)
             sent, longest, wrong_sent = through_the_api(files, address)
             print(
                 f"{name}: {len(files):,} files; command line {dict(outcomes)}; API {dict(sent)}, "
