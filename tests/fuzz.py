@@ -110,14 +110,19 @@ def through_the_api(files, address):
     return outcomes, longest, wrong
 
 
+def written(files, folder):
+    """Write files under numbers; return their names."""
+    names = [folder / str(number) for number in range(len(files))]
+    for name, content in zip(names, files, strict=True):
+        name.write_bytes(content)
+    return names
+
+
 def through_the_command_line(files, folder, model):
     """Name files to `predict`, many at a time; return how often each outcome was and what went wrong."""
     outcomes, wrong = Counter(), []
     for start in range(0, len(files), AT_ONCE):
-        names = []
-        for number, content in enumerate(files[start : start + AT_ONCE], start):
-            (folder / str(number)).write_bytes(content)
-            names.append(folder / str(number))
+        names = written(files[start : start + AT_ONCE], folder)
         out = folder / "out.json"
         done = subprocess.run(
             [sys.executable, "-m", "brainstage", "predict", "-q", "--out", out, model, *names],
@@ -142,10 +147,7 @@ def parquet_by_the_command_line(files, folder, _model):
     """Name parquet files one by one, in one process: one that is damaged ends a command."""
     outcomes, wrong = Counter(), []
     for start in range(0, len(files), AT_ONCE):
-        names = []
-        for number, content in enumerate(files[start : start + AT_ONCE], start):
-            (folder / str(number)).write_bytes(content)
-            names.append(str(folder / str(number)))
+        names = written(files[start : start + AT_ONCE], folder)
         done = subprocess.run(
             [sys.executable, "-c", ONE_BY_ONE, *names],
             capture_output=True,
