@@ -132,6 +132,7 @@ def header(image, **changes):
         (partial(header, vox_offset=1e30), "voxels at byte"),
         (partial(header, qform_code=0, sform_code=0), "which way is up"),
         (partial(header, srow_x=[0, 0, 0, 0], sform_code=2), "no usable directions"),
+        (partial(header, srow_y=[1e30, 0, 0, 0], sform_code=2), "no usable directions"),
         (partial(header, srow_x=[90, 0, 0, 0], sform_code=2), "voxels of 90 ×"),
         (lambda image: image.to_bytes()[:352] + bytes(len(image.to_bytes()) - 352), "same value"),
         (lambda image: image.to_bytes()[:-4] + np.float32(3e38).tobytes(), "grey values up to 3e.38"),

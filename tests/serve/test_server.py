@@ -54,9 +54,9 @@ def test_it_connects_to_nobody_and_ends_when_told(server, tmp_path):
         assert client.post("/v1/explain", files={"files": encode(picture())}).status_code == 200
     process.send_signal(signal.SIGTERM)
     assert process.wait(20) in (0, -signal.SIGTERM)
-    own = f"('127.0.0.1', {address.rpartition(':')[2]}"
-    told = [line for line in log.read_text().splitlines() if own not in line]
-    assert told == [line for line in told if "AUDIT socket.getaddrinfo ('127.0.0.1'" in line]
+    told = [line for line in log.read_text().splitlines() if line.startswith("AUDIT")]
+    assert told
+    assert [line for line in told if not line.startswith("AUDIT socket.getaddrinfo ('127.0.0.1', ")] == []
 
 
 @pytest.mark.parametrize(

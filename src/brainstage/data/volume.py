@@ -17,7 +17,8 @@ MIN_SIDE = 8
 """Fewest voxels along each axis: fewer show no brain."""
 SPACINGS = (0.2, 12.0)
 """Smallest and largest distance of neighbouring voxels in millimetres that a brain is scanned with."""
-
+FARTHEST = 1e6
+"""Millimetres that no part of a scan is away from its origin; squares of much larger numbers overflow."""
 BRIGHTEST = 1e9
 """Largest grey value: scanners give thousands, and squares of much larger ones overflow."""
 
@@ -60,7 +61,8 @@ class Volume:
         if min(voxels.shape) < MIN_SIDE:
             shape = "×".join(str(side) for side in voxels.shape)
             raise DataError(f"{where}: {shape} voxels, expected at least {MIN_SIDE} along each axis")
-        if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-6:
+        usable = np.isfinite(affine).all() and np.abs(affine).max() < FARTHEST
+        if not usable or abs(np.linalg.det(affine[:3, :3])) < 1e-6:
             raise DataError(f"{where}: its header gives no usable directions of its axes")
         spacing = np.linalg.norm(affine[:3, :3], axis=0)
         if not (SPACINGS[0] <= spacing.min() and spacing.max() <= SPACINGS[1]):
