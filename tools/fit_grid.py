@@ -10,8 +10,8 @@ from __future__ import annotations
 import numpy as np
 
 from brainstage import load_slices
-from brainstage.data.register import register
-from brainstage.data.stack import LEVELS, SIDE
+from brainstage.data.register import grid_points, mapped, register
+from brainstage.data.stack import GRID, LEVELS, SIDE
 from brainstage.data.volume import Volume
 
 GUESS = np.array([[0.0, 0.0, -1.4, 90.0], [0.0, 1.7, 0.0, -125.0], [1.0, 0.0, 0.0, -3.0], [0.0, 0.0, 0.0, 1.0]])
@@ -31,8 +31,11 @@ def main() -> None:
     for level, image in zip(levels, slices.images, strict=True):
         sums[level] += image / max(1.0, float(np.percentile(image[image > 20], 99)))
     found = register(Volume(sums.astype(np.float32), GUESS))
-    print((np.linalg.inv(found.affine) @ GUESS).round(3))
-    print(f"likeness {found.likeness:.3f}")
+    grid = np.linalg.inv(found.affine) @ GUESS
+    points = grid_points((LEVELS, SIDE, SIDE))
+    apart = np.linalg.norm(mapped(grid, points) - mapped(GRID, points), axis=0).mean()
+    print(grid.round(3))
+    print(f"likeness {found.likeness:.3f}; on average {apart:.1f} mm from the grid in use")
 
 
 if __name__ == "__main__":

@@ -21,14 +21,16 @@ Grey = NDArray[np.float32]
 
 SPACING = 4.0
 """Millimetres between voxels of the template."""
-BLURS = (10.0, 4.0)
-"""Widths of the Gaussian in millimetres: first coarse, then fine."""
+COARSE, FINE = (10.0, 8), (4.0, 2)
+"""Width of the Gaussian in millimetres, and one of how many of the template's voxels counts: blurred, few do."""
 BRAIN = 40
 """Grey value of the template above which a voxel is the brain's."""
 MARGIN = 2
 """Voxels of the template around the brain that count as well: there the volume must be dark."""
 LEAST = 0.1
 """Share of the brain's brightness that a volume must hold; what lacks counts as left over."""
+HOPELESS = 0.5
+"""Share of the volume's brightness outside of the brain after the coarse fit that no fine one will mend."""
 STIFFNESS = 0.5
 """How much a brain of another shape than the template's counts: 10 % longer, as much as 0.25 % of the squares.
 
@@ -69,13 +71,10 @@ def register(volume: Volume, stiffness: float = STIFFNESS) -> Registration:
     """
     moving = _scaled(averaged(volume, SPACING))
     starts = (np.eye(4), _centred(moving))
-    affine = min((_fit(moving, start, BLURS[0], stiffness) for start in starts), key=lambda fit: fit[1])[0]
-    affine, _ = _fit(moving, affine, BLURS[1], stiffness)
-    there, values = _at_template(moving, affine)
-    fixed = mni152().voxels[_head()]
-    known = there.any() and values[there].std() > 0
-    likeness = float(np.corrcoef(values[there], fixed[there])[0, 1]) if known else 0.0
-    return Registration(affine, likeness, _outside(moving, affine))
+    affine = min((_fit(moving, start, *COARSE, stiffness) for start in starts), key=lambda fit: fit[1])[0]
+    if _outside(moving, affine) < HOPELESS:
+        affine, _ = _fit(moving, affine, *FINE, stiffness)
+    return Registration(affine, _likeness(moving, affine), _outside(moving, affine))
 
 
 @cache
@@ -105,10 +104,7 @@ def _scaled(volume: Volume) -> Volume:
 
 def covered(volume: Volume, points: Reals) -> NDArray[np.bool_]:
     """Return which points (3, n) in millimetres lie in a volume."""
-    voxels = mapped(_inverse(volume.affine), points)
-    ends = np.array(volume.voxels.shape)[:, None] - 0.5
-    inside = (voxels > -0.5) & (voxels < ends)
-    return np.all(inside, axis=0)
+    return _inside(volume.voxels.shape, mapped(_inverse(volume.affine), points))
 
 
 def sample(volume: Volume, points: Reals, mode: str = "constant") -> Grey:
@@ -130,11 +126,11 @@ def grid_points(shape: tuple[int, ...]) -> Reals:
     return index.reshape(3, -1).astype(np.float64)
 
 
-def _fit(moving: Volume, start: Reals, blur: float, stiffness: float) -> tuple[Reals, float]:
+def _fit(moving: Volume, start: Reals, blur: float, every: int, stiffness: float) -> tuple[Reals, float]:
     """Return the affine map of least squares from a start, and half the squares left, in those of the brain."""
     from scipy.optimize import least_squares  # pictures do not wait for its import
 
-    squares = _Squares(moving, start, blur, stiffness)
+    squares = _Squares(moving, start, blur, every, stiffness)
     fit = least_squares(squares.residuals, np.zeros(13), squares.derivatives, method="lm", max_nfev=MOST)
     return squares.affine(fit.x), float(fit.cost)
 
@@ -145,16 +141,17 @@ class _Squares:
     Nine are a matrix's around the brain's centre, three a shift's, one the logarithm of a gain.
     """
 
-    def __init__(self, moving: Volume, start: Reals, blur: float, stiffness: float) -> None:
-        self._start, self._stiffness = start, stiffness
-        fixed = gaussian_filter(mni152().voxels, blur / SPACING)[_head()]
+    def __init__(self, moving: Volume, start: Reals, blur: float, every: int, stiffness: float) -> None:
+        self._start, self._stiffness, self._points = start, stiffness, _points()[:, ::every]
+        fixed = gaussian_filter(mni152().voxels, blur / SPACING)[_head()][::every]
         self._fixed = fixed / np.linalg.norm(fixed)
-        self._moving = Volume(gaussian_filter(moving.voxels, blur / moving.spacing), moving.affine)
-        self._slopes = [Volume(np.gradient(self._moving.voxels, axis=axis), moving.affine) for axis in range(3)]
-        there, values = _at_template(self._moving, start)
+        self._to_voxels = _inverse(moving.affine)
+        self._moving: Grey = gaussian_filter(moving.voxels, blur / moving.spacing)
+        self._slopes: list[Grey] = [np.gradient(self._moving, axis=axis) for axis in range(3)]
+        there, (values,) = self._at(start, self._moving)
         self._brightness = self._fixed[there].sum() / max(float(values[there].sum()), 1e-9)
-        self._centre = _points().mean(axis=1, keepdims=True)
-        self._arms = (_points() - self._centre) / ARM
+        self._centre = self._points.mean(axis=1, keepdims=True)
+        self._arms = (self._points - self._centre) / ARM
 
     def _matrix(self, parameters: Reals) -> Reals:
         matrix: Reals = np.eye(3) + parameters[:9].reshape(3, 3) / ARM
@@ -168,7 +165,7 @@ class _Squares:
         return moved
 
     def residuals(self, parameters: Reals) -> Reals:
-        there, values = _at_template(self._moving, self.affine(parameters))
+        there, (values,) = self._at(self.affine(parameters), self._moving)
         seen = self._seen(there)
         left = np.where(there, values * self._gain(parameters) - self._fixed, 0) / np.sqrt(max(seen, LEAST))
         lacking = np.sqrt(max(0, 1 - seen / LEAST))
@@ -176,16 +173,21 @@ class _Squares:
         return np.concatenate([left, [lacking], self._stiffness * strain.ravel()])
 
     def derivatives(self, parameters: Reals) -> Reals:
-        affine, matrix = self.affine(parameters), self._matrix(parameters)
-        there, values = _at_template(self._moving, affine)
-        slope = np.stack([_at_template(one, affine)[1] for one in self._slopes])
-        along = (_inverse(self._moving.affine)[:3, :3] @ self._start[:3, :3]).T @ slope
+        there, (values, *slope) = self._at(self.affine(parameters), self._moving, *self._slopes)
+        along = (self._to_voxels[:3, :3] @ self._start[:3, :3]).T @ np.stack(slope)
         of_matrix = (along[:, None] * self._arms).reshape(9, -1)
         rows = np.concatenate([of_matrix, along, values[None] / ARM]) * self._gain(parameters)
         rows = np.where(there, rows, 0) / np.sqrt(max(self._seen(there), LEAST))
+        matrix = self._matrix(parameters)
         of_strain = np.einsum("li,kj->klij", np.eye(3), matrix) + np.einsum("lj,ki->klij", np.eye(3), matrix)
         strain = np.concatenate([of_strain.reshape(9, 9) / (2 * ARM), np.zeros((4, 9))])
         return np.concatenate([rows, np.zeros((13, 1)), self._stiffness * strain], axis=1).T
+
+    def _at(self, affine: Reals, *images: Grey) -> tuple[NDArray[np.bool_], list[Grey]]:
+        """Return which of the template's points lie in the volume, and the values of images of it there."""
+        voxels = mapped(self._to_voxels @ affine, self._points)
+        values = [map_coordinates(image, voxels, order=1, mode="nearest") for image in images]
+        return _inside(self._moving.shape, voxels), values
 
     def _gain(self, parameters: Reals) -> float:
         return float(self._brightness * np.exp(np.clip(parameters[12] / ARM, -MOST_GAIN, MOST_GAIN)))
@@ -208,10 +210,11 @@ def _points() -> Reals:
     return mapped(mni152().affine, np.stack(np.nonzero(_head())).astype(np.float64))
 
 
-def _at_template(volume: Volume, affine: Reals) -> tuple[NDArray[np.bool_], Grey]:
-    """Return which of the template's points lie in the volume, and the grey values there."""
+def _likeness(moving: Volume, affine: Reals) -> float:
     points = mapped(affine, _points())
-    return covered(volume, points), sample(volume, points, mode="nearest")
+    there = covered(moving, points)
+    values, fixed = sample(moving, points[:, there], mode="nearest"), mni152().voxels[_head()][there]
+    return float(np.corrcoef(values, fixed)[0, 1]) if there.any() and values.std() > 0 else 0.0
 
 
 def _centred(moving: Volume) -> Reals:
@@ -232,6 +235,11 @@ def _outside(moving: Volume, affine: Reals) -> float:
     inside = sample(Volume(_head().astype(np.float32), mni152().affine), on_template)
     bright = moving.voxels.clip(0).ravel()
     return float(bright[inside <= 0.5].sum() / max(float(bright.sum()), 1e-9))
+
+
+def _inside(shape: tuple[int, ...], voxels: Reals) -> NDArray[np.bool_]:
+    ends = np.array(shape)[:, None] - 0.5
+    return np.all((voxels > -0.5) & (voxels < ends), axis=0)
 
 
 def _inverse(affine: Reals) -> Reals:

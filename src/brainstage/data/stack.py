@@ -32,7 +32,9 @@ GRID = np.array(
         [0.0, 0.0, 0.0, 1.0],
     ]
 )
-"""From level, row and column of the training data to millimetres of MNI152 (``python tools/fit_grid.py``).
+"""From level, row and column of the training data to millimetres of MNI152.
+
+``python tools/fit_grid.py`` measures it again, to within half a millimetre.
 
 Levels are a millimetre apart, a slice is 187 mm wide and 221 mm long, and **the nose points down**: rows run from
 the back of the head to the front, columns from the person's right to the left.
