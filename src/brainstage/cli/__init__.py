@@ -1,0 +1,64 @@
+"""The command line: parse, one call, print."""
+
+from __future__ import annotations
+
+import gc
+import os
+import sys
+import warnings
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+
+from brainstage import __version__
+from brainstage.cli import data, models, studies, training, using
+from brainstage.cli.shared import warn
+from brainstage.errors import BrainstageError
+from brainstage.schema import RESEARCH_NOTICE
+
+USAGE_ERROR: Any = typer.BadParameter.__base__
+"""Of click in older versions of typer, of typer's own copy of it in newer ones."""
+
+app = typer.Typer(
+    help=f"Stage dementia from brain MRI slices. {RESEARCH_NOTICE}",
+    epilog=RESEARCH_NOTICE,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for commands in (training, studies, using, data, models):
+    app.add_typer(commands.app)
+
+
+@app.callback(invoke_without_command=True)
+def _version(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if version:
+        print(__version__)
+        raise typer.Exit
+
+
+def main() -> None:
+    """Run the command line; every mendable error is one sentence and exit code 1."""
+    command: Callable[..., Any] = typer.main.get_command(app)
+    gc.set_threshold(100_000)  # torch and transformers make a million objects that stay: do not look for dead ones
+    warnings.filterwarnings("ignore", message="Image size")  # Pillow's word on large images; ours is an error
+    try:
+        code = command(standalone_mode=False, prog_name="brainstage")
+    except BrainstageError as error:
+        warn(f"Error: {error}")
+        code = 1
+    except USAGE_ERROR as error:
+        error.show()
+        code = error.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        warn("Stopped. What was finished stays; the same command with --resume and --name NAME goes on with it.")
+        code = 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
+    except OSError as error:
+        warn(f"Error: {error.filename or 'a file'}: {error.strerror or error}")
+        code = 1
+    sys.exit(code)

@@ -1,0 +1,91 @@
+"""The data: get it, look at it, find the people in it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from brainstage.cli.shared import Json, MaxUnreadable, Quiet, print_json, progress_of, read_slices, say, takes_data
+from brainstage.schema import SYNTHETIC_NOTICE
+
+app = typer.Typer()
+group = typer.Typer(help="Get data and look at it.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(group, name="data")
+
+
+@app.command(epilog="Example: brainstage audit --data scans/ --out audit/")
+@takes_data
+def audit(
+    load: Callable[[], Any],
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Folder for audit.html, audit.json and patients.parquet.")
+    ] = None,
+    max_unreadable: MaxUnreadable = 1.0,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Find copies, the people behind the slices, and who is on both sides, from the pictures alone."""
+    from brainstage.data.audit import audit
+    from brainstage.files import make_folder
+    from brainstage.report.audit import write_audit
+    from brainstage.screens import show_audit
+
+    if out:
+        make_folder(out)  # before a minute is spent on looking
+    found = audit(read_slices(load), progress=progress_of(quiet))
+    if as_json:
+        print_json(found.to_dict())
+    else:
+        show_audit(found)
+    if out:
+        files = write_audit(found, out, ["brainstage", *sys.argv[1:]])
+        if not as_json:
+            say(f"Saved {', '.join(str(file) for file in files)}", quiet)
+
+
+@group.command(epilog="Example: brainstage data fetch")
+def fetch(quiet: Quiet = False) -> None:
+    """Download the public dataset (28 MB), checked by SHA-256; what is there is not downloaded again."""
+    from brainstage.data.hub import fetch
+
+    for file in fetch(quiet=quiet):
+        say(str(file), quiet)
+
+
+@group.command(epilog="Example: brainstage data describe --data scans/ --json")
+@takes_data
+def describe(
+    load: Callable[[], Any],
+    max_unreadable: MaxUnreadable = 1.0,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Count rows, classes, sizes, modes, unreadable rows and exact duplicates."""
+    from brainstage.data.describe import describe
+    from brainstage.screens import show_description
+
+    found = describe(load())
+    if as_json:
+        print_json(found)
+    else:
+        show_description(found)
+
+
+@group.command(epilog="Example: brainstage data phantom --out phantom/ --patients 40")
+def phantom(
+    out: Annotated[Path, typer.Option("--out", help="Folder to write to.")],
+    patients: Annotated[int, typer.Option(help="Number of people; each has 32 slices.")] = 200,
+    seed: Annotated[int, typer.Option(help="Equal seeds give equal cohorts.")] = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Write a synthetic cohort with known patients, in the layout of the public dataset."""
+    from brainstage.data.phantom import write_phantom
+
+    say(
+        f"{write_phantom(out, patients=patients, seed=seed, progress=progress_of(quiet))} ({SYNTHETIC_NOTICE})",
+        quiet,
+    )
