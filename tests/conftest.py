@@ -6,6 +6,9 @@ import os
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import io
+import subprocess
+import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +33,17 @@ TINY = {
 def picture(seed=0, size=(40, 40)):
     """Return a small grey picture that differs for each seed."""
     return np.random.default_rng(seed).integers(0, 256, size, dtype=np.uint8)
+
+
+@contextmanager
+def served(*models):
+    """Give the address of a server of its own."""
+    command = [sys.executable, "-m", "brainstage", "serve", "--port", "0", *models]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            yield process.stdout.readline().strip()
+        finally:
+            process.terminate()
 
 
 def save_backbone(folder, model, size=32):

@@ -13,7 +13,6 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from contextlib import contextmanager
 from pathlib import Path
 
 import httpx2
@@ -23,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from brainstage.data.stack import training_stack
-from conftest import encode
+from conftest import encode, served
 from volumes import brain, write_enhanced, write_nifti, write_series
 
 LONGEST = 2.0
@@ -162,20 +161,6 @@ def parquet_by_the_command_line(files, folder, _model):
     return outcomes, wrong
 
 
-@contextmanager
-def server(model):
-    """Give the address of a server of its own."""
-    with subprocess.Popen(
-        [sys.executable, "-m", "brainstage", "serve", "--port", "0", model], stdout=subprocess.PIPE, text=True
-    ) as process:
-        try:
-            address = process.stdout.readline().strip()
-            time.sleep(10)  # the model is fitted to each level that it sees for the first time
-            yield address
-        finally:
-            process.terminate()
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--files", type=int, default=2000, help="of each format")
@@ -184,7 +169,8 @@ def main():
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     failures = 0
-    with tempfile.TemporaryDirectory() as temporary, server(options.model) as address:
+    with tempfile.TemporaryDirectory() as temporary, served(options.model) as address:
+        time.sleep(10)  # the model is fitted to each level that it sees for the first time
         folder = Path(temporary)
         for name, whole in originals(folder).items():
             if options.formats and name not in options.formats:

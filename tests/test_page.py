@@ -3,10 +3,7 @@
 import csv
 import io
 import json
-import os
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -14,7 +11,7 @@ from PIL import Image
 
 from brainstage.data.stack import training_stack
 from brainstage.data.volume import Volume
-from conftest import encode
+from conftest import encode, served
 from volumes import PATIENT, brain, write_nifti, write_series
 
 pytest.importorskip("fastapi")
@@ -44,17 +41,8 @@ NEVER = "Not a medical device, never a diagnosis."
 
 @pytest.fixture(scope="module")
 def address():
-    server = subprocess.Popen(
-        [sys.executable, "-m", "brainstage", "serve", "--port", "0"],
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONUNBUFFERED": "1"},
-    )
-    try:
-        yield server.stdout.readline().strip()
-    finally:
-        server.terminate()
-        server.wait(30)
+    with served() as found:
+        yield found
 
 
 @pytest.fixture(scope="module")

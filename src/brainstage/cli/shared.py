@@ -142,6 +142,18 @@ def print_json(values: dict[str, Any]) -> None:
     print(json.dumps(values, indent=2))
 
 
+def show_result(
+    found: Any, show: Callable[[Any], None], *, as_json: bool, quiet: bool, saved: object = None, **more: Any
+) -> None:
+    """Show a result as a table, with where it was saved, or print it and what is said beside it as JSON."""
+    if as_json:
+        print_json({**more, **found.to_dict()})
+        return
+    show(found)
+    if saved:
+        say(f"Saved {saved}", quiet)
+
+
 def say(text: str, quiet: bool) -> None:
     """Tell where something lies or what comes next."""
     if not quiet:

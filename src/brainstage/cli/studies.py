@@ -23,10 +23,10 @@ from brainstage.cli.shared import (
     ValidationShare,
     given,
     parse_settings,
-    print_json,
     progress_of,
     read_slices,
     say,
+    show_result,
     takes_data,
 )
 
@@ -63,6 +63,7 @@ def compare(
     """Compare runs, or backbones and recipes trained alike: paired differences with intervals, time and size."""
     from brainstage.screens import show_comparison
 
+    folder = None
     if backbones:
         from brainstage.study import begin, candidate, compare_candidates
 
@@ -80,12 +81,7 @@ def compare(
         from brainstage.compare import compare
 
         found = compare([Path(one) for one in names], split=split, protocol=protocol)
-    if as_json:
-        print_json(found.to_dict())
-    else:
-        show_comparison(found)
-        if backbones:
-            say(f"Saved {folder}", quiet)
+    show_result(found, show_comparison, as_json=as_json, quiet=quiet, saved=folder)
 
 
 @app.command(epilog="Example: brainstage sweep --recipe linear-probe --vary learning_rate=1e-4,5e-5,1e-5")
@@ -137,11 +133,7 @@ def sweep(
         progress=progress_of(quiet),
     )
     draw_sweep(found)
-    if as_json:
-        print_json(found.to_dict())
-    else:
-        show_sweep(found)
-        say(f"Saved {found.folder}", quiet)
+    show_result(found, show_sweep, as_json=as_json, quiet=quiet, saved=found.folder)
 
 
 @app.command(epilog="Example: brainstage twin --recipe compact-fast")
@@ -170,11 +162,7 @@ def twin(
     found = twin(
         read_slices(load), config, name=name, out=out, resume=resume, progress=progress_of(quiet), say=tell
     )
-    if as_json:
-        print_json(found.to_dict())
-    else:
-        show_twin(found)
-        say(f"Saved {found.folder}", quiet)
+    show_result(found, show_twin, as_json=as_json, quiet=quiet, saved=found.folder)
 
 
 @app.command(epilog="Example: brainstage study --as-reported")

@@ -21,10 +21,10 @@ from brainstage.cli.shared import (
     ValidationShare,
     given,
     parse_settings,
-    print_json,
     progress_of,
     read_slices,
     say,
+    show_result,
     takes_data,
 )
 
@@ -92,11 +92,9 @@ def _cross_validate(slices: Any, config: Any, as_json: bool, quiet: bool, **opti
     write_evaluation(evaluate(run), run.path)
     evaluation = evaluate_patients(run)
     write_patient_evaluation(evaluation, run.path)
-    if as_json:
-        print_json({"run": str(run.path), **evaluation.to_dict()})
-    else:
-        show_patient_evaluation(evaluation)
-        say(f"Saved {run.path}", quiet)
+    show_result(
+        evaluation, show_patient_evaluation, as_json=as_json, quiet=quiet, saved=run.path, run=str(run.path)
+    )
 
 
 def _train(slices: Any, config: Any, as_json: bool, quiet: bool, **options: Any) -> Path:
@@ -108,11 +106,7 @@ def _train(slices: Any, config: Any, as_json: bool, quiet: bool, **options: Any)
     run = train(slices, config, progress=progress_of(quiet), **options)
     evaluation = evaluate(run)
     write_evaluation(evaluation, run.path, run.history)
-    if as_json:
-        print_json({"run": str(run.path), **evaluation.to_dict()})
-    else:
-        show_evaluation(evaluation)
-        say(f"Saved {run.path}", quiet)
+    show_result(evaluation, show_evaluation, as_json=as_json, quiet=quiet, saved=run.path, run=str(run.path))
     return run.path
 
 
@@ -141,15 +135,11 @@ def evaluate(
     evaluation = evaluate(source, split=split, protocol=protocol)
     run = RunFolder(source) if source.is_dir() else None
     folder = out or (run.path if run else None)
+    saved = None
     if folder:
         RunFolder(folder).create()
-        files = write_evaluation(evaluation, folder, run.history if run else None)
-    if as_json:
-        print_json(evaluation.to_dict())
-    else:
-        show_evaluation(evaluation)
-        if folder:
-            say(f"Saved {', '.join(str(file) for file in files)}", quiet)
+        saved = ", ".join(map(str, write_evaluation(evaluation, folder, run.history if run else None)))
+    show_result(evaluation, show_evaluation, as_json=as_json, quiet=quiet, saved=saved)
 
 
 def _evaluate_patients(
@@ -162,9 +152,4 @@ def _evaluate_patients(
     evaluation = evaluate_patients(source, split=split, protocol=protocol)
     folder = out or (source if source.is_dir() else None)
     file = write_patient_evaluation(evaluation, make_folder(folder)) if folder else None
-    if as_json:
-        print_json(evaluation.to_dict())
-    else:
-        show_patient_evaluation(evaluation)
-        if file:
-            say(f"Saved {file}", quiet)
+    show_result(evaluation, show_patient_evaluation, as_json=as_json, quiet=quiet, saved=file)

@@ -72,9 +72,11 @@ def register(volume: Volume, stiffness: float = STIFFNESS) -> Registration:
     moving = _scaled(averaged(volume, SPACING))
     starts = (np.eye(4), _centred(moving))
     affine = min((_fit(moving, start, *COARSE, stiffness) for start in starts), key=lambda fit: fit[1])[0]
-    if _outside(moving, affine) < HOPELESS:
+    outside = _outside(moving, affine)
+    if outside < HOPELESS:
         affine, _ = _fit(moving, affine, *FINE, stiffness)
-    return Registration(affine, _likeness(moving, affine), _outside(moving, affine))
+        outside = _outside(moving, affine)
+    return Registration(affine, _likeness(moving, affine), outside)
 
 
 @cache
