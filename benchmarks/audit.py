@@ -20,12 +20,12 @@ import numpy as np
 from sklearn.metrics import adjusted_rand_score
 from sklearn.metrics.cluster import pair_confusion_matrix
 
-from brainstage.data.audit import audit
-from brainstage.data.copies import WAYS, copy_slice, find_copies
-from brainstage.data.people import UNKNOWN, recover_people
-from brainstage.data.phantom import LEVELS, draw_head, stage_counts
-from brainstage.data.signatures import describe_slices
-from brainstage.data.sources import load_slices
+from brainstage.audits.audit import audit
+from brainstage.audits.duplicates import WAYS, copy_slice, find_copies
+from brainstage.audits.recovery import UNKNOWN, recover_people
+from brainstage.datasets.phantom import LEVELS, draw_head, stage_counts
+from brainstage.datasets.signatures import describe_slices
+from brainstage.datasets.sources import load_slices
 
 
 def main() -> None:

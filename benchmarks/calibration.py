@@ -17,12 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.model_selection import StratifiedKFold
 
-from brainstage import metrics
-from brainstage.calibration import in_set
-from brainstage.data.sources import load_slices
+from brainstage.core.schema import short_names
+from brainstage.datasets.sources import load_slices
 from brainstage.models.histograms import orientation_histograms
-from brainstage.models.patient import LEVELS, PatientModel
-from brainstage.schema import short_names
+from brainstage.models.patient_model import LEVELS, PatientModel
+from brainstage.stats import metrics
+from brainstage.stats.calibration import in_set
 
 REPEATS, FOLDS = 5, 5
 SEEN = {"all 32 slices": range(LEVELS), "8 slices, 12 to 19": range(12, 20), "4 slices, 14 to 17": range(14, 18)}

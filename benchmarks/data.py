@@ -21,11 +21,11 @@ import pandas as pd
 from PIL import Image
 from transformers import ViTImageProcessorPil
 
-from brainstage.config import TrainConfig
-from brainstage.data.sources import default_source, hub_files, load_slices
-from brainstage.data.transforms import Preprocessing
-from brainstage.fit import SliceDataset
+from brainstage.core.config import TrainConfig
+from brainstage.datasets.preprocessing import Preprocessing
+from brainstage.datasets.sources import default_source, hub_files, load_slices
 from brainstage.models.recipes import load_recipe
+from brainstage.training.trainer import SliceDataset
 
 MEAN, STD = 0.28, 0.33  # about those of the training rows
 FIRST = 16  # rows whose inputs are compared

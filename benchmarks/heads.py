@@ -20,14 +20,14 @@ from numpy.typing import NDArray
 from scipy.ndimage import binary_fill_holes
 from scipy.spatial.transform import Rotation
 
-from brainstage.data.heads import brain_mask, extract_brain
-from brainstage.data.nifti import decode_nifti
-from brainstage.data.register import grid_points, mapped, mni152, register, sample
-from brainstage.data.sources import load_slices
-from brainstage.data.stack import GRID, LEVELS, SIDE, training_stack
-from brainstage.data.volume import Reals, Volume
-from brainstage.errors import DataError
-from brainstage.predict import Predictor
+from brainstage.core.errors import DataError
+from brainstage.datasets.sources import load_slices
+from brainstage.inference.predictor import Predictor
+from brainstage.scans.nifti import decode_nifti
+from brainstage.scans.registration import grid_points, mapped, mni152, register, sample
+from brainstage.scans.skull_strip import brain_mask, extract_brain
+from brainstage.scans.stack import GRID, LEVELS, SIDE, training_stack
+from brainstage.scans.volume import Reals, Volume
 
 TEMPLATES = Path("/usr/share/mricron/templates")
 

@@ -19,7 +19,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from brainstage.files import sha256
+from brainstage.core.files import sha256
 
 
 def start(out: Path, name: str, data: str | None) -> subprocess.Popen[bytes]:

@@ -21,16 +21,16 @@ import torch
 from sklearn.metrics import accuracy_score, f1_score
 from transformers import get_cosine_schedule_with_warmup
 
-from brainstage.assemble import prepare
-from brainstage.config import TrainConfig
-from brainstage.data.sources import load_slices
-from brainstage.data.splits import Fold, make_splits
-from brainstage.data.table import SliceTable
-from brainstage.fit import SliceDataset, fit_network
-from brainstage.models.build import build_model, build_optimizer
+from brainstage.core.config import TrainConfig
+from brainstage.datasets.sources import load_slices
+from brainstage.datasets.splits import Fold, make_splits
+from brainstage.datasets.table import SliceTable
+from brainstage.inference.predictor import Predictor, SliceClassifier
+from brainstage.models.engines.torch import TorchEngine
+from brainstage.models.network import build_model, build_optimizer
 from brainstage.models.recipes import load_recipe
-from brainstage.models.torch_engine import TorchEngine
-from brainstage.predict import Predictor, SliceClassifier
+from brainstage.training.inputs import prepare
+from brainstage.training.trainer import SliceDataset, fit_network
 
 RECIPES = ("compact-fast", "compact", "compact-best")
 

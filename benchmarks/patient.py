@@ -28,17 +28,17 @@ from sklearn.model_selection import StratifiedKFold
 from sklearn.svm import SVC
 from transformers import AutoModelForImageClassification
 
-from brainstage import metrics
-from brainstage.data.signatures import describe_slices
-from brainstage.data.sources import load_slices
-from brainstage.data.splits import make_splits
-from brainstage.data.table import SliceTable
-from brainstage.data.transforms import Preprocessing
+from brainstage.datasets.preprocessing import Preprocessing
+from brainstage.datasets.signatures import describe_slices
+from brainstage.datasets.sources import load_slices
+from brainstage.datasets.splits import make_splits
+from brainstage.datasets.table import SliceTable
 from brainstage.models.histograms import orientation_histograms, white_matter
-from brainstage.models.ordinal import ProportionalOdds
-from brainstage.models.patient import PatientModel
+from brainstage.models.patient_model import PatientModel
 from brainstage.models.recipes import load_recipe
-from brainstage.train import train
+from brainstage.stats import metrics
+from brainstage.stats.ordinal import ProportionalOdds
+from brainstage.training.train import train
 
 Array = NDArray[np.float64]
 Rows = NDArray[np.int64]

@@ -17,14 +17,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from brainstage.assemble import open_frozen
-from brainstage.config import TrainConfig
-from brainstage.data.sources import load_slices
-from brainstage.data.splits import make_splits
-from brainstage.data.table import SliceTable
-from brainstage.evaluate import judge, read_side
+from brainstage.core.config import TrainConfig
+from brainstage.datasets.sources import load_slices
+from brainstage.datasets.splits import make_splits
+from brainstage.datasets.table import SliceTable
+from brainstage.evaluation.slices import judge, read_side
 from brainstage.models.recipes import load_recipe
-from brainstage.train import train
+from brainstage.training.inputs import open_frozen
+from brainstage.training.train import train
 from study import save_backbone
 
 ENGINES = ("torch:fp32", "torch:bf16", "openvino:bf16", "openvino:int8")

@@ -19,11 +19,11 @@ import numpy as np
 import pyarrow.parquet as pq
 from transformers import pipeline
 
-from brainstage.answers import answer
-from brainstage.data.scans import find_scans
-from brainstage.data.sources import default_source, hub_files, load_slices
-from brainstage.predict import Predictor
-from brainstage.train import train
+from brainstage.datasets.sources import default_source, hub_files, load_slices
+from brainstage.inference.predictions import answer
+from brainstage.inference.predictor import Predictor
+from brainstage.scans.discover import find_scans
+from brainstage.training.train import train
 
 
 def main() -> None:

@@ -28,13 +28,13 @@ from PIL import Image, ImageDraw
 from scipy.ndimage import gaussian_filter
 from sklearn.model_selection import GroupKFold
 
-from brainstage.data.likeness import Likeness
-from brainstage.data.nifti import decode_nifti
-from brainstage.data.phantom import draw_head
-from brainstage.data.register import mapped, sample
-from brainstage.data.sources import load_slices
-from brainstage.data.volume import Volume
-from brainstage.errors import DataError
+from brainstage.core.errors import DataError
+from brainstage.datasets.phantom import draw_head
+from brainstage.datasets.sources import load_slices
+from brainstage.inference.out_of_distribution import Likeness
+from brainstage.scans.nifti import decode_nifti
+from brainstage.scans.registration import mapped, sample
+from brainstage.scans.volume import Volume
 
 Pixels = NDArray[np.uint8]
 SIDE = 128

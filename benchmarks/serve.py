@@ -35,14 +35,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from brainstage.data.sources import load_slices
-from brainstage.data.table import SliceTable, slice_id
-from brainstage.data.transforms import Pixels, Preprocessing
-from brainstage.errors import RunError
-from brainstage.export import export
+from brainstage.core.errors import RunError
+from brainstage.core.schema import PROB_PREFIX, STAGES
+from brainstage.datasets.preprocessing import Pixels, Preprocessing
+from brainstage.datasets.sources import load_slices
+from brainstage.datasets.table import SliceTable, slice_id
+from brainstage.exports.export import export
+from brainstage.inference.predictor import BATCH, Predictor
 from brainstage.models.weights import bundled_folder
-from brainstage.predict import BATCH, Predictor
-from brainstage.schema import PROB_PREFIX, STAGES
 
 ROUNDS, FIRST = 3, 5
 """Turns of each engine, and fresh processes."""

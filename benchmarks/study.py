@@ -36,15 +36,15 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from brainstage.config import TrainConfig
-from brainstage.data.sources import load_slices
-from brainstage.data.splits import make_splits
-from brainstage.data.table import SliceTable
-from brainstage.evaluate import evaluate
+from brainstage.core.config import TrainConfig
+from brainstage.datasets.sources import load_slices
+from brainstage.datasets.splits import make_splits
+from brainstage.datasets.table import SliceTable
+from brainstage.evaluation.slices import evaluate
 from brainstage.models.backbones import open_backbone
 from brainstage.models.features import split_head
 from brainstage.models.recipes import load_recipe
-from brainstage.train import train
+from brainstage.training.train import train
 
 SHAPES = ((4096, 4096, 4096), (3152, 768, 3072), (3152, 3072, 768))
 """Matrix products: a large one, and a ViT-base's for a batch of 16."""

@@ -17,13 +17,13 @@ from pathlib import Path
 import torch
 from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessorPil
 
-from brainstage.assemble import open_frozen
-from brainstage.data.sources import load_slices
-from brainstage.data.splits import make_splits
-from brainstage.files import read_json_lines
+from brainstage.core.files import read_json_lines
+from brainstage.datasets.sources import load_slices
+from brainstage.datasets.splits import make_splits
 from brainstage.models.recipes import load_recipe
-from brainstage.sweep import FIGURES, Factor, sweep
-from brainstage.train import train
+from brainstage.training.inputs import open_frozen
+from brainstage.training.sweep import FIGURES, Factor, sweep
+from brainstage.training.train import train
 
 FACTORS = (
     Factor("learning_rate", (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)),

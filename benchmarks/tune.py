@@ -17,13 +17,13 @@ from unittest import mock
 
 import torch
 
-from brainstage.assemble import prepare
-from brainstage.config import TrainConfig
-from brainstage.data.sources import load_slices
-from brainstage.data.splits import make_splits
-from brainstage.fit import fit_network
-from brainstage.models.build import build_model
+from brainstage.core.config import TrainConfig
+from brainstage.datasets.sources import load_slices
+from brainstage.datasets.splits import make_splits
+from brainstage.models.network import build_model
 from brainstage.models.recipes import load_recipe
+from brainstage.training.inputs import prepare
+from brainstage.training.trainer import fit_network
 
 VARIANTS: dict[str, tuple[dict[str, Any], ...]] = {
     "compact": (
@@ -82,7 +82,7 @@ def main() -> None:
         recipe = load_recipe(options.recipe, seed=seed, validation_share=options.held_out)
         for changes in VARIANTS[options.recipe]:
             fit(slices, recipe.replace(**changes), str(changes or "as it is"))
-        with mock.patch("brainstage.fit.build_optimizer", adamw):
+        with mock.patch("brainstage.training.trainer.build_optimizer", adamw):
             fit(slices, recipe, "AdamW for every weight")
 
 

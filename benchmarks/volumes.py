@@ -20,12 +20,12 @@ from scipy.spatial.transform import Rotation
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedKFold
 
-from brainstage.data.register import mapped, register
-from brainstage.data.sources import load_slices
-from brainstage.data.stack import FEWEST, GRID, LEVELS, cut, refusal
-from brainstage.data.volume import Volume
+from brainstage.datasets.sources import load_slices
 from brainstage.models.histograms import orientation_histograms
-from brainstage.models.patient import PatientModel
+from brainstage.models.patient_model import PatientModel
+from brainstage.scans.registration import mapped, register
+from brainstage.scans.stack import FEWEST, GRID, LEVELS, cut, refusal
+from brainstage.scans.volume import Volume
 
 Pixels = NDArray[np.uint8]
 Cut = tuple[Pixels, list[int]]

@@ -1,4 +1,4 @@
-"""Measure where in the head the training data's slices lie: GRID of src/brainstage/data/stack.py.
+"""Measure where in the head the training data's slices lie: GRID of src/brainstage/scans/stack.py.
 
     python tools/fit_grid.py
 
@@ -10,9 +10,9 @@ from __future__ import annotations
 import numpy as np
 
 from brainstage import load_slices
-from brainstage.data.register import grid_points, mapped, register
-from brainstage.data.stack import GRID, LEVELS, SIDE
-from brainstage.data.volume import Volume
+from brainstage.scans.registration import grid_points, mapped, register
+from brainstage.scans.stack import GRID, LEVELS, SIDE
+from brainstage.scans.volume import Volume
 
 GUESS = np.array([[0.0, 0.0, -1.4, 90.0], [0.0, 1.7, 0.0, -125.0], [1.0, 0.0, 0.0, -3.0], [0.0, 0.0, 0.0, 1.0]])
 """Level, row and column to millimetres, to begin with.

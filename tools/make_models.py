@@ -19,18 +19,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from brainstage import cross_validate, evaluate_patients, load_recipe, load_slices, train
-from brainstage.data.splits import Splits
-from brainstage.data.table import SliceTable
-from brainstage.evaluate import evaluate
-from brainstage.files import sha256
+from brainstage.core.files import sha256
+from brainstage.core.progress import terminal
+from brainstage.core.run import RunFolder
+from brainstage.core.schema import read_metadata, short_names
+from brainstage.datasets.splits import Splits
+from brainstage.datasets.table import SliceTable
+from brainstage.evaluation.patients import PatientEvaluation
+from brainstage.evaluation.slices import evaluate
+from brainstage.inference.predictor import Predictor, prediction_table
 from brainstage.models.folder import WEIGHTS
 from brainstage.models.weights import bundled_folder
-from brainstage.patients import PatientEvaluation
-from brainstage.predict import Predictor, prediction_table
-from brainstage.progress import terminal
-from brainstage.report.card import Card, write_card
-from brainstage.run import RunFolder
-from brainstage.schema import read_metadata, short_names
+from brainstage.report.cards import Card, write_card
 
 KEPT = ("recipe", "protocol", "selection", "leakage", "data_hash", "synthetic", "versions")
 

@@ -3,19 +3,19 @@
     python tools/make_patient_map.py
 
 reads the public dataset (BRAINSTAGE_DATA, or what `brainstage data fetch` brought), recovers its people from the
-pixels alone and writes src/brainstage/data/maps/falah_alzheimer_mri.parquet. No picture goes into it.
+pixels alone and writes src/brainstage/datasets/maps/falah_alzheimer_mri.parquet. No picture goes into it.
 """
 
 from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from brainstage.data.audit import audit
-from brainstage.data.patients import MAP_COLUMNS
-from brainstage.data.sources import load_slices
-from brainstage.progress import terminal
+from brainstage.audits.audit import audit
+from brainstage.core.progress import terminal
+from brainstage.datasets.patient_map import MAP_COLUMNS
+from brainstage.datasets.sources import load_slices
 
-TARGET = Path(__file__).parent.parent / "src/brainstage/data/maps/falah_alzheimer_mri.parquet"
+TARGET = Path(__file__).parent.parent / "src/brainstage/datasets/maps/falah_alzheimer_mri.parquet"
 
 
 def main() -> None:

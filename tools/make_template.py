@@ -3,7 +3,7 @@
     pip install nilearn
     python tools/make_template.py
 
-writes src/brainstage/data/templates/mni152_4mm.nii.gz (ICBM 152 nonlinear symmetric 2009a, brain only).
+writes src/brainstage/scans/templates/mni152_4mm.nii.gz (ICBM 152 nonlinear symmetric 2009a, brain only).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import nibabel as nib
 import numpy as np
 from nilearn.datasets import load_mni152_template
 
-TARGET = Path(__file__).parents[1] / "src/brainstage/data/templates/mni152_4mm.nii.gz"
+TARGET = Path(__file__).parents[1] / "src/brainstage/scans/templates/mni152_4mm.nii.gz"
 
 
 def main() -> None:

@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from transformers import SwinConfig, SwinForImageClassification, ViTConfig, ViTForImageClassification, ViTModel
 
-from brainstage.data.transforms import Preprocessing
-from brainstage.schema import STAGES
+from brainstage.core.schema import STAGES
+from brainstage.datasets.preprocessing import Preprocessing
 
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 

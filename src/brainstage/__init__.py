@@ -9,35 +9,33 @@ Research software. Not a medical device, never a diagnosis.
 
 from __future__ import annotations
 
-import sys
 from importlib import import_module
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from brainstage.compare import Comparison, compare
-    from brainstage.config import TrainConfig
-    from brainstage.crossval import cross_validate
-    from brainstage.data.audit import Audit, audit
-    from brainstage.data.describe import describe
-    from brainstage.data.hub import fetch
-    from brainstage.data.phantom import write_phantom
-    from brainstage.data.sources import Columns, load_slices
-    from brainstage.data.splits import Splits, make_splits
-    from brainstage.data.table import SliceTable
-    from brainstage.errors import BrainstageError, ConfigError, DataError, LeakageError, RunError
-    from brainstage.evaluate import Evaluation, evaluate
-    from brainstage.explain import explain
-    from brainstage.export import Export, export
-    from brainstage.extraction import extract
+    from brainstage.audits.audit import Audit, audit
+    from brainstage.core.config import TrainConfig
+    from brainstage.core.errors import BrainstageError, ConfigError, DataError, LeakageError, RunError
+    from brainstage.core.run import RunFolder
+    from brainstage.datasets.describe import describe
+    from brainstage.datasets.phantom import write_phantom
+    from brainstage.datasets.public import fetch
+    from brainstage.datasets.sources import Columns, load_slices
+    from brainstage.datasets.splits import Splits, make_splits
+    from brainstage.datasets.table import SliceTable
+    from brainstage.evaluation.comparison import Comparison, compare
+    from brainstage.evaluation.patients import PatientEvaluation, evaluate_patients
+    from brainstage.evaluation.slices import Evaluation, evaluate
+    from brainstage.exports.export import Export, export
+    from brainstage.inference.explanations import explain
+    from brainstage.inference.predictor import Predictor
     from brainstage.models.recipes import load_recipe
-    from brainstage.patients import PatientEvaluation, evaluate_patients
-    from brainstage.predict import Predictor
-    from brainstage.run import RunFolder
-    from brainstage.study import Study, run_study
-    from brainstage.sweep import Factor, Sweep, sweep
-    from brainstage.train import train
-    from brainstage.twin import Twin, twin
+    from brainstage.scans.extraction import extract
+    from brainstage.studies.protocols import Twin, twin
+    from brainstage.studies.study import Study, run_study
+    from brainstage.training.cross_validation import cross_validate
+    from brainstage.training.sweep import Factor, Sweep, sweep
+    from brainstage.training.train import train
 
 __version__ = "0.1.0"
 
@@ -83,56 +81,45 @@ __all__ = [
 ]
 
 _HOME = {
-    "Audit": "data.audit",
-    "BrainstageError": "errors",
-    "Columns": "data.sources",
-    "Comparison": "compare",
-    "ConfigError": "errors",
-    "DataError": "errors",
-    "Evaluation": "evaluate",
-    "Export": "export",
-    "Factor": "sweep",
-    "LeakageError": "errors",
-    "PatientEvaluation": "patients",
-    "Predictor": "predict",
-    "RunError": "errors",
-    "RunFolder": "run",
-    "SliceTable": "data.table",
-    "Splits": "data.splits",
-    "Study": "study",
-    "Sweep": "sweep",
-    "TrainConfig": "config",
-    "Twin": "twin",
-    "audit": "data.audit",
-    "compare": "compare",
-    "cross_validate": "crossval",
-    "describe": "data.describe",
-    "evaluate": "evaluate",
-    "evaluate_patients": "patients",
-    "explain": "explain",
-    "export": "export",
-    "extract": "extraction",
-    "fetch": "data.hub",
+    "Audit": "audits.audit",
+    "BrainstageError": "core.errors",
+    "Columns": "datasets.sources",
+    "Comparison": "evaluation.comparison",
+    "ConfigError": "core.errors",
+    "DataError": "core.errors",
+    "Evaluation": "evaluation.slices",
+    "Export": "exports.export",
+    "Factor": "training.sweep",
+    "LeakageError": "core.errors",
+    "PatientEvaluation": "evaluation.patients",
+    "Predictor": "inference.predictor",
+    "RunError": "core.errors",
+    "RunFolder": "core.run",
+    "SliceTable": "datasets.table",
+    "Splits": "datasets.splits",
+    "Study": "studies.study",
+    "Sweep": "training.sweep",
+    "TrainConfig": "core.config",
+    "Twin": "studies.protocols",
+    "audit": "audits.audit",
+    "compare": "evaluation.comparison",
+    "cross_validate": "training.cross_validation",
+    "describe": "datasets.describe",
+    "evaluate": "evaluation.slices",
+    "evaluate_patients": "evaluation.patients",
+    "explain": "inference.explanations",
+    "export": "exports.export",
+    "extract": "scans.extraction",
+    "fetch": "datasets.public",
     "load_recipe": "models.recipes",
-    "load_slices": "data.sources",
-    "make_splits": "data.splits",
-    "run_study": "study",
-    "sweep": "sweep",
-    "train": "train",
-    "twin": "twin",
-    "write_phantom": "data.phantom",
+    "load_slices": "datasets.sources",
+    "make_splits": "datasets.splits",
+    "run_study": "studies.study",
+    "sweep": "training.sweep",
+    "train": "training.train",
+    "twin": "studies.protocols",
+    "write_phantom": "datasets.phantom",
 }
-
-
-class _Package(ModuleType):
-    """A package whose function ``train`` is not hidden by its module ``train`` once that is imported."""
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if not (name in _HOME and isinstance(value, ModuleType)):
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package
 
 
 def __getattr__(name: str) -> Any:

@@ -14,11 +14,11 @@ from transformers import (
     ViTModel,
 )
 
-from brainstage.errors import ConfigError, DataError
+from brainstage.core.errors import ConfigError, DataError
+from brainstage.core.schema import STAGES
 from brainstage.models.backbones import find_backbone, linear, open_backbone
 from brainstage.models.features import forward, split_head
-from brainstage.schema import STAGES
-from conftest import save_backbone, small_vit
+from helpers import save_backbone, small_vit
 
 SMALL = {
     "vit": lambda: small_vit(),

@@ -5,10 +5,10 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from brainstage.errors import ConfigError
+from brainstage.core.errors import ConfigError
 from brainstage.models import features
 from brainstage.models.features import FeatureCache, clear, features_folder, split_head
-from conftest import small_vit
+from helpers import small_vit
 
 KEY = {"weights": "a", "precision": "fp32"}
 IDS = [f"{number:064x}" for number in range(300)]

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from brainstage import load_slices
-from brainstage.answers import find_model
-from brainstage.errors import ConfigError, RunError
+from brainstage.core.errors import ConfigError, RunError
+from brainstage.inference.predictions import find_model
+from brainstage.inference.predictor import Predictor
 from brainstage.models.weights import BUNDLED, bundled_folder
-from brainstage.predict import Predictor
-from brainstage.report.card import Card, write_card
+from brainstage.report.cards import Card, write_card
 
 CARD = Card("a", "b", "c", "d", ("e",))
 

@@ -13,16 +13,16 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
-from brainstage.answers import answer
-from brainstage.data.scans import File, scans_of
-from brainstage.data.stack import training_stack
-from brainstage.data.table import slice_id
-from brainstage.explain import NOTICE
-from brainstage.schema import RESEARCH_NOTICE
+from brainstage.core.schema import RESEARCH_NOTICE
+from brainstage.datasets.table import slice_id
+from brainstage.inference.explanations import NOTICE
+from brainstage.inference.predictions import answer
+from brainstage.scans.discover import File, scans_of
+from brainstage.scans.stack import training_stack
 from brainstage.serve.app import create_app
 from brainstage.serve.desk import Desk
 from brainstage.serve.gate import Limits
-from conftest import encode, picture
+from helpers import encode, picture
 from volumes import PATIENT, brain, with_skull, write_nifti, write_series
 
 HOST = "http://127.0.0.1"

@@ -10,8 +10,7 @@ import httpx2
 import pytest
 
 from brainstage.serve.server import is_loopback, listen
-from conftest import encode, picture
-from test_cli import brainstage
+from helpers import brainstage, encode, picture
 from volumes import brain, write_nifti
 
 AUDITED = """

@@ -14,8 +14,8 @@ import typer
 from brainstage import __version__
 from brainstage.cli import data, models, studies, training, using
 from brainstage.cli.shared import warn
-from brainstage.errors import BrainstageError
-from brainstage.schema import RESEARCH_NOTICE
+from brainstage.core.errors import BrainstageError
+from brainstage.core.schema import RESEARCH_NOTICE
 
 USAGE_ERROR: Any = typer.BadParameter.__base__
 """Of click in older versions of typer, of typer's own copy of it in newer ones."""

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from brainstage.cli.shared import Json, MaxUnreadable, Quiet, print_json, progress_of, read_slices, say, takes_data
-from brainstage.schema import SYNTHETIC_NOTICE
+from brainstage.core.schema import SYNTHETIC_NOTICE
 
 app = typer.Typer()
 group = typer.Typer(help="Get data and look at it.", no_args_is_help=True, rich_markup_mode=None)
@@ -29,10 +29,10 @@ def audit(
     quiet: Quiet = False,
 ) -> None:
     """Find copies, the people behind the slices, and who is on both sides, from the pictures alone."""
-    from brainstage.data.audit import audit
-    from brainstage.files import make_folder
-    from brainstage.report.audit import write_audit
-    from brainstage.screens import show_audit
+    from brainstage.audits.audit import audit
+    from brainstage.core.files import make_folder
+    from brainstage.report.audit_page import write_audit
+    from brainstage.report.terminal import show_audit
 
     if out:
         make_folder(out)  # before a minute is spent on looking
@@ -50,7 +50,7 @@ def audit(
 @group.command(epilog="Example: brainstage data fetch")
 def fetch(quiet: Quiet = False) -> None:
     """Download the public dataset (28 MB), checked by SHA-256; what is there is not downloaded again."""
-    from brainstage.data.hub import fetch
+    from brainstage.datasets.public import fetch
 
     for file in fetch(quiet=quiet):
         say(str(file), quiet)
@@ -65,8 +65,8 @@ def describe(
     quiet: Quiet = False,
 ) -> None:
     """Count rows, classes, sizes, modes, unreadable rows and exact duplicates."""
-    from brainstage.data.describe import describe
-    from brainstage.screens import show_description
+    from brainstage.datasets.describe import describe
+    from brainstage.report.terminal import show_description
 
     found = describe(load())
     if as_json:
@@ -83,7 +83,7 @@ def phantom(
     quiet: Quiet = False,
 ) -> None:
     """Write a synthetic cohort with known patients, in the layout of the public dataset."""
-    from brainstage.data.phantom import write_phantom
+    from brainstage.datasets.phantom import write_phantom
 
     say(
         f"{write_phantom(out, patients=patients, seed=seed, progress=progress_of(quiet))} ({SYNTHETIC_NOTICE})",

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from brainstage.progress import Progress, silent, terminal
+from brainstage.core.progress import Progress, silent, terminal
 
 DATA = "Folder, parquet or CSV file; without it BRAINSTAGE_DATA, then what `data fetch` brought."
 RECIPES = (
@@ -65,7 +65,7 @@ def _load(
     *,
     quiet: bool,
 ) -> Any:
-    from brainstage.data.sources import Columns, load_slices
+    from brainstage.datasets.sources import Columns, load_slices
 
     names = {}
     for pair in class_name or []:
@@ -121,7 +121,7 @@ def given(**values: Any) -> dict[str, Any]:
 
 def parse_settings(pairs: list[str] | None) -> dict[str, Any]:
     """Parse FIELD=VALUE pairs."""
-    from brainstage.config import parse_value
+    from brainstage.core.config import parse_value
 
     settings = {}
     for pair in pairs or []:

@@ -61,11 +61,11 @@ def compare(
     quiet: Quiet = False,
 ) -> None:
     """Compare runs, or backbones and recipes trained alike: paired differences with intervals, time and size."""
-    from brainstage.screens import show_comparison
+    from brainstage.report.terminal import show_comparison
 
     folder = None
     if backbones:
-        from brainstage.study import begin, candidate, compare_candidates
+        from brainstage.studies.study import begin, candidate, compare_candidates
 
         changes = given(train_rows=rows, protocol=protocol, seed=seed, validation_share=validation_share)
         changes |= parse_settings(settings)
@@ -78,7 +78,7 @@ def compare(
             slices, names, folder, recipe=recipe, split=split, progress=progress_of(quiet), say=tell, **changes
         )
     else:
-        from brainstage.compare import compare
+        from brainstage.evaluation.comparison import compare
 
         found = compare([Path(one) for one in names], split=split, protocol=protocol)
     show_result(found, show_comparison, as_json=as_json, quiet=quiet, saved=folder)
@@ -113,9 +113,9 @@ def sweep(
     if one_factor + grid + (trials is not None) > 1:
         raise typer.BadParameter("give one of --one-factor, --grid and --trials")
     from brainstage.models.recipes import load_recipe
-    from brainstage.screens import show_sweep
-    from brainstage.study import draw_sweep
-    from brainstage.sweep import Factor, sweep
+    from brainstage.report.terminal import show_sweep
+    from brainstage.studies.study import draw_sweep
+    from brainstage.training.sweep import Factor, sweep
 
     changes = given(backbone=backbone, protocol=protocol, seed=seed, validation_share=validation_share)
     config = load_recipe(recipe, **changes | parse_settings(settings))
@@ -153,8 +153,8 @@ def twin(
 ) -> None:
     """One recipe on people it has seen and on people it has not, side by side, with all baselines."""
     from brainstage.models.recipes import load_recipe
-    from brainstage.screens import show_twin
-    from brainstage.twin import twin
+    from brainstage.report.terminal import show_twin
+    from brainstage.studies.protocols import twin
 
     changes = given(backbone=backbone, seed=seed, validation_share=validation_share) | parse_settings(settings)
     config = load_recipe(recipe, **changes)  # a wrong setting is told before the data is read
@@ -183,9 +183,9 @@ def study(
     quiet: Quiet = False,
 ) -> None:
     """Compare, vary and train in one go; study.html tells it all."""
-    from brainstage.report.study import write_study
-    from brainstage.screens import show_comparison, show_evaluation, show_sweep
-    from brainstage.study import run_study
+    from brainstage.report.study_page import write_study
+    from brainstage.report.terminal import show_comparison, show_evaluation, show_sweep
+    from brainstage.studies.study import run_study
 
     tell = partial(say, quiet=quiet)
     found = run_study(

@@ -34,9 +34,9 @@ app = typer.Typer()
 @app.command(epilog="Example: brainstage quickstart")
 def quickstart(out: Out = Path("runs"), quiet: Quiet = False) -> None:
     """Train, judge and use a classifier: on the real data where it can be had, else on the phantom cohort."""
-    from brainstage.data.sources import load_slices
+    from brainstage.cli.quickstart import find_data
+    from brainstage.datasets.sources import load_slices
     from brainstage.models.recipes import load_recipe
-    from brainstage.quickstart import find_data
 
     source, sentence = find_data(progress_of(quiet))
     say(sentence, quiet)
@@ -83,10 +83,10 @@ def train(
 
 def _cross_validate(slices: Any, config: Any, as_json: bool, quiet: bool, **options: Any) -> None:
     """Train every fold, judge by people and show; the options are those of :func:`brainstage.cross_validate`."""
-    from brainstage.crossval import cross_validate
-    from brainstage.evaluate import evaluate, write_evaluation
-    from brainstage.patients import evaluate_patients, write_patient_evaluation
-    from brainstage.screens import show_patient_evaluation
+    from brainstage.evaluation.patients import evaluate_patients, write_patient_evaluation
+    from brainstage.evaluation.slices import evaluate, write_evaluation
+    from brainstage.report.terminal import show_patient_evaluation
+    from brainstage.training.cross_validation import cross_validate
 
     run = cross_validate(slices, config, progress=progress_of(quiet), **options)
     write_evaluation(evaluate(run), run.path)
@@ -99,9 +99,9 @@ def _cross_validate(slices: Any, config: Any, as_json: bool, quiet: bool, **opti
 
 def _train(slices: Any, config: Any, as_json: bool, quiet: bool, **options: Any) -> Path:
     """Train, judge and show; the options are those of :func:`brainstage.train`."""
-    from brainstage.evaluate import evaluate, write_evaluation
-    from brainstage.screens import show_evaluation
-    from brainstage.train import train
+    from brainstage.evaluation.slices import evaluate, write_evaluation
+    from brainstage.report.terminal import show_evaluation
+    from brainstage.training.train import train
 
     run = train(slices, config, progress=progress_of(quiet), **options)
     evaluation = evaluate(run)
@@ -123,9 +123,9 @@ def evaluate(
     quiet: Quiet = False,
 ) -> None:
     """Judge predictions: every score with its interval, as a table, metrics.json and charts."""
-    from brainstage.evaluate import evaluate, write_evaluation
-    from brainstage.run import RunFolder
-    from brainstage.screens import show_evaluation
+    from brainstage.core.run import RunFolder
+    from brainstage.evaluation.slices import evaluate, write_evaluation
+    from brainstage.report.terminal import show_evaluation
 
     if level not in ("slice", "patient"):
         raise typer.BadParameter(f"--level {level!r}: expected slice or patient")
@@ -145,9 +145,9 @@ def evaluate(
 def _evaluate_patients(
     source: Path, split: str, protocol: str | None, out: Path | None, as_json: bool, quiet: bool
 ) -> None:
-    from brainstage.files import make_folder
-    from brainstage.patients import evaluate_patients, write_patient_evaluation
-    from brainstage.screens import show_patient_evaluation
+    from brainstage.core.files import make_folder
+    from brainstage.evaluation.patients import evaluate_patients, write_patient_evaluation
+    from brainstage.report.terminal import show_patient_evaluation
 
     evaluation = evaluate_patients(source, split=split, protocol=protocol)
     folder = out or (source if source.is_dir() else None)

@@ -19,8 +19,8 @@ from brainstage.cli.shared import (
     takes_data,
     warn,
 )
-from brainstage.errors import ConfigError, DataError
-from brainstage.schema import RESEARCH_NOTICE
+from brainstage.core.errors import ConfigError, DataError
+from brainstage.core.schema import RESEARCH_NOTICE
 
 app = typer.Typer()
 
@@ -47,10 +47,10 @@ def predict(
     quiet: Quiet = False,
 ) -> None:
     """Stage scans: the probability of each stage, of a person from all slices, then slice by slice."""
-    from brainstage.answers import answer, check_target, find_model, write_answers
-    from brainstage.data.scans import find_scans
-    from brainstage.predict import Predictor
-    from brainstage.screens import show_answers
+    from brainstage.inference.predictions import answer, check_target, find_model, write_answers
+    from brainstage.inference.predictor import Predictor
+    from brainstage.report.terminal import show_answers
+    from brainstage.scans.discover import find_scans
 
     if out:
         check_target(out)
@@ -90,11 +90,11 @@ def explain(
     quiet: Quiet = False,
 ) -> None:
     """Show the pixels that moved a score: each slice as a picture. Not a lesion map."""
-    from brainstage.answers import find_model
-    from brainstage.data.scans import find_scans
-    from brainstage.explain import explain as run
-    from brainstage.predict import Predictor
-    from brainstage.screens import show_explanations
+    from brainstage.inference.explanations import explain as run
+    from brainstage.inference.predictions import find_model
+    from brainstage.inference.predictor import Predictor
+    from brainstage.report.terminal import show_explanations
+    from brainstage.scans.discover import find_scans
 
     model, names = find_model(inputs)
     scans = find_scans(names, image_column)
@@ -131,8 +131,8 @@ def export(
     """
     if to != "onnx":
         raise typer.BadParameter(f"--to {to!r}: expected onnx")
-    from brainstage.export import export as write
-    from brainstage.screens import show_export
+    from brainstage.exports.export import export as write
+    from brainstage.report.terminal import show_export
 
     found = write(run, out, int8=int8, slices=_data_where_any(load), progress=progress_of(quiet))
     if as_json:
@@ -143,7 +143,7 @@ def export(
 
 def _data_where_any(load: partial[Any]) -> Any | None:
     """Read the data; None where none is named and none is at hand."""
-    from brainstage.data.sources import default_source
+    from brainstage.datasets.sources import default_source
 
     if load.keywords["data"] is None:
         try:
@@ -160,8 +160,8 @@ def extract(
     quiet: Quiet = False,
 ) -> None:
     """Take the brain out of a T1-weighted head with its skull, with a picture to judge it by."""
-    from brainstage.extraction import extract as run
-    from brainstage.extraction import picture_of
+    from brainstage.scans.extraction import extract as run
+    from brainstage.scans.extraction import picture_of
 
     with progress_of(quiet)("Taking the brain out", 1):
         found = run(scan, out)

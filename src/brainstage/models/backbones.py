@@ -11,9 +11,9 @@ import torch
 from transformers import AutoModelForImageClassification
 from transformers.utils import logging as transformers_logging
 
-from brainstage.download import cache_root, download
-from brainstage.errors import ConfigError, DataError
-from brainstage.files import sha256, write_json
+from brainstage.core.errors import ConfigError, DataError
+from brainstage.core.files import sha256, write_json
+from brainstage.core.hub import cache_root, download
 from brainstage.models.folder import CONFIG, PROCESSOR, WEIGHTS, read_config
 
 FETCHED = "fetched.json"

@@ -22,10 +22,10 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from brainstage.download import cache_root
-from brainstage.errors import ConfigError, RunError
-from brainstage.files import atomic
-from brainstage.progress import Progress, silent
+from brainstage.core.errors import ConfigError, RunError
+from brainstage.core.files import atomic
+from brainstage.core.hub import cache_root
+from brainstage.core.progress import Progress, silent
 
 Features = NDArray[np.float32]
 

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from brainstage.errors import DataError
+from brainstage.core.errors import DataError
 
 MODEL_TYPES = ("convnext", "convnextv2", "regnet", "resnet", "swin", "swinv2", "vit")
 """Architectures of ``transformers`` whose head is ``model.classifier`` and whose processor we know."""

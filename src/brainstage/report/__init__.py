@@ -1,1 +1,1 @@
-"""Pages: what was found, as HTML files that need nothing else."""
+"""Everything that draws or writes for a reader: charts, terminal, pages, cards."""

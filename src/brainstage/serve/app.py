@@ -19,8 +19,8 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.staticfiles import StaticFiles
 
 from brainstage import __version__
-from brainstage.data.scans import Scan
-from brainstage.schema import RESEARCH_NOTICE
+from brainstage.core.schema import RESEARCH_NOTICE
+from brainstage.scans.discover import Scan
 from brainstage.serve.desk import Desk, identity
 from brainstage.serve.gate import UNFORESEEN, Gate, Limits
 from brainstage.serve.problems import TITLES, Problem

@@ -13,15 +13,15 @@ from typing import Any
 
 import numpy as np
 
-from brainstage.answers import Answered, Answers, Person, answer_people, people_of
-from brainstage.attribution import default_method
-from brainstage.data.io import CHUNK
-from brainstage.data.scans import File, Scan, scans_of
-from brainstage.data.stack import LEVELS, SIDE
-from brainstage.errors import ConfigError
-from brainstage.explain import Explanations, Mapped, check_request, explain_scan
+from brainstage.core.errors import ConfigError
+from brainstage.datasets.images import CHUNK
+from brainstage.inference.attribution import default_method
+from brainstage.inference.explanations import Explanations, Mapped, check_request, explain_scan
+from brainstage.inference.predictions import Answered, Answers, Person, answer_people, people_of
+from brainstage.inference.predictor import Predictor
 from brainstage.models.weights import BUNDLED
-from brainstage.predict import Predictor
+from brainstage.scans.discover import File, Scan, scans_of
+from brainstage.scans.stack import LEVELS, SIDE
 from brainstage.serve.batches import Batches
 from brainstage.serve.problems import Problem
 

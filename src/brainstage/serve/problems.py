@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from starlette.responses import JSONResponse
 
-from brainstage.schema import RESEARCH_NOTICE
+from brainstage.core.schema import RESEARCH_NOTICE
 
 TITLES = {
     "bad-form": "The request is not a form with files",

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 import uvicorn
 
-from brainstage.errors import RunError
+from brainstage.core.errors import RunError
 from brainstage.serve.app import create_app
 from brainstage.serve.desk import Desk
 

@@ -11,7 +11,7 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
-from brainstage.data.scans import File, Scan
+from brainstage.scans.discover import File, Scan
 from brainstage.serve.problems import Problem
 
 FOLDER = "upload"

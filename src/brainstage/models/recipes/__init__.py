@@ -6,8 +6,8 @@ import tomllib
 from importlib.resources import files
 from typing import Any
 
-from brainstage.config import TrainConfig, did_you_mean
-from brainstage.errors import ConfigError
+from brainstage.core.config import TrainConfig, did_you_mean
+from brainstage.core.errors import ConfigError
 
 
 def recipe_names() -> list[str]:

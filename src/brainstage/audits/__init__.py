@@ -1,0 +1,1 @@
+"""Who is in the picture: duplicates, people recovered from pixels, who is on both sides."""

@@ -1,0 +1,1 @@
+"""What every other room stands on: errors, names, settings, files, the run folder, the hub, progress."""

@@ -1,0 +1,96 @@
+"""Files that appear whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from brainstage.core.errors import RunError
+
+
+def sha256(file: Path) -> str:
+    """Return the SHA-256 of a file's bytes, in hex."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def make_folder(folder: Path) -> Path:
+    """Make a folder, with those above it, where it is missing; return it.
+
+    Raises:
+        RunError: The place is not writable.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"{folder}: cannot make this folder ({error.strerror}); give another --out") from error
+    return folder
+
+
+@contextmanager
+def atomic(target: Path) -> Iterator[Path]:
+    """Give a temporary path beside ``target`` that takes its place when the block ends well.
+
+    The file appears whole or not at all, also when the process is killed or the disk is full.
+
+    Raises:
+        RunError: The disk is full or the folder is not writable.
+    """
+    try:
+        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part")
+        os.close(handle)
+    except OSError as error:
+        raise RunError(
+            f"{target}: cannot write here ({error.strerror}); free some space or give another place"
+        ) from error
+    part = Path(name)
+    try:
+        yield part
+        with part.open("rb+") as stream:
+            os.fsync(stream.fileno())
+        part.chmod(0o666 & ~_umask())
+        part.replace(target)
+    except OSError as error:
+        raise RunError(
+            f"{target}: not written ({error.strerror or error}); free some space or give another place"
+        ) from error
+    finally:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def write_text(target: Path, text: str) -> None:
+    """Write ``text`` to ``target``, whole or not at all."""
+    with atomic(target) as part:
+        part.write_text(text, encoding="utf-8")
+
+
+def write_json(target: Path, content: Any) -> None:
+    """Write ``content`` to ``target`` as indented JSON, whole or not at all."""
+    write_text(target, json.dumps(content, indent=2) + "\n")
+
+
+def read_json_lines(file: Path) -> list[Any]:
+    """Return the content of a file with one JSON value a line, such as ``history.jsonl``."""
+    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+
+
+def write_table(target: Path, table: pa.Table) -> None:
+    """Write ``table`` to ``target`` as parquet, whole or not at all."""
+    with atomic(target) as part:
+        pq.write_table(table, part)

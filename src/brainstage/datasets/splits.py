@@ -1,0 +1,352 @@
+"""Who trains and who is tested: the official split, the patient folds, and the leakage verdict."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.model_selection import StratifiedGroupKFold, train_test_split
+
+from brainstage.core.config import Protocol, TrainConfig
+from brainstage.core.errors import ConfigError, DataError, LeakageError
+from brainstage.core.files import write_json
+from brainstage.core.schema import SPLIT_NAMES
+from brainstage.datasets.table import SliceTable
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether the test side shares people, or identical slices, with the side that was trained on."""
+
+    status: Literal["clean", "leaky", "unknown"]
+    shared_patients: int = 0
+    shared_slices: int = 0
+    """Test slices whose patient, or whose very pixels, are on the other side."""
+    test_slices: int = 0
+    inferred: bool = False
+    """Whether the people were recovered from the pictures, not given with the data."""
+
+    def __str__(self) -> str:
+        if self.status == "clean":
+            return f"clean: no {self._patient} on both sides"
+        if self.status == "unknown":
+            return "leakage unknown: the data has no patient ids"
+        who = f"{self.shared_patients} {self._patient}s on both sides, " if self.shared_patients else ""
+        return f"leaky: {who}{self.shared_slices:,} of {self.test_slices:,} test slices affected"
+
+    @property
+    def _patient(self) -> str:
+        return "inferred patient" if self.inferred else "patient"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the verdict for a JSON file, with its sentence."""
+        return {
+            "status": self.status,
+            "shared_patients": self.shared_patients,
+            "shared_slices": self.shared_slices,
+            "test_slices": self.test_slices,
+            "patient_id_source": "unknown"
+            if self.status == "unknown"
+            else "inferred"
+            if self.inferred
+            else "given",
+            "sentence": str(self),
+        }
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Slice ids of the three sides of one fold."""
+
+    train: tuple[str, ...]
+    validation: tuple[str, ...]
+    test: tuple[str, ...]
+
+    def selecting(self, config: TrainConfig) -> tuple[str, ...]:
+        """Return the slices that pick the epoch."""
+        return self.test if config.selection == "test" else self.validation
+
+
+@dataclass(frozen=True)
+class Splits:
+    """A protocol's folds. The leakage verdict is computed when it is made.
+
+    Attributes:
+        protocol: ``official`` or ``patient``.
+        folds: One fold for ``official``, k for each repeat of ``patient``: each repeat tests everyone once.
+        seed: Seed that the folds were drawn with.
+        data_hash: Hash of the slices and labels the folds belong to.
+        patient_of: Patient of each slice id, None where it is not known.
+        inferred: Whether patients were recovered from the pictures, not given.
+        verdict: The worst verdict of all folds.
+
+    Raises:
+        LeakageError: The protocol is ``patient`` and a patient is on two sides of a fold, or a patient is
+            not known.
+    """
+
+    protocol: Protocol
+    folds: tuple[Fold, ...]
+    seed: int
+    data_hash: str
+    patient_of: Mapping[str, str | None] = field(repr=False)
+    inferred: bool = False
+    verdict: Verdict = field(init=False)
+
+    def __post_init__(self) -> None:
+        verdicts = [self._judge(fold.test, fold.train + fold.validation) for fold in self.folds]
+        worst = max(verdicts, key=lambda verdict: ("clean", "unknown", "leaky").index(verdict.status))
+        object.__setattr__(self, "verdict", worst)
+        if self.protocol == "patient":
+            inner = [self._judge(fold.validation, fold.train) for fold in self.folds]
+            for verdict in (worst, *inner):
+                if verdict.status != "clean":
+                    raise LeakageError(f"these folds are not a patient protocol ({verdict})")
+
+    def _judge(self, test: Sequence[str], train: Sequence[str]) -> Verdict:
+        return find_leaks(test, train, self.patient_of, inferred=self.inferred)
+
+    def chosen(self, config: TrainConfig) -> Fold:
+        """Return the fold that a configuration asks for.
+
+        Raises:
+            ConfigError: The folds are of another protocol, or there are not so many.
+        """
+        number = config.fold if config.protocol == "patient" else 0
+        if self.protocol != config.protocol or number >= len(self.folds):
+            raise ConfigError(
+                f"fold {number} of protocol {config.protocol} was asked for, but the splits given have "
+                f"{len(self.folds)} of protocol {self.protocol}"
+            )
+        return self.folds[number]
+
+    def save(self, path: Path) -> None:
+        """Write the folds as JSON, to be read and edited by hand: people where every side holds whole people."""
+        sides = [{side: getattr(fold, side) for side in SPLIT_NAMES} for fold in self.folds]
+        by_people = [{side: _people_of(ids, self.patient_of) for side, ids in fold.items()} for fold in sides]
+        whole = all(
+            people is not None and _slices_of(people, self.patient_of) == fold[side]
+            for fold, named in zip(sides, by_people, strict=True)
+            for side, people in named.items()
+        )
+        content = {
+            "protocol": self.protocol,
+            "seed": self.seed,
+            "data_hash": self.data_hash,
+            "leakage": self.verdict.to_dict(),
+            "names": "patient_id" if whole else "slice_id",
+            "folds": by_people if whole else sides,
+        }
+        write_json(path, content)
+
+    @classmethod
+    def load(cls, path: Path, slices: SliceTable) -> Splits:
+        """Read folds and check them against the data they are for; the verdict is computed anew.
+
+        Raises:
+            DataError: The file is not a splits file, or names slices that the data does not have.
+            LeakageError: It claims the patient protocol and breaks it.
+        """
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            folds = [{side: tuple(fold[side]) for side in SPLIT_NAMES} for fold in content["folds"]]
+            by_people = content.get("names") == "patient_id"
+            protocol, seed = content["protocol"], content["seed"]
+            if protocol not in get_args(Protocol):
+                raise ValueError(f"unknown protocol {protocol!r}")
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise DataError(f"{path}: not a readable splits file ({error})") from error
+        patient_of, inferred = _patients(slices)
+        named = {name for fold in folds for names in fold.values() for name in names}
+        missing = named - set(patient_of.values() if by_people else patient_of)
+        if missing:
+            raise DataError(
+                f"{path}: {len(missing)} of its {len(named)} {'people' if by_people else 'slices'} are not in this "
+                "data; give the data that the split was made for"
+            )
+        if by_people:
+            folds = [{side: _slices_of(people, patient_of) for side, people in fold.items()} for fold in folds]
+        made = tuple(Fold(**fold) for fold in folds)
+        return cls(protocol, made, seed, slices.data_hash, patient_of, inferred)
+
+
+def _people_of(slice_ids: Sequence[str], patient_of: Mapping[str, str | None]) -> list[str] | None:
+    """Return the people of some slices; None where one is not known."""
+    people = dict.fromkeys(patient_of.get(slice_id) for slice_id in slice_ids)
+    return None if None in people else [str(patient) for patient in people]
+
+
+def _slices_of(people: Sequence[str], patient_of: Mapping[str, str | None]) -> tuple[str, ...]:
+    """Return all slices of some people, in the data's order."""
+    wanted = set(people)
+    return tuple(slice_id for slice_id, patient in patient_of.items() if patient in wanted)
+
+
+def make_splits(slices: SliceTable, config: TrainConfig) -> Splits:
+    """Split the slices by the configuration's protocol, seed, number of folds and validation share.
+
+    ``official`` keeps the train and test sides that the source gives, and takes the validation part from
+    train, stratified by class. ``patient`` makes grouped, stratified folds (scikit-learn's
+    ``StratifiedGroupKFold``), drawn anew for each repeat, the validation part grouped and stratified too.
+    Slices without a label stay out; of exact duplicates on one side one is kept. ``train_rows`` and ``test_rows``
+    then draw from a side.
+
+    Raises:
+        DataError: The source has no train and test sides (``official``), or a class is too small.
+        LeakageError: A slice has no patient (``patient``). Of inferred patients, slices whose person is not sure
+            stay out.
+    """
+    make = {"official": _official, "patient": _patient}[config.protocol]
+    folds = tuple(_sampled(fold, config) for fold in make(slices, config))
+    return Splits(config.protocol, folds, config.seed, slices.data_hash, *_patients(slices))
+
+
+def make_everyone(slices: SliceTable, config: TrainConfig) -> Splits:
+    """Return a fold that trains on everyone but the validation people and tests nobody: for the model to be used.
+
+    Raises:
+        DataError, LeakageError: As :func:`make_splits`.
+    """
+    rows, labels, people = _labelled_people(slices)
+    train, validation = np.arange(len(rows)), np.arange(0)
+    if config.validation_share > 0:
+        train, validation = _validation_people(train, labels, people, config)
+    ids = np.array([slices.slice_ids[row] for row in rows])
+    fold = Fold(tuple(ids[train]), tuple(ids[validation]), ())
+    return Splits("patient", (fold,), config.seed, slices.data_hash, *_patients(slices))
+
+
+def _sampled(fold: Fold, config: TrainConfig) -> Fold:
+    train = _draw(fold.train, config.train_rows, config.seed)
+    return Fold(train, fold.validation, _draw(fold.test, config.test_rows, config.seed))
+
+
+def _draw(slice_ids: tuple[str, ...], count: int, seed: int) -> tuple[str, ...]:
+    """Draw as ``dataset.shuffle(seed).select(range(count))`` of Hugging Face's datasets does."""
+    if not count or count >= len(slice_ids):
+        return slice_ids
+    return tuple(slice_ids[row] for row in np.random.default_rng(seed).permutation(len(slice_ids))[:count])
+
+
+def _official(slices: SliceTable, config: TrainConfig) -> tuple[Fold, ...]:
+    sides: dict[str, dict[str, str]] = {"train": {}, "test": {}}
+    for slice_id, label, side in zip(
+        slices.slice_ids, slices.labels, slices.rows["split"].to_pylist(), strict=True
+    ):
+        if side is not None and label is not None:
+            sides[side].setdefault(slice_id, label)
+    if not (sides["train"] and sides["test"]):
+        raise DataError(
+            "the official protocol needs data that comes with a train and a test side (folders or files named "
+            "train and test, or a split column); data with patient ids can take --protocol patient"
+        )
+    ids, labels = list(sides["train"]), list(sides["train"].values())
+    train, validation = _stratified(ids, labels, config)
+    return (Fold(tuple(train), tuple(validation), tuple(sides["test"])),)
+
+
+def _stratified(ids: list[str], labels: list[str], config: TrainConfig) -> tuple[list[str], list[str]]:
+    if config.validation_share == 0:
+        return ids, []
+    rarest = min(set(labels), key=labels.count)
+    if labels.count(rarest) < 2:
+        raise DataError(f"class {rarest} has one image in train; two or more are needed to hold some out")
+    try:
+        parts = train_test_split(ids, test_size=config.validation_share, stratify=labels, random_state=config.seed)
+    except ValueError as error:
+        raise DataError(
+            f"the {len(ids)} training slices are too few to hold out {config.validation_share:.0%} of each class; "
+            "add slices or set --validation-share 0"
+        ) from error
+    return parts[0], parts[1]
+
+
+def _labelled_people(slices: SliceTable) -> tuple[list[int], NDArray[np.int64], NDArray[np.str_]]:
+    """Return rows, labels and people of the slices that the patient protocol can use."""
+    rows = [row for row in slices.row_of.values() if slices.labels[row] is not None]
+    if slices.patient_source == "inferred":  # what is unsure stays out
+        rows = [row for row in rows if slices.patients[row] is not None]
+    people = [slices.patients[row] for row in rows]
+    if None in people or not people:
+        raise LeakageError(
+            f"{people.count(None)} of {len(people)} slices have no patient id, so a patient figure cannot be had; "
+            "name the column with --patient-column, recover them with `brainstage audit` and give its table with "
+            "--patients, or take --protocol official"
+        )
+    return rows, slices.targets(rows), np.array(people)
+
+
+def _patient(slices: SliceTable, config: TrainConfig) -> tuple[Fold, ...]:
+    rows, labels, people = _labelled_people(slices)
+    ids = np.array([slices.slice_ids[row] for row in rows])
+    folds = []
+    draws = [_grouped(labels, people, config.folds, seed) for seed in _seeds(config)]
+    for rest, test in chain.from_iterable(draws):
+        train, validation = rest, rest[:0]
+        if config.validation_share > 0:
+            train, validation = _validation_people(rest, labels, people, config)
+        folds.append(Fold(tuple(ids[train]), tuple(ids[validation]), tuple(ids[test])))
+    return tuple(folds)
+
+
+def _seeds(config: TrainConfig) -> list[int]:
+    """Return a seed for each repeat; the first is the configuration's own."""
+    later = np.random.SeedSequence(config.seed).generate_state(config.repeats - 1)
+    return [config.seed, *later.tolist()]
+
+
+def _grouped(
+    labels: NDArray[np.int64], people: NDArray[np.str_], folds: int, seed: int
+) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    count = len(set(people))
+    if count < folds:
+        raise DataError(f"{count} patients cannot make {folds} folds; give --folds {count} or fewer")
+    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of rare classes, which the callers check themselves
+        return list(splitter.split(np.zeros(len(labels)), labels, people))
+
+
+def _validation_people(
+    rest: NDArray[np.int64], labels: NDArray[np.int64], people: NDArray[np.str_], config: TrainConfig
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Take people out of train for validation, the first draw that leaves every class in train."""
+    parts = min(max(2, round(1 / config.validation_share)), len(set(people[rest])))
+    draws = _grouped(labels[rest], people[rest], parts, config.seed)
+    for train, validation in draws:
+        if set(labels[rest][train]) == set(labels[rest]):
+            return rest[train], rest[validation]
+    raise DataError("a class has one patient in train, so none can be held out; set --validation-share 0")
+
+
+def _patients(slices: SliceTable) -> tuple[dict[str, str | None], bool]:
+    of = {slice_id: slices.patients[row] for slice_id, row in slices.row_of.items()}
+    return of, slices.patient_source == "inferred"
+
+
+def find_leaks(
+    test: Sequence[str], train: Sequence[str], patient_of: Mapping[str, str | None], *, inferred: bool = False
+) -> Verdict:
+    """Judge one pair of sides. Identical slices on both sides are a leak even where no patient is known.
+
+    Args:
+        test: Slice ids of the side that is judged.
+        train: Slice ids of the side that was learnt from.
+        patient_of: Patient of each slice id, None where it is not known.
+        inferred: Whether patients were recovered from the pictures.
+    """
+    trained = set(train)
+    people = {patient_of.get(slice_id) for slice_id in trained} - {None}
+    shared = [slice_id for slice_id in test if slice_id in trained or patient_of.get(slice_id) in people]
+    if shared:
+        patients = {patient_of.get(slice_id) for slice_id in shared} & people
+        return Verdict("leaky", len(patients), len(shared), len(test), inferred)
+    known = all(patient_of.get(slice_id) is not None for slice_id in (*trained, *test))
+    return Verdict("clean" if known else "unknown", 0, 0, len(test), inferred)

@@ -1,0 +1,126 @@
+"""The slice table: one row a slice, its pixels beside it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from brainstage.core.errors import DataError
+
+SLICE_SCHEMA = pa.schema(
+    [
+        ("slice_id", pa.string()),  # SHA-256, hex, of the decoded 8-bit grey pixels, row by row
+        ("label", pa.string()),  # class name, or null
+        ("patient_id", pa.string()),  # or null
+        ("patient_id_source", pa.string()),  # given, inferred, unknown
+        ("slice_index", pa.int32()),  # level within the patient, or null
+        ("split", pa.string()),  # the side that the source itself gives the slice (train, test), or null
+        ("mode", pa.string()),  # how the file stores the pixels: L, RGB, I;16 …
+        ("source", pa.string()),  # where the slice came from, for messages
+    ]
+)
+
+
+@dataclass(frozen=True)
+class SliceTable:
+    """Slices in memory.
+
+    Attributes:
+        rows: Arrow table with the columns of :data:`SLICE_SCHEMA`.
+        images: Grey values of each row, uint8 of shape (H, W); sizes may differ between rows.
+        classes: Class names, from the least to the most severe stage.
+        unreadable: One sentence for each row that was left out because it could not be read.
+        synthetic: Whether the slices come from the phantom cohort.
+    """
+
+    rows: pa.Table
+    images: Sequence[NDArray[np.uint8]]
+    classes: tuple[str, ...]
+    unreadable: tuple[str, ...] = field(default=())
+    synthetic: bool = False
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @cached_property
+    def slice_ids(self) -> list[str]:
+        """SHA-256 of each slice's pixels."""
+        ids: list[str] = self.rows["slice_id"].to_pylist()
+        return ids
+
+    @cached_property
+    def labels(self) -> list[str | None]:
+        """Class name of each slice, or None."""
+        return self._column("label")
+
+    @cached_property
+    def patients(self) -> list[str | None]:
+        """Patient of each slice, or None."""
+        return self._column("patient_id")
+
+    @cached_property
+    def data_hash(self) -> str:
+        """SHA-256 over every slice and its label, whatever their order."""
+        lines = sorted(f"{slice_id} {label}" for slice_id, label in zip(self.slice_ids, self.labels, strict=True))
+        return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+    @cached_property
+    def row_of(self) -> dict[str, int]:
+        """Row number of each slice id; of exact duplicates, the first."""
+        numbers: dict[str, int] = {}
+        for number, slice_id in enumerate(self.slice_ids):
+            numbers.setdefault(slice_id, number)
+        return numbers
+
+    def targets(self, rows: Sequence[int]) -> NDArray[np.int64]:
+        """Return the class numbers of some rows, int64 of shape (len(rows),).
+
+        Raises:
+            DataError: A row has no label.
+        """
+        number = {name: index for index, name in enumerate(self.classes)}
+        try:
+            return np.array([number[self.labels[row]] for row in rows], dtype=np.int64)  # type: ignore[index]
+        except KeyError:
+            raise DataError("a slice without a label cannot be trained on or judged") from None
+
+    @property
+    def patient_source(self) -> str:
+        """Where the patients come from: ``given``, ``inferred`` (also where some are), or ``unknown``."""
+        sources = set(self.rows["patient_id_source"].to_pylist())
+        return next((source for source in ("inferred", "given") if source in sources), "unknown")
+
+    def with_inferred(self, patients: Sequence[str | None], index: Sequence[int | None]) -> SliceTable:
+        """Return the table with inferred patients where none is given, marked as such, in place of earlier ones.
+
+        Args:
+            patients: Patient of each row, None where it is not known.
+            index: Level of each row within its patient, from 0.
+        """
+        rows = self.rows.to_pylist()
+        for row, patient, level in zip(rows, patients, index, strict=True):
+            if row["patient_id_source"] == "inferred":
+                row.update(patient_id=None, patient_id_source="unknown", slice_index=None)
+            if row["patient_id_source"] == "unknown" and patient is not None:
+                row.update(patient_id=patient, patient_id_source="inferred", slice_index=level)
+        return replace(self, rows=pa.Table.from_pylist(rows, schema=self.rows.schema))
+
+    def with_labels(self, labels: Sequence[str | None]) -> SliceTable:
+        """Return the table with other labels."""
+        column = self.rows.schema.get_field_index("label")
+        return replace(self, rows=self.rows.set_column(column, "label", pa.array(labels, pa.string())))
+
+    def _column(self, name: str) -> list[str | None]:
+        values: list[str | None] = self.rows[name].to_pylist()
+        return values
+
+
+def slice_id(pixels: NDArray[np.uint8]) -> str:
+    """Return the identity of a slice: the SHA-256, in hex, of its grey values, row by row."""
+    return hashlib.sha256(pixels.tobytes()).hexdigest()

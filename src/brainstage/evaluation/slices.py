@@ -1,0 +1,228 @@
+"""From a prediction table to metrics: what a run's predictions are worth, under which protocol."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from brainstage.core.errors import ConfigError, DataError, LeakageError
+from brainstage.core.files import read_json_lines, write_json
+from brainstage.core.run import RunFolder
+from brainstage.core.schema import (
+    LEAST,
+    PROB_PREFIX,
+    RESEARCH_NOTICE,
+    SYNTHETIC_NOTICE,
+    class_names,
+    figure_title,
+    read_metadata,
+    validate_predictions,
+)
+from brainstage.report import charts
+from brainstage.stats import metrics
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The scores of one side of a prediction table, and all that must be said beside them.
+
+    Attributes:
+        scores: The figures with their intervals.
+        classes: Class names in clinical order.
+        split: The side that was judged.
+        protocol: ``official`` or ``patient``.
+        leakage: The leakage verdict's sentence.
+        leakage_status: ``clean``, ``leaky`` or ``unknown``.
+        synthetic: Whether the data was the phantom cohort.
+        resampled: What the bootstrap drew: ``patients`` or ``slices``.
+        selection: The slices that picked the epoch: ``validation``, or ``test`` as the report did.
+        majority_class: The most frequent stage.
+        majority_accuracy: Accuracy of always answering it.
+    """
+
+    scores: metrics.Scores
+    classes: tuple[str, ...]
+    split: str
+    protocol: str
+    leakage: str
+    leakage_status: str
+    synthetic: bool
+    resampled: str
+    selection: str
+    majority_class: str
+    majority_accuracy: float
+
+    @property
+    def slices(self) -> int:
+        """Number of slices judged."""
+        return int(self.scores.confusion.sum())
+
+    @property
+    def title(self) -> str:
+        """What every table and chart says above its figures."""
+        return self.titled(f"{self.split} · {self.slices:,} slices")
+
+    def titled(self, what: str) -> str:
+        """Return the title of something that shows ``what`` of this run: it names protocol and verdict."""
+        chosen = " · epoch chosen on the test slices" if self.selection == "test" else ""
+        return figure_title(what, self.protocol, self.leakage, self.synthetic) + chosen
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything for ``metrics.json``."""
+        return {
+            "notice": RESEARCH_NOTICE,
+            "synthetic": SYNTHETIC_NOTICE if self.synthetic else None,
+            "protocol": self.protocol,
+            "leakage": {"status": self.leakage_status, "sentence": self.leakage},
+            "selection": self.selection,
+            "split": self.split,
+            "slices": self.slices,
+            "classes": list(self.classes),
+            "interval": f"95 % bootstrap over {self.resampled}, {metrics.DRAWS} draws",
+            "majority_baseline": {"class": self.majority_class, "accuracy": round(self.majority_accuracy, 6)},
+            **metrics.to_dict(self.scores),
+        }
+
+
+def evaluate(source: RunFolder | Path | str, *, split: str = "test", protocol: str | None = None) -> Evaluation:
+    """Judge a run, or a prediction table that any tool wrote. No model is opened.
+
+    Args:
+        source: A run folder, or a parquet file with the columns of a prediction table.
+        split: The side to judge: ``test``, ``validation`` or ``train``.
+        protocol: ``official`` or ``patient``, for a table that does not say under which it was made.
+
+    Raises:
+        RunError: The run is missing or not finished.
+        DataError: The table is not a prediction table, or has no labelled slice of that side.
+        ConfigError: The protocol is not known, so no figure can be given.
+        LeakageError: The protocol is ``patient`` and patients are not known.
+    """
+    return judge(read_side(source, split=split, protocol=protocol))
+
+
+@dataclass(frozen=True)
+class Side:
+    """One side of a prediction table as arrays.
+
+    Attributes:
+        file: Where the table lies.
+        name: ``test``, ``validation`` or ``train``.
+        protocol: ``official`` or ``patient``.
+        slice_ids: SHA-256 of each slice.
+        labels: Class numbers, int64 of shape (N,).
+        probabilities: float64 of shape (N, K).
+        classes: K class names in clinical order.
+        folds: Number of the fold that predicted each slice, int64 of shape (N,).
+        patients: Patient of each slice; None where one is not known.
+        least: Least probability of a stage that is in the 90 % set, float64 of shape (N,); None where the model
+            did not say.
+        about: What is written beside the table's columns.
+    """
+
+    file: Path
+    name: str
+    protocol: str
+    slice_ids: tuple[str, ...]
+    labels: metrics.Ints
+    probabilities: metrics.Floats
+    classes: tuple[str, ...]
+    folds: metrics.Ints
+    patients: tuple[str, ...] | None
+    least: metrics.Floats | None
+    about: dict[str, Any]
+
+
+def read_side(source: RunFolder | Path | str, *, split: str = "test", protocol: str | None = None) -> Side:
+    """Read one side of a run's predictions, or of a prediction table.
+
+    Raises:
+        RunError, DataError, ConfigError, LeakageError: As :func:`evaluate`.
+    """
+    file, table = _read(source)
+    validate_predictions(table, str(file))
+    about = read_metadata(table)
+    protocol = about.get("protocol") or protocol
+    if protocol not in ("official", "patient"):
+        raise ConfigError(f"{file}: does not say under which protocol it was made; name it with --protocol")
+    side = table.filter(pa.compute.equal(table["split"], split))
+    side = side.filter(pa.compute.is_valid(side["label"]))
+    if not len(side):
+        raise DataError(f"{file}: no labelled slice of the {split} side; it has {_sides(table)}")
+    patients = side["patient_id"].to_pylist()
+    if protocol == "patient" and None in patients:
+        raise LeakageError(
+            f"{file}: a patient figure needs the patient of every slice; {patients.count(None)} have none"
+        )
+    classes = class_names(side)
+    number = {name: index for index, name in enumerate(classes)}
+    return Side(
+        file=file,
+        name=split,
+        protocol=protocol,
+        slice_ids=tuple(side["slice_id"].to_pylist()),
+        labels=np.array([number[label] for label in side["label"].to_pylist()]),
+        probabilities=np.stack([side[PROB_PREFIX + name].to_numpy().astype(np.float64) for name in classes], 1),
+        classes=classes,
+        folds=side["fold"].to_numpy().astype(np.int64),
+        patients=None if None in patients else tuple(patients),
+        least=side[LEAST].to_numpy() if LEAST in side.column_names and not side[LEAST].null_count else None,
+        about=about,
+    )
+
+
+def judge(side: Side) -> Evaluation:
+    """Return the scores of one side of a prediction table."""
+    leakage = side.about.get("leakage", {})
+    most, baseline = metrics.majority(side.labels, len(side.classes))
+    return Evaluation(
+        scores=metrics.score(side.labels, side.probabilities, side.classes, groups=side.patients),
+        classes=side.classes,
+        split=side.name,
+        protocol=side.protocol,
+        leakage=leakage.get("sentence", "leakage unknown: the table does not say"),
+        leakage_status=leakage.get("status", "unknown"),
+        synthetic=bool(side.about.get("synthetic")),
+        resampled="patients" if side.patients else "slices",
+        selection=side.about.get("selection", "validation"),
+        majority_class=side.classes[most],
+        majority_accuracy=baseline,
+    )
+
+
+def _read(source: RunFolder | Path | str) -> tuple[Path, pa.Table]:
+    if isinstance(source, RunFolder):
+        source = source.path
+    path = Path(source)
+    file = path if path.is_file() else RunFolder.open(path).predictions
+    try:
+        return file, pq.read_table(file)
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{file}: not a readable parquet file ({str(error).splitlines()[0]})") from error
+
+
+def _sides(table: pa.Table) -> str:
+    return ", ".join(sorted(set(table["split"].to_pylist()))) or "no rows"
+
+
+def write_evaluation(evaluation: Evaluation, folder: Path, history: Path | None = None) -> list[Path]:
+    """Write ``metrics.json`` and ``confusion_matrix.png``, and ``curves.png`` where there is a history.
+
+    A side other than ``test`` gets its name into the file names.
+
+    Returns:
+        The files.
+    """
+    prefix = "" if evaluation.split == "test" else f"{evaluation.split}_"
+    files = [folder / f"{prefix}metrics.json", folder / f"{prefix}confusion_matrix.png"]
+    write_json(files[0], evaluation.to_dict())
+    charts.draw_confusion_matrix(files[1], evaluation.scores.confusion, evaluation.classes, evaluation.title)
+    if history is not None and history.is_file():
+        files.append(folder / "curves.png")
+        charts.draw_curves(files[-1], read_json_lines(history), evaluation.titled("training and validation"))
+    return files

@@ -1,0 +1,245 @@
+"""Which pixels moved a score. Captum (Kokhlikyan et al. 2020, arXiv 2009.07896) does the arithmetic.
+
+**grad-cam** (Selvaraju et al. 2017, ICCV), for convolutional networks: where the last layer with a grid of at least
+7×7 cells speaks for the stage. **integrated-gradients** (Sundararajan et al. 2017, ICML), for ViT and Swin, whose
+tokens have no such grid: what each patch adds on the way from a blurred slice to the slice. **occlusion** (Zeiler
+and Fergus 2014, ECCV), for any model: how the answer changes where a window of the slice is blurred.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from captum.attr import LayerGradCam, LayerIntegratedGradients, Occlusion
+from numpy.typing import NDArray
+from scipy.ndimage import binary_fill_holes, gaussian_filter
+from scipy.stats import spearmanr
+
+from brainstage.core.errors import ConfigError
+from brainstage.datasets.preprocessing import Pixels, Preprocessing
+from brainstage.inference.predictor import BATCH, Predictor
+
+Map = NDArray[np.float32]
+
+METHODS = ("grad-cam", "integrated-gradients", "occlusion")
+CONVOLUTIONAL = ("convnext", "regnet", "resnet")
+FINEST = 7
+"""Fewest cells along a side of the layer that Grad-CAM reads: ResNet-50 has so many at 224 pixels."""
+STEPS = 24
+"""Steps of the integral from the blurred slice."""
+WINDOWS = 8
+"""Windows of an occlusion along each side of a slice, without overlap."""
+BLUR = 1 / 16
+"""Width of the Gaussian that blurs a slice, as a share of its side: half a window. Black would draw new edges, and
+blurring the outline too, which all training slices have in common, moved the patient model most of all."""
+HEAD = 10
+"""Grey value above which a pixel shows the head; the outside of a skull-stripped slice is black."""
+
+
+def default_method(predictor: Predictor) -> str:
+    """Return the method that suits a model."""
+    if predictor.network is None:
+        return "occlusion"
+    return "grad-cam" if _kind(predictor.network) in CONVOLUTIONAL else "integrated-gradients"
+
+
+def attribute(
+    predictor: Predictor, images: Sequence[Pixels], levels: Sequence[int | None], stage: int, method: str
+) -> list[Map]:
+    """Return how much each pixel of a person's slices moved the score of a stage.
+
+    A network answers each slice alone, the patient model all of them together; so do their maps.
+
+    Args:
+        predictor: The model.
+        images: Grey slices, each uint8 of shape (H, W).
+        levels: Place of each among the 32 of the training data; None where it is not known.
+        stage: Number of the stage.
+        method: One of :data:`METHODS`.
+
+    Returns:
+        For each slice float32 of its own shape: above 0 where the pixel speaks for the stage, below where against.
+
+    Raises:
+        ConfigError: The method does not suit the model.
+    """
+    check_method(predictor, method)
+    if method == "occlusion":
+        return _occlude(predictor, images, levels, stage)
+    network, preprocessing = predictor.network, predictor.preprocessing
+    maps: list[Map] = []
+    for start in range(0, len(images), BATCH):
+        some = images[start : start + BATCH]
+        found = (_grad_cam if method == "grad-cam" else _integrate)(network, preprocessing, some, stage)
+        maps += [preprocessing.undo(one, image.shape) for one, image in zip(found, some, strict=True)]
+    return maps
+
+
+def check_method(predictor: Predictor, method: str) -> None:
+    """Refuse a method that does not suit a model.
+
+    Raises:
+        ConfigError: It does not.
+    """
+    if method not in METHODS:
+        raise ConfigError(f"{method}: no such method; take one of {', '.join(METHODS)}")
+    suits = default_method(predictor)
+    if method not in ("occlusion", suits):
+        raise ConfigError(f"{method}: not right for this model; take {suits} or occlusion")
+
+
+def outside(map_: Map, image: Pixels) -> float:
+    """Return the share of a map's attribution that lies outside of the head; 0 where the map is empty."""
+    head = _head(image)
+    strength = np.abs(map_)
+    return float(strength[~head].sum() / strength.sum()) if strength.any() else 0.0
+
+
+def likeness_to_random(
+    predictor: Predictor,
+    images: Sequence[Pixels],
+    levels: Sequence[int | None],
+    stage: int,
+    method: str,
+    seeds: Sequence[int] = (0, 1, 2, 3, 4),
+) -> float:
+    """Return how much maps look like those of the same model with its weights at random: it should be little.
+
+    A map that stays when the model has forgotten everything shows the picture, not the model (Adebayo et al. 2018,
+    NeurIPS). The values of each weight tensor of a network are shuffled; of the patient model, its people's stages.
+
+    Returns:
+        Mean over slices and seeds of Spearman's correlation of the strengths within the head.
+    """
+    maps = attribute(predictor, images, levels, stage, method)
+    alike = []
+    for seed in seeds:
+        others = attribute(predictor.randomised(seed), images, levels, stage, method)
+        alike += [_correlation(*three) for three in zip(maps, others, images, strict=True)]
+    return float(np.mean(alike))
+
+
+def _correlation(one: Map, other: Map, image: Pixels) -> float:
+    head = _head(image)
+    strengths = np.abs(one[head]), np.abs(other[head])
+    if any(np.ptp(strength) == 0 for strength in strengths):
+        return 0.0  # a map that is empty is no longer the same
+    return float(spearmanr(*strengths).statistic)
+
+
+# --- networks ---------------------------------------------------------------------------------------------------
+
+
+def _kind(network: Any) -> str:
+    return str(network.config.model_type)
+
+
+def _logits(network: Any, pixels: torch.Tensor) -> torch.Tensor:
+    logits: torch.Tensor = network(pixels).logits
+    return logits
+
+
+def _pixels(preprocessing: Preprocessing, images: Sequence[Pixels]) -> torch.Tensor:
+    return torch.from_numpy(preprocessing.normalise(preprocessing.resize(images)))
+
+
+def _grad_cam(network: Any, preprocessing: Preprocessing, images: Sequence[Pixels], stage: int) -> Map:
+    """Return maps of the layer's grid, (N, h, w), nowhere below 0."""
+    pixels = _pixels(preprocessing, images)
+    forward = partial(_logits, network)
+    found = LayerGradCam(forward, _last_fine_layer(network, pixels[:1])).attribute(
+        pixels, target=stage, relu_attributions=True
+    )
+    maps: Map = found[:, 0].detach().numpy()
+    return maps
+
+
+def _last_fine_layer(network: Any, pixels: torch.Tensor) -> Any:
+    """Return the last stage of a convolutional network whose grid is fine enough; the first, where none is."""
+    sides: list[int] = []
+    stages = network.base_model.encoder.stages
+    hooks = [one.register_forward_hook(lambda _, __, output: sides.append(min(output.shape[2:]))) for one in stages]
+    with torch.no_grad():
+        network(pixels)
+    for hook in hooks:
+        hook.remove()
+    return stages[max([number for number, side in enumerate(sides) if side >= FINEST], default=0)]
+
+
+def _integrate(network: Any, preprocessing: Preprocessing, images: Sequence[Pixels], stage: int) -> Map:
+    """Return maps of the patches, (N, h, w)."""
+    patches = network.base_model.embeddings.patch_embeddings.projection
+    found = LayerIntegratedGradients(partial(_logits, network), patches).attribute(
+        _pixels(preprocessing, images),
+        baselines=_pixels(preprocessing, [blurred(image) for image in images]),
+        target=stage,
+        n_steps=STEPS,
+        internal_batch_size=BATCH,
+    )
+    maps: Map = found.sum(dim=1).detach().numpy().astype(np.float32)
+    return maps
+
+
+# --- any model --------------------------------------------------------------------------------------------------
+
+
+def blurred(image: Pixels) -> Pixels:
+    """Return a slice without detail, but as bright, head and surroundings each for itself: the outline stays."""
+    smooth = np.zeros(image.shape)
+    for part in (_head(image), ~_head(image)):
+        width = BLUR * np.array(image.shape)
+        bright = gaussian_filter(np.where(part, image, 0), width, output=np.float64)
+        share = gaussian_filter(part, width, output=np.float64)
+        smooth[part] = bright[part] / share[part].clip(min=1e-6)
+    return smooth.round().astype(np.uint8)
+
+
+def _head(image: Pixels) -> NDArray[np.bool_]:
+    head: NDArray[np.bool_] = binary_fill_holes(image > HEAD)
+    return head
+
+
+def _occlude(predictor: Predictor, images: Sequence[Pixels], levels: Sequence[int | None], stage: int) -> list[Map]:
+    seen = predictor.look(images)
+    fixed = predictor.levels(seen, levels)  # a hidden part must not move the slice to another level
+    maps = []
+    for number, image in enumerate(images):
+        forward = partial(_score, predictor, seen, fixed, number, stage)
+        window, smooth = (1, *(max(1, side // WINDOWS) for side in image.shape)), blurred(image)
+        found = Occlusion(forward).attribute(
+            _tensor(image),
+            sliding_window_shapes=window,
+            strides=window,
+            baselines=_tensor(smooth),
+            perturbations_per_eval=BATCH,
+        )
+        moved = np.where(image != smooth, found[0, 0].numpy(), 0)  # a window's black pixels have no part in it
+        maps.append(moved.astype(np.float32))
+    return maps
+
+
+def _score(
+    predictor: Predictor,
+    seen: NDArray[np.float32],
+    levels: Sequence[int | None],
+    number: int,
+    stage: int,
+    changed: torch.Tensor,
+) -> torch.Tensor:
+    """Return the probability of a stage for changed versions (n, 1, H, W) of one of a person's slices."""
+    looks = predictor.look([one.round().clamp(0, 255).byte().numpy() for one in changed[:, 0]])
+    if predictor.by_slice:
+        return torch.from_numpy(predictor.answer(looks).probabilities[:, stage])
+    stacks = np.repeat(seen[None], len(looks), axis=0)
+    stacks[:, number] = looks
+    owners = np.repeat(np.arange(len(looks)), len(seen)).astype(str).tolist()
+    found = predictor.answer(stacks.reshape(-1, *seen.shape[1:]), owners, list(levels) * len(looks))
+    return torch.from_numpy(found.probabilities[:: len(seen), stage])
+
+
+def _tensor(image: Pixels) -> torch.Tensor:
+    return torch.from_numpy(image.astype(np.float32))[None, None]

@@ -1,0 +1,73 @@
+"""PyTorch as the engine of a network."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from brainstage.models.backbones import load
+from brainstage.models.engines.base import Floats
+from brainstage.models.network import folded, open_grey
+
+
+class PlainLogits(torch.nn.Module):
+    """A network that takes and gives plain tensors, as converters want it."""
+
+    def __init__(self, network: Any):
+        super().__init__()
+        self.network = network
+
+    def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """Return logits (N, classes)."""
+        logits: torch.Tensor = self.network(pixel_values).logits
+        return logits
+
+
+class TorchEngine:
+    """A network of ``transformers``, in fp32."""
+
+    name = "torch"
+
+    def __init__(self, network: Any):
+        self.network: Any = network.to(memory_format=torch.channels_last)
+        self.classes: tuple[str, ...] = tuple(network.config.id2label[i] for i in range(network.config.num_labels))
+
+    @classmethod
+    def open(cls, folder: Path, *, grey: bool) -> TorchEngine:
+        """Open the network of a model folder: for three channels, or a ResNet for one (``grey``).
+
+        Raises:
+            DataError, OSError, ValueError, RuntimeError, SafetensorError: A file is missing or does not fit.
+        """
+        return cls(folded(open_grey(folder)) if grey else load(folder))
+
+    @torch.inference_mode()
+    def logits(self, pixels: Floats) -> Floats:
+        """Return logits (N, classes) for normalised pixels (N, C, H, W)."""
+        found: Floats = self.network(torch.from_numpy(pixels)).logits.numpy()
+        return found
+
+    def randomised(self, seed: int) -> TorchEngine:
+        """Return the same network with the values of each weight tensor shuffled."""
+        network = copy.deepcopy(self.network)
+        draw = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for weights in network.parameters():
+                weights.copy_(weights.flatten()[torch.randperm(weights.numel(), generator=draw)].view_as(weights))
+        return TorchEngine(network)
+
+    @contextmanager
+    def pool(self) -> Iterator[Executor]:
+        """Give threads, one a core, each on one core: torch's own would wait for one another many times a slice."""
+        threads = torch.get_num_threads()
+        try:
+            with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+                yield pool
+        finally:
+            torch.set_num_threads(threads)

@@ -1,0 +1,40 @@
+"""One way to make a page: a template of the package, pictures inside it."""
+
+from __future__ import annotations
+
+import base64
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FunctionLoader, select_autoescape
+
+from brainstage.core.files import write_text
+from brainstage.core.schema import RESEARCH_NOTICE
+
+
+def write_page(target: Path, template: str, content: dict[str, Any]) -> Path:
+    """Write a page, whole or not at all, and return it.
+
+    Args:
+        target: The HTML or Markdown file.
+        template: Name of a file in ``templates``.
+        content: What the template shows; the research-use notice stands beside it as ``notice``.
+    """
+    pages = Environment(
+        loader=FunctionLoader(_template),
+        autoescape=select_autoescape(["html"]),
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    write_text(target, pages.get_template(template).render({"notice": RESEARCH_NOTICE, **content}))
+    return target
+
+
+def _template(name: str) -> str:
+    return files("brainstage.report").joinpath("templates", name).read_text(encoding="utf-8")
+
+
+def data_uri(picture: bytes, kind: str) -> str:
+    """Return a picture as an address that holds it; ``kind`` is ``png`` or ``jpeg``."""
+    return f"data:image/{kind};base64," + base64.b64encode(picture).decode("ascii")

@@ -1,0 +1,54 @@
+"""The study as one page: tables, charts, settings, data hash, commands, versions."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+from typing import Any
+
+from brainstage.core.files import read_json_lines
+from brainstage.core.schema import SYNTHETIC_NOTICE
+from brainstage.report.pages import data_uri, write_page
+from brainstage.studies.study import REPORTED, Study
+
+
+def write_study(study: Study, command: list[str]) -> Path:
+    """Write ``study.html`` into the study's folder and return it.
+
+    Args:
+        study: What was found.
+        command: The command that made it.
+    """
+    return write_page(study.folder / "study.html", "study.html", _content(study, command))
+
+
+def _content(study: Study, command: list[str]) -> dict[str, Any]:
+    manifest = json.loads(study.final.manifest.read_text(encoding="utf-8"))
+    charts = {
+        "comparison": study.folder / "comparison.png",
+        "sweep": study.folder / "sweep" / "sweep.png",
+        "importance": study.folder / "sweep" / "importance.png",
+        "curves": study.final.curves,
+        "confusion": study.final.confusion_matrix,
+    }
+    return {
+        "synthetic": SYNTHETIC_NOTICE if study.evaluation.synthetic else None,
+        "study": study,
+        "reported": REPORTED if study.as_reported else {},
+        "charts": {name: data_uri(file.read_bytes(), "png") for name, file in charts.items() if file.is_file()},
+        "history": read_json_lines(study.final.history),
+        "settings": json.loads(study.final.config.read_text(encoding="utf-8")),
+        "manifest": manifest,
+        "commands": [shlex.join(command), *_commands(study)],
+    }
+
+
+def _commands(study: Study) -> list[str]:
+    """Return the commands that show each part again."""
+    runs = [str(study.folder / candidate.name) for candidate in study.comparison.candidates]
+    split = study.comparison.leader.evaluation.split
+    return [
+        shlex.join(["brainstage", "compare", *runs, "--split", split]),
+        shlex.join(["brainstage", "evaluate", str(study.final.path)]),
+    ]

@@ -1,0 +1,360 @@
+"""What the commands show on a terminal: a title that names the protocol, tables, the research-use notice.
+
+Markup is off everywhere: a file named ``scan[1].png`` is shown as it is.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from brainstage.core.schema import RESEARCH_NOTICE, SET_PREFIX, SYNTHETIC_NOTICE, short_names
+
+if TYPE_CHECKING:
+    from brainstage.audits.audit import Audit
+    from brainstage.evaluation.comparison import Candidate, Comparison
+    from brainstage.evaluation.patients import PatientEvaluation
+    from brainstage.evaluation.slices import Evaluation
+    from brainstage.exports.export import Export
+    from brainstage.inference.explanations import Explanations
+    from brainstage.inference.predictions import Answers
+    from brainstage.stats.metrics import Score
+    from brainstage.studies.protocols import Twin
+    from brainstage.training.sweep import Sweep
+
+
+def show_description(found: dict[str, Any]) -> None:
+    """Print what :func:`brainstage.describe` found."""
+    stamp = f" · {SYNTHETIC_NOTICE}" if found["synthetic"] else ""
+    console = Console(markup=False)
+    console.print(f"{found['rows']:,} slices{stamp}", style="bold", highlight=False)
+    table = Table()
+    sides = list(found["classes"])
+    table.add_column("class")
+    for side in sides:
+        table.add_column(side, justify="right")
+    for name in dict.fromkeys(name for side in sides for name in found["classes"][side]):
+        table.add_row(name, *(f"{found['classes'][side].get(name, 0):,}" for side in sides))
+    console.print(table)
+    duplicates = found["duplicates"]
+    facts = {
+        "sizes": ", ".join(f"{size} ({count:,})" for size, count in found["sizes"].items()),
+        "modes": ", ".join(f"{mode} ({count:,})" for mode, count in found["modes"].items()),
+        "patients": f"{found['patients']} ({found['patient_id_source']})" if found["patients"] else "not known",
+        "duplicates": f"{duplicates['rows']} exact, {duplicates['on_both_sides']} across sides, "
+        f"{duplicates['with_two_labels']} with two labels",
+        "unlabelled": found["unlabelled"],
+        "data hash": found["data_hash"],
+        "unreadable": len(found["unreadable"]),
+    }
+    for name, fact in facts.items():
+        console.print(f"{name:<11}{fact}", highlight=False)
+    for sentence in found["unreadable"]:
+        console.print(f"  {sentence}", highlight=False)
+    console.print(RESEARCH_NOTICE, style="dim")
+
+
+def show_audit(audit: Audit) -> None:
+    """Print what an audit found: the verdict first."""
+    found = audit.to_dict()
+    people, copies, checks = found["people"], found["copies"], found["checks"]
+    stamp = f" · {SYNTHETIC_NOTICE}" if found["synthetic"] else ""
+    console = Console(markup=False)
+    verdict = found["leakage"]["sentence"] if found["leakage"] else "no train and test side, so nothing is on both"
+    console.print(f"{found['slices']:,} slices · {verdict}{stamp}", style="bold", highlight=False)
+    facts = {"people": f"{people['patients']} ({people['patient_id_source']})"}
+    if people["slices_each"]:
+        facts["slices each"] = "{least} to {most}, median {median}".format(**people["slices_each"])
+    facts["not sure"] = f"{people['unknown_slices']:,} slices"
+    for name, count in people["by_class"].items():
+        facts[name] = f"{count} people"
+    facts["copies"] = (
+        f"{copies['exact']} exact, {copies['altered']} altered; {copies['on_both_sides']} pictures on both sides, "
+        f"{copies['with_two_labels']} with two labels"
+    )
+    if found["closest"]:
+        closest = found["closest"]
+        facts["look-alikes"] = (
+            f"the most similar training slice is of the same person for {closest['same_person']:,} of "
+            f"{closest['test_slices']:,} test slices"
+        )
+    facts["checks"] = f"{checks['people_with_one_label']} of {people['patients']} people have one label"
+    if checks["grain_agrees"] is not None:
+        facts["checks"] += f"; the grain agrees on {checks['grain_agrees']:.2%} of slices"
+    if checks["agreement_with_given"] is not None:
+        facts["given ids"] = f"adjusted Rand index {checks['agreement_with_given']:.4f} with the recovered people"
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    for name, fact in facts.items():
+        table.add_row(name, fact)
+    console.print(table)
+    if people["patient_id_source"] == "inferred":
+        console.print("Inferred from the pictures alone: a strong guess, not a record.", style="dim")
+    console.print(RESEARCH_NOTICE, style="dim")
+
+
+def show_evaluation(evaluation: Evaluation) -> None:
+    """Print every score with its interval, and those of each stage."""
+    console = Console(markup=False)
+    console.print(evaluation.title, style="bold", highlight=False)
+    table = Table()
+    table.add_column("score")
+    table.add_column("value", justify="right")
+    table.add_column(f"95 % interval over {evaluation.resampled}", justify="right")
+    for name, score in evaluation.scores.overall.items():
+        table.add_row(name.replace("_", " "), f"{score.value:.4f}", f"{score.low:.4f} – {score.high:.4f}")
+    table.add_row(
+        f"always {evaluation.majority_class}", f"{evaluation.majority_accuracy:.4f}", "accuracy", style="dim"
+    )
+    console.print(table)
+    by_class = Table()
+    for heading in ("stage", "support", "precision", "recall", "F1", "AUROC"):
+        by_class.add_column(heading, justify="left" if heading == "stage" else "right")
+    for name, scores in evaluation.scores.by_class.items():
+        figures = (f"{scores[key].value:.3f}" for key in ("precision", "recall", "f1", "auroc"))
+        by_class.add_row(name, f"{evaluation.scores.support[name]:,}", *figures)
+    console.print(by_class)
+    if evaluation.resampled == "slices":
+        console.print(
+            "Slices of one person are alike, so these intervals are too narrow; patients are not known.",
+            style="dim",
+        )
+    console.print(RESEARCH_NOTICE, style="dim")
+
+
+def show_patient_evaluation(evaluation: PatientEvaluation) -> None:
+    """Print what the predictions are worth for people, beside what would do without the model."""
+    console = Console(markup=False)
+    console.print(evaluation.title, style="bold", highlight=False)
+    for view in evaluation.views:
+        title = f"{view.name}: {', '.join(view.classes)}"
+        table = Table(box=SIMPLE_HEAD, title=title, title_justify="left", padding=0, collapse_padding=True)
+        table.add_column("", overflow="fold", min_width=9)
+        for heading in ("accuracy", "balanced", "AUROC", "kappa", "log loss"):
+            table.add_column(heading, justify="right", no_wrap=True)
+        for row, scores in view.rows.items():
+            shown = ("accuracy", "balanced_accuracy", "auroc_ovr", "quadratic_kappa", "log_loss")
+            table.add_row(row, *(_narrow(scores[name]) for name in shown), style="" if row == "model" else "dim")
+        console.print(table)
+    _show_calibration(console, evaluation)
+    people = ", ".join(f"{name} {count}" for name, count in evaluation.people.items())
+    console.print(f"people: {people}", highlight=False)
+    if evaluation.caution:
+        console.print(evaluation.caution, highlight=False)
+    console.print(
+        f"A person is staged by the {evaluation.joined_by}. 95 % bootstrap intervals over people; shuffled labels: "
+        "95 % range of what the model's answers score when stages are dealt out at random. kappa: quadratic.",
+        style="dim",
+    )
+    console.print(RESEARCH_NOTICE, style="dim")
+
+
+def _show_calibration(console: Console, evaluation: PatientEvaluation) -> None:
+    error = evaluation.views[0].rows["model"]["calibration_error"].value
+    console.print(
+        f"calibration error {error:.3f}; were each probability right, so few people would show "
+        f"{_said(evaluation.right)}",
+        highlight=False,
+    )
+    if not evaluation.sets:
+        console.print("Scores, not probabilities: no validation people to calibrate them on.", highlight=False)
+        return
+    stages = zip(short_names(list(evaluation.people)), evaluation.sets.by_stage.values(), strict=True)
+    console.print(
+        f"90 % sets hold the stage of {_said(evaluation.sets.coverage)} of people "
+        f"({', '.join(f'{name} {_said(score)}' for name, score in stages)}), with "
+        f"{evaluation.sets.size.value:.2f} stages on average",
+        highlight=False,
+    )
+
+
+def _said(score: Score) -> str:
+    return f"{score.value:.3f} [{score.low:.2f}, {score.high:.2f}]"
+
+
+def show_twin(twin: Twin) -> None:
+    """Print accuracy and AUROC of each row under both protocols."""
+    console = Console(markup=False)
+    for title in (twin.official.title, twin.patient.title, twin.people.title):
+        console.print(title, style="bold", highlight=False)
+    for score, heading in (("accuracy", "accuracy"), ("auroc_ovr", "AUROC, mean of the stages")):
+        table = Table(box=SIMPLE_HEAD, title=heading, title_justify="left")
+        for column in ("", "official\nslices", "patient\nslices", "patient\npeople"):
+            table.add_column(column, justify="right" if column else "left", no_wrap=True)
+        for row in twin.rows:
+            table.add_row(row.name, *(_narrow(side[score]) for side in (row.official, row.patient, row.people)))
+        if score == "accuracy":
+            always = [twin.official.majority_accuracy, twin.patient.majority_accuracy]
+            always.append(twin.people.views[0].rows["always the largest"][score].value)
+            table.add_row(
+                f"always {twin.patient.majority_class}", *(f"{value:.3f}" for value in always), style="dim"
+            )
+        console.print(table)
+    console.print(twin.sentence, highlight=False)
+    if twin.people.caution:
+        console.print(twin.people.caution, highlight=False)
+    console.print(
+        "95 % bootstrap intervals over people. Stages shuffled: dealt out to people at random, so that there is "
+        "nothing to learn but who is who (Yagis et al. 2021).",
+        style="dim",
+    )
+    console.print(RESEARCH_NOTICE, style="dim")
+
+
+def show_comparison(comparison: Comparison) -> None:
+    """Print the runs, best first, how far each is behind, and what the slices can tell."""
+    console = Console(markup=False)
+    console.print(comparison.title, style="bold", highlight=False)
+    table = Table(box=SIMPLE_HEAD)
+    table.add_column("run", overflow="fold")
+    for heading in ("accuracy", "weighted F1", "behind", "cost"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for candidate in comparison.candidates:
+        overall = candidate.evaluation.scores.overall
+        table.add_row(
+            candidate.name,
+            _two_lines(overall["accuracy"]),
+            _two_lines(overall["weighted_f1"]),
+            _two_lines(candidate.behind["accuracy"]) if candidate.behind else "",
+            _cost(candidate),
+        )
+    leader = comparison.leader.evaluation
+    table.add_row(f"always {leader.majority_class}", f"{leader.majority_accuracy:.3f}", style="dim")
+    console.print(table)
+    console.print(comparison.verdict, highlight=False)
+    console.print(
+        f"95 % bootstrap intervals over {leader.resampled}. Behind: the leader's accuracy less this one's, on the "
+        "same slices. Cost: time of training and of features not in the cache yet, and number of weights.",
+        style="dim",
+    )
+    console.print(RESEARCH_NOTICE, style="dim")
+
+
+def _two_lines(score: Score) -> str:
+    return f"{score.value:.3f}\n{score.low:.3f} – {score.high:.3f}"
+
+
+def _narrow(score: Score) -> str:
+    return f"{score.value:.3f}\n{score.low:.2f} – {score.high:.2f}"
+
+
+def _cost(candidate: Candidate) -> str:
+    seconds = "" if candidate.seconds is None else f"{candidate.seconds:,.0f} s"
+    return f"{seconds}\n{candidate.parameters / 1e6:,.1f} M" if candidate.parameters else seconds
+
+
+def show_sweep(sweep: Sweep) -> None:
+    """Print the trials, lowest loss first, and what was chosen."""
+    console = Console(markup=False)
+    console.print(sweep.title, style="bold", highlight=False)
+    table = Table(box=SIMPLE_HEAD)
+    for factor in sweep.factors:
+        table.add_column(factor.field.replace("_", " "), justify="right", overflow="fold")
+    for heading in ("loss", "accuracy", "interval", "weighted F1"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for trial in sweep.trials:
+        low, high = sweep.interval(trial)
+        table.add_row(
+            *(f"{trial[factor.field]}" for factor in sweep.factors),
+            f"{trial['loss']:.4f}",
+            f"{trial['accuracy']:.4f}",
+            f"{low:.3f}–{high:.3f}" if trial["state"] == "complete" else "stopped",
+            f"{trial['weighted_f1']:.4f}",
+        )
+    console.print(table)
+    console.print(
+        f"always {sweep.majority_class}: accuracy {sweep.majority_accuracy:.4f}", style="dim", highlight=False
+    )
+    if sweep.importance:
+        shares = ", ".join(f"{name} {share:.2f}" for name, share in sweep.importance.items())
+        console.print(f"importance: {shares}", highlight=False)
+    console.print(f"lowest loss: {', '.join(f'{k}={v}' for k, v in sweep.chosen.items())}", highlight=False)
+    console.print(
+        f"95 % Wilson intervals over {sweep.judged:,} slices, as if each were another person.", style="dim"
+    )
+    console.print(RESEARCH_NOTICE, style="dim")
+
+
+def show_answers(answers: Answers) -> None:
+    """Print the stage and the scores of each person; where there is only one, of each slice as well."""
+    console = Console(markup=False)
+    console.print(answers.title, style="bold", highlight=False)
+    table = Table(box=SIMPLE_HEAD)
+    table.add_column("", overflow="fold")
+    names = dict(zip(answers.classes, short_names(answers.classes), strict=True))
+    for name in ("stage", *names.values()):
+        table.add_column(name, justify="left" if name == "stage" else "right")
+    if answers.calibrated:
+        table.add_column("not ruled out (90 %)", overflow="fold")
+    for row in answers.rows if len(answers.people) == 1 else [rows[0] for rows in answers.people]:
+        if row["stage"]:
+            scores = (f"{row['prob_' + name]:.3f}" for name in names)
+            held = ", ".join(short for name, short in names.items() if row[SET_PREFIX + name])
+            style = "bold" if row["slices"] > 1 else None
+            table.add_row(
+                _shown(row), names[row["stage"]], *scores, *([held] if answers.calibrated else []), style=style
+            )
+        else:
+            table.add_row(_shown(row), row["status"], style="dim")
+    console.print(table)
+    if len(answers.people) == 1 and answers.rows[0]["words"]:
+        console.print(f"With 90 % confidence: {answers.rows[0]['words']}.", highlight=False)
+    console.print(answers.notice, style="dim")
+
+
+def show_explanations(found: Explanations, out: Path) -> None:
+    """Print which pictures were written, and how much of each map lies outside of the head."""
+    console = Console(markup=False)
+    console.print(found.title, style="bold", highlight=False)
+    table = Table(box=SIMPLE_HEAD)
+    table.add_column("", overflow="fold")
+    for heading in ("stage", "outside the head", "picture"):
+        table.add_column(heading, justify="right" if heading == "outside the head" else "left")
+    stages = {row["stage"] for row in found.rows if row["stage"]}
+    names = dict(zip(sorted(stages), short_names(sorted(stages)), strict=True)) if len(stages) > 1 else {}
+    for person in {row["person"]: None for row in found.rows}:
+        rows = [row for row in found.rows if row["person"] == person]
+        if rows[0]["status"] != "answered":
+            table.add_row(rows[0]["source"], rows[0]["status"], style="dim")
+            continue
+        share = sum(row["outside"] for row in rows) / len(rows)
+        stage = names.get(rows[0]["stage"], rows[0]["stage"])
+        many = f", {len(rows)} slices" if len(rows) > 1 else ""
+        table.add_row(rows[0]["source"] + many, stage, f"{share:.0%}", str(out / f"{person:03}.png"))
+    console.print(table)
+    if found.sanity:
+        console.print(found.sanity, highlight=False)
+    console.print(found.notice, style="dim")
+
+
+def show_export(found: Export) -> None:
+    """Print where an exported network is, and how far its answers are from the run's."""
+    console = Console(markup=False)
+    console.print(found.title, style="bold", highlight=False)
+    parity, int8 = found.parity, found.int8
+    facts = {
+        "folder": str(found.folder),
+        "model.onnx": f"{found.megabytes:g} MB",
+        "same answers": f"largest difference of a probability {parity.probabilities:.1e}, on {parity.slices} "
+        f"{parity.source}" + (", before quantisation" if int8 else ""),
+    }
+    if int8:
+        facts["int8"] = (
+            f"accuracy {int8.accuracy_int8:.4f}, in fp32 {int8.accuracy_fp32:.4f}, on {int8.slices:,} {int8.source}"
+        )
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    for name, fact in facts.items():
+        table.add_row(name, fact)
+    console.print(table)
+    console.print(f"Next: brainstage predict {found.folder} IMAGE…", highlight=False)
+    console.print(RESEARCH_NOTICE, style="dim")
+
+
+def _shown(row: dict[str, Any]) -> str:
+    """Return what an answer is about: all slices of a person, one level of a volume, or a picture."""
+    if row["slices"] > 1:
+        return f"{row['source']}, {row['slices']:,} slices"
+    return row["source"] if row["level"] is None else f"  level {row['level']}"

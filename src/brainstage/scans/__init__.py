@@ -1,0 +1,1 @@
+"""From NIfTI volumes and DICOM series to slices as the training data shows them."""

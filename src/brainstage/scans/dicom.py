@@ -1,0 +1,178 @@
+"""DICOM files to volumes and single slices: frames sorted by position, multi-frame objects, series told apart.
+
+Of the header only what the picture needs is read. Nothing of it is kept or shown: it names the patient.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import warnings
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache, partial
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from brainstage.core.errors import DataError, RefusalError
+from brainstage.scans.volume import MAX_VOXELS, Reals, Volume, checked_values
+
+UNEVEN = 0.1
+"""Share of the usual distance of slices by which one may differ."""
+LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
+"""DICOM's x goes to the left and its y to the back."""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One picture of a series.
+
+    Attributes:
+        pixels: float32 of shape (rows, columns), rescaled, bright where the tissue is.
+        origin: Millimetres (RAS+) of the centre of the first pixel.
+        axes: Millimetres from one row and one column to the next, shape (2, 3).
+    """
+
+    pixels: NDArray[np.float32]
+    origin: Reals
+    axes: Reals
+
+
+def is_dicom(start: bytes) -> bool:
+    """Return whether a file's first 132 bytes are those of a DICOM file."""
+    return start[128:132] == b"DICM"
+
+
+def series_of(stream: BinaryIO) -> tuple[str, ...]:
+    """Return what a DICOM file has in common with the others of its volume; nothing where it holds no picture.
+
+    Pictures of one series that lie in another direction or have another size (localizers) count as another.
+
+    Raises:
+        DataError: The header cannot be read.
+    """
+    try:
+        dataset = _pydicom().dcmread(stream, stop_before_pixels=True)
+        if not dataset.get("Rows"):
+            return ()
+        series = dataset.get("SeriesInstanceUID", "")
+        directions = [round(float(one), 2) for one in dataset.get("ImageOrientationPatient") or ()]
+        return str(series), f"{dataset.Rows}×{dataset.Columns}", str(directions)
+    except Exception as error:  # whatever pydicom finds wrong with foreign files
+        raise DataError(f"not a usable DICOM file ({type(error).__name__})") from error
+
+
+def decode_dicom(files: Iterable[tuple[str, bytes]], where: str) -> Volume | Frame:
+    """Decode the DICOM files of one series.
+
+    Args:
+        files: Name and bytes of each file, in any order.
+        where: Name of the series, for errors.
+
+    Returns:
+        A volume; where the series is a single picture, that.
+
+    Raises:
+        DataError: A file is no whole DICOM file, its pictures are not grey MR pictures, do not say where in the
+            head they lie, or do not lie evenly one above the other.
+    """
+    frames: list[Frame] = []
+    for name, data in files:
+        frames += _frames(data, name)
+        voxels = len(frames) * frames[0].pixels.size
+        if voxels > MAX_VOXELS:
+            raise DataError(f"{where}: more than {MAX_VOXELS:,} voxels; give one volume, or scale it down first")
+    return frames[0] if len(frames) == 1 else _volume(frames, where)
+
+
+@cache
+def _pydicom() -> Any:
+    import pydicom  # pictures do not wait for its import
+
+    # what it warns of may quote the header, which names the patient
+    warnings.filterwarnings("ignore", module="pydicom")
+    logging.getLogger("pydicom").setLevel(logging.CRITICAL)
+    return pydicom
+
+
+def _frames(data: bytes, where: str) -> list[Frame]:
+    try:
+        dataset = _pydicom().dcmread(io.BytesIO(data))
+        _check(dataset, len(data), where)
+        pixels = np.asarray(dataset.pixel_array, dtype=np.float32)
+        if dataset.PhotometricInterpretation == "MONOCHROME1":  # the largest value is black
+            pixels = 2.0 ** (dataset.BitsStored - dataset.PixelRepresentation) - 1 - pixels
+        frames = pixels[None] if pixels.ndim == 2 else pixels
+        return [_frame(dataset, number, frame, where) for number, frame in enumerate(frames)]
+    except DataError:
+        raise
+    except Exception as error:  # whatever pydicom finds wrong with foreign files
+        raise DataError(f"{where}: not a usable DICOM file ({type(error).__name__})") from error
+
+
+def _volume(frames: Sequence[Frame], where: str) -> Volume:
+    """Stack frames by position."""
+    axes = frames[0].axes
+    if any(frame.pixels.shape != frames[0].pixels.shape for frame in frames):
+        raise DataError(f"{where}: its pictures are of several sizes; give those of one volume")
+    if max(np.abs(frame.axes - axes).max() for frame in frames) > 0.02:
+        raise DataError(f"{where}: its pictures lie in several directions (a localizer?); give those of one volume")
+    normal = np.cross(axes[0], axes[1])
+    normal /= np.linalg.norm(normal)
+    heights = np.array([frame.origin @ normal for frame in frames])
+    order = np.argsort(heights)
+    steps = np.diff(heights[order])
+    usual = float(np.median(steps))
+    if steps.min() < 0.01:
+        raise DataError(f"{where}: has several pictures at one place (echoes or repeats); give one of them alone")
+    if np.abs(steps - usual).max() > UNEVEN * usual:
+        raise DataError(f"{where}: slices are missing or unevenly spaced; give the whole series")
+    affine = np.eye(4)
+    affine[:3, :3] = np.stack([axes[0], axes[1], normal * usual], axis=1)
+    affine[:3, 3] = frames[order[0]].origin
+    return Volume.checked(np.stack([frames[number].pixels for number in order], axis=-1), affine, where)
+
+
+def _check(dataset: Any, size: int, where: str) -> None:
+    """Refuse what is no grey MR picture, and what asks for more than is there."""
+    modality = str(dataset.get("Modality", "unknown"))
+    if modality != "MR":
+        raise RefusalError(f"{where}: is of modality {modality[:16]}, expected MR")
+    if dataset.get("PhotometricInterpretation") not in ("MONOCHROME1", "MONOCHROME2"):
+        raise RefusalError(f"{where}: holds colours, expected grey values")
+    voxels = int(dataset.Rows) * int(dataset.Columns) * int(dataset.get("NumberOfFrames", 1) or 1)
+    if not 0 < voxels <= MAX_VOXELS:
+        raise DataError(f"{where}: {voxels:,} voxels, expected at most {MAX_VOXELS:,}; scale it down first")
+    compressed = dataset.file_meta.TransferSyntaxUID.is_compressed
+    if not compressed and voxels * int(dataset.BitsAllocated) // 8 > size:
+        raise DataError(f"{where}: damaged, it ends before its last picture")
+
+
+def _frame(dataset: Any, number: int, pixels: NDArray[np.float32], where: str) -> Frame:
+    """Place one picture, and rescale it."""
+    find = partial(_find, [dataset], where)
+    if "PerFrameFunctionalGroupsSequence" in dataset:
+        of_frame = dataset.PerFrameFunctionalGroupsSequence[number]
+        find = partial(_find, [of_frame, dataset.SharedFunctionalGroupsSequence[0]], where)
+    position = find("PlanePositionSequence", "ImagePositionPatient")
+    directions = find("PlaneOrientationSequence", "ImageOrientationPatient")
+    spacing = find("PixelMeasuresSequence", "PixelSpacing")
+    slope = find("PixelValueTransformationSequence", "RescaleSlope", 1.0)
+    intercept = find("PixelValueTransformationSequence", "RescaleIntercept", 0.0)
+    right, down = np.array(directions, dtype=np.float64).reshape(2, 3)
+    axes = np.stack([down * float(spacing[0]), right * float(spacing[1])]) @ LPS_TO_RAS
+    origin = LPS_TO_RAS @ np.array(position, dtype=np.float64)
+    return Frame(checked_values(pixels * np.float32(slope) + np.float32(intercept), where), origin, axes)
+
+
+def _find(groups: Sequence[Any], where: str, sequence: str, name: str, default: Any = None) -> Any:
+    """Return an attribute of a frame: its own, that of all frames, or that of the file."""
+    for group in groups:
+        for holder in (group, *group.get(sequence, ())):
+            if holder.get(name) is not None:
+                return holder.get(name)
+    if default is None:
+        raise DataError(f"{where}: does not say where in the head its pictures lie ({name} is missing)")
+    return default

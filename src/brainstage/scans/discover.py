@@ -1,0 +1,215 @@
+"""Files of any kind to slices for a model: pictures, parquet rows, NIfTI volumes, DICOM series.
+
+A file is what its first bytes say, whatever its name.
+"""
+
+from __future__ import annotations
+
+import glob
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from os.path import commonpath
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from brainstage.core.errors import DataError
+from brainstage.datasets import images as io
+from brainstage.datasets.images import Reader, decode_slice, is_picture, open_path, read_bytes
+from brainstage.datasets.sources import parquet_readers
+from brainstage.scans.dicom import Frame, decode_dicom, is_dicom, series_of
+from brainstage.scans.nifti import decode_nifti, is_nifti
+from brainstage.scans.stack import training_slice, training_stack
+from brainstage.scans.volume import Volume
+
+FORMATS = "JPEG, PNG, NIfTI, DICOM or parquet"
+SUFFIXES = (*io.SUFFIXES, ".nii", ".nii.gz", ".dcm")
+"""Endings of files that are told when they are no scans."""
+_START = 4096
+"""Bytes of a file that are looked at to tell its format: a packed header is in them."""
+
+
+class Slices(NamedTuple):
+    """What a scan shows, as the training data would."""
+
+    images: Sequence[NDArray[np.uint8]]
+    """Grey slices, each of shape (H, W)."""
+    levels: Sequence[int | None]
+    """Place of each among the 32 levels of the training data, 0 the lowest; None where it is not known."""
+
+
+class File(NamedTuple):
+    """Bytes under a name, on a disk or in memory."""
+
+    name: str
+    open: Callable[[], BinaryIO]
+    named: bool = True
+    """Whether the user named it, or its own ending says that it is a scan: if it is none, that is told."""
+
+
+@dataclass(frozen=True)
+class Scan:
+    """A picture, a volume or a DICOM series.
+
+    Attributes:
+        name: Its file, or the folder of the series.
+        read: Reads its slices; raises :class:`DataError` where it cannot.
+        volume: Reads it as it is; None for what has no place in space. Its slices take seconds: it is registered.
+        files: Names of its files; none for a row of a parquet file.
+    """
+
+    name: str
+    read: Callable[[], Slices]
+    volume: Callable[[], Volume] | None = None
+    files: tuple[str, ...] = ()
+
+
+def find_scans(inputs: Sequence[str], image_column: str = "image") -> list[Scan]:
+    """Find scans in files, folders, globs and parquet files.
+
+    Raises:
+        DataError: There is no scan at all, or a parquet file is not usable.
+    """
+    scans: list[Scan] = []
+    files: list[File] = []
+    for file in _files(inputs):
+        if file.named and _start(file).startswith(b"PAR1"):
+            scans += [
+                Scan(name, partial(_picture, read)) for name, read in parquet_readers(Path(file.name), image_column)
+            ]
+        else:
+            files.append(file)
+    scans += scans_of(files)
+    if not scans:
+        raise DataError(f"{', '.join(inputs)}: no {FORMATS} file found")
+    return scans
+
+
+def scans_of(files: Iterable[File]) -> list[Scan]:
+    """Tell what files are; all DICOM files of a series, from wherever they come, are one scan."""
+    groups: dict[tuple[str, ...], dict[str, File]] = {}
+    for file in files:
+        key = _kind(file)
+        if key or file.named:
+            groups.setdefault(key or ("unknown", file.name), {})[file.name] = file
+    names = _names([list(members) for members in groups.values()])
+    return [
+        _scan(name, key[0], list(members.values()))
+        for name, (key, members) in zip(names, groups.items(), strict=True)
+    ]
+
+
+def find_volume(name: str) -> Scan:
+    """Find the one volume that a file or folder holds.
+
+    Raises:
+        DataError: It holds none, or several.
+    """
+    scans = [scan for scan in find_scans([name]) if scan.volume]
+    if len(scans) != 1:
+        found = ", ".join(scan.name for scan in scans) or "none"
+        raise DataError(f"{name}: expected one volume (NIfTI or a DICOM series), found {found}; name one of them")
+    return scans[0]
+
+
+def _files(inputs: Sequence[str]) -> Iterator[File]:
+    for name in inputs:
+        path = Path(name)
+        if path.is_dir():
+            found, named = sorted(path.rglob("*")), False
+        elif path.exists() or not glob.has_magic(name):
+            found, named = [path], True
+        else:
+            found, named = sorted(map(Path, glob.glob(name, recursive=True))), True
+        for file in found:
+            if not file.is_dir():
+                scan = file.name.lower().endswith(SUFFIXES)
+                yield File(str(file), partial(open_path, file), named or scan)
+
+
+def _kind(file: File) -> tuple[str, ...]:
+    """Return the kind of a file and what it has in common with the other files of its scan; empty where unknown."""
+    start = _start(file)
+    if is_picture(start):
+        return "picture", file.name
+    if is_nifti(start):
+        return "nifti", file.name
+    if not is_dicom(start):
+        return ()
+    try:
+        with file.open() as stream:
+            series = series_of(stream)
+    except (OSError, DataError):
+        series = (file.name,)  # what is wrong is told when it is read
+    return ("dicom", *series) if series else ()
+
+
+def _start(file: File) -> bytes:
+    """Return a file's first bytes; nothing where it cannot be read, which is told when it is."""
+    try:
+        with file.open() as stream:
+            return stream.read(_START)
+    except OSError:
+        return b""
+
+
+def _names(groups: Sequence[Sequence[str]]) -> list[str]:
+    """Name scans after their file, or their files' folder; several in one folder are numbered."""
+    names = [files[0] if len(files) == 1 else commonpath([Path(file).parent for file in files]) for files in groups]
+    total, seen = Counter(names), Counter[str]()
+    for number, name in enumerate(names):
+        seen[name] += 1
+        if total[name] > 1:
+            names[number] = f"{name}, series {seen[name]} of {total[name]}"
+    return names
+
+
+# --- readers ----------------------------------------------------------------------------------------------------
+
+
+def _scan(name: str, kind: str, files: Sequence[File]) -> Scan:
+    names = tuple(file.name for file in files)
+    if kind in ("nifti", "dicom"):
+        read = partial(_read_nifti if kind == "nifti" else _read_dicom, files, name)
+        return Scan(name, partial(_cut, read, name), partial(_whole, read, name), names)
+    return Scan(name, partial(_read_picture if kind == "picture" else _read_unknown, files, name), files=names)
+
+
+def _picture(read: Reader) -> Slices:
+    return Slices([read().pixels], [None])
+
+
+def _cut(read: Callable[[], Volume | Frame], where: str) -> Slices:
+    found = read()
+    if isinstance(found, Frame):
+        return Slices([training_slice(found, where)], [None])
+    images, levels = training_stack(found, where)
+    return Slices(list(images), levels)
+
+
+def _whole(read: Callable[[], Volume | Frame], where: str) -> Volume:
+    found = read()
+    if isinstance(found, Frame):
+        raise DataError(f"{where}: a single picture, expected a volume; give the whole series")
+    return found
+
+
+def _read_picture(files: Sequence[File], where: str) -> Slices:
+    return _picture(partial(decode_slice, read_bytes(files[0].open, where), where))
+
+
+def _read_nifti(files: Sequence[File], where: str) -> Volume:
+    return decode_nifti(read_bytes(files[0].open, where), where)
+
+
+def _read_dicom(files: Sequence[File], where: str) -> Volume | Frame:
+    return decode_dicom(((file.name, read_bytes(file.open, file.name)) for file in files), where)
+
+
+def _read_unknown(files: Sequence[File], where: str) -> Slices:
+    read_bytes(files[0].open, where)
+    raise DataError(f"{where}: not a {FORMATS} file")

@@ -1,0 +1,107 @@
+"""NIfTI-1 and NIfTI-2 files, plain or gzipped, to volumes.
+
+The header says how much is to come: it is read first, checked against what a brain needs and against what is
+there, and no more than that is unpacked.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import zlib
+from typing import Any
+
+import numpy as np
+
+from brainstage.core.errors import DataError
+from brainstage.scans.volume import MAX_VOXELS, Volume
+
+GZIP = b"\x1f\x8b"
+HEADER = 540
+"""Bytes of the longer header, that of NIfTI-2."""
+_PACKED = 4096
+"""Bytes of a gzip file that its first 540 are surely in."""
+MAX_EXTENSION = 2**20
+"""Most bytes between header and voxels."""
+
+
+def is_nifti(start: bytes) -> bool:
+    """Return whether a file's first bytes, packed or not, are those of a NIfTI file."""
+    return _kind(_start(start)) is not None
+
+
+def decode_nifti(data: bytes, where: str) -> Volume:
+    """Decode the bytes of a NIfTI file.
+
+    Raises:
+        DataError: The bytes are no whole NIfTI file, it holds several volumes, colours or complex numbers, does not
+            say how it lies in space, or cannot be a brain's.
+    """
+    start = _start(data)
+    kind = _kind(start)
+    if kind is None:
+        raise DataError(f"{where}: not a NIfTI file of one piece (.nii or .nii.gz)")
+    try:
+        header = kind.header_class.from_fileobj(io.BytesIO(start), check=False)
+        size = _checked_size(header, where)
+        whole = _unpacked(data, size)
+        if len(whole) < size:
+            raise DataError(f"{where}: damaged, it ends after {len(whole):,} of {size:,} bytes")
+        image = kind.from_bytes(whole)
+        voxels = np.asarray(image.dataobj, dtype=np.float32).reshape(image.shape[:3])
+    except DataError:
+        raise
+    except Exception as error:  # whatever nibabel and numpy find wrong with foreign headers
+        raise DataError(f"{where}: damaged NIfTI file ({type(error).__name__})") from error
+    if not (header["qform_code"] > 0 or header["sform_code"] > 0):
+        raise DataError(f"{where}: its header does not say which way is up (no qform, no sform); convert it again")
+    return Volume.checked(voxels, np.asarray(image.affine, dtype=np.float64), where)
+
+
+def _start(data: bytes) -> bytes:
+    """Return the first bytes of what a gzip file holds, or of the data itself."""
+    if not data.startswith(GZIP):
+        return data[:HEADER]
+    try:
+        return zlib.decompressobj(wbits=31).decompress(data[:_PACKED], HEADER)
+    except zlib.error:
+        return b""
+
+
+def _unpacked(data: bytes, count: int) -> bytes:
+    """Return so many bytes of what a gzip file holds, or of the data itself; fewer where it is damaged."""
+    if not data.startswith(GZIP):
+        return data[:count]
+    try:
+        return gzip.GzipFile(fileobj=io.BytesIO(data)).read(count)
+    except (OSError, EOFError, zlib.error):
+        return b""
+
+
+def _kind(start: bytes) -> Any:
+    """Return nibabel's class for a file's first bytes; None where they are those of another format."""
+    is_first, is_second = start[344:348] == b"n+1\0", start[4:8] == b"n+2\0"
+    if not (is_first or is_second):
+        return None
+    import nibabel as nib  # pictures do not wait for its import
+
+    nib.imageglobals.logger.setLevel("CRITICAL")  # it tells each header that it mends
+    return nib.Nifti1Image if is_first else nib.Nifti2Image
+
+
+def _checked_size(header: Any, where: str) -> int:
+    """Return the bytes that a file with this header has."""
+    shape, kind = header.get_data_shape(), header.get_data_dtype()
+    if kind.fields or kind.kind not in "iuf":
+        raise DataError(f"{where}: holds colours or complex numbers, expected grey values")
+    if len(shape) < 3 or min(shape) < 1:
+        raise DataError(f"{where}: has {len(shape)} axes, expected the three of a volume")
+    if np.prod(shape[3:], dtype=object) > 1:
+        raise DataError(f"{where}: holds {np.prod(shape[3:], dtype=object):,} volumes; extract one of them first")
+    voxels = int(np.prod(shape, dtype=object))
+    if voxels > MAX_VOXELS:
+        raise DataError(f"{where}: {voxels:,} voxels, expected at most {MAX_VOXELS:,}; scale it down first")
+    offset = float(header["vox_offset"])
+    if not 0 <= offset <= MAX_EXTENSION:
+        raise DataError(f"{where}: damaged, its header puts the voxels at byte {offset:g}")
+    return int(offset) + voxels * int(kind.itemsize)

@@ -1,0 +1,141 @@
+"""From a volume to slices as the training data has them: levels, field of view, orientation, brightness."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter, map_coordinates
+
+from brainstage.core.errors import RefusalError
+from brainstage.scans.dicom import Frame
+from brainstage.scans.registration import (
+    BRAIN,
+    Registration,
+    averaged,
+    covered,
+    grid_points,
+    mapped,
+    mni152,
+    register,
+    sample,
+)
+from brainstage.scans.volume import Volume
+
+Pixels = NDArray[np.uint8]
+
+LEVELS, SIDE = 32, 128
+GRID = np.array(
+    [
+        [0.028, 0.013, -1.462, 90.752],
+        [0.026, 1.722, 0.031, -127.485],
+        [1.031, -0.123, 0.043, 1.514],
+        [0.0, 0.0, 0.0, 1.0],
+    ]
+)
+"""From level, row and column of the training data to millimetres of MNI152.
+
+``python tools/fit_grid.py`` measures it again, to within half a millimetre.
+
+Levels are a millimetre apart, a slice is 187 mm wide and 221 mm long, and **the nose points down**: rows run from
+the back of the head to the front, columns from the person's right to the left.
+"""
+BRIGHT = 237
+"""Grey value of the 99th percentile of a training slice's head (its median over slices)."""
+LIKENESS = 0.8
+"""Least correlation with the template that counts as a brain: MNI152 heads without skull have 0.92 and more."""
+OUTSIDE = 0.05
+"""Most brightness outside of the template's brain: a brain without skull has 0.01, a head with it 0.2."""
+
+WHOLE = 0.95
+"""Share of a level's brain that a volume must hold to show that level."""
+FEWEST = 8
+"""Fewest levels that a volume must show."""
+AXIAL = 0.87
+"""Least cosine between the normal of an axial picture and the head's upward axis: 30 degrees."""
+
+
+def training_stack(volume: Volume, where: str) -> tuple[Pixels, list[int]]:
+    """Return the slices of a brain without skull as the training data would show it.
+
+    Args:
+        volume: The brain, in any orientation and position.
+        where: Name of the file, for errors.
+
+    Returns:
+        Slices, uint8 of shape (n, 128, 128), nose down; and the level of each among the training data's 32, from
+        the thalamus upwards. Levels that the volume does not show are left out.
+
+    Raises:
+        RefusalError: It still has its skull, is no brain, or shows fewer than eight of the levels.
+    """
+    found = register(volume)
+    reason = refusal(found)
+    if reason:
+        raise RefusalError(f"{where}: {reason}")
+    stack, levels = cut(volume, found)
+    if len(levels) < FEWEST:
+        raise RefusalError(
+            f"{where}: shows {len(levels)} of the training data's {LEVELS} levels, too few to stage it"
+        )
+    return stack, levels
+
+
+def cut(volume: Volume, found: Registration) -> tuple[Pixels, list[int]]:
+    """Cut the training data's slices out of a volume that lies on the template as found: slices and levels."""
+    at_template = mapped(GRID, grid_points((LEVELS, SIDE, SIDE)))
+    points = mapped(found.affine, at_template)
+    brain = sample(mni152(), at_template).reshape(LEVELS, -1) > BRAIN
+    seen = brain & covered(volume, points).reshape(LEVELS, -1)
+    levels = np.flatnonzero(seen.sum(axis=1) >= WHOLE * brain.sum(axis=1))
+    values = sample(averaged(volume, 1.0), points).reshape(LEVELS, SIDE, SIDE)
+    return _grey(values[levels]), levels.tolist()
+
+
+def refusal(found: Registration) -> str | None:
+    """Return why a volume is no brain without skull; None where it is one."""
+    if found.outside > OUTSIDE:
+        return (
+            f"shows a head with its skull ({found.outside:.0%} of its brightness lies around the brain); "
+            "take the brain out first: `brainstage extract`, or another tool (SynthStrip, HD-BET, FSL's BET)"
+        )
+    if found.likeness < LIKENESS:
+        return (
+            f"does not look like a T1-weighted brain (its likeness to the MNI152 template is "
+            f"{found.likeness:.2f}, expected {LIKENESS} or more)"
+        )
+    return None
+
+
+def training_slice(frame: Frame, where: str) -> Pixels:
+    """Return a single axial picture as the training data would show it: nose down, the head in the middle.
+
+    One picture says too little for a registration, so its level stays open and the head keeps its size.
+
+    Returns:
+        uint8 of shape (128, 128).
+
+    Raises:
+        RefusalError: The picture is not axial, or shows nothing.
+    """
+    normal = np.cross(*frame.axes)
+    if abs(normal[2]) < AXIAL * np.linalg.norm(normal):
+        raise RefusalError(f"{where}: its picture is not axial; give an axial one, or the whole series")
+    if np.ptp(frame.pixels) == 0:
+        raise RefusalError(f"{where}: all pixels have the same value")
+    head = np.argwhere(frame.pixels > 0.2 * np.percentile(frame.pixels, 99))
+    across = GRID[:2, 1:3]  # in the plane; x and y of a row and of a column
+    steps = np.arange(SIDE) - (SIDE - 1) / 2
+    rows, columns = np.meshgrid(steps, steps, indexing="ij")
+    apart = across @ np.stack([rows.ravel(), columns.ravel()])
+    to_pixels = np.linalg.inv(frame.axes[:, :2].T)
+    points = (head.min(axis=0) + head.max(axis=0))[:, None] / 2 + to_pixels @ apart
+    smooth = gaussian_filter(frame.pixels, 0.5 / np.linalg.norm(frame.axes, axis=1))
+    return _grey(map_coordinates(smooth, points, order=1).reshape(SIDE, SIDE))
+
+
+def _grey(values: NDArray[np.float32]) -> Pixels:
+    """Scale a stack's brightness to that of the training data."""
+    head = values[values > 0.1 * values.max(initial=0)]
+    if not len(head):
+        return np.zeros(values.shape, np.uint8)
+    return (values * (BRIGHT / np.percentile(head, 99))).round().clip(0, 255).astype(np.uint8)

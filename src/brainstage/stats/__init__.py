@@ -1,0 +1,1 @@
+"""Scores, calibration and ordered stages: arrays in, numbers out."""

@@ -1,0 +1,204 @@
+"""One recipe under both protocols, side by side: what the shared people are worth.
+
+The control is that of Yagis et al. 2021 (Scientific Reports 11, 22544): stages are dealt out to people at random,
+so that there is nothing to learn but who is who. A split by slice rewards that, a split by person does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from brainstage.core.config import TrainConfig
+from brainstage.core.errors import LeakageError
+from brainstage.core.files import write_json, write_table
+from brainstage.core.progress import Progress, silent
+from brainstage.core.run import RunFolder
+from brainstage.core.schema import RESEARCH_NOTICE, SYNTHETIC_NOTICE, read_metadata
+from brainstage.datasets.splits import Splits
+from brainstage.datasets.table import SliceTable
+from brainstage.evaluation.patients import PatientEvaluation, evaluate_patients
+from brainstage.evaluation.slices import Evaluation, evaluate
+from brainstage.models.recipes import load_recipe
+from brainstage.report import charts
+from brainstage.stats.metrics import Score
+from brainstage.studies.study import begin
+from brainstage.training.baselines import linear_baseline
+from brainstage.training.cross_validation import cross_validate
+from brainstage.training.train import train
+
+
+@dataclass(frozen=True)
+class Row:
+    """One kind of answer under both protocols.
+
+    Attributes:
+        name: What gave the answers.
+        official: Overall scores on the test slices of the official split.
+        patient: Overall scores on all slices, each predicted by a model that has not seen its person.
+        people: Those predictions joined to people.
+    """
+
+    name: str
+    official: dict[str, Score]
+    patient: dict[str, Score]
+    people: dict[str, Score]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the row for a JSON file."""
+        sides = {"official_slices": self.official, "patient_slices": self.patient, "patient_people": self.people}
+        return {
+            "name": self.name,
+            **{side: {name: one.to_dict() for name, one in scores.items()} for side, scores in sides.items()},
+        }
+
+
+@dataclass(frozen=True)
+class Twin:
+    """A recipe under both protocols.
+
+    Attributes:
+        folder: Where everything lies.
+        rows: The recipe, the linear baseline, and the recipe on stages dealt out to people at random.
+        official: The recipe under the official protocol.
+        patient: The recipe under the patient protocol, by slice.
+        people: The recipe under the patient protocol, by person.
+    """
+
+    folder: Path
+    rows: tuple[Row, ...]
+    official: Evaluation
+    patient: Evaluation
+    people: PatientEvaluation
+
+    @property
+    def sentence(self) -> str:
+        """What the two protocols say, in one sentence."""
+        row = self.rows[0]
+        seen, unseen, people = (scores["accuracy"] for scores in (row.official, row.patient, row.people))
+        return (
+            f"{row.name} is right on {seen.value:.1%} of slices of people it has seen, and on {unseen.value:.1%} "
+            f"of slices of people it has not; of those people it stages {people.value:.1%} rightly "
+            f"({people.low:.1%} to {people.high:.1%}), and always answering {self.patient.majority_class} "
+            f"{self.people.views[0].rows['always the largest']['accuracy'].value:.1%}."
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything for ``twin.json``."""
+        return {
+            "notice": RESEARCH_NOTICE,
+            "synthetic": SYNTHETIC_NOTICE if self.official.synthetic else None,
+            "sentence": self.sentence,
+            "titles": [self.official.title, self.patient.title, self.people.title],
+            "leakage": {"official": self.official.leakage, "patient": self.patient.leakage},
+            "always": {
+                "class": self.patient.majority_class,
+                "official_slices": round(self.official.majority_accuracy, 6),
+                "patient_slices": round(self.patient.majority_accuracy, 6),
+            },
+            "rows": [row.to_dict() for row in self.rows],
+        }
+
+
+def twin(
+    slices: SliceTable,
+    config: TrainConfig | str = "compact",
+    *,
+    name: str | None = None,
+    out: Path | str = "runs",
+    resume: bool = False,
+    progress: Progress = silent,
+    say: Callable[[str], None] = lambda _text: None,
+) -> Twin:
+    """Train one recipe under both protocols, and on stages dealt out to people at random; compare.
+
+    Args:
+        slices: The data, with train and test sides and with patients, given or inferred.
+        config: Settings, or the name of a recipe.
+        name: Name of the folder; None takes ``twin`` and the next free number.
+        out: Folder that it goes into. It gets the four runs, ``twin.json`` and ``twin.png``.
+        resume: Go on with one that was stopped.
+        progress: How to show progress.
+        say: Told what is done.
+
+    Raises:
+        LeakageError: The data has no patients, so the patient half cannot be had.
+        BrainstageError: As :func:`brainstage.train`.
+    """
+    if slices.patient_source == "unknown":
+        raise LeakageError(
+            "both protocols need the patient of each slice; recover them with `brainstage audit` and give its "
+            "table with --patients"
+        )
+    config = load_recipe(config) if isinstance(config, str) else config
+    folder = begin("twin", name, out, resume).path
+    say(f"{config.recipe} under both protocols")
+    official, patient = _both(slices, config, folder, "", progress)
+    say("the same on stages dealt out to people at random")
+    control = _both(shuffle_people(slices, config.seed), config, folder, "shuffled-", progress)
+    baseline = _official_baseline(slices, official, progress)
+    found = Twin(
+        folder,
+        (
+            _row(config.recipe, official, patient),
+            _row("linear baseline", baseline, patient.baseline),
+            _row("stages shuffled", *control),
+        ),
+        evaluate(official),
+        evaluate(patient),
+        evaluate_patients(patient),
+    )
+    write_json(folder / "twin.json", found.to_dict())
+    charts.draw_twin(folder / "twin.png", found)
+    return found
+
+
+def _both(
+    slices: SliceTable, config: TrainConfig, folder: Path, prefix: str, progress: Progress
+) -> tuple[RunFolder, RunFolder]:
+    seen = config.replace(protocol="official", fold=0)
+    official = train(slices, seen, name=f"{prefix}official", out=folder, resume=True, progress=progress)
+    return official, cross_validate(
+        slices, config, name=f"{prefix}patient", out=folder, resume=True, progress=progress
+    )
+
+
+def _official_baseline(slices: SliceTable, official: RunFolder, progress: Progress) -> Path:
+    """Fit the linear baseline on the official split, beside the run."""
+    about = read_metadata(pq.read_table(official.predictions))
+    target = official.path.parent / "official-baseline.parquet"
+    write_table(target, linear_baseline(slices, Splits.load(official.splits, slices), about, progress=progress))
+    return target
+
+
+def _row(name: str, official: RunFolder | Path, patient: RunFolder | Path) -> Row:
+    return Row(
+        name,
+        evaluate(official).scores.overall,
+        evaluate(patient).scores.overall,
+        evaluate_patients(patient).views[0].rows["model"],
+    )
+
+
+def shuffle_people(slices: SliceTable, seed: int) -> SliceTable:
+    """Deal out the stages to people at random; all slices of a person keep one stage.
+
+    A person's stage is that of its first labelled slice; slices without a patient or a stage lose theirs.
+    """
+    stage_of: dict[str, str] = {}
+    for patient, label in zip(slices.patients, slices.labels, strict=True):
+        if patient is not None and label is not None:
+            stage_of.setdefault(patient, label)
+    people = sorted(stage_of)
+    dealt = np.random.default_rng(seed).permutation([stage_of[patient] for patient in people]).tolist()
+    new = dict(zip(people, dealt, strict=True))
+    labels = [
+        None if label is None or patient is None else new[patient]
+        for patient, label in zip(slices.patients, slices.labels, strict=True)
+    ]
+    return slices.with_labels(labels)

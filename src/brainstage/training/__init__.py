@@ -1,0 +1,1 @@
+"""From a slice table and settings to run folders."""

@@ -1,0 +1,158 @@
+"""From a configuration and a fold to what is fitted: network, training set, the set that picks the epoch."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from brainstage.audits.recovery import find_levels
+from brainstage.core.config import Precision, TrainConfig
+from brainstage.core.errors import LeakageError
+from brainstage.core.progress import Progress, silent
+from brainstage.datasets.preprocessing import Preprocessing
+from brainstage.datasets.signatures import describe_slices
+from brainstage.datasets.splits import Fold
+from brainstage.datasets.table import SliceTable
+from brainstage.models.backbones import find_backbone, open_backbone
+from brainstage.models.features import FeatureCache
+from brainstage.models.histograms import CELL, DIRECTIONS, SIDE, VERSION, orientation_histograms
+from brainstage.models.network import build_model
+from brainstage.models.patient_model import PatientModel
+from brainstage.training.probe import FeatureClassifier, FeatureDataset, FrozenBackbone, slice_features
+from brainstage.training.trainer import SliceDataset, uses_bf16
+
+
+def build_whole(
+    slices: SliceTable, fold: Fold, config: TrainConfig
+) -> tuple[Any, Preprocessing, SliceDataset, SliceDataset | None]:
+    """Return a network of which every weight is to be fitted, and what :func:`prepare` gives for it."""
+    if config.backbone is None:
+        return build_model(config, slices.classes), *prepare(slices, fold, config)
+    folder = find_backbone(config.backbone)
+    model = open_backbone(folder, slices.classes, config.seed)
+    return model, *prepare(slices, fold, config, Preprocessing.open(folder))
+
+
+def prepare(
+    slices: SliceTable, fold: Fold, config: TrainConfig, preprocessing: Preprocessing | None = None
+) -> tuple[Preprocessing, SliceDataset, SliceDataset | None]:
+    """Return the preprocessing, the training set and the set that picks the epoch.
+
+    Without a preprocessing it is made by the configuration and fitted to the training slices.
+    """
+    rows = [slices.row_of[slice_id] for slice_id in fold.train]
+    resized = preprocessing or Preprocessing(config.image_size, config.crop_share)
+    pixels = resized.resize([slices.images[row] for row in rows], margin=config.max_shift)
+    preprocessing = preprocessing or resized.fitted(pixels)
+    training = SliceDataset(pixels, slices.targets(rows), preprocessing, config.seed, config.mirror)
+    rows = [slices.row_of[slice_id] for slice_id in fold.selecting(config)]
+    if not rows:
+        return preprocessing, training, None
+    pixels = preprocessing.resize([slices.images[row] for row in rows])
+    return preprocessing, training, SliceDataset(pixels, slices.targets(rows), preprocessing)
+
+
+def prepare_head(
+    frozen: FrozenBackbone, slices: SliceTable, fold: Fold, config: TrainConfig
+) -> tuple[FeatureClassifier, FeatureDataset, FeatureDataset | None]:
+    """Return a copy of the backbone's head to fit, the training set and the set that picks the epoch."""
+
+    def dataset(slice_ids: tuple[str, ...]) -> FeatureDataset:
+        rows = [slices.row_of[slice_id] for slice_id in slice_ids]
+        return FeatureDataset(frozen.of(slice_ids), slices.targets(rows))
+
+    selecting = fold.selecting(config)
+    classifier = FeatureClassifier(copy.deepcopy(frozen.model.classifier))
+    return classifier, dataset(fold.train), dataset(selecting) if selecting else None
+
+
+def open_frozen(slices: SliceTable, fold: Fold, config: TrainConfig, progress: Progress = silent) -> FrozenBackbone:
+    """Return a configuration's backbone and what it makes of every slice of a fold.
+
+    Raises:
+        ConfigError, DataError: The backbone cannot be had or opened, or the engine is not installed.
+        RunError: The cache of features cannot be written.
+    """
+    folder = find_backbone(str(config.backbone))
+    model = open_backbone(folder, slices.classes, config.seed)
+    features = slice_features(
+        slices,
+        fold.train + fold.validation + fold.test,
+        folder,
+        model,
+        precision=feature_precision(config),
+        engine=config.engine,
+        progress=progress,
+    )
+    return FrozenBackbone(folder, model, features)
+
+
+WHOLE_SLICE = Preprocessing(SIDE, crop_share=None)
+"""What the patient model sees of a slice: all of it."""
+
+
+def fit_patient_model(slices: SliceTable, fold: Fold, progress: Progress = silent) -> PatientModel:
+    """Return the patient model of the training people of a fold; slices without a patient are left out.
+
+    Raises:
+        LeakageError: No training slice has a patient.
+        RunError: The cache of histograms cannot be written.
+    """
+    rows = [row for row in map(slices.row_of.__getitem__, fold.train) if slices.patients[row]]
+    if not rows:
+        raise LeakageError("the patient model needs to know who is who; recover the people with `brainstage audit`")
+    places = _places(slices, rows)
+    rows, places = (
+        [row for row, there in zip(rows, ~np.isnan(places), strict=True) if there],
+        places[~np.isnan(places)],
+    )
+    return PatientModel.fit(
+        slice_histograms(slices, rows, progress),
+        [str(slices.patients[row]) for row in rows],
+        places,
+        slices.targets(rows),
+        slices.classes,
+    )
+
+
+def slice_histograms(slices: SliceTable, rows: Sequence[int], progress: Progress = silent) -> NDArray[np.float32]:
+    """Return what the patient model sees of some slices; of each slice it is computed once and kept.
+
+    Raises:
+        RunError: The cache cannot be written.
+    """
+
+    def compute(slice_ids: Sequence[str]) -> NDArray[np.float32]:
+        pixels = WHOLE_SLICE.resize([slices.images[slices.row_of[slice_id]] for slice_id in slice_ids])
+        return orientation_histograms(pixels).reshape(len(pixels), -1)
+
+    if not rows:
+        return orientation_histograms([])
+    cache = FeatureCache({"histograms": [VERSION, SIDE, CELL, DIRECTIONS]})
+    found = cache.get([slices.slice_ids[row] for row in rows], compute, progress)
+    return found.reshape(len(rows), SIDE // CELL, SIDE // CELL, DIRECTIONS)
+
+
+def _places(slices: SliceTable, rows: list[int]) -> NDArray[np.float64]:
+    """Return where along the stack each slice lies, from 0 to 1; NaN for one that is like no other.
+
+    Where the data does not number a person's slices, their likeness across people says it.
+    """
+    index = [slices.rows["slice_index"][row].as_py() for row in rows]
+    if None not in index:
+        levels = np.array(index, dtype=np.float64)
+        return (levels - levels.min()) / max(1, np.ptp(levels))
+    place, series = find_levels(describe_slices([slices.images[row] for row in rows]).coarse)
+    largest = np.bincount(series + 1)[1:].argmax() if (series >= 0).any() else 0
+    return np.where(series == largest, place, np.nan)
+
+
+def feature_precision(config: TrainConfig) -> Precision:
+    """Return what features are computed in: ``fp32``, ``bf16`` or ``int8``."""
+    if config.precision == "int8":
+        return "int8"
+    return "bf16" if uses_bf16(config) else "fp32"

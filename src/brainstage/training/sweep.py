@@ -1,0 +1,416 @@
+"""Sweeps: Optuna over the fields of ``TrainConfig``, judged on the slices that pick the epoch, never on others."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import optuna
+from optuna.trial import TrialState
+from scipy.stats import binomtest
+
+from brainstage.core.config import TrainConfig, parse_value
+from brainstage.core.errors import ConfigError, RunError
+from brainstage.core.files import write_json
+from brainstage.core.progress import Progress, silent
+from brainstage.core.run import RunFolder
+from brainstage.core.schema import RESEARCH_NOTICE, figure_title
+from brainstage.datasets.splits import Fold, Splits, make_splits
+from brainstage.datasets.table import SliceTable
+from brainstage.stats.metrics import majority
+from brainstage.training.inputs import build_whole, open_frozen, prepare_head
+from brainstage.training.probe import FrozenBackbone
+from brainstage.training.trainer import epochs, fit_network
+
+Method = Literal["one-factor", "grid", "tpe"]
+FIGURES = ("loss", "accuracy", "weighted_f1", "macro_f1")
+_FIXED = ("recipe", "protocol", "validation_share", "selection", "train_rows", "test_rows", "folds", "fold")
+"""Fields that decide who is judged: they stay the same in a whole sweep."""
+
+
+@dataclass(frozen=True)
+class Factor:
+    """A field that is varied.
+
+    Attributes:
+        field: Name of a field of ``TrainConfig``.
+        values: The values to try; for a range the lowest and the highest.
+        is_range: Whether everything between two values may be tried.
+    """
+
+    field: str
+    values: tuple[Any, ...]
+    is_range: bool = False
+
+    @classmethod
+    def parse(cls, text: str) -> Factor:
+        """Read ``FIELD=VALUE,VALUE`` or ``FIELD=LOW..HIGH``.
+
+        Raises:
+            ConfigError: The text is neither.
+        """
+        field, equals, right = text.partition("=")
+        is_range = ".." in right
+        values = tuple(parse_value(part) for part in right.split(".." if is_range else ",") if part)
+        if not (field and equals and len(values) > 1) or (is_range and len(values) != 2):
+            raise ConfigError(
+                f"--vary {text!r}: expected FIELD=VALUE,VALUE or FIELD=LOW..HIGH, e.g. learning_rate=1e-4,1e-5"
+            )
+        return cls(field, values, is_range)
+
+    def including(self, value: Any) -> Factor:
+        """Return this factor with one more value, where it is not among them."""
+        return self if value in self.values else Factor(self.field, (*self.values, value), self.is_range)
+
+    def suggest(self, trial: optuna.Trial) -> Any:
+        """Return a value for a trial."""
+        if not self.is_range:
+            return trial.suggest_categorical(self.field, self.values)
+        low, high = self.values
+        if isinstance(low, int) and isinstance(high, int):
+            return trial.suggest_int(self.field, low, high, log=self.is_logarithmic)
+        return trial.suggest_float(self.field, low, high, log=self.is_logarithmic)
+
+    @property
+    def is_logarithmic(self) -> bool:
+        """Whether a range is searched and shown on a logarithmic scale."""
+        low, high = self.values[0], self.values[-1]
+        return bool(self.is_range and low > 0 and high / low >= 10)
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """The trials of a sweep, the lowest loss first.
+
+    Attributes:
+        config: The settings that were varied.
+        factors: The fields that were varied.
+        method: ``one-factor``, ``grid`` or ``tpe``.
+        trials: One mapping a trial: ``trial`` (number), ``state`` (``complete`` or ``pruned``), the value of each
+            factor, ``epoch`` (that of the highest accuracy), ``loss``, ``accuracy``, ``weighted_f1``, ``macro_f1``
+            and ``seconds``.
+        importance: Share of the loss's variance that each factor explains, where that can be said.
+        judged: Number of slices that every figure is taken on.
+        majority_class: The most frequent stage among them.
+        majority_accuracy: Accuracy of always answering it.
+        title: Protocol, verdict and which slices were judged.
+        folder: Where it lies.
+    """
+
+    config: TrainConfig
+    factors: tuple[Factor, ...]
+    method: Method
+    trials: tuple[dict[str, Any], ...]
+    importance: dict[str, float]
+    judged: int
+    majority_class: str
+    majority_accuracy: float
+    title: str
+    folder: Path
+
+    def interval(self, trial: dict[str, Any]) -> tuple[float, float]:
+        """Return the 95 % Wilson interval of a trial's accuracy, as if every slice were another person."""
+        right = round(trial["accuracy"] * self.judged)
+        low, high = binomtest(right, self.judged).proportion_ci(method="wilson")
+        return float(low), float(high)
+
+    def of(self, factor: Factor) -> list[dict[str, Any]]:
+        """Return the trials that show what a factor does: with one factor at a time, those of that factor."""
+        if self.method != "one-factor":
+            return list(self.trials)
+        others = [other.field for other in self.factors if other != factor]
+        return [trial for trial in self.trials if all(trial[name] == getattr(self.config, name) for name in others)]
+
+    @property
+    def chosen(self) -> dict[str, Any]:
+        """The values of the lowest loss; with one factor at a time, of each factor on its own."""
+        return {factor.field: self.of(factor)[0][factor.field] for factor in self.factors}
+
+    @property
+    def best(self) -> TrainConfig:
+        """The settings with the chosen values."""
+        return self.config.replace(**self.chosen)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything for a JSON file."""
+        return {
+            "notice": RESEARCH_NOTICE,
+            "title": self.title,
+            "method": self.method,
+            "chosen": self.chosen,
+            "judged_slices": self.judged,
+            "majority_baseline": {"class": self.majority_class, "accuracy": round(self.majority_accuracy, 6)},
+            "importance": self.importance,
+            "trials": list(self.trials),
+            "config": json.loads(self.config.to_json()),
+        }
+
+
+def sweep(
+    slices: SliceTable,
+    config: TrainConfig,
+    factors: Sequence[Factor],
+    *,
+    method: Method = "one-factor",
+    trials: int = 50,
+    name: str | None = None,
+    out: Path | str = "runs",
+    storage: str | None = None,
+    resume: bool = False,
+    progress: Progress = silent,
+) -> Sweep:
+    """Try settings, each from the same start, and judge them on the slices that pick the epoch.
+
+    Args:
+        slices: The data.
+        config: Settings that are not varied.
+        factors: What is varied.
+        method: ``one-factor`` varies one at a time, the others as in ``config``; ``grid`` tries every combination;
+            ``tpe`` (Bergstra et al. 2011, NeurIPS) chooses, and stops trials that fall behind the median.
+        trials: Number of trials of ``tpe``.
+        name: Name of the sweep; None takes ``sweep-001``, ``sweep-002``, …
+        out: Folder of the runs; the sweep's own holds ``sweep.db`` and ``sweep.json``.
+        storage: Address of a database that several machines share, ``postgresql://…``; None takes SQLite.
+        resume: Go on with a sweep that was stopped: no trial is lost or run twice.
+        progress: How to show progress.
+
+    Raises:
+        ConfigError: A field cannot be varied, or the sweep that is resumed was another.
+        DataError, LeakageError: As :func:`brainstage.train`.
+        RunError: The sweep exists, is in use, or cannot be written.
+    """
+    plan = _plan(config, factors, method)
+    if method == "one-factor":  # the trials of the other factors have the value of the settings
+        factors = [factor.including(getattr(config, factor.field)) for factor in factors]
+    splits = make_splits(slices, config)
+    fold = splits.chosen(config)
+    judged = fold.selecting(config)
+    if not judged:
+        raise ConfigError("a sweep is judged on validation slices; set --validation-share above 0")
+    run = RunFolder.new(name, "sweep", out)
+    run.create()
+    with run.lock():
+        study = _open(run, storage, _identity(slices, config, factors, method), resume)
+        for values in plan:
+            study.enqueue_trial(values, skip_if_exists=True)
+        if storage is None:  # nobody else works on a sweep that we hold
+            for trial in study.get_trials(states=(TrialState.RUNNING,)):
+                study.tell(trial.number, state=TrialState.FAIL)
+        _run_again_what_was_stopped(study)
+        _run(study, _Bench(slices, fold, progress), config, factors, len(plan) or trials, progress)
+        found = _found(study, slices, splits, config, factors, method, judged, run.path)
+        write_json(run.path / "sweep.json", found.to_dict())
+    return found
+
+
+def _plan(config: TrainConfig, factors: Sequence[Factor], method: Method) -> list[dict[str, Any]]:
+    """Return the settings of each trial, none where TPE is to choose them. Every value is checked."""
+    if config.model == "patient" or any(factor.field == "model" for factor in factors):
+        raise ConfigError(
+            "a sweep varies settings of networks, and the patient model has none; compare runs instead"
+        )
+    for factor in factors:
+        if factor.field in _FIXED:
+            raise ConfigError(f"{factor.field} decides who is judged and cannot be varied; set it with --set")
+        if factor.is_range and method != "tpe":
+            raise ConfigError(f"{factor.field}: a range needs --trials; give single values, e.g. 1e-4,1e-5")
+        for value in factor.values:
+            config.replace(**{factor.field: value})
+    if method == "tpe":
+        return []
+    names = [factor.field for factor in factors]
+    if method == "grid":
+        return [dict(zip(names, values, strict=True)) for values in itertools.product(*(f.values for f in factors))]
+    base = {name: getattr(config, name) for name in names}
+    plan = [base | {factor.field: value} for factor in factors for value in factor.values]
+    return [values for number, values in enumerate(plan) if values not in plan[:number]]
+
+
+def _identity(slices: SliceTable, config: TrainConfig, factors: Sequence[Factor], method: Method) -> dict[str, Any]:
+    """Return what makes two sweeps the same."""
+    varied = [[factor.field, list(factor.values), factor.is_range] for factor in factors]
+    settings = json.loads(config.to_json())
+    return {"config": settings, "data_hash": slices.data_hash, "vary": varied, "method": method}
+
+
+def _open(run: RunFolder, storage: str | None, identity: dict[str, Any], resume: bool) -> optuna.Study:
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+    address = storage or f"sqlite:///{(run.path / 'sweep.db').resolve()}"
+    try:
+        study = optuna.create_study(
+            storage=_storage(address, shared=storage is not None),
+            study_name=run.path.name,
+            pruner=optuna.pruners.MedianPruner() if identity["method"] == "tpe" else optuna.pruners.NopPruner(),
+            load_if_exists=resume,
+        )
+    except optuna.exceptions.DuplicatedStudyError:
+        raise RunError(f"{run.path}: this sweep was begun; go on with --resume or take another --name") from None
+    # one that goes on must not draw again what it has drawn, and machines must not all draw the same
+    seed = None if storage else identity["config"]["seed"] + len(study.trials)
+    study.sampler = optuna.samplers.TPESampler(seed=seed)
+    known = study.user_attrs.get("identity")
+    if known not in (None, identity):
+        changed = [key for key in identity if known[key] != identity[key]]
+        raise ConfigError(
+            f"{run.path}: this sweep was begun with another {', '.join(changed)}; take another --name"
+        )
+    study.set_user_attr("identity", identity)
+    return study
+
+
+def _storage(address: str, shared: bool) -> optuna.storages.RDBStorage:
+    """Open the database. On a shared one, trials of a machine that has died are taken up by the others."""
+    beat = (
+        {
+            "heartbeat_interval": 30,
+            "grace_period": 90,
+            "heartbeat_stale_trial_callback": optuna.storages.RetryHeartbeatStaleTrialCallback(),
+        }
+        if shared
+        else {}
+    )
+    if address.startswith("postgresql://"):
+        address = address.replace("postgresql://", "postgresql+psycopg://", 1)
+    try:
+        return optuna.storages.RDBStorage(address, **beat)
+    except ImportError as error:
+        raise ConfigError(
+            "the driver of this database is not installed; for PostgreSQL: pip install 'brainstage[postgres]'"
+        ) from error
+    except Exception as error:  # whatever SQLAlchemy or the database's driver finds wrong
+        place = address.rpartition("@")[2]  # never the password
+        raise RunError(f"storage {place}: cannot be opened ({type(error).__name__}); check the address") from error
+
+
+def _run_again_what_was_stopped(study: optuna.Study) -> None:
+    """Queue the trials that a kill or an error cut short, once each."""
+    again = {one.user_attrs.get("again", one.system_attrs.get("failed_trial")) for one in study.trials}
+    for trial in study.get_trials(states=(TrialState.FAIL,)):
+        values = trial.system_attrs.get(
+            "fixed_params", trial.params
+        )  # one that was queued knows them from the start
+        if trial.number not in again and values:
+            study.enqueue_trial(values, user_attrs={"again": trial.number})
+
+
+def _run(
+    study: optuna.Study,
+    bench: _Bench,
+    config: TrainConfig,
+    factors: Sequence[Factor],
+    total: int,
+    progress: Progress,
+) -> None:
+    """Run trials until as many as asked for have begun, here or on other machines."""
+
+    def objective(trial: optuna.Trial) -> float:
+        values = {factor.field: factor.suggest(trial) for factor in factors}
+        started = time.monotonic()
+
+        def on_epoch(line: dict[str, Any]) -> None:
+            trial.report(line[f"{config.selection}_loss"], line["epoch"])
+            if trial.should_prune():
+                _note(trial, [line], config, started)
+                raise optuna.TrialPruned
+
+        return _note(trial, bench.fit(config.replace(**values), on_epoch), config, started)
+
+    begun = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
+    with progress("Trials", total) as advance:
+        advance(len(study.get_trials(deepcopy=False, states=begun)))
+        while _take_up_what_others_left(study, begun) < total:
+            study.optimize(objective, n_trials=1)
+            advance(1)
+
+
+def _take_up_what_others_left(study: optuna.Study, begun: tuple[TrialState, ...]) -> int:
+    """Queue the trials of machines that have died; return how many trials have begun and not failed."""
+    optuna.storages.fail_stale_trials(study)  # does nothing where nobody else can be at work
+    return len(study.get_trials(deepcopy=False, states=begun))
+
+
+def _note(trial: optuna.Trial, history: list[dict[str, Any]], config: TrainConfig, started: float) -> float:
+    """Write the figures of the epoch that a run would keep to the trial and return its loss."""
+    kept = max(history, key=lambda line: line[f"{config.selection}_accuracy"])  # the first of equals
+    trial.set_user_attr("epoch", kept["epoch"])
+    for figure in FIGURES:
+        trial.set_user_attr(figure, kept[f"{config.selection}_{figure}"])
+    trial.set_user_attr("seconds", round(time.monotonic() - started, 2))
+    loss = float(kept[f"{config.selection}_loss"])
+    return loss if math.isfinite(loss) else math.inf
+
+
+class _Bench:
+    """Fits settings on one fold; a frozen backbone and its features are opened once."""
+
+    def __init__(self, slices: SliceTable, fold: Fold, progress: Progress):
+        self._slices, self._fold, self._progress = slices, fold, progress
+        self._frozen: dict[tuple[Any, ...], FrozenBackbone] = {}
+
+    def fit(self, config: TrainConfig, on_epoch: Callable[[dict[str, Any]], None]) -> list[dict[str, Any]]:
+        """Fit and return the history, one mapping an epoch."""
+        fit = partial(fit_network, config=config, on_epoch=on_epoch)
+        if config.frozen:
+            trainer = fit(*prepare_head(self._open(config), self._slices, self._fold, config))
+        else:
+            model, _, training, selecting = build_whole(self._slices, self._fold, config)
+            trainer = fit(model, training, selecting)
+        return epochs(trainer.state.log_history, config)
+
+    def _open(self, config: TrainConfig) -> FrozenBackbone:
+        key = config.backbone, config.seed, config.engine, config.precision
+        if key not in self._frozen:
+            self._frozen[key] = open_frozen(self._slices, self._fold, config, self._progress)
+        return self._frozen[key]
+
+
+def _found(
+    study: optuna.Study,
+    slices: SliceTable,
+    splits: Splits,
+    config: TrainConfig,
+    factors: Sequence[Factor],
+    method: Method,
+    judged: tuple[str, ...],
+    folder: Path,
+) -> Sweep:
+    finished = study.get_trials(states=(TrialState.COMPLETE, TrialState.PRUNED))
+    rows = [
+        {"trial": trial.number, "state": trial.state.name.lower()}
+        | {factor.field: trial.params[factor.field] for factor in factors}
+        | {name: trial.user_attrs[name] for name in ("epoch", *FIGURES, "seconds")}
+        for trial in finished
+    ]
+    most, baseline = majority(slices.targets([slices.row_of[one] for one in judged]), len(slices.classes))
+    what = f"sweep · {config.selection} · {len(judged):,} slices"
+    title = figure_title(what, splits.protocol, str(splits.verdict), slices.synthetic)
+    return Sweep(
+        config,
+        tuple(factors),
+        method,
+        tuple(sorted(rows, key=lambda row: (row["state"] == "pruned", row["loss"]))),
+        _importance(study),
+        len(judged),
+        slices.classes[most],
+        baseline,
+        title + (" · judged on the test slices" if config.selection == "test" else ""),
+        folder,
+    )
+
+
+def _importance(study: optuna.Study) -> dict[str, float]:
+    """Return what Optuna says of each factor; nothing where the trials are too few or too alike."""
+    try:
+        found = optuna.importance.get_param_importances(study)
+    except (ValueError, RuntimeError):
+        return {}
+    return {name: round(float(share), 4) for name, share in found.items() if math.isfinite(share)}

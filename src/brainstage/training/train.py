@@ -1,0 +1,298 @@
+"""Training: a slice table, a fold and a configuration become a run folder."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from transformers import Trainer
+
+from brainstage.core.config import TrainConfig
+from brainstage.core.errors import ConfigError, DataError
+from brainstage.core.files import sha256, write_table, write_text
+from brainstage.core.progress import Progress, silent
+from brainstage.core.run import RunFolder
+from brainstage.datasets.preprocessing import Preprocessing
+from brainstage.datasets.splits import Fold, Splits, make_splits
+from brainstage.datasets.table import SliceTable
+from brainstage.inference.out_of_distribution import Likeness
+from brainstage.inference.predictor import Answer, Predictor, prediction_table
+from brainstage.models.backbones import find_backbone
+from brainstage.models.folder import WEIGHTS
+from brainstage.models.network import to_rgb
+from brainstage.models.recipes import load_recipe
+from brainstage.stats.calibration import Calibration
+from brainstage.training.inputs import (
+    WHOLE_SLICE,
+    build_whole,
+    feature_precision,
+    fit_patient_model,
+    open_frozen,
+    prepare_head,
+    slice_histograms,
+)
+from brainstage.training.probe import classify
+from brainstage.training.tracking import Tracker, tensorboard
+from brainstage.training.trainer import fit_network
+
+
+def train(
+    slices: SliceTable,
+    config: TrainConfig | str = "compact",
+    *,
+    name: str | None = None,
+    out: Path | str = "runs",
+    splits: Splits | None = None,
+    resume: bool = False,
+    track: Tracker | None = None,
+    progress: Progress = silent,
+) -> RunFolder:
+    """Train a classifier, pick its epoch on validation slices, predict validation and test slices once, save all.
+
+    Args:
+        slices: The data.
+        config: Settings, or the name of a recipe.
+        name: Name of the run; None takes the recipe's name and the next free number.
+        out: Folder of the runs.
+        splits: Who trains and who is tested; None makes them by the configuration.
+        resume: Go on with a run that was stopped, from its last whole checkpoint. On the same machine and
+            number of threads it ends with the same weights as one that was never stopped.
+        track: A local tracker that gets the figures of each epoch too, in the run's folder.
+        progress: How to show progress.
+
+    Returns:
+        The finished run. :func:`brainstage.evaluate` says what its predictions are worth.
+
+    Raises:
+        ConfigError: The recipe or the name is not usable, a resumed run had other settings, or the tracker or
+            the engine is not installed.
+        DataError: The data cannot be split or trained on.
+        LeakageError: The patient protocol was asked for and would be broken.
+        RunError: The run exists, is in use, or cannot be written.
+    """
+    config = load_recipe(config) if isinstance(config, str) else config
+    run = RunFolder.new(name, config.recipe, out)
+    with run.claim(resume=resume) as unfinished:
+        if unfinished:
+            splits = begin_run(run, slices, config, splits)
+            _fit(run, slices, config, splits, progress, [tensorboard(run.tensorboard)] if track else [])
+    return run
+
+
+def begin_run(run: RunFolder, slices: SliceTable, config: TrainConfig, splits: Splits | None = None) -> Splits:
+    """Write the run's splits and settings, or check those of the run that is resumed.
+
+    Raises:
+        ConfigError: The run was begun with other settings.
+        DataError: It was begun with other data, or the data cannot be split.
+        LeakageError: The patient protocol would be broken.
+    """
+    if run.started:
+        saved = TrainConfig.from_json(run.config)
+        if saved != config:
+            raise ConfigError(f"{run.path}: this run was begun with other settings: {_difference(saved, config)}")
+        splits = Splits.load(run.splits, slices)
+        if splits.data_hash != json.loads(run.splits.read_text(encoding="utf-8"))["data_hash"]:
+            raise DataError(f"{run.path}: this run was begun with other data; name that data with --data")
+        return splits
+    splits = splits or make_splits(slices, config)
+    fold = splits.chosen(config)
+    _check_classes(slices, fold, config)
+    splits.save(run.splits)
+    write_text(run.config, config.to_json())  # last: a run with settings can be resumed
+    return splits
+
+
+def _difference(saved: TrainConfig, asked: TrainConfig) -> str:
+    changed = [name for name in vars(saved) if getattr(saved, name) != getattr(asked, name)]
+    return ", ".join(f"{name} {getattr(saved, name)}, not {getattr(asked, name)}" for name in changed)
+
+
+def _check_classes(slices: SliceTable, fold: Fold, config: TrainConfig) -> None:
+    counts = dict.fromkeys(slices.classes, 0)
+    for slice_id in fold.train:
+        counts[str(slices.labels[slices.row_of[slice_id]])] += 1
+    missing = [name for name, count in counts.items() if count == 0]
+    if missing:
+        remedy = "draw more rows" if config.train_rows else "add some or leave the class out of the data"
+        raise DataError(f"class {', '.join(missing)} has no slice in train; {remedy}")
+
+
+@dataclass(frozen=True)
+class _Fitted:
+    """A model to be saved, and what is said of its making in the manifest."""
+
+    save: Callable[[Path], object]
+    preprocessing: Preprocessing
+    about: dict[str, Any]
+    answer: Answer | None = None
+    """For the validation and test slices, where the fitting gave it; else the saved model is asked."""
+
+
+def _fit(
+    run: RunFolder, slices: SliceTable, config: TrainConfig, splits: Splits, progress: Progress, trackers: list[Any]
+) -> None:
+    fold = splits.chosen(config)
+    fit = partial(
+        fit_network,
+        config=config,
+        checkpoints=run.checkpoints,
+        progress=progress,
+        history=run.history,
+        trackers=trackers,
+    )
+    fit_model = _fit_people if config.model == "patient" else _fit_head if config.frozen else _fit_whole
+    fitted = fit_model(slices, config, fold, progress, fit)
+    _save_model(run, fitted, Likeness.fit([slices.images[slices.row_of[slice_id]] for slice_id in fold.train]))
+    about = {
+        "recipe": config.recipe,
+        "protocol": splits.protocol,
+        "selection": config.selection,
+        "leakage": splits.verdict.to_dict(),
+        "data_hash": splits.data_hash,
+        "synthetic": slices.synthetic,
+    }
+    _predict(run, slices, fold, config.fold, fitted.answer, about, progress)
+    run.write_manifest({**about, **fitted.about, "threads": torch.get_num_threads(), "versions": _versions()})
+    shutil.rmtree(run.checkpoints, ignore_errors=True)  # last: a run without a manifest resumes from them
+
+
+def _fit_whole(
+    slices: SliceTable, config: TrainConfig, fold: Fold, _progress: Progress, fit: Callable[..., Trainer]
+) -> _Fitted:
+    """Fit every weight: of a network from scratch, or of a backbone and its new head."""
+    started = time.monotonic()
+    model, preprocessing, training, selecting = build_whole(slices, fold, config)
+    trainer = fit(model, training, selecting)
+    model = trainer.model.cpu().float()
+    if not config.backbone:
+        return _Fitted(to_rgb(model).save_pretrained, preprocessing, _size(model) | _seconds(started))
+    folder = find_backbone(config.backbone)
+    about = _about_backbone(config.backbone, folder) | _size(model) | _seconds(started)
+    return _Fitted(model.save_pretrained, preprocessing, about)
+
+
+def _fit_head(
+    slices: SliceTable, config: TrainConfig, fold: Fold, progress: Progress, fit: Callable[..., Trainer]
+) -> _Fitted:
+    """Fit the head of a frozen backbone on features that are computed once."""
+    started = time.monotonic()
+    frozen = open_frozen(slices, fold, config, progress)
+    about: dict[str, Any] = {"features": f"{config.engine} {feature_precision(config)}"}
+    about["feature_seconds"], started = round(time.monotonic() - started, 1), time.monotonic()
+    classifier, training, selecting = prepare_head(frozen, slices, fold, config)
+    trainer = fit(classifier, training, selecting)
+    frozen.model.classifier = trainer.model.head.cpu()
+    return _Fitted(
+        frozen.model.save_pretrained,
+        Preprocessing.open(frozen.folder),
+        _about_backbone(str(config.backbone), frozen.folder) | about | _size(frozen.model) | _seconds(started),
+        Answer(classify(frozen.model.classifier, frozen.of(fold.validation + fold.test)), None),
+    )
+
+
+def _fit_people(
+    slices: SliceTable, config: TrainConfig, fold: Fold, progress: Progress, _fit: Callable[..., Trainer]
+) -> _Fitted:
+    """Fit the patient model."""
+    started = time.monotonic()
+    model = fit_patient_model(slices, fold, progress)
+    about = {"people": len(model), **_seconds(started)}
+    rows = [slices.row_of[slice_id] for slice_id in fold.validation + fold.test]
+    histograms = slice_histograms(slices, rows, progress)
+    answer = Answer(*model.answer(histograms, [slices.patients[row] for row in rows]))
+    return _Fitted(model.save, WHOLE_SLICE, about, answer)
+
+
+def _size(model: Any) -> dict[str, int]:
+    return {"parameters": sum(weight.numel() for weight in model.parameters())}
+
+
+def _seconds(started: float) -> dict[str, float]:
+    """Return the time of fitting in this process; a resumed run's earlier part is not in it."""
+    return {"training_seconds": round(time.monotonic() - started, 1)}
+
+
+def _about_backbone(name: str, folder: Path) -> dict[str, Any]:
+    return {"backbone": {"name": name, "weights": sha256(folder / WEIGHTS)}}
+
+
+def _save_model(run: RunFolder, fitted: _Fitted, likeness: Likeness) -> None:
+    """Write the model folder beside its place, then move it there whole."""
+    with tempfile.TemporaryDirectory(dir=run.path, prefix=".model.") as temporary:
+        folder = Path(temporary) / "model"
+        fitted.save(folder)
+        fitted.preprocessing.processor().save_pretrained(folder)
+        likeness.save(folder)
+        shutil.rmtree(run.model, ignore_errors=True)
+        folder.replace(run.model)
+
+
+def _predict(
+    run: RunFolder,
+    slices: SliceTable,
+    fold: Fold,
+    number: int,
+    answer: Answer | None,
+    about: dict[str, Any],
+    progress: Progress,
+) -> None:
+    """Write the predictions of the validation and test slices; calibrate a network on the validation people's."""
+    ids = fold.validation + fold.test
+    if answer is None:
+        predictor = Predictor.open(run.path)
+        images = [slices.images[slices.row_of[slice_id]] for slice_id in ids]
+        answer = predictor.answer(predictor.look(images, progress=progress))
+    table = prediction_table(
+        slices,
+        ids,
+        answer.probabilities,
+        split=["validation"] * len(fold.validation) + ["test"] * len(fold.test),
+        fold=number,
+        model=sha256(run.model / WEIGHTS),
+        metadata=about,
+        least=answer.least,
+    )
+    write_table(run.predictions, table)
+    if about["protocol"] == "patient" and fold.validation and answer.least is None:
+        calibrate(run.model, slices, fold.validation, answer.probabilities[: len(fold.validation)])
+
+
+def calibrate(
+    model: Path,
+    slices: SliceTable,
+    slice_ids: Sequence[str],
+    scores: NDArray[np.floating[Any]],
+    folds: Sequence[int] | None = None,
+) -> None:
+    """Calibrate a network on its scores for slices of people that it was not fitted on.
+
+    Args:
+        model: The model folder.
+        slices: The slice table that the slices are in.
+        slice_ids: The slices.
+        scores: Of each slice, shape (n, classes).
+        folds: Fold of each slice, where several networks gave the scores; None where one did.
+    """
+    rows = [slices.row_of[slice_id] for slice_id in slice_ids]
+    patients = [str(slices.patients[row]) for row in rows]
+    predicted = list(zip(folds or [0] * len(rows), patients, strict=True))
+    number = {one: index for index, one in enumerate(dict.fromkeys(predicted))}
+    people = np.array([number[one] for one in predicted])
+    Calibration.fit(scores, slices.targets(rows), people, len(set(patients))).save(model)
+
+
+def _versions() -> dict[str, str]:
+    from importlib.metadata import version
+
+    return {name: version(name) for name in ("brainstage", "torch", "transformers", "accelerate", "numpy")}

@@ -1,0 +1,273 @@
+"""Fitting: Trainer over a dataset in memory, with checkpoints that can be trusted after a kill."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from sklearn.metrics import accuracy_score, f1_score
+from torch.utils.data import Dataset
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers.utils import logging as transformers_logging
+
+from brainstage.core.config import TrainConfig
+from brainstage.core.errors import RunError
+from brainstage.core.files import sha256, write_json, write_text
+from brainstage.core.progress import Progress, silent
+from brainstage.datasets.preprocessing import Pixels, Preprocessing, draw_mirrored, draw_shifts, shift
+from brainstage.models.network import build_optimizer
+
+COMPLETE = "complete.json"
+"""Written into a checkpoint last, with the SHA-256 of its files: only a checkpoint that agrees is resumed from."""
+
+_FIGURES = ("loss", "accuracy", "weighted_f1", "macro_f1")
+"""Figures of each epoch on the slices that pick it."""
+
+
+class SliceDataset(Dataset[Any]):
+    """Slices in memory as one array, cut into batches at once.
+
+    Args:
+        pixels: uint8 of shape (N, size + 2·margin, size + 2·margin).
+        targets: Class numbers, int64 of shape (N,).
+        preprocessing: Size and normalisation of the network's input.
+        seed: Seed of the augmentation; None shows every slice as it is.
+        mirror: Whether the augmentation mirrors half of the slices.
+    """
+
+    def __init__(
+        self,
+        pixels: Pixels,
+        targets: NDArray[np.int64],
+        preprocessing: Preprocessing,
+        seed: int | None = None,
+        mirror: bool = False,
+    ):
+        self.pixels, self.targets, self.preprocessing = pixels, targets, preprocessing
+        self.seed, self.mirror = seed, mirror
+        self.margin = (pixels.shape[1] - preprocessing.size) // 2
+        self.start_epoch(0)
+
+    def start_epoch(self, epoch: int) -> None:
+        """Draw the augmentation of an epoch."""
+        count = len(self.pixels)
+        self.starts = np.full((count, 2), self.margin)
+        self.mirrored = np.zeros(count, bool)
+        if self.seed is not None:
+            self.starts = draw_shifts(count, self.margin, self.seed, epoch)
+            if self.mirror:
+                self.mirrored = draw_mirrored(count, self.seed, epoch)
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def __getitems__(self, rows: list[int]) -> dict[str, torch.Tensor]:
+        """Return a batch: ``pixel_values`` float32 (B, 1, size, size) and ``labels`` int64 (B,)."""
+        pixels = shift(self.pixels[rows], self.starts[rows], self.preprocessing.size)
+        mirrored = self.mirrored[rows]
+        pixels[mirrored] = pixels[mirrored, :, ::-1]
+        return {
+            "pixel_values": torch.from_numpy(self.preprocessing.normalise(pixels)),
+            "labels": torch.from_numpy(self.targets[rows]),
+        }
+
+
+class Batches(Protocol):
+    """A dataset that gives whole batches and draws its augmentation anew each epoch."""
+
+    def __len__(self) -> int: ...
+
+    def __getitems__(self, rows: list[int]) -> dict[str, torch.Tensor]:
+        """Return a batch, ``labels`` among it."""
+        ...
+
+    def start_epoch(self, epoch: int) -> None:
+        """Draw the augmentation of an epoch."""
+        ...
+
+
+def fit_network(
+    model: Any,
+    training: Batches,
+    selecting: Batches | None,
+    config: TrainConfig,
+    checkpoints: Path | None = None,
+    progress: Progress = silent,
+    history: Path | None = None,
+    on_epoch: Callable[[dict[str, Any]], None] | None = None,
+    trackers: Sequence[TrainerCallback] = (),
+) -> Trainer:
+    """Fit the network in place with ``Trainer`` and return the trainer.
+
+    With slices for selecting the epoch of the highest accuracy on them is kept, the first of equals; without
+    them the last. Goes on from the last whole checkpoint in ``checkpoints``, where there is one. Without
+    ``checkpoints`` nothing is saved and the network ends as its last epoch left it.
+
+    Args:
+        model: The network.
+        training: What it learns from.
+        selecting: What picks the epoch.
+        config: The settings.
+        checkpoints: Where an epoch's state is kept.
+        progress: How to show progress.
+        history: File for one line an epoch.
+        on_epoch: Called with each epoch's line when it has been judged; may stop the fit by an exception.
+        trackers: Callbacks that write the figures elsewhere too.
+
+    Raises:
+        RunError: The disk is full.
+    """
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    with ExitStack() as stack:
+        steps = -(-len(training) // (config.batch_size * config.gradient_accumulation)) * config.epochs
+        callback = _Follow(training, history, config, on_epoch, stack.enter_context(progress("Training", steps)))
+        resume = _last_checkpoint(checkpoints) if checkpoints else None
+        out = checkpoints or Path(stack.enter_context(TemporaryDirectory()))
+        trainer = Trainer(
+            model=model,
+            args=_arguments(config, out, select=selecting is not None, save=checkpoints is not None),
+            train_dataset=training,
+            eval_dataset=selecting,
+            data_collator=lambda batch: batch,
+            compute_metrics=_scores,
+            optimizers=(build_optimizer(model, config) if config.optimizer == "muon" else None, None),
+            callbacks=[callback, *trackers],
+        )
+        trainer.remove_callback(PrinterCallback)
+        try:
+            trainer.train(resume_from_checkpoint=resume)
+        except (OSError, RuntimeError, SafetensorError) as error:  # torch and safetensors wrap what the disk says
+            if "os error 28" in str(error) or "No space left" in str(error) or "file write failed" in str(error):
+                raise RunError(f"{out}: the disk is full; free some space and go on with --resume") from error
+            raise
+    return trainer
+
+
+def _arguments(config: TrainConfig, out: Path, *, select: bool, save: bool) -> TrainingArguments:
+    on_gpu = torch.cuda.is_available()
+    return TrainingArguments(
+        output_dir=str(out.resolve()),
+        num_train_epochs=config.epochs,
+        per_device_train_batch_size=config.batch_size,
+        per_device_eval_batch_size=256,
+        gradient_accumulation_steps=config.gradient_accumulation,
+        learning_rate=config.learning_rate,
+        weight_decay=config.weight_decay,
+        lr_scheduler_type=config.schedule,
+        warmup_steps=config.warmup_share,
+        label_smoothing_factor=config.label_smoothing,
+        max_grad_norm=0.0 if config.optimizer == "muon" else 1.0,  # Muon's steps have a fixed size
+        bf16=uses_bf16(config) and not config.frozen,  # a head alone is nothing to save on
+        use_cpu=not on_gpu,
+        eval_strategy="epoch" if select else "no",
+        save_strategy="epoch" if save else "no",
+        save_total_limit=3,
+        load_best_model_at_end=select and save,
+        metric_for_best_model="accuracy",
+        logging_strategy="epoch",
+        remove_unused_columns=False,
+        dataloader_pin_memory=on_gpu,
+        disable_tqdm=True,
+        report_to="none",
+        seed=config.seed,
+    )
+
+
+def uses_bf16(config: TrainConfig) -> bool:
+    """Return whether to compute in bf16: where ``auto``, when the processor has instructions for it."""
+    if config.precision != "auto":
+        return config.precision == "bf16"
+    if torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+def _scores(outcome: Any) -> dict[str, float]:
+    predicted, labels = outcome.predictions.argmax(axis=1), outcome.label_ids
+    return {
+        "accuracy": float(accuracy_score(labels, predicted)),
+        "weighted_f1": float(f1_score(labels, predicted, average="weighted", zero_division=0)),
+        "macro_f1": float(f1_score(labels, predicted, average="macro", zero_division=0)),
+    }
+
+
+class _Follow(TrainerCallback):
+    """Draws each epoch's augmentation, moves the bar, writes the history, and marks checkpoints that are whole."""
+
+    def __init__(
+        self,
+        training: Batches,
+        history: Path | None,
+        config: TrainConfig,
+        on_epoch: Callable[[dict[str, Any]], None] | None,
+        advance: Any,
+    ):
+        self.training, self.history, self.config, self.advance = training, history, config, advance
+        self.on_epoch = on_epoch
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.advance(state.global_step)
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.training.start_epoch(round(state.epoch or 0))
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.advance(1)
+
+    def on_log(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if self.history:
+            lines = epochs(state.log_history, self.config)
+            write_text(self.history, "".join(json.dumps(line) + "\n" for line in lines))
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if self.on_epoch:
+            self.on_epoch(epochs(state.log_history, self.config)[-1])
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        checkpoint = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        write_json(checkpoint / COMPLETE, _hashes(checkpoint))
+
+
+def epochs(log: Sequence[dict[str, Any]], config: TrainConfig) -> list[dict[str, Any]]:
+    """Join the separate training and evaluation entries of a trainer's log to one line an epoch."""
+    rate = "filter_learning_rate" if config.optimizer == "muon" else "learning_rate"
+    names = {"loss": "train_loss", "learning_rate": rate}
+    names |= {f"eval_{figure}": f"{config.selection}_{figure}" for figure in _FIGURES}
+    lines: dict[int, dict[str, Any]] = {}
+    for entry in log:
+        lines.setdefault(round(entry["epoch"]), {}).update(entry)
+    return [
+        {"epoch": epoch} | {name: line[key] for key, name in names.items() if key in line}
+        for epoch, line in lines.items()
+    ]
+
+
+def _hashes(checkpoint: Path) -> dict[str, str]:
+    return {file.name: sha256(file) for file in sorted(checkpoint.iterdir()) if file.name != COMPLETE}
+
+
+def _last_checkpoint(folder: Path) -> str | None:
+    """Return the newest whole checkpoint. Those that were not written to the end are removed."""
+    found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.partition("-")[2]), reverse=True)
+    for checkpoint in found:
+        if _is_whole(checkpoint):
+            return str(checkpoint.resolve())
+        shutil.rmtree(checkpoint)
+    return None
+
+
+def _is_whole(checkpoint: Path) -> bool:
+    try:
+        return bool(json.loads((checkpoint / COMPLETE).read_text(encoding="utf-8")) == _hashes(checkpoint))
+    except (OSError, ValueError):
+        return False

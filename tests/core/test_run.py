@@ -1,0 +1,79 @@
+import json
+import subprocess
+import sys
+
+import pytest
+
+from brainstage.core.errors import ConfigError, RunError
+from brainstage.core.files import atomic, sha256, write_json
+from brainstage.core.run import RunFolder
+
+
+@pytest.mark.parametrize(
+    "name", ["", "..", "../evil", "/tmp/evil", "a/b", "a\\b", ".hidden", "x" * 101, "a b", "a\0b"]
+)
+def test_a_run_name_never_becomes_a_path(name):
+    with pytest.raises(ConfigError, match="not usable"):
+        RunFolder.named(name)
+
+
+def test_a_file_appears_whole_or_not_at_all(tmp_path):
+    target = tmp_path / "metrics.json"
+    write_json(target, {"a": 1})
+    with pytest.raises(RuntimeError), atomic(target) as part:
+        part.write_text("half")
+        raise RuntimeError("killed")
+    assert json.loads(target.read_text()) == {"a": 1}
+    assert [file.name for file in tmp_path.iterdir()] == ["metrics.json"]
+
+
+def test_a_full_disk_is_told_and_the_old_file_stays(tmp_path):
+    target = tmp_path / "metrics.json"
+    write_json(target, {"a": 1})
+    code = (
+        "import resource, sys, signal\n"
+        "from pathlib import Path\n"
+        "from brainstage.core.errors import RunError\n"
+        "from brainstage.core.files import write_text\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
+        "try: write_text(Path(sys.argv[1]), 'x' * 100_000)\n"
+        "except RunError as error: print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(target)], capture_output=True, text=True, check=True)
+    assert "not written" in done.stdout
+    assert "free some space" in done.stdout
+    assert json.loads(target.read_text()) == {"a": 1}
+    assert [file.name for file in tmp_path.iterdir()] == ["metrics.json"]
+
+
+def test_a_second_process_is_turned_away(tmp_path):
+    run = RunFolder(tmp_path)
+    code = f"from brainstage.core.run import RunFolder\nwith RunFolder({str(tmp_path)!r}).lock(): print('in')"
+    with run.lock():
+        second = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert second.returncode != 0
+    assert "another process is training this run" in second.stderr
+    third = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert third.stdout == "in\n"
+
+
+def test_a_run_that_is_missing_or_unfinished_is_told(tmp_path):
+    with pytest.raises(RunError, match="no such run"):
+        RunFolder.open(tmp_path / "none")
+    with pytest.raises(RunError, match="not finished; go on with"):
+        RunFolder.open(tmp_path)
+
+
+def test_a_run_cannot_be_made_where_a_file_is(tmp_path):
+    (tmp_path / "runs").write_text("")
+    with pytest.raises(RunError, match="cannot make this folder"):
+        RunFolder.named("a", tmp_path / "runs").create()
+
+
+def test_the_manifest_holds_the_hash_of_every_file(trained):
+    files = json.loads(trained.manifest.read_text())["files"]
+    assert {"train_config.json", "splits.json", "history.jsonl", "predictions.parquet"} <= set(files)
+    assert "model/model.safetensors" in files
+    for name, expected in files.items():
+        assert sha256(trained.path / name) == expected

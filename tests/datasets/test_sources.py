@@ -1,0 +1,172 @@
+import json
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from brainstage.core.errors import DataError
+from brainstage.core.schema import STAGES
+from brainstage.datasets.sources import Columns, default_source, load_slices
+from brainstage.datasets.table import slice_id
+from helpers import encode, picture
+
+
+def write_parquet(path, rows=6, **columns):
+    table = {"image": [encode(picture(seed)) for seed in range(rows)], "label": ["CN", "AD"] * (rows // 2)}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.table({**table, **columns}), path)
+    return path
+
+
+def write_folders(root, names=("CN", "AD"), count=3):
+    for number, name in enumerate(names):
+        (root / name).mkdir(parents=True, exist_ok=True)
+        for index in range(count):
+            (root / name / f"{index}.png").write_bytes(encode(picture(100 * number + index)))
+    return root
+
+
+def write_csv(root, lines, header="path,label,patient_id"):
+    for index in range(len(lines)):
+        (root / f"{index}.png").write_bytes(encode(picture(index)))
+    (root / "slices.csv").write_text("\n".join([header, *lines]))
+    return root / "slices.csv"
+
+
+def test_hub_layout_keeps_sides_classes_and_patients(phantom, phantom_folder):
+    assert len(phantom) == 16 * 32
+    assert phantom.classes == STAGES
+    assert set(phantom.rows["split"].to_pylist()) == {"train", "test"}
+    assert len(set(phantom.patients)) == 16
+    assert phantom.synthetic
+    assert load_slices(phantom_folder.parent / phantom_folder.name / "data").data_hash == phantom.data_hash
+
+
+def test_a_slice_is_known_by_its_pixels(tmp_path):
+    slices = load_slices(write_parquet(tmp_path / "a.parquet"))
+    assert slices.slice_ids[0] == slice_id(picture(0))
+    assert np.array_equal(slices.images[0], picture(0))
+
+
+def test_class_numbers_take_the_names_in_the_schema(tmp_path):
+    names = {"info": {"features": {"label": {"names": ["CN", "AD"], "_type": "ClassLabel"}}}}
+    table = pa.table({"image": [encode(picture(0)), encode(picture(1)), encode(picture(2))], "label": [0, 1, -1]})
+    pq.write_table(table.replace_schema_metadata({"huggingface": json.dumps(names)}), tmp_path / "a.parquet")
+    assert load_slices(tmp_path / "a.parquet").labels == ["CN", "AD", None]
+
+
+def test_options_map_columns_and_classes(tmp_path):
+    file = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"scan": [encode(picture(0)), encode(picture(1))], "dx": [0, 1], "who": [7, 8]}), file)
+    columns = Columns(
+        image="scan",
+        label="dx",
+        patient="who",
+        class_names={"0": "CN", "1": "MCI"},
+        class_order=("CN", "MCI", "AD"),
+    )
+    slices = load_slices(file, columns=columns)
+    assert slices.labels == ["CN", "MCI"]
+    assert slices.classes == ("CN", "MCI", "AD")
+    assert slices.patients == ["7", "8"]
+    assert slices.rows["patient_id_source"].to_pylist() == ["given", "given"]
+
+
+def test_class_folders_with_and_without_sides(tmp_path):
+    flat = load_slices(write_folders(tmp_path / "flat"))
+    assert sorted(set(flat.labels)) == ["AD", "CN"]
+    assert flat.rows["split"].to_pylist() == [None] * 6
+    write_folders(tmp_path / "sides" / "train")
+    write_folders(tmp_path / "sides" / "test", count=1)
+    sides = load_slices(tmp_path / "sides")
+    assert sides.rows["split"].to_pylist().count("test") == 2
+
+
+def test_csv_of_paths_labels_and_patients(tmp_path):
+    slices = load_slices(write_csv(tmp_path, ["0.png,CN,p1", "1.png,AD,p2", "2.png,,p2"]))
+    assert slices.labels == ["CN", "AD", None]
+    assert slices.patients == ["p1", "p2", "p2"]
+
+
+@pytest.mark.parametrize(
+    ("lines", "header", "says"),
+    [
+        (["../0.png,CN,p"], "path,label,patient_id", "outside"),
+        (["/etc/hostname,CN,p"], "path,label,patient_id", "outside"),
+        (["0.png,CN"], "file,label", "column path not found; it has file, label"),
+        (["0.png,Non_Demented,p", "1.png,Non_Dementd,p"], "path,label,patient_id", "did you mean 'Non_Demented'"),
+        (["0.png,CN,p,validate"], "path,label,patient_id,split", "split 'validate' is not one of train, test"),
+        ([], "path,label", "no slices found"),
+    ],
+)
+def test_bad_csv_is_told(tmp_path, lines, header, says):
+    with pytest.raises(DataError, match=says):
+        load_slices(write_csv(tmp_path, lines, header))
+
+
+def test_nothing_named_in_a_parquet_row_is_opened(tmp_path):
+    secret = tmp_path / "secret.png"
+    secret.write_bytes(encode(picture()))
+    image = pa.array(
+        [{"bytes": None, "path": str(secret)}], pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    )
+    pq.write_table(pa.table({"image": image, "label": ["CN"]}), tmp_path / "a.parquet")
+    with pytest.raises(DataError, match="row 0: column image has no bytes; a path or an address"):
+        load_slices(tmp_path / "a.parquet")
+
+
+def test_a_column_of_paths_is_refused(tmp_path):
+    pq.write_table(pa.table({"image": ["a.png"], "label": ["CN"]}), tmp_path / "a.parquet")
+    with pytest.raises(DataError, match="expected the bytes"):
+        load_slices(tmp_path / "a.parquet")
+
+
+def test_missing_columns_say_found_and_expected(tmp_path):
+    pq.write_table(pa.table({"img": [b""], "dx": ["CN"]}), tmp_path / "a.parquet")
+    with pytest.raises(DataError, match="column image, label not found; it has img, dx"):
+        load_slices(tmp_path / "a.parquet")
+
+
+def test_unreadable_rows_are_named_and_left_out(tmp_path):
+    blobs = [encode(picture(seed)) for seed in range(40)]
+    blobs[17] = b"broken"
+    file = write_parquet(tmp_path / "a.parquet", rows=40, image=blobs)
+    slices = load_slices(file)
+    assert len(slices) == 39
+    assert slices.unreadable == ("a.parquet row 17: not a JPEG or PNG image",)
+    with pytest.raises(
+        DataError, match="1 of 40 slices cannot be read, more than the allowed 1%; the first: a.parq"
+    ):
+        load_slices(file, max_unreadable=0.01)
+
+
+@pytest.mark.parametrize("make", ["missing", "empty", "text.parquet"])
+def test_unusable_places_are_told(tmp_path, make):
+    place = tmp_path / make
+    if make == "empty":
+        place.mkdir()
+    if make == "text.parquet":
+        place.write_text("no parquet")
+    with pytest.raises(DataError, match=make):
+        load_slices(place)
+
+
+def test_without_data_the_way_out_is_told(monkeypatch, tmp_path):
+    monkeypatch.delenv("BRAINSTAGE_DATA", raising=False)
+    monkeypatch.setenv("BRAINSTAGE_CACHE", str(tmp_path))
+    with pytest.raises(DataError, match="brainstage data fetch"):
+        default_source()
+
+
+def test_the_real_dataset_is_whole(real_folder):
+    slices = load_slices(real_folder)
+    assert len(slices) == 6400
+    assert len(set(slices.slice_ids)) == 6400
+    train = [
+        label
+        for label, side in zip(slices.labels, slices.rows["split"].to_pylist(), strict=True)
+        if side == "train"
+    ]
+    assert [train.count(stage) for stage in slices.classes] == [2566, 1781, 724, 49]
+    assert {image.shape for image in slices.images} == {(128, 128)}

@@ -1,0 +1,161 @@
+import json
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from brainstage.core.config import TrainConfig
+from brainstage.core.errors import DataError, LeakageError
+from brainstage.datasets.splits import Fold, Splits, make_splits
+from brainstage.datasets.table import SLICE_SCHEMA, SliceTable
+
+
+def table(labels, patients=None, splits=None, ids=None):
+    count = len(labels)
+    rows = {
+        "slice_id": ids or [f"slice{number}" for number in range(count)],
+        "label": labels,
+        "patient_id": patients or [None] * count,
+        "patient_id_source": ["given" if patients else "unknown"] * count,
+        "slice_index": [None] * count,
+        "split": splits or [None] * count,
+        "mode": ["L"] * count,
+        "source": ["test"] * count,
+    }
+    classes = tuple(dict.fromkeys(label for label in labels if label))
+    return SliceTable(pa.table(rows, schema=SLICE_SCHEMA), [np.zeros((4, 4), np.uint8)] * count, classes)
+
+
+def config(**changes):
+    return TrainConfig("test", **changes)
+
+
+@st.composite
+def cohorts(draw):
+    """People of two or three stages with unequal numbers of slices."""
+    stages = draw(st.lists(st.sampled_from(["CN", "MCI", "AD"]), min_size=12, max_size=40))
+    stages += ["CN", "MCI"] * 4
+    counts = draw(st.lists(st.integers(1, 6), min_size=len(stages), max_size=len(stages)))
+    labels = [stage for stage, count in zip(stages, counts, strict=True) for _ in range(count)]
+    patients = [f"p{person}" for person, count in enumerate(counts) for _ in range(count)]
+    order = draw(st.permutations(range(len(labels))))
+    return table([labels[i] for i in order], [patients[i] for i in order])
+
+
+@given(cohorts(), st.integers(2, 5), st.sampled_from([0.0, 0.2]), st.integers(0, 50))
+@settings(deadline=None, max_examples=60)
+def test_no_person_is_on_two_sides_of_any_fold(slices, folds, validation_share, seed):
+    try:
+        splits = make_splits(
+            slices, config(protocol="patient", folds=folds, validation_share=validation_share, seed=seed)
+        )
+    except DataError as error:
+        assert "one patient" in str(error)  # noqa: PT017 - a class of one person cannot be held out
+        return
+    tested = []
+    for fold in splits.folds:
+        people = [{splits.patient_of[i] for i in side} for side in (fold.train, fold.validation, fold.test)]
+        assert not (people[0] & people[1] or people[0] & people[2] or people[1] & people[2])
+        assert sorted(fold.train + fold.validation + fold.test) == sorted(slices.slice_ids)
+        tested += fold.test
+    assert sorted(tested) == sorted(slices.slice_ids)
+    assert splits.verdict.status == "clean"
+
+
+@given(st.integers(20, 60), st.integers(0, 100))
+@settings(deadline=None, max_examples=30)
+def test_official_sides_stay_and_validation_comes_from_train(count, seed):
+    sides = ["train"] * count + ["test"] * 10
+    slices = table((["CN", "AD"] * 40)[: len(sides)], splits=sides)
+    fold = make_splits(slices, config(seed=seed)).folds[0]
+    assert set(fold.test) == set(slices.slice_ids[count:])
+    assert sorted(fold.train + fold.validation) == sorted(slices.slice_ids[:count])
+    assert {slices.labels[slices.row_of[i]] for i in fold.validation} == {"CN", "AD"}
+
+
+def test_official_without_patients_is_unknown_with_shared_patients_leaky(phantom):
+    verdict = make_splits(phantom, config()).verdict
+    assert verdict.status == "leaky"
+    assert verdict.shared_patients == len(
+        {p for p, s in zip(phantom.patients, phantom.rows["split"].to_pylist(), strict=True) if s == "test"}
+    )
+    slices = table(["CN", "AD"] * 10, splits=["train"] * 14 + ["test"] * 6)
+    assert make_splits(slices, config(validation_share=0.2)).verdict.status == "unknown"
+
+
+def test_identical_slices_on_both_sides_are_a_leak_even_without_patients():
+    ids = [f"slice{number}" for number in range(20)]
+    ids[19] = ids[0]
+    slices = table(["CN", "AD"] * 10, splits=["train"] * 14 + ["test"] * 6, ids=ids)
+    verdict = make_splits(slices, config(validation_share=0)).verdict
+    assert str(verdict) == "leaky: 1 of 6 test slices affected"
+
+
+def test_same_seed_same_splits_other_seed_others(phantom):
+    assert make_splits(phantom, config(seed=1)).folds == make_splits(phantom, config(seed=1)).folds
+    assert make_splits(phantom, config(seed=1)).folds != make_splits(phantom, config(seed=2)).folds
+
+
+def test_patient_protocol_without_patients_is_refused():
+    with pytest.raises(LeakageError, match="20 of 20 slices have no patient id"):
+        make_splits(table(["CN", "AD"] * 10), config(protocol="patient"))
+
+
+def test_official_protocol_without_sides_is_refused():
+    with pytest.raises(DataError, match="train and a test side"):
+        make_splits(table(["CN", "AD"] * 10), config())
+
+
+def test_one_image_in_a_class_is_told():
+    slices = table(["CN"] * 19 + ["AD"], splits=["test"] * 4 + ["train"] * 16)
+    with pytest.raises(DataError, match="class AD has one image in train"):
+        make_splits(slices, config())
+
+
+def test_splits_are_read_back_and_judged_anew(tmp_path, phantom):
+    splits = make_splits(phantom, config(protocol="patient", folds=2))
+    splits.save(tmp_path / "splits.json")
+    assert Splits.load(tmp_path / "splits.json", phantom) == splits
+    content = json.loads((tmp_path / "splits.json").read_text())
+    content["folds"][0]["train"].append(content["folds"][0]["test"][0])  # an edit that plants a leak
+    (tmp_path / "splits.json").write_text(json.dumps(content))
+    with pytest.raises(LeakageError, match="leaky"):
+        Splits.load(tmp_path / "splits.json", phantom)
+
+
+@pytest.mark.parametrize(
+    ("changes", "names"),
+    [
+        ({"protocol": "patient"}, "patient_id"),
+        ({}, "slice_id"),
+        ({"protocol": "patient", "train_rows": 60}, "slice_id"),
+    ],
+)
+def test_sides_are_saved_by_people_where_people_are_whole(tmp_path, phantom, changes, names):
+    splits = make_splits(phantom, config(**changes))
+    splits.save(tmp_path / "splits.json")
+    assert json.loads((tmp_path / "splits.json").read_text())["names"] == names
+    assert Splits.load(tmp_path / "splits.json", phantom) == splits
+
+
+@pytest.mark.parametrize("protocol", ["official", "patient"])
+def test_splits_of_other_data_are_refused(tmp_path, phantom, protocol):
+    make_splits(phantom, config(protocol=protocol)).save(tmp_path / "splits.json")
+    with pytest.raises(DataError, match="are not in this data"):
+        Splits.load(tmp_path / "splits.json", table(["CN", "AD"] * 10))
+
+
+def test_a_splits_file_with_another_protocol_is_refused(tmp_path, phantom):
+    make_splits(phantom, config()).save(tmp_path / "splits.json")
+    text = (tmp_path / "splits.json").read_text()
+    (tmp_path / "splits.json").write_text(text.replace('"official"', '"patients"', 1))
+    with pytest.raises(DataError, match="unknown protocol 'patients'"):
+        Splits.load(tmp_path / "splits.json", phantom)
+
+
+def test_leak_between_validation_and_train_is_refused_too():
+    who = {"a": "p", "b": "p", "c": "q"}
+    with pytest.raises(LeakageError):
+        Splits("patient", (Fold(("a",), ("b",), ("c",)),), 0, "hash", who)

@@ -1,0 +1,158 @@
+import io
+import json
+import shutil
+from functools import partial
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from brainstage.core.errors import RunError
+from brainstage.datasets.sources import load_slices
+from brainstage.datasets.table import slice_id
+from brainstage.inference.predictions import answer
+from brainstage.inference.predictor import BATCH, Predictor
+from brainstage.scans.discover import File, scans_of
+from brainstage.stats.calibration import Calibration, Fit, softened
+from helpers import encode, picture
+
+
+@pytest.fixture(scope="module")
+def predictor(trained):
+    return Predictor.open(trained.path)
+
+
+@pytest.fixture
+def copied(trained, tmp_path):
+    """Return a copy of the trained run to break."""
+    return shutil.copytree(trained.path, tmp_path / "copy")
+
+
+def test_a_slice_gets_the_same_answer_alone_and_in_a_batch(predictor, phantom):
+    images = phantom.images[: BATCH + 3]
+    together = predictor.predict(images)
+    assert together.dtype == np.float32
+    np.testing.assert_allclose(together.sum(axis=1), 1, atol=1e-5)
+    np.testing.assert_allclose(together[[0, -1]], predictor.predict([images[0], images[-1]]), atol=1e-5)
+    assert predictor.predict([]).shape == (0, 4)
+
+
+def test_each_answer_belongs_to_its_image(predictor, phantom):
+    pixels = [phantom.images[number] for number in range(150)]
+    pixels[80] = picture(0, (128, 128))
+    files = [File(str(i), partial(io.BytesIO, encode(image))) for i, image in enumerate(pixels)]
+    files[70] = File("70", partial(io.BytesIO, b"text"))
+    rows = answer(predictor, scans_of(files)).rows
+    assert [row["source"] for row in rows] == [str(number) for number in range(150)]
+    assert [row["slice_id"] for row in rows if row["status"] != "failed"] == [
+        slice_id(image) for number, image in enumerate(pixels) if number != 70
+    ]
+    assert (rows[70]["status"], rows[80]["status"]) == ("failed", "refused")
+    assert rows[70]["reason"] == "70: not a JPEG, PNG, NIfTI, DICOM or parquet file"
+    assert rows[80]["reason"].startswith("80: does not look like the slices that the model was trained on")
+    assert rows[70]["stage"] is rows[80]["stage"] is None
+    assert all(row["stage"] for number, row in enumerate(rows) if number not in (70, 80))
+    alone = predictor.predict([pixels[149]])[0]
+    assert [rows[149]["prob_" + name] for name in predictor.classes] == pytest.approx(alone.tolist(), abs=1e-5)
+
+
+def truncated(run):
+    weights = run / "model" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+
+
+def without_a_weight(run):
+    weights = load_file(run / "model" / "model.safetensors")
+    weights.pop("classifier.1.bias")
+    save_file(weights, run / "model" / "model.safetensors")
+
+
+def of_another_kind(run):
+    config = json.loads((run / "model" / "config.json").read_text())
+    (run / "model" / "config.json").write_text(json.dumps(config | {"model_type": "gpt2"}))
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        (truncated, "not a usable model folder"),
+        (without_a_weight, "classifier.1.bias"),
+        (of_another_kind, "its architecture is gpt2, expected one of convnext"),
+        (lambda run: (run / "model" / "config.json").unlink(), "holds no config.json"),
+        (shutil.rmtree, "no such run"),
+    ],
+)
+def test_a_damaged_model_is_told_in_one_line(copied, damage, says):
+    damage(copied)
+    with pytest.raises(RunError, match=says) as told:
+        Predictor.open(copied)
+    assert "\n" not in str(told.value)
+
+
+def test_slices_of_one_person_get_the_mean_of_a_networks_answers(predictor, phantom):
+    alone = predictor.predict(phantom.images[:4])
+    joined = predictor.predict(phantom.images[:4], ["a", None, "a", None])
+    np.testing.assert_allclose(
+        joined[[0, 2]], alone[[0, 2]].mean(axis=0, keepdims=True).repeat(2, axis=0), atol=1e-6
+    )
+    np.testing.assert_allclose(joined[[1, 3]], alone[[1, 3]], atol=1e-6)
+
+
+def test_a_person_of_whom_most_slices_are_refused_is_refused(predictor, phantom):
+    def scans(good, bad):
+        images = [*phantom.images[:good], *(picture(seed, (128, 128)) for seed in range(bad))]
+        return scans_of(File(str(i), partial(io.BytesIO, encode(image))) for i, image in enumerate(images))
+
+    whole, *slices = answer(predictor, scans(3, 2), one_person=True).rows
+    assert (whole["status"], whole["slices"]) == ("answered", 3)
+    assert [row["status"] for row in slices] == ["answered"] * 3 + ["refused"] * 2
+    joined = predictor.predict(phantom.images[:3], ["a"] * 3)[0]
+    assert [whole["prob_" + name] for name in predictor.classes] == pytest.approx(joined.tolist(), abs=1e-5)
+    whole, *_ = answer(predictor, scans(2, 3), one_person=True).rows
+    assert (whole["status"], whole["stage"]) == ("refused", None)
+    assert "only 2 of 5 slices look like" in whole["reason"]
+
+
+def test_a_run_that_cannot_refuse_says_so(copied):
+    (copied / "model" / "likeness.safetensors").unlink()
+    scans = scans_of([File("a", partial(io.BytesIO, encode(picture())))])
+    answers = answer(Predictor.open(copied), scans)
+    assert answers.rows[0]["status"] == "answered"
+    assert "answers pictures of anything" in answers.notice
+
+
+def test_slices_of_people_it_was_fitted_on_are_told(real_folder, phantom):
+    seen = load_slices(real_folder).images[:2]
+    images = [*seen, phantom.images[0]]
+    scans = scans_of(File(str(i), partial(io.BytesIO, encode(image))) for i, image in enumerate(images))
+    assert "people that it was fitted on: 2 of 3" in answer(Predictor.open(), scans).notice
+    assert "fitted on" not in answer(Predictor.open(), scans[2:]).notice
+
+
+def test_scores_of_an_uncalibrated_network_are_called_scores(predictor, phantom):
+    answers = answer(predictor, scans_of([File("a", partial(io.BytesIO, encode(phantom.images[0])))]))
+    assert not answers.to_dict()["calibrated"]
+    assert "Scores, not probabilities" in answers.notice
+    assert answers.rows[0]["words"] is None
+    assert {answers.rows[0]["in_set_" + name] for name in answers.classes} == {None}
+
+
+def test_a_calibrated_network_gives_probabilities_and_sets(copied, predictor, phantom):
+    Calibration(20, Fit(4.0, 0.21), Fit(2.0, 0.22)).save(copied / "model")
+    images = phantom.images[:3]
+    scores = predictor.predict(images)
+    calibrated = Predictor.open(copied)
+    np.testing.assert_allclose(calibrated.predict(images), softened(scores, 4), atol=1e-6)
+    said = calibrated.answer(calibrated.look(images), ["a", "a", None])
+    np.testing.assert_allclose(said.probabilities[0], softened(scores[:2], 2).mean(axis=0), atol=1e-6)
+    np.testing.assert_allclose(said.least, [0.22, 0.22, 0.21])
+    answers = answer(calibrated, scans_of([File("a", partial(io.BytesIO, encode(images[0])))]))
+    [row] = answers.rows
+    for name in answers.classes:
+        assert row["in_set_" + name] or row["prob_" + name] < 0.21
+    assert row["in_set_" + row["stage"]]
+    assert row["words"]
+    assert "nine of ten people" in answers.notice
+    (copied / "model" / "calibration.json").write_text("{}")
+    with pytest.raises(RunError, match="not a usable model folder"):
+        Predictor.open(copied)

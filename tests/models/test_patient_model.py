@@ -1,0 +1,208 @@
+"""The patient model on phantom people: what it reads together, what it knows of levels, what it writes."""
+
+import json
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from safetensors.numpy import load_file, save_file
+from sklearn.metrics import roc_auc_score
+
+from brainstage.core.config import TrainConfig
+from brainstage.core.errors import ConfigError, LeakageError, RunError
+from brainstage.datasets.phantom import write_phantom
+from brainstage.datasets.sources import load_slices
+from brainstage.evaluation.patients import evaluate_patients
+from brainstage.inference.predictor import Predictor
+from brainstage.models.histograms import orientation_histograms
+from brainstage.models.patient_model import LEVELS, PatientModel
+from brainstage.models.recipes import load_recipe
+from brainstage.training.cross_validation import cross_validate
+from brainstage.training.train import train
+
+
+@pytest.fixture(scope="module")
+def people(tmp_path_factory):
+    """Return slices of 60 phantom people."""
+    return load_slices(write_phantom(tmp_path_factory.mktemp("people"), patients=60))
+
+
+@pytest.fixture(scope="module")
+def histograms(people):
+    return orientation_histograms(people.images)
+
+
+@pytest.fixture(scope="module")
+def levels(people):
+    return np.array(people.rows["slice_index"].to_pylist())
+
+
+@pytest.fixture(scope="module")
+def model(people, histograms, levels):
+    return fitted(people, histograms, levels, list(range(len(people))))
+
+
+def fitted(people, histograms, levels, rows):
+    places = levels[rows] / (LEVELS - 1)
+    names = [people.patients[row] for row in rows]
+    return PatientModel.fit(histograms[rows], names, places, people.targets(rows), people.classes)
+
+
+@pytest.fixture(scope="module")
+def run(people, tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs")
+    return cross_validate(people, load_recipe("patient", repeats=1, folds=4), out=out, name="patient")
+
+
+def of_one(people, number=0):
+    """Return the rows of a person's slices."""
+    patient = sorted(set(people.patients))[number]
+    return [row for row, one in enumerate(people.patients) if one == patient]
+
+
+def test_people_never_seen_are_staged_better_than_by_the_largest_stage(run):
+    found = evaluate_patients(run)
+    two = found.views[-1].rows
+    assert two["model"]["auroc_ovr"].low > 0.6
+    assert two["model"]["log_loss"].value < two["always the largest"]["log_loss"].value
+    assert found.leakage["status"] == "clean"
+
+
+def test_a_run_is_a_model_that_the_predictor_opens(run, people):
+    rows = of_one(people)
+    predictor = Predictor.open(run.path)
+    images = [people.images[row] for row in rows]
+    together = predictor.predict(images, ["a"] * len(rows))
+    assert together.dtype == np.float32
+    np.testing.assert_allclose(together.sum(axis=1), 1, atol=1e-5)
+    assert (together == together[0]).all()
+    alone = predictor.predict(images)
+    assert (alone != alone[0]).any()
+    assert predictor.predict([]).shape == (0, 4)
+
+
+def test_other_people_in_the_batch_and_the_order_change_nothing(model, people, histograms):
+    one, other = of_one(people, 0), of_one(people, 1)
+    rows = np.random.default_rng(0).permutation(one + other)
+    mixed = model.predict(histograms[rows], [people.patients[row] for row in rows])
+    alone = model.predict(histograms[one], ["x"] * len(one))[0]
+    np.testing.assert_allclose(mixed[np.isin(rows, one)], np.tile(alone, (len(one), 1)), atol=1e-6)
+
+
+def test_levels_are_told_from_the_picture(model, histograms, levels):
+    away = np.abs(model.levels(histograms) - levels)
+    assert np.median(away) <= 1
+    assert (away <= 4).mean() > 0.85
+
+
+def test_a_level_that_is_known_counts_more_than_the_look(model, people, histograms, levels):
+    rows = of_one(people)
+    alone = [model.predict(histograms[[row]], levels=[levels[row]])[0] for row in rows]
+    np.testing.assert_allclose(model.predict(histograms[rows], levels=levels[rows]), alone, atol=1e-6)
+    elsewhere = model.predict(histograms[rows], levels=(levels[rows] + 9) % LEVELS)
+    assert np.abs(elsewhere - alone).max() > 0.01
+    guessed = model.predict(histograms[rows], levels=[None] * len(rows))
+    np.testing.assert_allclose(guessed, model.predict(histograms[rows]), atol=1e-6)
+
+
+def test_on_real_people_more_slices_tell_more(real_folder):
+    """Half of the people train, the others are read whole and slice by slice; both answers are calibrated."""
+    people = load_slices(real_folder)
+    seen = orientation_histograms(people.images)
+    stage_of = dict(zip(people.patients, people.targets(range(len(people))).tolist(), strict=True))
+    names = sorted(stage_of, key=lambda patient: (stage_of[patient], patient))
+    train, test = (np.flatnonzero(np.isin(people.patients, names[half::2])) for half in (0, 1))
+    model = fitted(people, seen, np.array(people.rows["slice_index"].to_pylist()), train)
+    labels = people.targets(test)
+    alone, together = model.predict(seen[test]), model.predict(seen[test], [people.patients[row] for row in test])
+
+    def surprise(found):
+        return -np.log(found[np.arange(len(test)), labels]).mean()
+
+    shares = np.bincount(labels) / len(labels)
+    assert surprise(together) < surprise(alone) - 0.03 < -(shares * np.log(shares)).sum() - 0.03
+    assert roc_auc_score(labels > 0, together[:, 1:].sum(axis=1)) > 0.75
+    for found in (alone, together):
+        assert found[:, 0].mean() == pytest.approx(shares[0], abs=0.08)
+
+
+def test_a_training_person_may_lack_levels(model, people, histograms, levels):
+    rows = np.random.default_rng(0).permutation(len(people))[: len(people) * 2 // 3]
+    part = fitted(people, histograms, levels, sorted(rows))
+    assert len(part) == 60
+    difference = part.predict(histograms[rows], [people.patients[row] for row in rows])
+    difference -= model.predict(histograms[rows], [people.patients[row] for row in rows])
+    assert np.abs(difference).mean() < 0.1
+
+
+def test_levels_are_recovered_where_the_data_has_none(people, tmp_path, histograms):
+    column = people.rows.schema.get_field_index("slice_index")
+    unnumbered = people.rows.set_column(column, "slice_index", pa.nulls(len(people), pa.int32()))
+    config = load_recipe("patient", protocol="official")
+    with_levels = train(people, config, out=tmp_path, name="with")
+    without = train(replace(people, rows=unnumbered), config, out=tmp_path, name="without")
+    one, other = (load_file(run.model / "model.safetensors")["stacks"] for run in (with_levels, without))
+    same = np.corrcoef(one.ravel(), other.ravel())[0, 1]
+    turned = np.corrcoef(one.ravel(), other[:, ::-1].ravel())[0, 1]  # which end is up is not told
+    assert max(same, turned) > 0.95
+
+
+def test_slices_without_patients_are_refused(phantom, tmp_path):
+    column = phantom.rows.schema.get_field_index("patient_id")
+    rows = phantom.rows.set_column(column, "patient_id", pa.nulls(len(phantom), pa.string()))
+    with pytest.raises(LeakageError, match="brainstage audit"):
+        train(replace(phantom, rows=rows), load_recipe("patient", protocol="official"), out=tmp_path)
+
+
+def test_settings_of_networks_are_refused():
+    with pytest.raises(ConfigError, match="epochs: a setting of networks"):
+        load_recipe("patient", epochs=3)
+    with pytest.raises(ConfigError, match="model"):
+        TrainConfig("x", model="forest")
+
+
+def other_shape(folder):
+    tensors = load_file(folder / "model.safetensors")
+    save_file({**tensors, "stacks": tensors["stacks"][:, :5].copy()}, folder / "model.safetensors")
+
+
+def a_stage_too_many(folder):
+    tensors = load_file(folder / "model.safetensors")
+    save_file({**tensors, "labels": tensors["labels"] + 1}, folder / "model.safetensors")
+
+
+def without_classes(folder):
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({"model_type": config["model_type"]}))
+
+
+def without_weights(folder):
+    (folder / "model.safetensors").unlink()
+
+
+@pytest.mark.parametrize("damage", [other_shape, a_stage_too_many, without_classes, without_weights])
+def test_a_damaged_model_is_told_in_one_line(run, tmp_path, damage):
+    copied = shutil.copytree(run.path, tmp_path / "copy")
+    damage(copied / "model")
+    with pytest.raises(RunError, match="not a usable model folder|no such file") as told:
+        Predictor.open(copied)
+    assert "\n" not in str(told.value)
+
+
+def test_a_set_is_fitted_to_the_levels_that_are_seen(people, model, histograms, levels):
+    rows = of_one(people)
+    names = [people.patients[row] for row in rows]
+    whole, least = model.answer(histograms[rows], names, levels[rows].tolist())
+    _alone, least_alone = model.answer(histograms[rows], None, levels[rows].tolist())
+    assert np.array_equal(whole, model.predict(histograms[rows], names, levels[rows].tolist()))
+    assert len(set(least)) == 1
+    assert len(set(least_alone)) > 5
+    assert ((least > 0) & (least < 0.7)).all()
+
+
+def test_a_runs_predictions_carry_their_sets(run):
+    found = evaluate_patients(run)
+    assert found.sets.coverage.value > 0.75  # 60 phantom people
+    assert found.temperatures[0] == 1

@@ -1,0 +1,68 @@
+"""From a head on disk to a brain and its picture on disk."""
+
+import nibabel as nib
+import numpy as np
+import pytest
+from PIL import Image
+
+from brainstage.core.errors import ConfigError, DataError, RefusalError
+from brainstage.scans.discover import find_scans
+from brainstage.scans.extraction import extract
+from helpers import picture
+from volumes import PATIENT, brain, with_skull, write_nifti, write_series
+
+
+@pytest.fixture(scope="module")
+def series(tmp_path_factory):
+    return write_series(tmp_path_factory.mktemp("series") / "head", with_skull(brain((3.0, 3.0, 3.0))))
+
+
+@pytest.fixture(scope="module")
+def taken(series):
+    out = series.parent / "brain.nii.gz"
+    extract(str(series), out)
+    return out
+
+
+def test_predict_refuses_the_head_and_takes_the_brain(series, taken):
+    [head], [alone] = find_scans([str(series)]), find_scans([str(taken)])
+    with pytest.raises(RefusalError, match=r"with its skull .* `brainstage extract`"):
+        head.read()
+    assert list(alone.read().levels) == list(range(32))
+
+
+def test_nothing_of_the_header_comes_out(taken):
+    image = nib.load(taken)
+    assert PATIENT.encode() not in image.header.binaryblock
+    assert not image.header.extensions
+    assert image.header["descrip"].item() == b""
+    assert np.asarray(image.dataobj).max() == 10_000
+
+
+def test_the_picture_shows_cuts_with_an_outline(taken):
+    pixels = np.asarray(Image.open(taken.parent / "brain.png").convert("RGB")).astype(int)
+    orange = (pixels[..., 0] > 180) & (pixels[..., 2] < 60) & (pixels[..., 1] < 140)
+    assert orange.sum() > 1000
+    assert pixels.shape[0] > 600
+
+
+def test_names_that_would_lose_something_are_refused(series, taken, tmp_path):
+    with pytest.raises(ConfigError, match=r"written as \.nii\.gz"):
+        extract(str(series), tmp_path / "brain.nii")
+    with pytest.raises(ConfigError, match="no such folder"):
+        extract(str(series), tmp_path / "none" / "brain.nii.gz")
+    before = taken.read_bytes()
+    with pytest.raises(ConfigError, match="is the scan itself"):
+        extract(str(taken), taken)
+    assert taken.read_bytes() == before
+
+
+def test_exactly_one_volume_is_taken(tmp_path):
+    Image.fromarray(picture()).save(tmp_path / "a.png")
+    with pytest.raises(DataError, match="expected one volume .* found none"):
+        extract(str(tmp_path / "a.png"), tmp_path / "brain.nii.gz")
+    for name in ("b.nii", "c.nii"):
+        write_nifti(tmp_path / name, brain((4.0, 4.0, 4.0)))
+    with pytest.raises(DataError, match=r"found .*b\.nii, .*c\.nii; name one"):
+        extract(str(tmp_path), tmp_path / "brain.nii.gz")
+    assert not (tmp_path / "brain.nii.gz").exists()

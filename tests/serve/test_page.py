@@ -1,0 +1,389 @@
+"""The page in a real browser: what a user drops, what they see, and that nothing goes elsewhere."""
+
+import csv
+import io
+import json
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from brainstage.scans.stack import training_stack
+from brainstage.scans.volume import Volume
+from helpers import encode, served
+from volumes import PATIENT, brain, write_nifti, write_series
+
+pytest.importorskip("fastapi")
+sync_api = pytest.importorskip("playwright.sync_api")
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium found on the PATH"),
+]
+ARGUMENTS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--enable-unsafe-swiftshader",
+    "--use-gl=angle",
+    "--use-angle=swiftshader",
+]
+LONG = 60_000  # milliseconds: registration on a busy machine
+NEVER = "Not a medical device, never a diagnosis."
+
+
+@pytest.fixture(scope="module")
+def address():
+    with served() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with sync_api.sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield opened
+        opened.close()
+
+
+@pytest.fixture
+def open_page(address, browser):
+    """Return what opens the page; in the end nothing was asked of another origin, and no error was logged."""
+    contexts, asked, errors = [], [], []
+
+    def opened(**settings):
+        context = browser.new_context(**{"viewport": {"width": 1200, "height": 900}, **settings})
+        contexts.append(context)
+        context.on("request", lambda request: asked.append(request.url))
+        context.on("console", lambda said: errors.append(said.text) if said.type == "error" else None)
+        context.on("weberror", lambda error: errors.append(str(error.error)))
+        page = context.new_page()
+        page.set_default_timeout(LONG)
+        page.goto(address)
+        page.wait_for_selector("#model-facts dd")
+        return page
+
+    opened.errors = errors
+    yield opened
+    kept = [(one.cookies(), page.evaluate("localStorage.length")) for one in contexts for page in one.pages]
+    for context in contexts:
+        context.close()
+    assert kept == [([], 0)] * len(contexts)
+    assert errors == []
+    assert asked
+    assert [url for url in asked if not url.startswith((f"{address}/", "blob:", "data:"))] == []
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Return a folder with a volume, a DICOM series, slices of it, a photograph and a damaged picture."""
+    made = tmp_path_factory.mktemp("scans")
+    volume = brain((3, 3, 3))
+    write_nifti(made / "brain.nii.gz", volume)
+    write_series(made / "series", volume)
+    slices, _ = training_stack(volume, "template")
+    for level in range(4, 28):
+        (made / f"slice-{level:02}.png").write_bytes(encode(slices[level]))
+    (made / "photo.jpg").write_bytes(encode(photograph(), "JPEG"))
+    (made / "broken.png").write_bytes(encode(slices[9])[:400])
+    return made
+
+
+def photograph():
+    """Return a picture of hills under a sky, in colour."""
+    rows, columns = np.mgrid[:240, :320]
+    hills = rows > 130 + 30 * np.sin(columns / 25) + 12 * np.sin(columns / 7)
+    sky = np.stack([90 + rows / 3, 140 + rows / 4, 230 - rows / 5], axis=-1)
+    grass = np.stack([60 + columns / 9, 110 + 40 * np.sin(columns * rows / 900), 40 + 0 * rows], axis=-1)
+    return np.where(hills[..., None], grass, sky).astype(np.uint8)
+
+
+def choose(page, *files):
+    page.set_input_files("#files", list(map(str, files)))
+
+
+def bars(page):
+    """Return each stage's probability, as told to a screen reader."""
+    return {
+        one.get_attribute("aria-label"): float(one.get_attribute("aria-valuenow"))
+        for one in page.locator("#bars [role=meter]").all()
+    }
+
+
+def drawn(locator):
+    """Return the share of a part of the page that is not black."""
+    return float((np.asarray(Image.open(io.BytesIO(locator.screenshot())).convert("L")) > 60).mean())
+
+
+def sideways(page):
+    """Return by how many pixels the page is wider than the screen."""
+    return page.evaluate("document.documentElement.scrollWidth - innerWidth")
+
+
+def test_the_first_screen_says_what_this_is_and_what_it_is_worth(open_page):
+    page = open_page()
+    assert NEVER in page.inner_text("header")
+    assert page.locator("#model option").all_inner_texts() == ["patient", "compact"]
+    assert "On people it has not seen" in page.inner_text("#model-worth")
+    assert "clean: no inferred patient on both sides" in page.inner_text("#model-facts")
+    assert not page.is_visible("#model-figures table")
+    page.click("summary")
+    assert "0.55 – 0.67" in page.inner_text("#model-figures table")
+    page.select_option("#model", "compact")
+    assert "leaky: 200 inferred patients" in page.inner_text("#model-facts")
+    assert "scores, not probabilities" in page.inner_text("#model-worth")
+
+
+def test_a_volume_shows_probabilities_slices_and_three_planes(open_page, folder):
+    page = open_page()
+    choose(page, folder / "brain.nii.gz")
+    page.wait_for_selector("#bars .row >> nth=3", state="attached")
+    assert sum(bars(page).values()) == pytest.approx(1, abs=0.001)
+    assert list(bars(page)) == ["Non", "Very Mild", "Mild", "Moderate"]
+    assert page.inner_text("#words").startswith("With 90 % confidence: ")
+    assert "On people it has not seen" in page.inner_text("#notice")
+    assert "registration to MNI152" in page.inner_text("#notice")
+    assert "protocol patient" in page.inner_text("#person-model")
+    assert page.locator("#sheet [role=option]").count() == 32
+    page.wait_for_selector("#planes[data-drawn]")
+    assert drawn(page.locator("#planes")) > 0.1
+    assert PATIENT not in page.content()
+
+
+def test_the_arrow_keys_walk_over_the_slices_of_a_dicom_folder(open_page, folder):
+    page = open_page()
+    (folder / "series" / "notes.txt").write_text("no scan")
+    page.set_input_files("#folder", str(folder / "series"))
+    page.wait_for_selector("#sheet [role=option] >> nth=31")
+    assert page.inner_text("#person-title") == "series"
+    assert "DICOM files · answer from 32 slices" in page.inner_text("#person-facts")
+    assert not page.is_visible("#volume")
+    page.focus("#sheet [aria-selected=true]")
+    for key, level in (("Home", 0), ("ArrowRight", 1), ("ArrowDown", 9), ("ArrowUp", 1), ("ArrowLeft", 0)):
+        page.keyboard.press(key)
+        assert page.inner_text("#large-caption strong") == f"Level {level}"
+    page.keyboard.press("End")
+    assert page.inner_text("#large-caption strong") == "Level 31"
+    assert page.locator("#sheet [aria-selected=true]").count() == 1
+    assert PATIENT not in page.content()
+
+
+def test_what_moved_the_score_is_laid_over_the_picture_and_fades(open_page, folder):
+    page = open_page()
+    choose(page, folder / "slice-12.png")
+    page.click("#explain")
+    page.wait_for_selector("#heat-controls")
+    assert "not a lesion map" in page.inner_text("#heat-notice")
+    seen = [page.locator("#large").screenshot()]
+    page.fill("#heat-fade", "40")
+    seen.append(page.locator("#large").screenshot())
+    page.uncheck("#heat-on")
+    seen.append(page.locator("#large").screenshot())
+    red, green, blue = np.asarray(Image.open(io.BytesIO(seen[2])).convert("RGB"), int)[40:-40, 40:-40].T
+    assert len(set(seen)) == 3
+    assert max(np.abs(red - green).max(), np.abs(green - blue).max()) == 0
+
+
+def test_a_long_explanation_can_be_cancelled(open_page, folder):
+    page = open_page()
+    choose(page, folder / "slice-12.png")
+    page.wait_for_selector("#explain")
+    page.route("**/v1/explain", lambda route: None)  # never answered
+    page.click("#explain")
+    page.wait_for_selector("#explain-progress")
+    page.click("#explain")
+    page.wait_for_selector("#explain-progress", state="hidden")
+    assert page.inner_text("#explain-state") == "Cancelled."
+    assert page.inner_text("#explain") == "Show what moved the score"
+
+
+def test_a_dropped_photograph_is_refused_and_gets_no_stage(open_page, folder):
+    page = open_page()
+    content = list((folder / "photo.jpg").read_bytes())
+    page.evaluate(
+        """content => {
+            const transfer = new DataTransfer();
+            transfer.items.add(new File([new Uint8Array(content)], "Holiday <b>1</b>.jpg"));
+            const event = new DragEvent("drop", { dataTransfer: transfer, bubbles: true, cancelable: true });
+            document.getElementById("drop").dispatchEvent(event);
+        }""",
+        content,
+    )
+    page.wait_for_selector("#no-stage")
+    assert "does not look like the slices" in page.inner_text("#no-stage").lower()
+    assert page.inner_text("#person-title") == "Holiday <b>1</b>.jpg"
+    assert page.is_visible("#large img")
+    assert not page.is_visible("#answer")
+    assert not page.is_visible("#heat")
+    assert page.locator("#bars .row").count() == 0
+
+
+def test_a_broken_file_says_what_is_wrong_with_it(open_page, folder):
+    page = open_page()
+    choose(page, folder / "broken.png")
+    page.wait_for_selector("#no-stage")
+    assert "Could not be read" in page.inner_text("#no-stage")
+    assert "truncated" in page.inner_text("#no-stage")
+    assert not page.is_visible("#answer")
+    assert not page.is_visible("#slices")
+
+
+def test_a_batch_of_fifty_ends_in_a_csv_that_names_no_file(open_page, folder, tmp_path):
+    page = open_page()
+    slices = sorted(folder.glob("slice-*.png"))
+    batch = [*slices, *slices, folder / "photo.jpg", folder / "broken.png"]
+    copies = [tmp_path / f"=Sommer, Karl {number}{one.suffix}" for number, one in enumerate(batch, 1)]
+    for one, copy in zip(batch, copies, strict=True):
+        shutil.copy(one, copy)
+    choose(page, *copies)
+    page.wait_for_selector("#batch-summary")
+    assert "50 files, 50 scans: 48 answered, 1 refused, 1 could not be read." in page.inner_text("#batch-summary")
+    assert page.inner_text("#results tbody th >> nth=0") == "=Sommer, Karl 1.png"
+
+    text, rows = saved(page)
+    assert "Sommer" not in text
+    assert [row["scan"] for row in rows] == [str(number) for number in range(1, 51)]
+    assert [row["status"] for row in rows] == ["answered"] * 48 + ["refused", "failed"]
+    answered = rows[0]
+    assert sum(float(answered[key]) for key in answered if key.startswith("prob_")) == pytest.approx(1, abs=1e-5)
+    assert NEVER in answered["notice"]
+    assert len(answered["model"]) == 64
+    assert answered["protocol"] == "patient"
+    assert rows[48]["stage"] == "" and "likeness" in rows[48]["reason"]
+
+    page.check("#with-names")
+    _, named = saved(page)
+    assert [row["file"] for row in named][:2] == ["'=Sommer, Karl 1.png", "'=Sommer, Karl 2.png"]
+
+    page.click("#results tbody tr >> nth=4")
+    assert page.inner_text("#person-title") == "=Sommer, Karl 5.png"
+    page.go_back()
+    assert page.is_visible("#results")
+
+
+def saved(page):
+    """Save the CSV; return its text and its rows."""
+    with page.expect_download() as download:
+        page.click("#save")
+    text = download.value.path().read_bytes().decode("utf-8-sig")
+    return text, list(csv.DictReader(io.StringIO(text, newline="")))
+
+
+def test_a_batch_can_be_stopped(open_page, folder):
+    page = open_page()
+    calls = []
+
+    def answer(route):
+        calls.append(route)
+        if len(calls) < 4:  # the fourth request is never answered
+            route.continue_()
+
+    page.route("**/v1/predict", answer)
+    choose(page, *sorted(folder.glob("slice-*.png")), folder / "photo.jpg")
+    page.wait_for_selector("#results tbody tr >> nth=23")
+    assert page.inner_text("#batch-count") == "24 of 25 files"
+    assert page.evaluate("document.getElementById('batch-progress').position") == 24 / 25
+    page.click("#stop")
+    page.wait_for_selector("#batch-summary")
+    assert "Stopped after 24 of 25 files: 23 answered, 1 refused" in page.inner_text("#batch-summary")
+
+
+def test_a_busy_server_is_asked_again_and_a_problem_is_told_in_its_words(open_page, folder):
+    page = open_page()
+    busy, large = (
+        {
+            "status": status,
+            "headers": {"Retry-After": "1"},
+            "content_type": "application/problem+json",
+            "body": json.dumps({"code": code, "detail": detail}),
+        }
+        for status, code, detail in ((503, "too-busy", "ask again"), (413, "too-large", "send <i>it</i> in parts"))
+    )
+    answers = [busy, None, large]
+
+    def answer(route):
+        instead = answers.pop(0)
+        route.fulfill(**instead) if instead else route.continue_()
+
+    page.route("**/v1/predict", answer)
+    choose(page, folder / "slice-12.png")
+    page.wait_for_selector("#answer")
+    assert len(answers) == 1
+    page.click("#back")
+    choose(page, folder / "slice-12.png")
+    page.wait_for_selector("#told")
+    assert page.inner_text("#told") == "slice-12.png: send <i>it</i> in parts"
+    assert [said.split("status of ")[1][:3] for said in open_page.errors] == ["503", "413"]
+    open_page.errors.clear()
+
+
+def test_two_series_in_a_folder_are_two_rows(open_page, tmp_path):
+    volume = brain((3, 3, 3))
+    one = Volume(volume.voxels[:, :, 30:31], volume.affine)
+    for uid in ("1.2.3", "1.2.4"):
+        write_series(tmp_path / "study" / uid, one, uid=uid)
+    page = open_page()
+    page.set_input_files("#folder", str(tmp_path / "study"))
+    page.wait_for_selector("#results tbody tr >> nth=1")
+    assert page.locator("#results tbody th").all_inner_texts() == ["study/1.2.3/IM000", "study/1.2.4/IM000"]
+    assert "2 files, 2 scans" in page.inner_text("#batch-summary")
+
+
+def test_pictures_of_one_person_are_answered_together(open_page, folder):
+    page = open_page()
+    page.check("#one-person")
+    choose(page, *sorted(folder.glob("slice-*.png"))[:6], folder / "photo.jpg")
+    page.wait_for_selector("#sheet [role=option] >> nth=6")
+    assert "7 files · answer from 6 slices · 1 refused" in page.inner_text("#person-facts")
+    page.click("#sheet .not")
+    assert "Does not look like" in page.inner_text("#large-caption")
+
+
+def test_the_keyboard_alone_is_enough(open_page, folder):
+    page = open_page()
+    page.on("filechooser", lambda chooser: None)  # from here on no real dialogue opens
+    page.keyboard.press("Tab")
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.id") == "choose-files"
+    assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+    with page.expect_file_chooser() as chooser:
+        page.keyboard.press("Enter")
+    chooser.value.set_files([str(one) for one in sorted(folder.glob("slice-*.png"))[:2]])
+    page.wait_for_selector("#batch-summary")
+    assert page.evaluate("document.activeElement.id") == "batch-title"
+    for _ in range(3):
+        page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.textContent") == "slice-04.png"
+    page.keyboard.press("Enter")
+    assert page.inner_text("#person-title") == "slice-04.png"
+    assert page.evaluate("document.activeElement.id") == "person-title"
+
+
+def test_on_a_phone_nothing_runs_off_the_screen(open_page, folder):
+    page = open_page(viewport={"width": 360, "height": 740}, has_touch=True, is_mobile=True)
+    page.click("summary")
+    assert sideways(page) <= 0
+    choose(page, folder / "slice-12.png", folder / "photo.jpg", folder / "broken.png")
+    page.wait_for_selector("#batch-summary")
+    assert sideways(page) <= 0
+    page.click("#results tbody tr >> nth=2")
+    page.wait_for_selector("#bars .row >> nth=3", state="attached")
+    assert sideways(page) <= 0
+    assert page.locator(".never").bounding_box()["y"] >= 0
+
+
+def test_light_and_dark_follow_the_system(open_page):
+    page = open_page(color_scheme="light")
+    shades = []
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        shades.append(np.asarray(Image.open(io.BytesIO(page.screenshot())).convert("L")))
+    assert np.median(shades[0]) > 240
+    assert np.median(shades[1]) < 40

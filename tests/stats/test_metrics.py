@@ -1,0 +1,91 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn import metrics as sk
+
+from brainstage.stats.metrics import majority, score
+
+CLASSES = ("a", "b", "c", "d")
+
+
+def sample(count, seed, classes=4):
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, classes, count)
+    logits = rng.normal(size=(count, classes)) + 1.2 * np.eye(classes)[labels]
+    probabilities = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    return labels, probabilities.round(3) / probabilities.round(3).sum(1, keepdims=True)
+
+
+@given(st.integers(12, 200), st.integers(0, 10_000))
+@settings(deadline=None, max_examples=50)
+def test_every_score_is_scikit_learns(count, seed):
+    labels, probabilities = sample(count, seed)
+    labels[:4] = range(4)
+    ours = score(labels, probabilities, CLASSES, draws=10)
+    predicted = probabilities.argmax(1)
+    expected = {
+        "accuracy": sk.accuracy_score(labels, predicted),
+        "balanced_accuracy": sk.balanced_accuracy_score(labels, predicted),
+        "weighted_f1": sk.f1_score(labels, predicted, average="weighted"),
+        "macro_f1": sk.f1_score(labels, predicted, average="macro"),
+        "auroc_ovr": sk.roc_auc_score(labels, probabilities, multi_class="ovr"),
+        "quadratic_kappa": sk.cohen_kappa_score(labels, predicted, weights="quadratic"),
+        "log_loss": sk.log_loss(labels, probabilities.clip(1e-7)),
+    }
+    for name, value in expected.items():
+        assert ours.overall[name].value == pytest.approx(value, abs=1e-6), name
+    precision, recall, f1, support = sk.precision_recall_fscore_support(labels, predicted, zero_division=0)
+    for number, name in enumerate(CLASSES):
+        found = ours.by_class[name]
+        assert [found["precision"].value, found["recall"].value, found["f1"].value] == pytest.approx(
+            [precision[number], recall[number], f1[number]]
+        )
+        assert ours.support[name] == support[number]
+    assert np.array_equal(ours.confusion, sk.confusion_matrix(labels, predicted))
+
+
+def test_calibration_error_by_hand():
+    probabilities = np.array([[0.9, 0.1], [0.9, 0.1], [0.6, 0.4], [0.4, 0.6]])
+    labels = np.array([0, 1, 0, 1])
+    # bin of 0.9: confidence 0.9, accuracy 0.5; bin of 0.6: confidence 0.6, accuracy 1
+    assert score(labels, probabilities, ("a", "b"), draws=5).overall["calibration_error"].value == pytest.approx(
+        0.4
+    )
+
+
+def test_a_class_that_does_not_occur_has_no_recall_and_spoils_no_mean():
+    labels, probabilities = sample(60, 0, classes=3)
+    probabilities = np.concatenate([probabilities, np.zeros((60, 1))], axis=1)
+    found = score(labels, probabilities, CLASSES, draws=20)
+    assert np.isnan(found.by_class["d"]["recall"].value)
+    assert found.by_class["d"]["recall"].to_dict()["value"] is None
+    assert found.overall["macro_f1"].value == pytest.approx(
+        sk.f1_score(labels, probabilities.argmax(1), average="macro")
+    )
+
+
+def test_interval_of_accuracy_covers_as_often_as_it_says():
+    rng = np.random.default_rng(5)
+    hits = 0
+    for trial in range(100):
+        right = rng.random(200) < 0.8
+        probabilities = np.where(right[:, None], [[0.9, 0.1]], [[0.1, 0.9]])
+        found = score(np.zeros(200, np.int64), probabilities, ("a", "b"), draws=200, seed=trial).overall["accuracy"]
+        hits += found.low <= 0.8 <= found.high
+    assert 88 <= hits <= 100
+
+
+def test_patients_drawn_whole_give_wider_intervals_than_slices():
+    rng = np.random.default_rng(1)
+    right = np.repeat(rng.random(20) < 0.7, 32)  # all slices of a person share their fate
+    probabilities = np.where(right[:, None], [[0.9, 0.1]], [[0.1, 0.9]])
+    labels = np.zeros(640, np.int64)
+    people = np.repeat([f"p{i}" for i in range(20)], 32)
+    by_slice = score(labels, probabilities, ("a", "b")).overall["accuracy"]
+    by_person = score(labels, probabilities, ("a", "b"), groups=people).overall["accuracy"]
+    assert by_person.high - by_person.low > 3 * (by_slice.high - by_slice.low)
+
+
+def test_majority_baseline():
+    assert majority(np.array([2, 2, 0, 1]), 4) == (2, 0.5)

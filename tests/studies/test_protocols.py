@@ -1,0 +1,63 @@
+"""One recipe under both protocols: what the shared people are worth, with Yagis's control."""
+
+import json
+
+import pytest
+
+from brainstage.core.errors import LeakageError
+from brainstage.datasets.sources import load_slices
+from brainstage.datasets.table import SLICE_SCHEMA, SliceTable
+from brainstage.report.terminal import show_twin
+from brainstage.studies.protocols import shuffle_people, twin
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory, phantom, tiny):
+    config = tiny.replace(folds=2, epochs=2, validation_share=0.2)
+    return twin(phantom, config, name="t", out=tmp_path_factory.mktemp("runs"))
+
+
+def test_both_protocols_are_named_with_their_verdicts(found, capsys):
+    assert found.official.leakage_status == "leaky"
+    assert found.patient.leakage_status == "clean"
+    assert [row.name for row in found.rows] == ["compact", "linear baseline", "stages shuffled"]
+    show_twin(found)
+    shown = capsys.readouterr().out
+    assert max(len(line) for line in shown.splitlines()) <= 80
+    words = " ".join(shown.split())
+    assert "protocol official · leaky" in words
+    assert "protocol patient · clean" in words
+    assert "synthetic: says nothing about real brains" in words
+    content = json.loads((found.folder / "twin.json").read_text())
+    assert content["leakage"]["patient"] == "clean: no patient on both sides"
+    assert content["rows"][0]["patient_people"]["accuracy"]["value"] == found.rows[0].people["accuracy"].value
+    assert (found.folder / "twin.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_linear_model_knows_shuffled_phantoms_again_only_where_it_has_seen_them(found, phantom):
+    # what the baseline gains from seeing people does not come from the stages
+    baseline = found.rows[1]
+    assert baseline.official["accuracy"].value > baseline.patient["accuracy"].value
+
+
+def test_shuffled_stages_stay_with_the_person(phantom):
+    shuffled = shuffle_people(phantom, 3)
+    stage_of = {}
+    for patient, label in zip(shuffled.patients, shuffled.labels, strict=True):
+        assert stage_of.setdefault(patient, label) == label
+    assert sorted(shuffled.labels) == sorted(phantom.labels)  # everyone has 32 slices here
+    assert shuffled.labels != phantom.labels
+    assert shuffled.slice_ids == phantom.slice_ids
+    assert shuffled.data_hash != phantom.data_hash
+
+
+def test_without_patients_there_is_no_twin(phantom, tmp_path):
+    rows = phantom.rows.to_pylist()
+    bare = [{**row, "patient_id": None, "patient_id_source": "unknown"} for row in rows]
+    table = SliceTable(phantom.rows.from_pylist(bare, schema=SLICE_SCHEMA), phantom.images, phantom.classes)
+    with pytest.raises(LeakageError, match="brainstage audit"):
+        twin(table, "compact", out=tmp_path)
+
+
+def test_the_public_data_can_be_twinned(real_folder):
+    assert len(set(shuffle_people(load_slices(real_folder), 0).labels)) == 4

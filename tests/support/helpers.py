@@ -1,0 +1,82 @@
+"""What tests share: small pictures and models, the command line, a server."""
+
+import io
+import os
+import subprocess
+import sys
+from contextlib import contextmanager
+
+import numpy as np
+from PIL import Image
+
+TINY = {
+    "image_size": 32,
+    "stem_channels": 8,
+    "stage_channels": [8, 16],
+    "stage_blocks": [1, 1],
+    "epochs": 3,
+    "batch_size": 32,
+}
+
+
+def picture(seed=0, size=(40, 40)):
+    """Return a small grey picture that differs for each seed."""
+    return np.random.default_rng(seed).integers(0, 256, size, dtype=np.uint8)
+
+
+def brainstage(*arguments, **environment):
+    """Run the command line in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "brainstage", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "COLUMNS": "100", "TERM": "dumb", "NO_COLOR": "1", **environment},
+    )
+
+
+@contextmanager
+def served(*models):
+    """Give the address of a server of its own."""
+    command = [sys.executable, "-m", "brainstage", "serve", "--port", "0", *models]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            yield process.stdout.readline().strip()
+        finally:
+            process.terminate()
+
+
+def save_backbone(folder, model, size=32):
+    """Write a network with random weights as the hub would give it, with a ViT's image processor."""
+    from brainstage.datasets.preprocessing import Preprocessing
+
+    model.save_pretrained(folder)
+    Preprocessing(size, None, (0.5, 0.4, 0.5), (0.5, 0.5, 0.6), resample=2).processor().save_pretrained(folder)
+    return folder
+
+
+def small_vit(labels=None, layers=2):
+    """Return a ViT of a few layers for pictures of 32 pixels; ``labels`` names what its head was trained for."""
+    import torch
+    from transformers import ViTConfig, ViTForImageClassification
+
+    labels = labels or [f"thing {number}" for number in range(7)]
+    torch.manual_seed(0)
+    settings = ViTConfig(
+        image_size=32,
+        patch_size=8,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=layers,
+        num_attention_heads=4,
+        id2label=dict(enumerate(labels)),
+        label2id={name: number for number, name in enumerate(labels)},
+    )
+    return ViTForImageClassification(settings)
+
+
+def encode(pixels, format="PNG", **options):
+    """Return the bytes of an image file."""
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, format=format, **options)
+    return stream.getvalue()

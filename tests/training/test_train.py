@@ -1,0 +1,245 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+from safetensors.numpy import load_file
+
+from brainstage.core.errors import ConfigError, DataError, RunError
+from brainstage.datasets.preprocessing import Preprocessing
+from brainstage.datasets.splits import make_splits
+from brainstage.evaluation.slices import evaluate
+from brainstage.inference.predictor import Predictor
+from brainstage.models.muon import orthogonal
+from brainstage.models.network import build_model, folded, open_grey, to_rgb
+from brainstage.models.recipes import load_recipe
+from brainstage.training.train import train
+from brainstage.training.trainer import COMPLETE, SliceDataset, _last_checkpoint
+from helpers import TINY, picture
+
+
+def weights(run):
+    return load_file(run.model / "model.safetensors")
+
+
+def same(left, right):
+    return left.keys() == right.keys() and all(np.array_equal(left[name], right[name]) for name in left)
+
+
+def test_a_run_holds_what_it_promises(trained):
+    files = {path.relative_to(trained.path).as_posix() for path in trained.path.rglob("*") if path.is_file()}
+    assert files - {".lock"} == {
+        "model/config.json",
+        "model/likeness.safetensors",
+        "model/model.safetensors",
+        "model/preprocessor_config.json",
+        "train_config.json",
+        "splits.json",
+        "history.jsonl",
+        "predictions.parquet",
+        "metrics.json",
+        "curves.png",
+        "confusion_matrix.png",
+        "manifest.json",
+    }
+    history = [json.loads(line) for line in trained.history.read_text().splitlines()]
+    assert [line["epoch"] for line in history] == [1, 2, 3]
+    assert {"train_loss", "validation_loss", "validation_accuracy", "validation_macro_f1"} <= set(history[0])
+
+
+def test_mirrored_slices_are_turned_left_to_right():
+    pixels = np.stack([picture(number, (32, 32)) for number in range(20)])
+    common = pixels, np.arange(20), Preprocessing(32, 1.0), 0
+    plain, mirroring = SliceDataset(*common), SliceDataset(*common, mirror=True)
+    rows = list(range(5, 15))
+    before, after = (data.__getitems__(rows)["pixel_values"] for data in (plain, mirroring))
+    mirrored = mirroring.mirrored[rows]
+    assert 0 < mirrored.sum() < 10
+    assert torch.equal(after[mirrored], before[mirrored].flip(-1))
+    assert torch.equal(after[~mirrored], before[~mirrored])
+
+
+def test_predictions_cover_validation_and_test_once(trained, phantom, tiny):
+    table = pq.read_table(trained.predictions)
+    fold = make_splits(phantom, tiny).folds[0]
+    assert table["slice_id"].to_pylist() == [*fold.validation, *fold.test]
+    assert set(table["split"].to_pylist()) == {"validation", "test"}
+
+
+def test_golden_run_learns_the_heads_it_has_seen(phantom, tmp_path):
+    """The leak in one figure: 16 people on both sides are told apart far above the majority answer."""
+    config = load_recipe("compact", image_size=48, epochs=12, batch_size=32)
+    found = evaluate(train(phantom, config, name="golden", out=tmp_path))
+    assert found.leakage_status == "leaky"
+    assert found.scores.overall["accuracy"].value > found.majority_accuracy + 0.25
+    assert found.scores.overall["auroc_ovr"].value > 0.8
+
+
+def test_same_seed_same_weights(trained, phantom, tiny, tmp_path):
+    assert same(weights(trained), weights(train(phantom, tiny, name="again", out=tmp_path)))
+    assert not same(weights(trained), weights(train(phantom, tiny.replace(seed=1), name="other", out=tmp_path)))
+
+
+def test_the_epoch_of_best_validation_accuracy_is_kept(trained, phantom):
+    history = [json.loads(line) for line in trained.history.read_text().splitlines()]
+    validation = evaluate(trained, split="validation")
+    best = max(line["validation_accuracy"] for line in history)
+    assert validation.scores.overall["accuracy"].value == pytest.approx(best, abs=0.04)  # bf16 against fp32
+
+
+def test_all_training_rows_can_be_used(phantom, tiny, tmp_path):
+    run = train(phantom, tiny.replace(validation_share=0.0), name="all", out=tmp_path)
+    assert set(pq.read_table(run.predictions)["split"].to_pylist()) == {"test"}
+    assert "validation_loss" not in run.history.read_text()
+
+
+def test_the_patient_protocol_shares_no_one(phantom, tiny, tmp_path):
+    config = tiny.replace(protocol="patient", folds=2, fold=1, validation_share=0.0)
+    found = evaluate(train(phantom, config, name="patient", out=tmp_path))
+    assert found.leakage_status == "clean"
+    assert found.resampled == "patients"
+    assert "protocol patient" in found.title
+
+
+def test_the_model_folder_opens_with_transformers_alone(trained, phantom):
+    from transformers import AutoImageProcessor, AutoModelForImageClassification, pipeline
+
+    classify = pipeline("image-classification", model=str(trained.model), top_k=None)
+    ours = Predictor.open(trained.path).predict(phantom.images[:5])
+    for image, expected in zip(phantom.images[:5], ours, strict=True):
+        theirs = {answer["label"]: answer["score"] for answer in classify(Image.fromarray(image))}
+        assert [theirs[name] for name in phantom.classes] == pytest.approx(expected.tolist(), abs=1e-4)
+    model = AutoModelForImageClassification.from_pretrained(trained.model)
+    batch = AutoImageProcessor.from_pretrained(trained.model)(
+        Image.fromarray(phantom.images[0]).convert("RGB"), return_tensors="pt"
+    )
+    assert model(**batch).logits.softmax(1)[0].tolist() == pytest.approx(ours[0].tolist(), abs=1e-4)
+
+
+def test_nothing_in_a_run_is_a_pickle(trained):
+    for path in trained.path.rglob("*"):
+        if path.is_file():
+            assert path.suffix in (".json", ".jsonl", ".parquet", ".png", ".safetensors", ".lock", "")
+            assert not path.read_bytes().startswith((b"PK", b"\x80"))
+
+
+def test_the_trained_saved_opened_and_folded_networks_are_one(tiny, tmp_path):
+    model = build_model(tiny, ("a", "b", "c", "d"))
+    grey = torch.randn(3, 1, 32, 32)
+    model(grey)  # moves the batch normalisations away from doing nothing
+    expected = model.eval()(grey).logits
+    saved = to_rgb(model)
+    saved.save_pretrained(tmp_path)
+    opened = open_grey(tmp_path)
+    for logits in (saved(grey.expand(-1, 3, -1, -1)).logits, opened(grey).logits, folded(opened)(grey).logits):
+        torch.testing.assert_close(logits, expected, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(2, 16, 144), (1, 32, 8)])
+def test_muon_makes_steps_of_even_size_in_every_direction(shape):
+    rows, columns = shape[1:]
+    values = torch.linalg.svdvals(orthogonal(torch.randn(shape))) / max(1, rows / columns) ** 0.5
+    assert 0.5 < values.min()
+    assert values.max() < 1.3
+
+
+def test_a_run_is_not_overwritten(trained, phantom, tiny):
+    with pytest.raises(RunError, match="is finished; take another --name"):
+        train(phantom, tiny, name="trained", out=trained.path.parent)
+    assert train(phantom, tiny, name="trained", out=trained.path.parent, resume=True).finished
+
+
+def test_a_class_missing_from_train_is_told(phantom, tiny, tmp_path):
+    import dataclasses
+
+    with pytest.raises(DataError, match="class Severe has no slice in train"):
+        train(dataclasses.replace(phantom, classes=(*phantom.classes, "Severe")), tiny, name="a", out=tmp_path)
+
+
+def test_splits_of_another_protocol_are_not_used(phantom, tiny, tmp_path):
+    patient = make_splits(phantom, tiny.replace(protocol="patient", folds=2))
+    with pytest.raises(
+        ConfigError, match="protocol official was asked for, but the splits given have 2 of protocol pat"
+    ):
+        train(phantom, tiny, name="a", out=tmp_path, splits=patient)
+    with pytest.raises(ConfigError, match="fold 3 of protocol patient"):
+        train(phantom, tiny.replace(protocol="patient", fold=3), name="a", out=tmp_path, splits=patient)
+
+
+SCRIPT = """
+import sys
+from brainstage import load_slices, load_recipe
+from brainstage.training.train import train
+train(load_slices(sys.argv[1]), load_recipe("compact", **{settings}), name="killed", out=sys.argv[2], resume=True)
+"""
+
+
+def start(data, out, **settings):
+    code = SCRIPT.format(settings={**TINY, **settings})
+    return subprocess.Popen([sys.executable, "-c", code, str(data), str(out)], start_new_session=True)
+
+
+def wait_for(condition, process):
+    deadline = time.monotonic() + 120
+    while not condition():
+        assert process.poll() is None, "training ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_killed_and_resumed_ends_with_the_same_weights(phantom, phantom_folder, tmp_path):
+    long = {"epochs": 8}
+    whole = train(phantom, load_recipe("compact", **{**TINY, **long}), name="whole", out=tmp_path)
+    checkpoints = tmp_path / "killed" / "checkpoints"
+    for epoch in (1, 4):  # killed once after an epoch was saved, once in the middle of saving or of an epoch
+        process = start(phantom_folder, tmp_path, **long)
+        wait_for(lambda: len(list(checkpoints.glob("*"))) >= (1 if epoch == 1 else 3), process)  # noqa: B023
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        assert not (tmp_path / "killed" / "manifest.json").exists()
+    assert start(phantom_folder, tmp_path, **long).wait() == 0
+    killed = type(whole)(tmp_path / "killed")
+    assert same(weights(whole), weights(killed))
+    assert whole.history.read_text() == killed.history.read_text()
+
+
+def test_a_half_written_checkpoint_is_never_picked(tmp_path):
+    for step in (10, 20, 30):
+        folder = tmp_path / f"checkpoint-{step}"
+        folder.mkdir()
+        (folder / "model.safetensors").write_bytes(b"weights")
+    import hashlib
+
+    marker = json.dumps({"model.safetensors": hashlib.sha256(b"weights").hexdigest()})
+    (tmp_path / "checkpoint-10" / COMPLETE).write_text(marker)
+    (tmp_path / "checkpoint-20" / COMPLETE).write_text(marker)
+    (tmp_path / "checkpoint-20" / "model.safetensors").write_bytes(b"weig")  # 30 has no marker at all
+    assert Path(_last_checkpoint(tmp_path)).name == "checkpoint-10"
+    assert not (tmp_path / "checkpoint-30").exists()
+
+
+def test_resuming_with_other_settings_is_refused(phantom, tiny, tmp_path):
+    (tmp_path / "a").mkdir()
+    make_splits(phantom, tiny).save(tmp_path / "a" / "splits.json")
+    (tmp_path / "a" / "train_config.json").write_text(tiny.to_json())
+    with pytest.raises(ConfigError, match="other settings: epochs 3, not 4"):
+        train(phantom, tiny.replace(epochs=4), name="a", out=tmp_path, resume=True)
+    with pytest.raises(RunError, match="was begun; go on with --resume"):
+        train(phantom, tiny, name="a", out=tmp_path)
+
+
+def test_a_local_tracker_gets_the_figures_too(phantom, tiny, tmp_path):
+    pytest.importorskip("tensorboard")
+    run = train(phantom, tiny.replace(epochs=2, train_rows=64), name="a", out=tmp_path, track="tensorboard")
+    events = list(run.tensorboard.iterdir())
+    assert len(events) == 1
+    assert b"eval/accuracy" in events[0].read_bytes()
+    assert len(run.history.read_text().splitlines()) == 2
