@@ -85,7 +85,7 @@ def answers(
     for model, test in models:
         histograms = stacks[test][:, list(seen)].reshape(-1, *stacks.shape[2:])
         owners = np.repeat(test, len(seen)).astype(str).tolist()
-        found = model.answer(histograms, owners, list(seen) * len(test))
+        found = model.predict(histograms, owners, list(seen) * len(test))
         probabilities[test], least[test] = (one[:: len(seen)] for one in found)
     return probabilities, least
 

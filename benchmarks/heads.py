@@ -128,7 +128,7 @@ def answered(predictor: Predictor, brain: Volume) -> str:
     """Return the probabilities for a brain without skull, and how many of its slices look like training slices."""
     stack, levels = training_stack(brain, "it")
     refused = sum(reason is not None for reason in predictor.refusals(list(stack)))
-    probabilities = predictor.predict(list(stack), ["one"] * len(stack), levels)[0]
+    probabilities = predictor.predict_proba(list(stack), ["one"] * len(stack), levels)[0]
     return f"{' '.join(f'{one:.3f}' for one in probabilities)}  ({len(stack) - refused} of {len(stack)} slices)"
 
 

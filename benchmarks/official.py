@@ -77,7 +77,7 @@ def judge(model: Any, preprocessing: Any, slices: SliceTable, fold: Fold) -> tup
     """Return accuracy, weighted and macro F1 on the test rows."""
     rows = [slices.row_of[slice_id] for slice_id in fold.test]
     predictor = Predictor(SliceClassifier(TorchEngine(model), preprocessing), "", {})
-    predicted = predictor.predict([slices.images[row] for row in rows]).argmax(1)
+    predicted = predictor.predict_proba([slices.images[row] for row in rows]).argmax(1)
     labels = slices.targets(rows)
     weighted, macro = (float(f1_score(labels, predicted, average=name)) for name in ("weighted", "macro"))
     return float(accuracy_score(labels, predicted)), weighted, macro

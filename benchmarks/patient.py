@@ -176,11 +176,11 @@ def self_taught(slices: SliceTable) -> NDArray[np.float32]:
 
 # --- models -----------------------------------------------------------------------------------------------------
 
-Answers = Callable[[Rows, Rows, int], Array]
+Predictions = Callable[[Rows, Rows, int], Array]
 """From training people, test people and the fold's number to probabilities of the stages."""
 
 
-def repeats(cohort: Cohort, answers: Answers) -> list[Array]:
+def repeats(cohort: Cohort, answers: Predictions) -> list[Array]:
     """Predict everyone out of fold, once a repeat."""
     found = [np.zeros((len(cohort.labels), 4)) for _ in range(len(cohort.folds) // 5)]
     for number, (rest, test) in enumerate(cohort.folds):
@@ -188,7 +188,7 @@ def repeats(cohort: Cohort, answers: Answers) -> list[Array]:
     return found
 
 
-def recipe_answers(cohort: Cohort) -> Answers:
+def recipe_answers(cohort: Cohort) -> Predictions:
     """Return the patient model's answers; test people's levels are not told."""
     histograms = orientation_histograms(cohort.slices.images)
 
@@ -202,7 +202,7 @@ def recipe_answers(cohort: Cohort) -> Answers:
             cohort.slices.classes,
         )
         people = [f"{person}" for person in test for _ in range(32)]
-        found: Array = model.predict(histograms[cohort.order[test].ravel()], people)[::32].astype(np.float64)
+        found: Array = model.predict_proba(histograms[cohort.order[test].ravel()], people)[::32].astype(np.float64)
         return found
 
     return answers
@@ -225,7 +225,7 @@ def nested(cohort: Cohort, kernels: dict[str, Array]) -> dict[str, list[Array]]:
         for count in (1, 10):
             best[number, count] = np.mean([answer for _, answer in tried[:count]], axis=0)
 
-    def answers(count: int) -> Answers:
+    def answers(count: int) -> Predictions:
         return lambda _rest, _test, fold: best[fold, count]
 
     names = {1: "chosen inside", 10: "mean of the ten best inside"}
@@ -256,7 +256,7 @@ def inner_scores(kernel: Array, labels: Rows, rest: Rows, seed: int) -> Array:
     return scores
 
 
-def machine_answers(cohort: Cohort, kernel: Array) -> Answers:
+def machine_answers(cohort: Cohort, kernel: Array) -> Predictions:
     """Return a support vector machine's answers to Non or not; the other three stages count as one."""
 
     def answers(rest: Rows, test: Rows, _fold: int) -> Array:
@@ -267,7 +267,7 @@ def machine_answers(cohort: Cohort, kernel: Array) -> Answers:
     return answers
 
 
-def process_answers(cohort: Cohort, kernel: Array) -> Answers:
+def process_answers(cohort: Cohort, kernel: Array) -> Predictions:
     """Return the answers of a Gaussian process classifier to Non or not, on the kernel's own coordinates."""
     values, vectors = np.linalg.eigh(kernel)
     rows = vectors * np.sqrt(values.clip(0))
@@ -284,7 +284,7 @@ def as_stages(positive: Array) -> Array:
     return np.stack([1 - positive, positive, 0 * positive, 0 * positive], axis=1)
 
 
-def network_answers(cohort: Cohort) -> Answers:
+def network_answers(cohort: Cohort) -> Predictions:
     """Return the answers of a small 3D network from scratch, mirrored, turned, shifted, scaled while training."""
     images = np.stack(list(cohort.slices.images))[cohort.order].astype(np.float32)
     peaks = np.array([white_matter(image) for image in cohort.slices.images])[cohort.order]

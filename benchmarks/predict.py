@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from transformers import pipeline
 
 from brainstage.datasets.sources import default_source, hub_files, load_slices
-from brainstage.inference.predictions import answer
+from brainstage.inference.predictions import predict_scans
 from brainstage.inference.predictor import Predictor
 from brainstage.scans.discover import find_scans
 from brainstage.training.train import train
@@ -37,7 +37,7 @@ def main() -> None:
         files = _unpack(hub_files(options.data or default_source())["test"][0], Path(temporary))
 
         start = time.perf_counter()
-        answers = answer(Predictor.open(run), find_scans([temporary]))
+        answers = predict_scans(Predictor.open(run), find_scans([temporary]))
         ours = time.perf_counter() - start
 
         start = time.perf_counter()

@@ -2,7 +2,7 @@
 
     python benchmarks/refusal.py [--far FOLDER ...] [--near FOLDER ...]
 
-Real slices are judged by a likeness that was fitted to other people (five folds). Pictures that come with
+Real slices are judged by a detector that was fitted to other people (five folds). Pictures that come with
 scikit-image and drawn shapes are what its one constant was chosen on; its faces and the pictures of scikit-learn,
 matplotlib, pydicom and the folders named had no part in that. Near ones are cuts of MNI152 (nilearn), of its tissue
 maps and of the volumes in the folders named, in three planes, as they are and inverted, and real slices that were
@@ -31,7 +31,7 @@ from sklearn.model_selection import GroupKFold
 from brainstage.core.errors import DataError
 from brainstage.datasets.phantom import draw_head
 from brainstage.datasets.sources import load_slices
-from brainstage.inference.out_of_distribution import Likeness
+from brainstage.inference.out_of_distribution import OutOfDistributionDetector
 from brainstage.scans.nifti import decode_nifti
 from brainstage.scans.registration import mapped, sample
 from brainstage.scans.volume import Volume
@@ -48,25 +48,25 @@ def main() -> None:
     folders = parser.parse_args()
     slices = load_slices()
     out_of_fold(slices.images, [str(patient) for patient in slices.patients])
-    likeness = Likeness.fit(slices.images)
-    print(f"fitted to all; least likeness {likeness.least:.3f}")
+    detector = OutOfDistributionDetector.fit(slices.images)
+    print(f"fitted to all; out-of-distribution threshold {detector.threshold:.3f}")
     rng = np.random.default_rng(0)
-    report(likeness, "far, chosen on: scikit-image", pictures([package(skimage) / "data"], rng))
-    report(likeness, "far, chosen on: drawn", dict(drawn(rng)))
+    report(detector, "far, chosen on: scikit-image", pictures([package(skimage) / "data"], rng))
+    report(detector, "far, chosen on: drawn", dict(drawn(rng)))
     named = [package(sklearn) / "datasets/images", package(matplotlib) / "mpl-data/sample_data", *folders.far]
-    report(likeness, "far, new: pictures", pictures(named, rng))
-    report(likeness, "far, new: DICOM of other kinds", dicom_pictures())
-    report(likeness, "far, new: faces", faces())
+    report(detector, "far, new: pictures", pictures(named, rng))
+    report(detector, "far, new: DICOM of other kinds", dicom_pictures())
+    report(detector, "far, new: faces", faces())
     for name, volume in near_volumes(folders.near):
         planes = {plane: cuts(volume, plane) for plane in ("axial", "coronal", "sagittal")}
         planes["inverted axial"] = [inverted(one) for one in planes["axial"]]
-        found = {plane: likeness.of(images) for plane, images in planes.items()}
-        said = [f"{plane} {(one >= likeness.least).sum():2} ({one.max():.2f})" for plane, one in found.items()]
+        found = {plane: detector.score(images) for plane, images in planes.items()}
+        said = [f"{plane} {(one <= detector.threshold).sum():2} ({one.min():.2f})" for plane, one in found.items()]
         print(f"near: {name[:36]:36} of 24 cuts: {', '.join(said)}", flush=True)
-    report(likeness, "near: phantoms", {str(stage): list(draw_head(stage, 0, seed=5)) for stage in range(4)})
+    report(detector, "near: phantoms", {str(stage): list(draw_head(stage, 0, seed=5)) for stage in range(4)})
     some = [slices.images[row] for row in rng.permutation(len(slices))[:400]]
     for name, change in CHANGES.items():
-        report(likeness, f"near: real, {name}", {"real": [change(one) for one in some]})
+        report(detector, f"near: real, {name}", {"real": [change(one) for one in some]})
 
 
 def out_of_fold(images: Sequence[Pixels], patients: Sequence[str]) -> None:
@@ -74,8 +74,8 @@ def out_of_fold(images: Sequence[Pixels], patients: Sequence[str]) -> None:
     accepted = np.zeros(len(images), dtype=bool)
     folds = GroupKFold(5, shuffle=True, random_state=0)
     for train, test in folds.split(images, groups=patients):
-        likeness = Likeness.fit([images[row] for row in train])
-        accepted[test] = likeness.of([images[row] for row in test]) >= likeness.least
+        detector = OutOfDistributionDetector.fit([images[row] for row in train])
+        accepted[test] = detector.score([images[row] for row in test]) <= detector.threshold
     people = set(patients)
     refused = {patient for patient, well in zip(patients, accepted, strict=True) if not well}
     print(
@@ -84,14 +84,14 @@ def out_of_fold(images: Sequence[Pixels], patients: Sequence[str]) -> None:
     )
 
 
-def report(likeness: Likeness, name: str, groups: dict[str, list[Pixels]]) -> None:
-    """Print how many pictures are accepted, of how many sources, and the highest likeness."""
+def report(detector: OutOfDistributionDetector, name: str, groups: dict[str, list[Pixels]]) -> None:
+    """Print how many pictures are accepted, of how many sources, and the lowest out-of-distribution score."""
     images = [image for members in groups.values() for image in members]
-    found = likeness.of(images)
-    accepted = int((found >= likeness.least).sum())
+    found = detector.score(images)
+    accepted = int((found <= detector.threshold).sum())
     print(
         f"{name:42} {accepted:5,} of {len(images):5,} accepted ({len(groups):3} sources), "
-        f"likeness: median {np.median(found):5.2f}, highest {found.max():5.2f}",
+        f"score: median {np.median(found):5.2f}, lowest {found.min():5.2f}",
         flush=True,
     )
 

@@ -151,13 +151,13 @@ def measure(one: Contender, images: Sequence[Pixels], singles: int) -> None:
     predictor = Predictor.open(one.folder)
     batches = [images[start : start + BATCH] for start in range(0, len(images), BATCH)]
     with predictor.pool() as pool:
-        list(pool.map(predictor.predict, batches[:2]))  # warm
+        list(pool.map(predictor.predict_proba, batches[:2]))  # warm
         start = time.perf_counter()
-        list(pool.map(predictor.predict, batches))
+        list(pool.map(predictor.predict_proba, batches))
         one.rates.append(len(images) / (time.perf_counter() - start))
     for number in range(singles):
         start = time.perf_counter()
-        predictor.predict([images[number % len(images)]])
+        predictor.predict_proba([images[number % len(images)]])
         one.seconds.append(time.perf_counter() - start)
 
 
@@ -187,7 +187,7 @@ class Load:
 def under_clients(model: str, images: Sequence[Pixels], seconds: float) -> None:
     """Print what a server gives 1, 8 and 64 clients."""
     chosen = [images[row] for row in np.random.default_rng(0).permutation(len(images))[:QUESTIONS]]
-    expected = Predictor.open(model).predict(chosen)
+    expected = Predictor.open(model).predict_proba(chosen)
     questions = [(_png(one), slice_id(one), known) for one, known in zip(chosen, expected, strict=True)]
     print(f"{'':24}{'slices/s':>9}{'p50 ms':>9}{'p99 ms':>9}")
     with served(model) as address:
@@ -235,7 +235,7 @@ def _right(reply: httpx2.Response, identity: str, known: NDArray[np.float32]) ->
     """Return whether an answer is that of the slice that was sent."""
     if reply.status_code != 200:
         return False
-    (row,) = reply.json()["answers"]
+    (row,) = reply.json()["predictions"]
     given = [value for name, value in row.items() if name.startswith(PROB_PREFIX)]
     return row["slice_id"] == identity and bool(np.allclose(given, known, atol=1e-3))
 

@@ -101,7 +101,7 @@ def out_of_fold(
         for person in test[answered[test]]:
             stack, levels = cuts[person]
             histograms = orientation_histograms(list(stack))
-            scores[person] = model.predict(histograms, ["one"] * len(levels), levels)[0]
+            scores[person] = model.predict_proba(histograms, ["one"] * len(levels), levels)[0]
     return scores
 
 

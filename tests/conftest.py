@@ -40,7 +40,8 @@ def tiny() -> TrainConfig:
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory, phantom, tiny):
     """Return a finished run on the phantom cohort, judged."""
-    from brainstage.evaluation.slices import evaluate, write_evaluation
+    from brainstage.evaluation.slices import evaluate
+    from brainstage.report.results import write_evaluation
     from brainstage.training.train import train
 
     run = train(phantom, tiny, name="trained", out=tmp_path_factory.mktemp("runs"))

@@ -92,7 +92,7 @@ def make_patient(slices: SliceTable, out: Path) -> None:
     )
     figures = {**rows(whole, "all slices"), **rows(single, "one slice")}
     figures |= rows(whole, "linear baseline, all slices", "linear baseline")
-    write(run, PATIENT, {"worth": worth, "figures": figures})
+    write(run, PATIENT, {"performance": worth, "figures": figures})
 
 
 def make_compact(slices: SliceTable, out: Path) -> None:
@@ -105,7 +105,7 @@ def make_compact(slices: SliceTable, out: Path) -> None:
         f"answering Non has 0.50. The official split's {official['accuracy'].value:.2f} is of heads that it knows."
     )
     figures = {"official test slices, four stages": {name: one.to_dict() for name, one in official.items()}}
-    write(run, COMPACT, {"worth": worth, "figures": figures | rows(folds, "people, all slices")})
+    write(run, COMPACT, {"performance": worth, "figures": figures | rows(folds, "people, all slices")})
 
 
 def one_slice_each(slices: SliceTable, run: RunFolder, out: Path) -> Path:
@@ -120,13 +120,22 @@ def one_slice_each(slices: SliceTable, run: RunFolder, out: Path) -> Path:
         chosen = [str(draw.choice(ids)) for ids in of.values()]
         model = RunFolder(run.path / "folds" / f"{number:02d}")
         predictor = Predictor.open(model.path)
-        scores, least = predictor.answer(predictor.look([slices.images[slices.row_of[one]] for one in chosen]))
+        scores, least = predictor.predict_features(
+            predictor.extract_features([slices.images[slices.row_of[one]] for one in chosen])
+        )
         about = read_metadata(pq.read_table(run.predictions))
         name = sha256(model.model / WEIGHTS)
         split = ["test"] * len(chosen)
         tables.append(
             prediction_table(
-                slices, chosen, scores, split=split, fold=number, model=name, metadata=about, least=least
+                slices,
+                chosen,
+                scores,
+                split=split,
+                fold=number,
+                model=name,
+                metadata=about,
+                conformal_threshold=least,
             )
         )
     pq.write_table(pa.concat_tables(tables), out / "one_slice.parquet")

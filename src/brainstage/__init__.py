@@ -27,11 +27,15 @@ if TYPE_CHECKING:
     from brainstage.evaluation.patients import PatientEvaluation, evaluate_patients
     from brainstage.evaluation.slices import Evaluation, evaluate
     from brainstage.exports.export import Export, export
-    from brainstage.inference.explanations import explain
-    from brainstage.inference.predictor import Predictor
+    from brainstage.inference.predictions import Predictions, predict_scans
+    from brainstage.inference.predictor import Prediction, Predictor
     from brainstage.models.recipes import load_recipe
-    from brainstage.scans.extraction import extract
-    from brainstage.studies.protocols import Twin, twin
+    from brainstage.report.explanations import explain
+    from brainstage.report.predictions import write_predictions
+    from brainstage.report.results import write_evaluation, write_patient_evaluation
+    from brainstage.scans.discover import Scan, find_scans
+    from brainstage.scans.extraction import extract, write_brain
+    from brainstage.studies.protocols import ProtocolComparison, compare_protocols
     from brainstage.studies.study import Study, run_study
     from brainstage.training.cross_validation import cross_validate
     from brainstage.training.sweep import Factor, Sweep, sweep
@@ -51,17 +55,21 @@ __all__ = [
     "Factor",
     "LeakageError",
     "PatientEvaluation",
+    "Prediction",
+    "Predictions",
     "Predictor",
+    "ProtocolComparison",
     "RunError",
     "RunFolder",
+    "Scan",
     "SliceTable",
     "Splits",
     "Study",
     "Sweep",
     "TrainConfig",
-    "Twin",
     "audit",
     "compare",
+    "compare_protocols",
     "cross_validate",
     "describe",
     "evaluate",
@@ -70,14 +78,19 @@ __all__ = [
     "export",
     "extract",
     "fetch",
+    "find_scans",
     "load_recipe",
     "load_slices",
     "make_splits",
+    "predict_scans",
     "run_study",
     "sweep",
     "train",
-    "twin",
+    "write_brain",
+    "write_evaluation",
+    "write_patient_evaluation",
     "write_phantom",
+    "write_predictions",
 ]
 
 _HOME = {
@@ -92,33 +105,42 @@ _HOME = {
     "Factor": "training.sweep",
     "LeakageError": "core.errors",
     "PatientEvaluation": "evaluation.patients",
+    "Prediction": "inference.predictor",
+    "Predictions": "inference.predictions",
     "Predictor": "inference.predictor",
+    "ProtocolComparison": "studies.protocols",
     "RunError": "core.errors",
     "RunFolder": "core.run",
+    "Scan": "scans.discover",
     "SliceTable": "datasets.table",
     "Splits": "datasets.splits",
     "Study": "studies.study",
     "Sweep": "training.sweep",
     "TrainConfig": "core.config",
-    "Twin": "studies.protocols",
     "audit": "audits.audit",
     "compare": "evaluation.comparison",
+    "compare_protocols": "studies.protocols",
     "cross_validate": "training.cross_validation",
     "describe": "datasets.describe",
     "evaluate": "evaluation.slices",
     "evaluate_patients": "evaluation.patients",
-    "explain": "inference.explanations",
+    "explain": "report.explanations",
     "export": "exports.export",
     "extract": "scans.extraction",
     "fetch": "datasets.public",
+    "find_scans": "scans.discover",
     "load_recipe": "models.recipes",
     "load_slices": "datasets.sources",
     "make_splits": "datasets.splits",
+    "predict_scans": "inference.predictions",
     "run_study": "studies.study",
     "sweep": "training.sweep",
     "train": "training.train",
-    "twin": "studies.protocols",
+    "write_brain": "scans.extraction",
+    "write_evaluation": "report.results",
+    "write_patient_evaluation": "report.results",
     "write_phantom": "datasets.phantom",
+    "write_predictions": "report.predictions",
 }
 
 

@@ -22,7 +22,7 @@ COMMANDS += [
     ["sweep"],
     ["study"],
     ["audit"],
-    ["twin"],
+    ["compare-protocols"],
     ["extract"],
     ["explain"],
     ["export"],
@@ -96,12 +96,12 @@ def test_train_evaluate_predict(tmp_path, phantom_folder, phantom):
         assert "Traceback" not in done.stderr
     answers = json.loads((tmp_path / "out.json").read_text())
     assert "never a diagnosis" in answers["notice"]
-    assert [row["status"] for row in answers["answers"]] == ["answered"] * 3 + ["failed"]
+    assert [row["status"] for row in answers["predictions"]] == ["predicted"] * 3 + ["failed"]
     assert pq.read_table(tmp_path / "out.parquet").num_rows == 4
     assert len((tmp_path / "out.csv").read_text().splitlines()) == 5
     whole = brainstage("predict", run, next(phantom_folder.glob("data/test*")), images / "?.png", "--json")
     assert whole.returncode == 0
-    assert len(json.loads(whole.stdout)["answers"]) == 102 + 3
+    assert len(json.loads(whole.stdout)["predictions"]) == 102 + 3
 
 
 def test_predict_without_a_run_stages_one_person_from_all_slices(tmp_path):
@@ -115,10 +115,10 @@ def test_predict_without_a_run_stages_one_person_from_all_slices(tmp_path):
     assert "On people it has not seen (protocol patient" in first["notice"]
     assert "never a diagnosis" in first["notice"]
     column = "prob_Non_Demented"
-    whole, *slices = joined["answers"]
+    whole, *slices = joined["predictions"]
     assert (whole["source"], whole["slices"], whole["person"]) == ("one person", 4, 1)
-    assert [row["person"] for row in first["answers"]] == [1, 2, 3, 4]
-    assert [row[column] for row in slices] == pytest.approx([row[column] for row in first["answers"]], abs=1e-5)
+    assert [row["person"] for row in first["predictions"]] == [1, 2, 3, 4]
+    assert [row[column] for row in slices] == pytest.approx([row[column] for row in first["predictions"]], abs=1e-5)
     assert whole[column] not in [row[column] for row in slices]
 
 
@@ -127,7 +127,7 @@ def test_pictures_of_other_things_get_no_stage(tmp_path, phantom):
     (tmp_path / "drawn.png").write_bytes(encode(phantom.images[9]))
     done = brainstage("predict", tmp_path, "--json")
     assert done.returncode == 0
-    for row in json.loads(done.stdout)["answers"]:
+    for row in json.loads(done.stdout)["predictions"]:
         assert (row["status"], row["stage"], row["prob_Non_Demented"]) == ("refused", None, None)
         assert row["reason"] in done.stderr
 

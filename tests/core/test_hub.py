@@ -18,7 +18,7 @@ FILES = {f"data/{name}-0.parquet": name.encode() * 50_000 for name in ("train", 
 
 
 class StandIn(http.server.BaseHTTPRequestHandler):
-    """Answers as the hub does for one repository with ``files``; ``mode`` says what goes wrong."""
+    """Predictions as the hub does for one repository with ``files``; ``mode`` says what goes wrong."""
 
     mode = "good"
     files = FILES

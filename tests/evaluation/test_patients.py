@@ -126,7 +126,7 @@ def test_sets_are_judged_on_people_that_they_were_not_fitted_to(tmp_path):
     assert found.sets.coverage.low < found.sets.coverage.value < found.sets.coverage.high
     assert sum(found.sets.shares.values()) == pytest.approx(1)
     assert found.right.low < found.views[0].rows["model"]["calibration_error"].value < found.right.high
-    shifted = tables[0].append_column("least_in_set", pa.array([0.0] * len(tables[0])))
+    shifted = tables[0].append_column("conformal_threshold", pa.array([0.0] * len(tables[0])))
     pq.write_table(shifted, tmp_path / "own.parquet")
     own = evaluate_patients(tmp_path / "own.parquet")
     assert own.sets.coverage.value == 1
@@ -206,7 +206,7 @@ def test_a_crossed_run_is_judged_used_and_shown(crossed, phantom, capsys):
     assert "never a diagnosis" in shown
     json.dumps(found.to_dict(), allow_nan=False)
     assert evaluate(crossed).leakage_status == "clean"
-    assert Predictor.open(crossed.path).predict(phantom.images[:3]).shape == (3, 4)
+    assert Predictor.open(crossed.path).predict_proba(phantom.images[:3]).shape == (3, 4)
 
 
 def test_a_stopped_crossed_run_goes_on_where_it_was(crossed, phantom, tiny):

@@ -6,7 +6,8 @@ import pytest
 
 from brainstage.core.errors import ConfigError, DataError, LeakageError
 from brainstage.core.schema import with_metadata
-from brainstage.evaluation.slices import evaluate, write_evaluation
+from brainstage.evaluation.slices import evaluate
+from brainstage.report.results import write_evaluation
 
 
 def table(**changes):

@@ -80,13 +80,13 @@ def test_an_exported_run_gives_the_runs_answers(calibrated, found, phantom):
     assert (run.engine, exported.engine, exported.network) == ("torch", "onnx", None)
     assert (exported.classes, exported.calibrated, exported.refuses) == (run.classes, True, True)
     images = phantom.images[:70]
-    np.testing.assert_allclose(exported.predict(images), run.predict(images), atol=TOLERANCE)
-    one, other = (model.answer(model.look(images), ["a"] * 70) for model in (run, exported))
+    np.testing.assert_allclose(exported.predict_proba(images), run.predict_proba(images), atol=TOLERANCE)
+    one, other = (model.predict_features(model.extract_features(images), ["a"] * 70) for model in (run, exported))
     np.testing.assert_allclose(one.probabilities, other.probabilities, atol=TOLERANCE)
-    np.testing.assert_array_equal(one.least, other.least)
+    np.testing.assert_array_equal(one.conformal_threshold, other.conformal_threshold)
     with exported.pool() as pool:  # several threads at once
         together = np.concatenate(list(pool.map(exported.look, [images[:5], images[5:50], images[50:]])))
-    np.testing.assert_allclose(together, exported.look(images), atol=1e-6)
+    np.testing.assert_allclose(together, exported.extract_features(images), atol=1e-6)
 
 
 def test_what_was_compared_is_written_beside_the_file(calibrated, found):
@@ -123,7 +123,7 @@ def test_the_description_says_all_that_another_program_needs(found, phantom):
     session = onnxruntime.InferenceSession(found.folder / "model" / "model.onnx")
     [logits] = session.run(["logits"], {"pixel_values": pixels[None, None].astype(np.float32)})
     powers = np.exp(logits / 4)
-    expected = Predictor.open(found.folder).predict(phantom.images[:1])
+    expected = Predictor.open(found.folder).predict_proba(phantom.images[:1])
     np.testing.assert_allclose(powers / powers.sum(), expected, atol=1e-5)
 
 
@@ -137,7 +137,7 @@ def test_every_architecture_is_exported(kind, tmp_path, phantom):
     assert found.folder == tmp_path / "run" / "onnx"
     assert found.parity.logits < 1e-3
     images = phantom.images[:3]
-    ours, theirs = (Predictor.open(folder).predict(images) for folder in (tmp_path / "run", found.folder))
+    ours, theirs = (Predictor.open(folder).predict_proba(images) for folder in (tmp_path / "run", found.folder))
     np.testing.assert_allclose(ours, theirs, atol=TOLERANCE)
 
 
@@ -147,7 +147,7 @@ def test_predict_answers_without_torch(found, phantom, tmp_path):
     code = (
         "import sys\nfrom typer.testing import CliRunner\nfrom brainstage.cli import app\n"
         f"done = CliRunner().invoke(app, {arguments!r})\n"
-        "assert done.exit_code == 0, done.output\nassert 'answered' in done.output\n"
+        "assert done.exit_code == 0, done.output\nassert 'predicted' in done.output\n"
         "print([name for name in ('torch', 'transformers', 'sklearn', 'pandas') if name in sys.modules])"
     )
     said = subprocess.check_output([sys.executable, "-c", code], text=True)

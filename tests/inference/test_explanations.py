@@ -14,10 +14,11 @@ from transformers import SwinConfig, SwinForImageClassification, ViTConfig, ViTF
 from brainstage.core.errors import ConfigError
 from brainstage.datasets.preprocessing import Preprocessing
 from brainstage.inference import attribution
-from brainstage.inference.attribution import attribute, blurred, default_method, likeness_to_random, outside
-from brainstage.inference.explanations import CHANGED, NOTICE, Explanations, explain, overlay
+from brainstage.inference.attribution import attribute, blurred, default_method, outside, similarity_to_randomised
+from brainstage.inference.explanations import MAX_RANDOMISED_SIMILARITY, NOTICE, Explanations
 from brainstage.inference.predictor import Predictor, SliceClassifier
 from brainstage.models.engines.torch import TorchEngine
+from brainstage.report.explanations import explain, overlay
 from brainstage.scans.discover import File, find_scans, scans_of
 from helpers import encode, picture
 
@@ -138,20 +139,23 @@ def test_pixels_without_attribution_stay_as_they_are():
 
 def test_maps_change_when_the_model_forgets(trained, phantom):
     predictor, images = Predictor.open(trained.path), phantom.images[:8]
-    assert likeness_to_random(predictor, images, [None] * 8, 0, "grad-cam") < 0.8
+    assert similarity_to_randomised(predictor, images, [None] * 8, 0, "grad-cam") < 0.8
     stubborn = SimpleNamespace(**{name: getattr(predictor, name) for name in ("network", "preprocessing")})
     stubborn.randomised = lambda _seed: predictor
-    assert likeness_to_random(stubborn, images, [None] * 8, 0, "grad-cam") == pytest.approx(1)
-    before = predictor.predict(images)
-    assert not np.allclose(predictor.randomised(0).predict(images), before, atol=1e-3)
-    np.testing.assert_array_equal(predictor.predict(images), before)
+    assert similarity_to_randomised(stubborn, images, [None] * 8, 0, "grad-cam") == pytest.approx(1)
+    before = predictor.predict_proba(images)
+    assert not np.allclose(predictor.randomised(0).predict_proba(images), before, atol=1e-3)
+    np.testing.assert_array_equal(predictor.predict_proba(images), before)
 
 
 def test_the_sanity_check_says_what_it_found():
-    row = {"person": 1, "likeness_to_random": 0.9, "file": "001.png", "reason": None}
+    row = {"person": 1, "similarity_to_randomised": 0.9, "file": "001.png", "reason": None}
     assert "THEY DO NOT CHANGE" in Explanations([row], "grad-cam", "0", {}).sanity
-    assert "they change" in Explanations([row | {"likeness_to_random": CHANGED}], "grad-cam", "0", {}).sanity
-    assert Explanations([row | {"likeness_to_random": None}], "grad-cam", "0", {}).sanity is None
+    assert (
+        "they change"
+        in Explanations([row | {"similarity_to_randomised": MAX_RANDOMISED_SIMILARITY}], "grad-cam", "0", {}).sanity
+    )
+    assert Explanations([row | {"similarity_to_randomised": None}], "grad-cam", "0", {}).sanity is None
 
 
 def test_pictures_at_their_own_size_and_none_for_what_is_refused(trained, phantom, tmp_path):
@@ -159,13 +163,13 @@ def test_pictures_at_their_own_size_and_none_for_what_is_refused(trained, phanto
     files = {"good": encode(good), "photo": encode(photo), "text": b"text"}
     scans = scans_of(File(name, partial(io.BytesIO, content)) for name, content in files.items())
     found = explain(Predictor.open(trained.path), scans, tmp_path / "out", sanity=True)
-    assert [row["status"] for row in found.rows] == ["answered", "refused", "failed"]
+    assert [row["status"] for row in found.rows] == ["predicted", "refused", "failed"]
     assert sorted(file.name for file in (tmp_path / "out").iterdir()) == ["001.png", "explanations.json"]
     assert Image.open(tmp_path / "out" / "001.png").size == good.shape[::-1]
     written = json.loads((tmp_path / "out" / "explanations.json").read_text())
     assert NOTICE in written["notice"]
     assert "never a diagnosis" in written["notice"]
-    assert written["maps"][0]["likeness_to_random"] is not None
+    assert written["maps"][0]["similarity_to_randomised"] is not None
     assert 0 <= written["maps"][0]["outside"] <= 1
     assert len(found.reasons) == 2
 
@@ -183,7 +187,7 @@ def test_the_patient_model_explains_a_persons_slices_together(real_folder, tmp_p
         Image.fromarray(image).save(tmp_path / f"{index}.png")
     found = explain(predictor, find_scans([str(tmp_path / "0.png")]), tmp_path / "out")
     assert found.method == "occlusion"
-    assert found.rows[0]["stage"] == predictor.classes[int(predictor.predict(images[:1]).argmax())]
+    assert found.rows[0]["stage"] == predictor.classes[int(predictor.predict_proba(images[:1]).argmax())]
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from PIL import Image
 from safetensors.numpy import load_file, save_file
 
 from brainstage.datasets.sources import load_slices
-from brainstage.inference.out_of_distribution import FILE, Likeness
+from brainstage.inference.out_of_distribution import FILE, OutOfDistributionDetector
 from helpers import picture
 
 
@@ -23,13 +23,13 @@ def halves(phantom):
 
 
 @pytest.fixture(scope="module")
-def likeness(halves):
-    return Likeness.fit(halves[0])
+def detector(halves):
+    return OutOfDistributionDetector.fit(halves[0])
 
 
-def test_people_never_seen_are_accepted(likeness, halves):
-    assert np.mean([reason is None for reason in likeness.refusals(halves[1])]) >= 0.98
-    assert likeness.refusals([]) == []
+def test_people_never_seen_are_accepted(detector, halves):
+    assert np.mean([reason is None for reason in detector.refusals(halves[1])]) >= 0.98
+    assert detector.refusals([]) == []
 
 
 def resized(image, side):
@@ -45,8 +45,8 @@ def resized(image, side):
     ],
     ids=["darker", "larger", "smaller"],
 )
-def test_brightness_and_resolution_do_not_matter(likeness, halves, change):
-    assert np.mean([reason is None for reason in likeness.refusals(list(map(change, halves[1][::7])))]) >= 0.95
+def test_brightness_and_resolution_do_not_matter(detector, halves, change):
+    assert np.mean([reason is None for reason in detector.refusals(list(map(change, halves[1][::7])))]) >= 0.95
 
 
 @pytest.mark.parametrize(
@@ -60,46 +60,46 @@ def test_brightness_and_resolution_do_not_matter(likeness, halves, change):
         (lambda image: 255 - image, "does not look like"),
     ],
 )
-def test_a_refusal_says_what_to_do(likeness, halves, change, says):
-    reasons = likeness.refusals([np.ascontiguousarray(change(image)) for image in halves[1][::11]])
+def test_a_refusal_says_what_to_do(detector, halves, change, says):
+    reasons = detector.refusals([np.ascontiguousarray(change(image)) for image in halves[1][::11]])
     assert all(reasons)
     assert np.mean([says in reason for reason in reasons]) > 0.7
 
 
-def test_a_long_strip_takes_no_more_memory_than_a_picture(likeness):
+def test_a_long_strip_takes_no_more_memory_than_a_picture(detector):
     """The square around a strip of 128×33,531 pixels, a small JPEG with one byte wrong, has three gigabytes."""
     thin = np.zeros((20, 6000), np.uint8)
     thin[7, 3000] = 200  # gone when the strip is made smaller
     tracemalloc.start()
-    for reason in likeness.refusals([picture(0, (20, 6000)), thin]):
+    for reason in detector.refusals([picture(0, (20, 6000)), thin]):
         assert "does not look like" in reason
     assert tracemalloc.get_traced_memory()[1] < 20e6
     tracemalloc.stop()
 
 
-def test_it_is_read_as_it_was_written(likeness, halves, tmp_path):
-    assert Likeness.open(tmp_path) is None
-    likeness.save(tmp_path)
-    again = Likeness.open(tmp_path)
-    np.testing.assert_allclose(again.of(halves[1]), likeness.of(halves[1]), atol=2e-3)
-    assert again.least == pytest.approx(likeness.least, abs=1e-4)
+def test_it_is_read_as_it_was_written(detector, halves, tmp_path):
+    assert OutOfDistributionDetector.open(tmp_path) is None
+    detector.save(tmp_path)
+    again = OutOfDistributionDetector.open(tmp_path)
+    np.testing.assert_allclose(again.score(halves[1]), detector.score(halves[1]), atol=2e-3)
+    assert again.threshold == pytest.approx(detector.threshold, abs=1e-4)
 
 
-def test_a_file_that_does_not_fit_is_refused(likeness, tmp_path):
-    likeness.save(tmp_path)
-    means = load_file(tmp_path / FILE)["means"]
-    save_file({"means": means[:, :7].copy()}, tmp_path / FILE, {"least": "0.5"})
-    with pytest.raises(ValueError, match="means of shape"):
-        Likeness.open(tmp_path)
-    save_file({"means": means}, tmp_path / FILE, {})
-    with pytest.raises(ValueError, match="least"):
-        Likeness.open(tmp_path)
+def test_a_file_that_does_not_fit_is_refused(detector, tmp_path):
+    detector.save(tmp_path)
+    centroids = load_file(tmp_path / FILE)["centroids"]
+    save_file({"centroids": centroids[:, :7].copy()}, tmp_path / FILE, {"threshold": "0.5"})
+    with pytest.raises(ValueError, match="centroids of shape"):
+        OutOfDistributionDetector.open(tmp_path)
+    save_file({"centroids": centroids}, tmp_path / FILE, {})
+    with pytest.raises(ValueError, match="threshold"):
+        OutOfDistributionDetector.open(tmp_path)
 
 
 def test_few_and_odd_training_slices_are_enough():
     for images in ([picture()], [picture(seed) for seed in range(12)], [np.zeros((9, 9), np.uint8)] * 3):
-        found = Likeness.fit(images)
-        assert -1 <= found.least <= 1
+        found = OutOfDistributionDetector.fit(images)
+        assert 0 <= found.threshold <= 1
 
 
 def test_real_slices_of_people_never_seen_are_accepted(real_folder):
@@ -109,7 +109,7 @@ def test_real_slices_of_people_never_seen_are_accepted(real_folder):
         [image for image, one in zip(slices.images, slices.patients, strict=True) if one in set(people[half::2])]
         for half in (0, 1)
     )
-    found = Likeness.fit(train)
+    found = OutOfDistributionDetector.fit(train)
     assert np.mean([reason is None for reason in found.refusals(test)]) >= 0.99
     flipped = found.refusals([image[::-1] for image in test[::20]])
     assert all(reason and "top to bottom" in reason for reason in flipped)

@@ -30,11 +30,11 @@ def copied(trained, tmp_path):
 
 def test_a_slice_gets_the_same_answer_alone_and_in_a_batch(predictor, phantom):
     images = phantom.images[: BATCH + 3]
-    together = predictor.predict(images)
+    together = predictor.predict_proba(images)
     assert together.dtype == np.float32
     np.testing.assert_allclose(together.sum(axis=1), 1, atol=1e-5)
-    np.testing.assert_allclose(together[[0, -1]], predictor.predict([images[0], images[-1]]), atol=1e-5)
-    assert predictor.predict([]).shape == (0, 4)
+    np.testing.assert_allclose(together[[0, -1]], predictor.predict_proba([images[0], images[-1]]), atol=1e-5)
+    assert predictor.predict_proba([]).shape == (0, 4)
 
 
 def test_each_answer_belongs_to_its_image(predictor, phantom):
@@ -52,7 +52,7 @@ def test_each_answer_belongs_to_its_image(predictor, phantom):
     assert rows[80]["reason"].startswith("80: does not look like the slices that the model was trained on")
     assert rows[70]["stage"] is rows[80]["stage"] is None
     assert all(row["stage"] for number, row in enumerate(rows) if number not in (70, 80))
-    alone = predictor.predict([pixels[149]])[0]
+    alone = predictor.predict_proba([pixels[149]])[0]
     assert [rows[149]["prob_" + name] for name in predictor.classes] == pytest.approx(alone.tolist(), abs=1e-5)
 
 
@@ -90,8 +90,8 @@ def test_a_damaged_model_is_told_in_one_line(copied, damage, says):
 
 
 def test_slices_of_one_person_get_the_mean_of_a_networks_answers(predictor, phantom):
-    alone = predictor.predict(phantom.images[:4])
-    joined = predictor.predict(phantom.images[:4], ["a", None, "a", None])
+    alone = predictor.predict_proba(phantom.images[:4])
+    joined = predictor.predict_proba(phantom.images[:4], ["a", None, "a", None])
     np.testing.assert_allclose(
         joined[[0, 2]], alone[[0, 2]].mean(axis=0, keepdims=True).repeat(2, axis=0), atol=1e-6
     )
@@ -104,9 +104,9 @@ def test_a_person_of_whom_most_slices_are_refused_is_refused(predictor, phantom)
         return scans_of(File(str(i), partial(io.BytesIO, encode(image))) for i, image in enumerate(images))
 
     whole, *slices = answer(predictor, scans(3, 2), one_person=True).rows
-    assert (whole["status"], whole["slices"]) == ("answered", 3)
-    assert [row["status"] for row in slices] == ["answered"] * 3 + ["refused"] * 2
-    joined = predictor.predict(phantom.images[:3], ["a"] * 3)[0]
+    assert (whole["status"], whole["slices"]) == ("predicted", 3)
+    assert [row["status"] for row in slices] == ["predicted"] * 3 + ["refused"] * 2
+    joined = predictor.predict_proba(phantom.images[:3], ["a"] * 3)[0]
     assert [whole["prob_" + name] for name in predictor.classes] == pytest.approx(joined.tolist(), abs=1e-5)
     whole, *_ = answer(predictor, scans(2, 3), one_person=True).rows
     assert (whole["status"], whole["stage"]) == ("refused", None)
@@ -114,10 +114,10 @@ def test_a_person_of_whom_most_slices_are_refused_is_refused(predictor, phantom)
 
 
 def test_a_run_that_cannot_refuse_says_so(copied):
-    (copied / "model" / "likeness.safetensors").unlink()
+    (copied / "model" / "out_of_distribution.safetensors").unlink()
     scans = scans_of([File("a", partial(io.BytesIO, encode(picture())))])
     answers = answer(Predictor.open(copied), scans)
-    assert answers.rows[0]["status"] == "answered"
+    assert answers.rows[0]["status"] == "predicted"
     assert "answers pictures of anything" in answers.notice
 
 
@@ -140,12 +140,12 @@ def test_scores_of_an_uncalibrated_network_are_called_scores(predictor, phantom)
 def test_a_calibrated_network_gives_probabilities_and_sets(copied, predictor, phantom):
     Calibration(20, Fit(4.0, 0.21), Fit(2.0, 0.22)).save(copied / "model")
     images = phantom.images[:3]
-    scores = predictor.predict(images)
+    scores = predictor.predict_proba(images)
     calibrated = Predictor.open(copied)
-    np.testing.assert_allclose(calibrated.predict(images), softened(scores, 4), atol=1e-6)
-    said = calibrated.answer(calibrated.look(images), ["a", "a", None])
+    np.testing.assert_allclose(calibrated.predict_proba(images), softened(scores, 4), atol=1e-6)
+    said = calibrated.predict_features(calibrated.extract_features(images), ["a", "a", None])
     np.testing.assert_allclose(said.probabilities[0], softened(scores[:2], 2).mean(axis=0), atol=1e-6)
-    np.testing.assert_allclose(said.least, [0.22, 0.22, 0.21])
+    np.testing.assert_allclose(said.conformal_threshold, [0.22, 0.22, 0.21])
     answers = answer(calibrated, scans_of([File("a", partial(io.BytesIO, encode(images[0])))]))
     [row] = answers.rows
     for name in answers.classes:

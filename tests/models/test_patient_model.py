@@ -74,20 +74,20 @@ def test_a_run_is_a_model_that_the_predictor_opens(run, people):
     rows = of_one(people)
     predictor = Predictor.open(run.path)
     images = [people.images[row] for row in rows]
-    together = predictor.predict(images, ["a"] * len(rows))
+    together = predictor.predict_proba(images, ["a"] * len(rows))
     assert together.dtype == np.float32
     np.testing.assert_allclose(together.sum(axis=1), 1, atol=1e-5)
     assert (together == together[0]).all()
-    alone = predictor.predict(images)
+    alone = predictor.predict_proba(images)
     assert (alone != alone[0]).any()
-    assert predictor.predict([]).shape == (0, 4)
+    assert predictor.predict_proba([]).shape == (0, 4)
 
 
 def test_other_people_in_the_batch_and_the_order_change_nothing(model, people, histograms):
     one, other = of_one(people, 0), of_one(people, 1)
     rows = np.random.default_rng(0).permutation(one + other)
-    mixed = model.predict(histograms[rows], [people.patients[row] for row in rows])
-    alone = model.predict(histograms[one], ["x"] * len(one))[0]
+    mixed = model.predict_proba(histograms[rows], [people.patients[row] for row in rows])
+    alone = model.predict_proba(histograms[one], ["x"] * len(one))[0]
     np.testing.assert_allclose(mixed[np.isin(rows, one)], np.tile(alone, (len(one), 1)), atol=1e-6)
 
 
@@ -99,12 +99,12 @@ def test_levels_are_told_from_the_picture(model, histograms, levels):
 
 def test_a_level_that_is_known_counts_more_than_the_look(model, people, histograms, levels):
     rows = of_one(people)
-    alone = [model.predict(histograms[[row]], levels=[levels[row]])[0] for row in rows]
-    np.testing.assert_allclose(model.predict(histograms[rows], levels=levels[rows]), alone, atol=1e-6)
-    elsewhere = model.predict(histograms[rows], levels=(levels[rows] + 9) % LEVELS)
+    alone = [model.predict_proba(histograms[[row]], levels=[levels[row]])[0] for row in rows]
+    np.testing.assert_allclose(model.predict_proba(histograms[rows], levels=levels[rows]), alone, atol=1e-6)
+    elsewhere = model.predict_proba(histograms[rows], levels=(levels[rows] + 9) % LEVELS)
     assert np.abs(elsewhere - alone).max() > 0.01
-    guessed = model.predict(histograms[rows], levels=[None] * len(rows))
-    np.testing.assert_allclose(guessed, model.predict(histograms[rows]), atol=1e-6)
+    guessed = model.predict_proba(histograms[rows], levels=[None] * len(rows))
+    np.testing.assert_allclose(guessed, model.predict_proba(histograms[rows]), atol=1e-6)
 
 
 def test_on_real_people_more_slices_tell_more(real_folder):
@@ -116,7 +116,10 @@ def test_on_real_people_more_slices_tell_more(real_folder):
     train, test = (np.flatnonzero(np.isin(people.patients, names[half::2])) for half in (0, 1))
     model = fitted(people, seen, np.array(people.rows["slice_index"].to_pylist()), train)
     labels = people.targets(test)
-    alone, together = model.predict(seen[test]), model.predict(seen[test], [people.patients[row] for row in test])
+    alone, together = (
+        model.predict_proba(seen[test]),
+        model.predict_proba(seen[test], [people.patients[row] for row in test]),
+    )
 
     def surprise(found):
         return -np.log(found[np.arange(len(test)), labels]).mean()
@@ -132,8 +135,8 @@ def test_a_training_person_may_lack_levels(model, people, histograms, levels):
     rows = np.random.default_rng(0).permutation(len(people))[: len(people) * 2 // 3]
     part = fitted(people, histograms, levels, sorted(rows))
     assert len(part) == 60
-    difference = part.predict(histograms[rows], [people.patients[row] for row in rows])
-    difference -= model.predict(histograms[rows], [people.patients[row] for row in rows])
+    difference = part.predict_proba(histograms[rows], [people.patients[row] for row in rows])
+    difference -= model.predict_proba(histograms[rows], [people.patients[row] for row in rows])
     assert np.abs(difference).mean() < 0.1
 
 
@@ -194,12 +197,12 @@ def test_a_damaged_model_is_told_in_one_line(run, tmp_path, damage):
 def test_a_set_is_fitted_to_the_levels_that_are_seen(people, model, histograms, levels):
     rows = of_one(people)
     names = [people.patients[row] for row in rows]
-    whole, least = model.answer(histograms[rows], names, levels[rows].tolist())
-    _alone, least_alone = model.answer(histograms[rows], None, levels[rows].tolist())
-    assert np.array_equal(whole, model.predict(histograms[rows], names, levels[rows].tolist()))
-    assert len(set(least)) == 1
-    assert len(set(least_alone)) > 5
-    assert ((least > 0) & (least < 0.7)).all()
+    whole, threshold = model.predict(histograms[rows], names, levels[rows].tolist())
+    _alone, threshold_alone = model.predict(histograms[rows], None, levels[rows].tolist())
+    assert np.array_equal(whole, model.predict_proba(histograms[rows], names, levels[rows].tolist()))
+    assert len(set(threshold)) == 1
+    assert len(set(threshold_alone)) > 5
+    assert ((threshold > 0) & (threshold < 0.7)).all()
 
 
 def test_a_runs_predictions_carry_their_sets(run):

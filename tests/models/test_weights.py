@@ -18,7 +18,7 @@ CARD = Card("a", "b", "c", "d", ("e",))
 @pytest.mark.parametrize("name", BUNDLED)
 def test_a_bundled_model_says_what_it_is_worth_on_people_never_seen(name, phantom):
     predictor = Predictor.open(name)
-    scores = predictor.predict(phantom.images[:3])
+    scores = predictor.predict_proba(phantom.images[:3])
     np.testing.assert_allclose(scores.sum(axis=1), 1, atol=1e-5)
     card = (bundled_folder(name) / "README.md").read_text(encoding="utf-8")
     assert "never a diagnosis" in card
@@ -26,8 +26,8 @@ def test_a_bundled_model_says_what_it_is_worth_on_people_never_seen(name, phanto
         f"protocol of the figures | {predictor.about['protocol']}: {predictor.about['leakage']['sentence']}" in card
     )
     assert predictor.hash in card
-    assert predictor.about["worth"] in card
-    assert "people it has not seen" in predictor.about["worth"]
+    assert predictor.about["performance"] in card
+    assert "people it has not seen" in predictor.about["performance"]
     for row, scores in predictor.about["figures"].items():
         assert f"| {row} | {scores['accuracy']['value']:.3f} [" in card
 
@@ -44,7 +44,7 @@ def test_the_patient_model_knows_everyone_of_the_public_dataset(real_folder):
 
 
 def test_a_card_without_protocol_or_verdict_is_refused(tmp_path):
-    about = {"figures": {}, "worth": "", "hash": ""}
+    about = {"figures": {}, "performance": "", "hash": ""}
     with pytest.raises(ConfigError, match="protocol"):
         write_card(tmp_path, CARD, {**about, "leakage": {"sentence": "clean"}})
     with pytest.raises(ConfigError, match="leakage"):

@@ -6,8 +6,9 @@ import pytest
 from PIL import Image
 
 from brainstage.core.errors import ConfigError, DataError, RefusalError
+from brainstage.report.brain_picture import draw_extraction
 from brainstage.scans.discover import find_scans
-from brainstage.scans.extraction import extract
+from brainstage.scans.extraction import check_brain_target, extract, picture_path, write_brain
 from helpers import picture
 from volumes import PATIENT, brain, with_skull, write_nifti, write_series
 
@@ -20,7 +21,9 @@ def series(tmp_path_factory):
 @pytest.fixture(scope="module")
 def taken(series):
     out = series.parent / "brain.nii.gz"
-    extract(str(series), out)
+    extraction = extract(series)
+    write_brain(extraction.brain, out)
+    draw_extraction(picture_path(out), extraction)
     return out
 
 
@@ -48,21 +51,20 @@ def test_the_picture_shows_cuts_with_an_outline(taken):
 
 def test_names_that_would_lose_something_are_refused(series, taken, tmp_path):
     with pytest.raises(ConfigError, match=r"written as \.nii\.gz"):
-        extract(str(series), tmp_path / "brain.nii")
+        check_brain_target(series, tmp_path / "brain.nii")
     with pytest.raises(ConfigError, match="no such folder"):
-        extract(str(series), tmp_path / "none" / "brain.nii.gz")
+        check_brain_target(series, tmp_path / "none" / "brain.nii.gz")
     before = taken.read_bytes()
     with pytest.raises(ConfigError, match="is the scan itself"):
-        extract(str(taken), taken)
+        check_brain_target(taken, taken)
     assert taken.read_bytes() == before
 
 
 def test_exactly_one_volume_is_taken(tmp_path):
     Image.fromarray(picture()).save(tmp_path / "a.png")
     with pytest.raises(DataError, match="expected one volume .* found none"):
-        extract(str(tmp_path / "a.png"), tmp_path / "brain.nii.gz")
+        extract(tmp_path / "a.png")
     for name in ("b.nii", "c.nii"):
         write_nifti(tmp_path / name, brain((4.0, 4.0, 4.0)))
     with pytest.raises(DataError, match=r"found .*b\.nii, .*c\.nii; name one"):
-        extract(str(tmp_path), tmp_path / "brain.nii.gz")
-    assert not (tmp_path / "brain.nii.gz").exists()
+        extract(tmp_path)

@@ -71,9 +71,9 @@ def test_pictures_get_the_answers_of_the_predictor(client, desk, heads):
     expected = answer(
         predictor, scans_of(File(str(n), lambda one=one: io.BytesIO(one)) for n, one in enumerate(sent))
     )
-    rows = found["answers"]
+    rows = found["predictions"]
     assert [row["files"] for row in rows] == [[1], [2], [3], [4]]
-    assert [row["status"] for row in rows] == ["answered", "failed", "answered", "refused"]
+    assert [row["status"] for row in rows] == ["predicted", "failed", "predicted", "refused"]
     for row, known in zip(rows, expected.rows, strict=True):
         assert [row[key] for key in ("person", "slice_id", "stage", "words")] == [
             known[key] for key in ("person", "slice_id", "stage", "words")
@@ -87,7 +87,7 @@ def test_pictures_get_the_answers_of_the_predictor(client, desk, heads):
 
 def test_pictures_of_one_person_are_joined(client, heads):
     reply = client.post("/v1/predict", files=parts(*heads[4:12:2]), data={"one_person": "true"}).json()
-    whole, *slices = reply["answers"]
+    whole, *slices = reply["predictions"]
     assert (whole["files"], whole["slices"]) == ([1, 2, 3, 4], 4)
     assert [row["files"] for row in slices] == [[1], [2], [3], [4]]
     assert "picture" not in whole
@@ -98,7 +98,7 @@ def test_volumes_of_any_kind_in_one_request(client, tmp_path):
     write_nifti(tmp_path / "head.nii.gz", with_skull(volume))
     files = [*sorted(write_series(tmp_path / "study", volume).iterdir()), tmp_path / "head.nii.gz"]
     reply = client.post("/v1/predict", files=parts(*(file.read_bytes() for file in files)), data={"pictures": "1"})
-    whole, *slices, head = reply.json()["answers"]
+    whole, *slices, head = reply.json()["predictions"]
     assert whole["files"] == list(range(1, len(files)))
     assert (whole["slices"], whole["stage"], whole["picture"]) == (32, "Non_Demented", None)
     assert [row["level"] for row in slices] == list(range(32))
@@ -127,7 +127,7 @@ def test_a_slice_is_explained(client, heads):
     assert "never a diagnosis" in reply["notice"]
     assert reply["method"] == "occlusion"
     [row] = reply["maps"]
-    assert (row["status"], row["files"]) == ("answered", [1])
+    assert (row["status"], row["files"]) == ("predicted", [1])
     assert 0 <= row["outside"] <= 1
     assert decoded(row["overlay"]).shape == (128, 128, 3)
     assert np.array_equal(decoded(row["picture"]), np.asarray(Image.open(io.BytesIO(heads[8]))))
@@ -154,7 +154,7 @@ def test_the_models_and_what_they_are_worth(client):
     assert listed["notice"] == RESEARCH_NOTICE
     default, other = listed["models"]
     assert (default["name"], default["default"], other["default"]) == ("patient", True, False)
-    assert "On people it has not seen" in default["worth"]
+    assert "On people it has not seen" in default["performance"]
     assert default["figures"]["all slices, 4 stages"]["accuracy"]["low"] < 0.61
     assert (default["explained_by"], other["explained_by"]) == ("occlusion", "grad-cam")
 
@@ -285,7 +285,7 @@ def test_many_at_once_get_their_own_answers(desk, heads, phantom):
         sent = [own, b"text"] if number % 2 else [own]
         model = "trained" if number % 5 == 0 else "patient"
         reply = await client.post("/v1/predict", files=parts(*sent), data={"model": model})
-        rows = reply.json()["answers"]
+        rows = reply.json()["predictions"]
         assert [row["slice_id"] for row in rows] == [known[own], None][: len(sent)]
         return number % len(heads), model, json.dumps({**rows[0], "files": None})
 

@@ -131,14 +131,14 @@ def test_the_first_screen_says_what_this_is_and_what_it_is_worth(open_page):
     page = open_page()
     assert NEVER in page.inner_text("header")
     assert page.locator("#model option").all_inner_texts() == ["patient", "compact"]
-    assert "On people it has not seen" in page.inner_text("#model-worth")
+    assert "On people it has not seen" in page.inner_text("#model-performance")
     assert "clean: no inferred patient on both sides" in page.inner_text("#model-facts")
     assert not page.is_visible("#model-figures table")
     page.click("summary")
     assert "0.55 – 0.67" in page.inner_text("#model-figures table")
     page.select_option("#model", "compact")
     assert "leaky: 200 inferred patients" in page.inner_text("#model-facts")
-    assert "scores, not probabilities" in page.inner_text("#model-worth")
+    assert "scores, not probabilities" in page.inner_text("#model-performance")
 
 
 def test_a_volume_shows_probabilities_slices_and_three_planes(open_page, folder):
@@ -250,13 +250,13 @@ def test_a_batch_of_fifty_ends_in_a_csv_that_names_no_file(open_page, folder, tm
     text, rows = saved(page)
     assert "Sommer" not in text
     assert [row["scan"] for row in rows] == [str(number) for number in range(1, 51)]
-    assert [row["status"] for row in rows] == ["answered"] * 48 + ["refused", "failed"]
+    assert [row["status"] for row in rows] == ["predicted"] * 48 + ["refused", "failed"]
     answered = rows[0]
     assert sum(float(answered[key]) for key in answered if key.startswith("prob_")) == pytest.approx(1, abs=1e-5)
     assert NEVER in answered["notice"]
     assert len(answered["model"]) == 64
     assert answered["protocol"] == "patient"
-    assert rows[48]["stage"] == "" and "likeness" in rows[48]["reason"]
+    assert rows[48]["stage"] == "" and "out-of-distribution score" in rows[48]["reason"]
 
     page.check("#with-names")
     _, named = saved(page)

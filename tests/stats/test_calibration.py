@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from brainstage.stats.calibration import Calibration, Fit, in_set, in_words, joined, least_in_set, softened
+from brainstage.stats.calibration import Calibration, Fit, conformal_threshold, in_set, in_words, joined, softened
 
 
 def drawn(rng, people, temperature=1.0):
@@ -31,7 +31,7 @@ def test_sets_hold_the_stage_of_nine_of_ten_new_people(people):
     held = []
     for _ in range(400):
         seen, labels = drawn(rng, people)
-        least = least_in_set(seen[np.arange(people), labels])
+        least = conformal_threshold(seen[np.arange(people), labels])
         new, truth = drawn(rng, 50)
         held.append(in_set(new, np.full(50, least))[np.arange(50), truth].mean())
     # of n people each has the same chance to be the hardest: k of n + 1 places
@@ -40,14 +40,14 @@ def test_sets_hold_the_stage_of_nine_of_ten_new_people(people):
 
 
 def test_too_few_people_rule_nothing_out():
-    assert least_in_set(np.full(8, 0.9)) == 0
-    assert least_in_set(np.linspace(0.1, 0.9, 9)) == pytest.approx(0.1)
+    assert conformal_threshold(np.full(8, 0.9)) == 0
+    assert conformal_threshold(np.linspace(0.1, 0.9, 9)) == pytest.approx(0.1)
 
 
 def test_people_predicted_several_times_do_not_count_as_more_people():
     once = np.random.default_rng(2).random(20)
-    assert least_in_set(np.tile(once, 5), people=20) == least_in_set(once)
-    assert least_in_set(np.tile(once[:8], 5), people=8) == 0
+    assert conformal_threshold(np.tile(once, 5), people=20) == conformal_threshold(once)
+    assert conformal_threshold(np.tile(once[:8], 5), people=8) == 0
 
 
 @settings(deadline=None)
@@ -69,7 +69,7 @@ def test_the_mean_of_a_persons_slices_is_calibrated_on_its_own():
     found = Calibration.fit(of_slices, np.repeat(labels, 8), people, 300)
     assert found.slice.temperature != pytest.approx(found.person.temperature, rel=0.02)
     means = joined(softened(of_slices, found.person.temperature), people)
-    held = in_set(means, np.full(300, found.person.least))[np.arange(300), labels].mean()
+    held = in_set(means, np.full(300, found.person.conformal_threshold))[np.arange(300), labels].mean()
     assert 0.9 <= held < 0.96
 
 
@@ -80,7 +80,7 @@ def test_a_calibration_is_read_as_it_was_written_and_damage_is_told(tmp_path):
     assert Calibration.open(tmp_path / "none") is None
     file = tmp_path / "calibration.json"
     content = json.loads(file.read_text())
-    file.write_text(json.dumps(content | {"slice": {"temperature": -1, "least": 0.5}}))
+    file.write_text(json.dumps(content | {"slice": {"temperature": -1, "conformal_threshold": 0.5}}))
     with pytest.raises(ValueError, match="calibration.json"):
         Calibration.open(tmp_path)
 

@@ -7,31 +7,34 @@ import pytest
 from brainstage.core.errors import LeakageError
 from brainstage.datasets.sources import load_slices
 from brainstage.datasets.table import SLICE_SCHEMA, SliceTable
-from brainstage.report.terminal import show_twin
-from brainstage.studies.protocols import shuffle_people, twin
+from brainstage.report.results import write_protocols
+from brainstage.report.terminal import show_protocols
+from brainstage.studies.protocols import compare_protocols, shuffle_people
 
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory, phantom, tiny):
     config = tiny.replace(folds=2, epochs=2, validation_share=0.2)
-    return twin(phantom, config, name="t", out=tmp_path_factory.mktemp("runs"))
+    comparison = compare_protocols(phantom, config, name="p", out=tmp_path_factory.mktemp("runs"))
+    write_protocols(comparison)
+    return comparison
 
 
 def test_both_protocols_are_named_with_their_verdicts(found, capsys):
     assert found.official.leakage_status == "leaky"
     assert found.patient.leakage_status == "clean"
     assert [row.name for row in found.rows] == ["compact", "linear baseline", "stages shuffled"]
-    show_twin(found)
+    show_protocols(found)
     shown = capsys.readouterr().out
     assert max(len(line) for line in shown.splitlines()) <= 80
     words = " ".join(shown.split())
     assert "protocol official · leaky" in words
     assert "protocol patient · clean" in words
     assert "synthetic: says nothing about real brains" in words
-    content = json.loads((found.folder / "twin.json").read_text())
+    content = json.loads((found.folder / "protocols.json").read_text())
     assert content["leakage"]["patient"] == "clean: no patient on both sides"
     assert content["rows"][0]["patient_people"]["accuracy"]["value"] == found.rows[0].people["accuracy"].value
-    assert (found.folder / "twin.png").read_bytes().startswith(b"\x89PNG")
+    assert (found.folder / "protocols.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_linear_model_knows_shuffled_phantoms_again_only_where_it_has_seen_them(found, phantom):
@@ -51,13 +54,13 @@ def test_shuffled_stages_stay_with_the_person(phantom):
     assert shuffled.data_hash != phantom.data_hash
 
 
-def test_without_patients_there_is_no_twin(phantom, tmp_path):
+def test_without_patients_there_is_no_comparison(phantom, tmp_path):
     rows = phantom.rows.to_pylist()
     bare = [{**row, "patient_id": None, "patient_id_source": "unknown"} for row in rows]
     table = SliceTable(phantom.rows.from_pylist(bare, schema=SLICE_SCHEMA), phantom.images, phantom.classes)
     with pytest.raises(LeakageError, match="brainstage audit"):
-        twin(table, "compact", out=tmp_path)
+        compare_protocols(table, "compact", out=tmp_path)
 
 
-def test_the_public_data_can_be_twinned(real_folder):
+def test_the_public_data_can_be_compared(real_folder):
     assert len(set(shuffle_people(load_slices(real_folder), 0).labels)) == 4

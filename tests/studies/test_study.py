@@ -4,6 +4,7 @@ import pytest
 from PIL import Image
 
 from brainstage.core.errors import ConfigError, RunError
+from brainstage.report.results import write_comparison
 from brainstage.report.study_page import write_study
 from brainstage.studies.study import candidate, compare_candidates, run_study
 from helpers import TINY, save_backbone, small_vit
@@ -42,6 +43,7 @@ def test_candidates_of_all_three_kinds_have_the_same_rows(phantom, vit_folder, t
     found = compare_candidates(phantom, names, tmp_path, train_rows=96, epochs=1)
     assert {one.name for one in found.candidates} == {vit_folder.name, "fine-tune", "compact"}
     assert all(one.seconds is not None and one.parameters for one in found.candidates)
+    write_comparison(found, tmp_path)
     assert Image.open(tmp_path / "comparison.png").width > 800
     again = compare_candidates(phantom, names, tmp_path, train_rows=96, epochs=1)  # finished runs are kept
     assert [one.seconds for one in again.candidates] == [one.seconds for one in found.candidates]

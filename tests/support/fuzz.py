@@ -40,7 +40,7 @@ import numpy as np
 from brainstage.cli import main
 from brainstage.inference.predictor import Predictor
 opened = Predictor.open()
-opened.predict(list(np.random.default_rng(0).integers(0, 255, (32, 128, 128), np.uint8)), None, range(32))
+opened.predict_proba(list(np.random.default_rng(0).integers(0, 255, (32, 128, 128), np.uint8)), None, range(32))
 Predictor.open = staticmethod(lambda *_, **__: opened)  # its time is not a file's
 for name in sys.argv[1:]:
     sys.argv = ["brainstage", "predict", "-q", "--json", name]
@@ -105,7 +105,7 @@ def through_the_api(files, address):
             if reply.status_code != 200 or seconds > LONGEST:
                 wrong.append(f"file {number}: {reply.status_code} after {seconds:.1f} s")
             else:
-                outcomes[reply.json()["answers"][0]["status"]] += 1
+                outcomes[reply.json()["predictions"][0]["status"]] += 1
     return outcomes, longest, wrong
 
 
@@ -132,7 +132,7 @@ def through_the_command_line(files, folder, model):
         if done.returncode not in (0, 1) or "Traceback" in done.stderr:
             wrong.append(f"files {start} to {start + len(names)}: {done.returncode}, {done.stderr[-300:]}")
         if out.is_file():
-            people = {row["person"]: row["status"] for row in reversed(json.loads(out.read_text())["answers"])}
+            people = {row["person"]: row["status"] for row in reversed(json.loads(out.read_text())["predictions"])}
             outcomes.update(people.values())
             out.unlink()
         elif not done.stderr.startswith("Error: "):
@@ -154,7 +154,7 @@ def parquet_by_the_command_line(files, folder, _model):
             timeout=START + LONGEST * len(names),
         )
         told = [line.split() for line in done.stderr.splitlines() if line.startswith("OUTCOME")]
-        outcomes.update("answered" if one[1] == "0" else "failed" for one in told)
+        outcomes.update("predicted" if one[1] == "0" else "failed" for one in told)
         if len(told) < len(names) or "Traceback" in done.stderr:
             wrong.append(f"files {start} to {start + len(names)}: {done.returncode}, {done.stderr[-300:]}")
         wrong += [f"{float(one[2]):.1f} s" for one in told if float(one[2]) > LONGEST]

@@ -110,7 +110,7 @@ def test_the_saved_network_gives_the_runs_predictions(phantom, report, tmp_path)
     ids = pq.read_table(run.predictions)["slice_id"].to_pylist()
     images = [phantom.images[phantom.row_of[slice_id]] for slice_id in ids]
     assert len(ids) == 20
-    np.testing.assert_allclose(Predictor.open(run.path).predict(images), scores_of(run), atol=1e-5)
+    np.testing.assert_allclose(Predictor.open(run.path).predict_proba(images), scores_of(run), atol=1e-5)
     stock = pipeline("image-classification", model=str(run.model), top_k=4)
     answers = {answer["label"]: answer["score"] for answer in stock(Image.fromarray(images[0]).convert("RGB"))}
     assert [answers[name] for name in phantom.classes] == pytest.approx(scores_of(run)[0].tolist(), abs=1e-4)

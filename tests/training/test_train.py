@@ -38,7 +38,7 @@ def test_a_run_holds_what_it_promises(trained):
     files = {path.relative_to(trained.path).as_posix() for path in trained.path.rglob("*") if path.is_file()}
     assert files - {".lock"} == {
         "model/config.json",
-        "model/likeness.safetensors",
+        "model/out_of_distribution.safetensors",
         "model/model.safetensors",
         "model/preprocessor_config.json",
         "train_config.json",
@@ -113,7 +113,7 @@ def test_the_model_folder_opens_with_transformers_alone(trained, phantom):
     from transformers import AutoImageProcessor, AutoModelForImageClassification, pipeline
 
     classify = pipeline("image-classification", model=str(trained.model), top_k=None)
-    ours = Predictor.open(trained.path).predict(phantom.images[:5])
+    ours = Predictor.open(trained.path).predict_proba(phantom.images[:5])
     for image, expected in zip(phantom.images[:5], ours, strict=True):
         theirs = {answer["label"]: answer["score"] for answer in classify(Image.fromarray(image))}
         assert [theirs[name] for name in phantom.classes] == pytest.approx(expected.tolist(), abs=1e-4)

@@ -61,6 +61,7 @@ def compare(
     quiet: Quiet = False,
 ) -> None:
     """Compare runs, or backbones and recipes trained alike: paired differences with intervals, time and size."""
+    from brainstage.report.results import write_comparison
     from brainstage.report.terminal import show_comparison
 
     folder = None
@@ -77,6 +78,7 @@ def compare(
         found = compare_candidates(
             slices, names, folder, recipe=recipe, split=split, progress=progress_of(quiet), say=tell, **changes
         )
+        write_comparison(found, folder)
     else:
         from brainstage.evaluation.comparison import compare
 
@@ -113,8 +115,8 @@ def sweep(
     if one_factor + grid + (trials is not None) > 1:
         raise typer.BadParameter("give one of --one-factor, --grid and --trials")
     from brainstage.models.recipes import load_recipe
+    from brainstage.report.results import write_sweep
     from brainstage.report.terminal import show_sweep
-    from brainstage.studies.study import draw_sweep
     from brainstage.training.sweep import Factor, sweep
 
     changes = given(backbone=backbone, protocol=protocol, seed=seed, validation_share=validation_share)
@@ -132,17 +134,17 @@ def sweep(
         resume=resume,
         progress=progress_of(quiet),
     )
-    draw_sweep(found)
+    write_sweep(found)
     show_result(found, show_sweep, as_json=as_json, quiet=quiet, saved=found.folder)
 
 
-@app.command(epilog="Example: brainstage twin --recipe compact-fast")
+@app.command(epilog="Example: brainstage compare-protocols --recipe compact-fast")
 @takes_data
-def twin(
+def compare_protocols(
     load: Callable[[], Any],
     recipe: Annotated[str, typer.Option(help=RECIPES)] = "compact",
     backbone: Annotated[str | None, typer.Option(help=BACKBONE)] = None,
-    name: Annotated[str | None, typer.Option(help="Name of the folder; without it twin-001, …")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the folder; without it protocols-001, …")] = None,
     out: Out = Path("runs"),
     resume: Resume = False,
     seed: Seed = None,
@@ -153,16 +155,18 @@ def twin(
 ) -> None:
     """One recipe on people it has seen and on people it has not, side by side, with all baselines."""
     from brainstage.models.recipes import load_recipe
-    from brainstage.report.terminal import show_twin
-    from brainstage.studies.protocols import twin
+    from brainstage.report.results import write_protocols
+    from brainstage.report.terminal import show_protocols
+    from brainstage.studies.protocols import compare_protocols as run_comparison
 
     changes = given(backbone=backbone, seed=seed, validation_share=validation_share) | parse_settings(settings)
     config = load_recipe(recipe, **changes)  # a wrong setting is told before the data is read
     tell = partial(say, quiet=quiet or as_json)
-    found = twin(
+    found = run_comparison(
         read_slices(load), config, name=name, out=out, resume=resume, progress=progress_of(quiet), say=tell
     )
-    show_result(found, show_twin, as_json=as_json, quiet=quiet, saved=found.folder)
+    write_protocols(found)
+    show_result(found, show_protocols, as_json=as_json, quiet=quiet, saved=found.folder)
 
 
 @app.command(epilog="Example: brainstage study --as-reported")

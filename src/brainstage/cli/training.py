@@ -83,8 +83,9 @@ def train(
 
 def _cross_validate(slices: Any, config: Any, as_json: bool, quiet: bool, **options: Any) -> None:
     """Train every fold, judge by people and show; the options are those of :func:`brainstage.cross_validate`."""
-    from brainstage.evaluation.patients import evaluate_patients, write_patient_evaluation
-    from brainstage.evaluation.slices import evaluate, write_evaluation
+    from brainstage.evaluation.patients import evaluate_patients
+    from brainstage.evaluation.slices import evaluate
+    from brainstage.report.results import write_evaluation, write_patient_evaluation
     from brainstage.report.terminal import show_patient_evaluation
     from brainstage.training.cross_validation import cross_validate
 
@@ -99,7 +100,8 @@ def _cross_validate(slices: Any, config: Any, as_json: bool, quiet: bool, **opti
 
 def _train(slices: Any, config: Any, as_json: bool, quiet: bool, **options: Any) -> Path:
     """Train, judge and show; the options are those of :func:`brainstage.train`."""
-    from brainstage.evaluation.slices import evaluate, write_evaluation
+    from brainstage.evaluation.slices import evaluate
+    from brainstage.report.results import write_evaluation
     from brainstage.report.terminal import show_evaluation
     from brainstage.training.train import train
 
@@ -124,7 +126,8 @@ def evaluate(
 ) -> None:
     """Judge predictions: every score with its interval, as a table, metrics.json and charts."""
     from brainstage.core.run import RunFolder
-    from brainstage.evaluation.slices import evaluate, write_evaluation
+    from brainstage.evaluation.slices import evaluate
+    from brainstage.report.results import write_evaluation
     from brainstage.report.terminal import show_evaluation
 
     if level not in ("slice", "patient"):
@@ -146,7 +149,8 @@ def _evaluate_patients(
     source: Path, split: str, protocol: str | None, out: Path | None, as_json: bool, quiet: bool
 ) -> None:
     from brainstage.core.files import make_folder
-    from brainstage.evaluation.patients import evaluate_patients, write_patient_evaluation
+    from brainstage.evaluation.patients import evaluate_patients
+    from brainstage.report.results import write_patient_evaluation
     from brainstage.report.terminal import show_patient_evaluation
 
     evaluation = evaluate_patients(source, split=split, protocol=protocol)

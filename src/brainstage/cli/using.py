@@ -40,34 +40,35 @@ def predict(
         bool, typer.Option("--one-person", help="All are slices of one person: one answer from all, then each.")
     ] = False,
     out: Annotated[
-        Path | None, typer.Option("--out", help="File for the answers: .csv, .json or .parquet.")
+        Path | None, typer.Option("--out", help="File for the predictions: .csv, .json or .parquet.")
     ] = None,
     image_column: ImageColumn = "image",
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Stage scans: the probability of each stage, of a person from all slices, then slice by slice."""
-    from brainstage.inference.predictions import answer, check_target, find_model, write_answers
+    from brainstage.inference.predictions import find_model, predict_scans
     from brainstage.inference.predictor import Predictor
-    from brainstage.report.terminal import show_answers
+    from brainstage.report.predictions import check_target, write_predictions
+    from brainstage.report.terminal import show_predictions
     from brainstage.scans.discover import find_scans
 
     if out:
         check_target(out)
     model, names = find_model(inputs)
     scans = find_scans(names, image_column)
-    answers = answer(Predictor.open(model), scans, one_person=one_person, progress=progress_of(quiet))
+    predictions = predict_scans(Predictor.open(model), scans, one_person=one_person, progress=progress_of(quiet))
     if out:
-        write_answers(answers, out)
+        write_predictions(predictions, out)
     if as_json:
-        print_json(answers.to_dict())
+        print_json(predictions.to_dict())
     elif out:
-        say(f"Saved {out} ({len(answers.rows)} rows). {answers.notice}", quiet)
+        say(f"Saved {out} ({len(predictions.rows)} rows). {predictions.notice}", quiet)
     else:
-        show_answers(answers)
-    for sentence in answers.reasons:
+        show_predictions(predictions)
+    for sentence in predictions.reasons:
         warn(sentence)
-    failed = sum(row["status"] == "failed" for row in answers.rows)
+    failed = sum(row["status"] == "failed" for row in predictions.rows)
     if failed:
         warn(f"{failed} of {len(scans)} scans could not be read; see above")
         raise typer.Exit(1)
@@ -90,9 +91,9 @@ def explain(
     quiet: Quiet = False,
 ) -> None:
     """Show the pixels that moved a score: each slice as a picture. Not a lesion map."""
-    from brainstage.inference.explanations import explain as run
     from brainstage.inference.predictions import find_model
     from brainstage.inference.predictor import Predictor
+    from brainstage.report.explanations import explain as run
     from brainstage.report.terminal import show_explanations
     from brainstage.scans.discover import find_scans
 
@@ -132,13 +133,13 @@ def export(
     if to != "onnx":
         raise typer.BadParameter(f"--to {to!r}: expected onnx")
     from brainstage.exports.export import export as write
-    from brainstage.report.terminal import show_export
+    from brainstage.report.terminal import show_facts
 
     found = write(run, out, int8=int8, slices=_data_where_any(load), progress=progress_of(quiet))
     if as_json:
         print_json({"folder": str(found.folder), "title": found.title, **found.to_dict()})
     elif not quiet:
-        show_export(found)
+        show_facts(found.title, found.facts, f"brainstage predict {found.folder} IMAGE…")
 
 
 def _data_where_any(load: partial[Any]) -> Any | None:
@@ -159,15 +160,19 @@ def extract(
     out: Annotated[Path, typer.Option("--out", help="File for the brain, .nii.gz; its picture lies beside it.")],
     quiet: Quiet = False,
 ) -> None:
-    """Take the brain out of a T1-weighted head with its skull, with a picture to judge it by."""
+    """Extract the brain from a T1-weighted head with its skull, with a picture to check it by."""
+    from brainstage.report.brain_picture import draw_extraction
+    from brainstage.scans.extraction import check_brain_target, picture_path, write_brain
     from brainstage.scans.extraction import extract as run
-    from brainstage.scans.extraction import picture_of
 
-    with progress_of(quiet)("Taking the brain out", 1):
-        found = run(scan, out)
+    check_brain_target(scan, out)
+    with progress_of(quiet)("Extracting the brain", 1):
+        extraction = run(scan)
+        write_brain(extraction.brain, out)
+        draw_extraction(picture_path(out), extraction)
     say(
-        f"Saved {out} and {picture_of(out)} (likeness to the MNI152 template {found.likeness:.2f}). Look at the "
-        "picture: the line must follow the edge of the brain in every cut. Where it does: "
+        f"Saved {out} and {picture_path(out)} (similarity to the MNI152 template {extraction.likeness:.2f}). Check "
+        "the picture: the line must follow the edge of the brain in every cut. If it does: "
         f"brainstage predict {out}\n{RESEARCH_NOTICE}",
         quiet,
     )

@@ -17,8 +17,8 @@ SYNTHETIC_NOTICE = "synthetic: says nothing about real brains"
 
 PROB_PREFIX = "prob_"
 SET_PREFIX = "in_set_"
-LEAST = "least_in_set"
-"""Column of the least probability of a stage that is in the 90 % set; not every model knows it."""
+CONFORMAL_THRESHOLD = "conformal_threshold"
+"""Column of the probability from which on a stage belongs to the 90 % set; only calibrated models have it."""
 SPLIT_NAMES = ("train", "validation", "test")
 PREDICTION_COLUMNS = ("slice_id", "patient_id", "split", "fold", "label", "model")
 
@@ -82,7 +82,7 @@ def validate_predictions(table: pa.Table, where: str = "prediction table") -> pa
 
     A prediction table has ``slice_id``, ``patient_id`` (or null), ``split`` (train, validation or test),
     ``fold``, ``label`` (class name), ``model`` and one ``prob_<class name>`` column for each class; it may have
-    ``least_in_set``.
+    ``conformal_threshold``.
 
     Raises:
         DataError: A column is missing, a probability is not a number from 0 to 1, a row's probabilities do

@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 
 from brainstage.core.errors import DataError, LeakageError
-from brainstage.core.files import write_json
 from brainstage.core.run import RunFolder
 from brainstage.core.schema import RESEARCH_NOTICE, SYNTHETIC_NOTICE, figure_title
 from brainstage.evaluation.slices import Side, read_side
@@ -154,8 +153,8 @@ class _People:
     names: tuple[str, ...]
     labels: metrics.Ints
     repeats: list[metrics.Floats]
-    leasts: list[metrics.Floats] | None
-    """Least probability of a stage in the set: an array of shape (n,) for each repeat."""
+    conformal_thresholds: list[metrics.Floats] | None
+    """An array of shape (n,) for each repeat."""
     temperatures: dict[int, float]
 
 
@@ -219,24 +218,24 @@ def _validation(source: RunFolder | Path | str, split: str, protocol: str | None
 def _join(side: Side, validation: Side | None) -> _People:
     """Join slices to people, fold by fold, and order each person's predictions by repeat."""
     people: dict[str, list[metrics.Floats]] = {}
-    leasts: dict[str, list[float]] = {}
+    thresholds: dict[str, list[float]] = {}
     label_of: dict[str, int] = {}
     temperatures = {}
     for fold in np.unique(side.folds).tolist():
         rows = side.folds == fold
-        fit = None if side.least is not None else _fit(validation, fold)
+        fit = None if side.conformal_threshold is not None else _fit(validation, fold)
         temperatures[fold] = fit.temperature if fit else 1.0
         names, labels, number = _numbered(side, rows)
         means = joined(softened(side.probabilities[rows], temperatures[fold]), number)
-        least = _least(side, rows, number, fit)
+        threshold = _threshold(side, rows, number, fit)
         for index, (name, label) in enumerate(zip(names, labels.tolist(), strict=True)):
             people.setdefault(name, []).append(means[index])
-            leasts.setdefault(name, []).append(least[index])
+            thresholds.setdefault(name, []).append(threshold[index])
             label_of[name] = label
     counts = {len(predictions) for predictions in people.values()}
     if len(counts) > 1:
         raise DataError(f"{side.file}: some people were predicted {min(counts)} times and some {max(counts)} times")
-    repeats, ordered = np.array(list(people.values())), np.array(list(leasts.values()))
+    repeats, ordered = np.array(list(people.values())), np.array(list(thresholds.values()))
     known = None if np.isnan(ordered).any() else list(ordered.T)
     labels = np.array(list(label_of.values()))
     return _People(tuple(people), labels, list(repeats.transpose(1, 0, 2)), known, temperatures)
@@ -261,19 +260,19 @@ def _fit(validation: Side | None, fold: int) -> Fit | None:
     return Calibration.fit(validation.probabilities[rows], validation.labels[rows], number, len(names)).person
 
 
-def _least(side: Side, rows: metrics.Ints, number: metrics.Ints, fit: Fit | None) -> metrics.Floats:
-    """Return the least probability of a stage in each person's set, (n,); NaN where it is not known."""
+def _threshold(side: Side, rows: metrics.Ints, number: metrics.Ints, fit: Fit | None) -> metrics.Floats:
+    """Return the conformal threshold of each person, (n,); NaN where it is not known."""
     count = int(number.max()) + 1
-    if side.least is None:
-        return np.full(count, fit.least if fit else np.nan)
-    return joined(side.least[rows, None], number)[:, 0]
+    if side.conformal_threshold is None:
+        return np.full(count, fit.conformal_threshold if fit else np.nan)
+    return joined(side.conformal_threshold[rows, None], number)[:, 0]
 
 
 def _sets(people: _People, classes: Sequence[str]) -> Sets | None:
     """Judge the sets of everyone, the mean over repeats."""
-    if people.leasts is None:
+    if people.conformal_thresholds is None:
         return None
-    inside = np.stack([in_set(*one) for one in zip(people.repeats, people.leasts, strict=True)])
+    inside = np.stack([in_set(*one) for one in zip(people.repeats, people.conformal_thresholds, strict=True)])
     held = inside[:, np.arange(len(people.labels)), people.labels].mean(axis=0)
     of_stage = {name: held[people.labels == number] for number, name in enumerate(classes)}
     names = [" + ".join(np.array(classes)[row]) for row in inside.reshape(-1, len(classes))]
@@ -320,10 +319,3 @@ def _view(
     scores["shuffled labels"] = metrics.shuffled_labels(joined_labels, joined["model"])
     names = tuple(" or ".join(classes[member] for member in members) for members in groups)
     return View(name, names if len(groups) > 2 or len(classes) == 2 else (names[0], "any other"), scores)
-
-
-def write_patient_evaluation(evaluation: PatientEvaluation, folder: Path) -> Path:
-    """Write ``patient_metrics.json`` and return it."""
-    file = folder / "patient_metrics.json"
-    write_json(file, evaluation.to_dict())
-    return file

@@ -11,10 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from brainstage.core.errors import ConfigError, DataError, LeakageError
-from brainstage.core.files import read_json_lines, write_json
 from brainstage.core.run import RunFolder
 from brainstage.core.schema import (
-    LEAST,
+    CONFORMAL_THRESHOLD,
     PROB_PREFIX,
     RESEARCH_NOTICE,
     SYNTHETIC_NOTICE,
@@ -23,7 +22,6 @@ from brainstage.core.schema import (
     read_metadata,
     validate_predictions,
 )
-from brainstage.report import charts
 from brainstage.stats import metrics
 
 
@@ -120,8 +118,8 @@ class Side:
         classes: K class names in clinical order.
         folds: Number of the fold that predicted each slice, int64 of shape (N,).
         patients: Patient of each slice; None where one is not known.
-        least: Least probability of a stage that is in the 90 % set, float64 of shape (N,); None where the model
-            did not say.
+        conformal_threshold: Probability from which on a stage belongs to the 90 % set, float64 of shape (N,); None
+            where the model is not calibrated.
         about: What is written beside the table's columns.
     """
 
@@ -134,7 +132,7 @@ class Side:
     classes: tuple[str, ...]
     folds: metrics.Ints
     patients: tuple[str, ...] | None
-    least: metrics.Floats | None
+    conformal_threshold: metrics.Floats | None
     about: dict[str, Any]
 
 
@@ -171,9 +169,19 @@ def read_side(source: RunFolder | Path | str, *, split: str = "test", protocol: 
         classes=classes,
         folds=side["fold"].to_numpy().astype(np.int64),
         patients=None if None in patients else tuple(patients),
-        least=side[LEAST].to_numpy() if LEAST in side.column_names and not side[LEAST].null_count else None,
+        conformal_threshold=side[CONFORMAL_THRESHOLD].to_numpy()
+        if CONFORMAL_THRESHOLD in side.column_names and not side[CONFORMAL_THRESHOLD].null_count
+        else None,
         about=about,
     )
+
+
+def _complete(table: pa.Table, name: str) -> metrics.Floats | None:
+    """Return a column without gaps; None where it is missing or has some."""
+    if name not in table.column_names or table[name].null_count:
+        return None
+    column: metrics.Floats = table[name].to_numpy()
+    return column
 
 
 def judge(side: Side) -> Evaluation:
@@ -208,21 +216,3 @@ def _read(source: RunFolder | Path | str) -> tuple[Path, pa.Table]:
 
 def _sides(table: pa.Table) -> str:
     return ", ".join(sorted(set(table["split"].to_pylist()))) or "no rows"
-
-
-def write_evaluation(evaluation: Evaluation, folder: Path, history: Path | None = None) -> list[Path]:
-    """Write ``metrics.json`` and ``confusion_matrix.png``, and ``curves.png`` where there is a history.
-
-    A side other than ``test`` gets its name into the file names.
-
-    Returns:
-        The files.
-    """
-    prefix = "" if evaluation.split == "test" else f"{evaluation.split}_"
-    files = [folder / f"{prefix}metrics.json", folder / f"{prefix}confusion_matrix.png"]
-    write_json(files[0], evaluation.to_dict())
-    charts.draw_confusion_matrix(files[1], evaluation.scores.confusion, evaluation.classes, evaluation.title)
-    if history is not None and history.is_file():
-        files.append(folder / "curves.png")
-        charts.draw_curves(files[-1], read_json_lines(history), evaluation.titled("training and validation"))
-    return files

@@ -24,7 +24,7 @@ from brainstage.datasets.sources import load_slices
 from brainstage.datasets.splits import Splits
 from brainstage.datasets.table import SliceTable
 from brainstage.exports.onnx import OPSET, to_int8, to_onnx
-from brainstage.inference import out_of_distribution as likeness
+from brainstage.inference import out_of_distribution
 from brainstage.inference.predictor import BATCH, SliceClassifier, open_model, softmax
 from brainstage.models.engines.onnx import INPUT, OUTPUT
 from brainstage.models.folder import CONFIG, ONNX, PROCESSOR, WEIGHTS
@@ -109,8 +109,27 @@ class Export:
         synthetic = bool(self.about.get("synthetic"))
         return figure_title(what, self.about["protocol"], self.about["leakage"]["sentence"], synthetic)
 
+    @property
+    def facts(self) -> dict[str, str]:
+        """What a user is told: where it is, its size, and how far its predictions are from the run's."""
+        parity, int8 = self.parity, self.int8
+        facts = {
+            "folder": str(self.folder),
+            "model.onnx": f"{self.megabytes:g} MB",
+            "same predictions": (
+                f"largest difference of a probability {parity.probabilities:.1e}, "
+                f"on {parity.slices} {parity.source}" + (", before quantisation" if int8 else "")
+            ),
+        }
+        if int8:
+            facts["int8"] = (
+                f"accuracy {int8.accuracy_int8:.4f}, in fp32 {int8.accuracy_fp32:.4f}, "
+                f"on {int8.slices:,} {int8.source}"
+            )
+        return facts
+
     def to_dict(self) -> dict[str, Any]:
-        """Return what the manifest says of it under ``export``."""
+        """Return the manifest's entry ``export``."""
         return {
             "format": "onnx",
             "opset": OPSET,
@@ -211,7 +230,7 @@ def _exported(part: RunFolder) -> SliceClassifier:
 
 
 def _copy(model: Path, part: Path) -> None:
-    for name in (CONFIG, PROCESSOR, likeness.FILE, calibration.FILE):
+    for name in (CONFIG, PROCESSOR, out_of_distribution.FILE, calibration.FILE):
         if (model / name).is_file():
             shutil.copyfile(model / name, part / name)
 

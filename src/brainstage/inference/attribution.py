@@ -99,7 +99,7 @@ def outside(map_: Map, image: Pixels) -> float:
     return float(strength[~head].sum() / strength.sum()) if strength.any() else 0.0
 
 
-def likeness_to_random(
+def similarity_to_randomised(
     predictor: Predictor,
     images: Sequence[Pixels],
     levels: Sequence[int | None],
@@ -107,27 +107,28 @@ def likeness_to_random(
     method: str,
     seeds: Sequence[int] = (0, 1, 2, 3, 4),
 ) -> float:
-    """Return how much maps look like those of the same model with its weights at random: it should be little.
+    """Return the similarity of maps to those of the same model with its weights randomised: it should be low.
 
-    A map that stays when the model has forgotten everything shows the picture, not the model (Adebayo et al. 2018,
-    NeurIPS). The values of each weight tensor of a network are shuffled; of the patient model, its people's stages.
+    A map that stays when the model has lost all that it learned shows the picture, not the model (Adebayo et al.
+    2018, NeurIPS). The values of each weight tensor of a network are shuffled; in the patient model, its people's
+    stages.
 
     Returns:
         Mean over slices and seeds of Spearman's correlation of the strengths within the head.
     """
     maps = attribute(predictor, images, levels, stage, method)
-    alike = []
+    similarities = []
     for seed in seeds:
         others = attribute(predictor.randomised(seed), images, levels, stage, method)
-        alike += [_correlation(*three) for three in zip(maps, others, images, strict=True)]
-    return float(np.mean(alike))
+        similarities += [_correlation(*three) for three in zip(maps, others, images, strict=True)]
+    return float(np.mean(similarities))
 
 
 def _correlation(one: Map, other: Map, image: Pixels) -> float:
     head = _head(image)
     strengths = np.abs(one[head]), np.abs(other[head])
     if any(np.ptp(strength) == 0 for strength in strengths):
-        return 0.0  # a map that is empty is no longer the same
+        return 0.0  # an empty map resembles none
     return float(spearmanr(*strengths).statistic)
 
 
@@ -204,11 +205,11 @@ def _head(image: Pixels) -> NDArray[np.bool_]:
 
 
 def _occlude(predictor: Predictor, images: Sequence[Pixels], levels: Sequence[int | None], stage: int) -> list[Map]:
-    seen = predictor.look(images)
-    fixed = predictor.levels(seen, levels)  # a hidden part must not move the slice to another level
+    features = predictor.extract_features(images)
+    fixed = predictor.levels(features, levels)  # a hidden part must not move the slice to another level
     maps = []
     for number, image in enumerate(images):
-        forward = partial(_score, predictor, seen, fixed, number, stage)
+        forward = partial(_score, predictor, features, fixed, number, stage)
         window, smooth = (1, *(max(1, side // WINDOWS) for side in image.shape)), blurred(image)
         found = Occlusion(forward).attribute(
             _tensor(image),
@@ -224,21 +225,22 @@ def _occlude(predictor: Predictor, images: Sequence[Pixels], levels: Sequence[in
 
 def _score(
     predictor: Predictor,
-    seen: NDArray[np.float32],
+    features: NDArray[np.float32],
     levels: Sequence[int | None],
     number: int,
     stage: int,
     changed: torch.Tensor,
 ) -> torch.Tensor:
     """Return the probability of a stage for changed versions (n, 1, H, W) of one of a person's slices."""
-    looks = predictor.look([one.round().clamp(0, 255).byte().numpy() for one in changed[:, 0]])
+    versions = predictor.extract_features([one.round().clamp(0, 255).byte().numpy() for one in changed[:, 0]])
     if predictor.by_slice:
-        return torch.from_numpy(predictor.answer(looks).probabilities[:, stage])
-    stacks = np.repeat(seen[None], len(looks), axis=0)
-    stacks[:, number] = looks
-    owners = np.repeat(np.arange(len(looks)), len(seen)).astype(str).tolist()
-    found = predictor.answer(stacks.reshape(-1, *seen.shape[1:]), owners, list(levels) * len(looks))
-    return torch.from_numpy(found.probabilities[:: len(seen), stage])
+        return torch.from_numpy(predictor.predict_features(versions).probabilities[:, stage])
+    count, slices = len(versions), len(features)
+    stacks = np.repeat(features[None], count, axis=0)
+    stacks[:, number] = versions
+    patients = np.repeat(np.arange(count), slices).astype(str).tolist()
+    prediction = predictor.predict_features(stacks.reshape(-1, *features.shape[1:]), patients, list(levels) * count)
+    return torch.from_numpy(prediction.probabilities[::slices, stage])
 
 
 def _tensor(image: Pixels) -> torch.Tensor:

@@ -1,20 +1,14 @@
-"""From scans on disk to pictures of what moved their scores, for a person to look at."""
+"""From scans to maps of what moved their scores."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from matplotlib import colormaps
-from numpy.typing import NDArray
-from PIL import Image
 
 from brainstage.core.errors import ConfigError, DataError, RefusalError
-from brainstage.core.files import atomic, make_folder, write_json
-from brainstage.core.progress import Progress, silent
 from brainstage.core.schema import RESEARCH_NOTICE
 from brainstage.datasets.preprocessing import Pixels
 from brainstage.inference.attribution import (
@@ -22,33 +16,29 @@ from brainstage.inference.attribution import (
     attribute,
     check_method,
     default_method,
-    likeness_to_random,
     outside,
+    similarity_to_randomised,
 )
-from brainstage.inference.predictions import ANSWERED, FAILED, FEWEST, REFUSED
+from brainstage.inference.predictions import FAILED, MIN_ACCEPTED_SHARE, PREDICTED, REFUSED
 from brainstage.inference.predictor import Predictor
 from brainstage.scans.discover import Scan
 
 NOTICE = "Shows the pixels that moved the score; not a lesion map."
-CHANGED = 0.3
-"""Most likeness to the maps of a model that knows nothing: more, and maps show the picture and not the model."""
-STRONGEST = 0.7
-"""Share of the colour in the strongest pixels; a pixel without attribution stays grey."""
-FULL = 0.99
-"""Share of a person's coloured pixels that are weaker than the strongest."""
-COLUMNS = 8
-"""Slices in a row of a person's sheet."""
+MAX_RANDOMISED_SIMILARITY = 0.3
+"""Largest similarity to the maps of a randomised model: above it maps show the picture and not the model."""
+FULL_COLOUR_QUANTILE = 0.99
+"""Quantile of a person's attribution strengths that is shown in full colour."""
 
 
 @dataclass(frozen=True)
 class Explanations:
-    """What moved the scores of some scans.
+    """The explanations of some scans.
 
     Attributes:
-        rows: One mapping a slice, or a scan that got no map: ``person`` (number, from 1), ``source``, ``level``,
-            ``status`` (``answered``, ``refused``, ``failed``), ``stage`` (the one explained), ``outside`` (share of
-            the attribution outside of the head), ``likeness_to_random`` (where it was asked for), ``file``,
-            ``reason``.
+        rows: One mapping for each slice, or for a scan without a map: ``person`` (number, from 1), ``source``,
+            ``level``, ``status`` (``predicted``, ``refused``, ``failed``), ``stage`` (the one explained),
+            ``outside`` (share of the attribution outside of the head), ``similarity_to_randomised`` (where it was
+            asked for), ``file``, ``reason``.
         method: ``grad-cam``, ``integrated-gradients`` or ``occlusion``.
         model: SHA-256 of the weights.
         about: The run's manifest.
@@ -76,19 +66,19 @@ class Explanations:
 
     @property
     def sanity(self) -> str | None:
-        """What the check against models that know nothing says; None where it was not asked for."""
-        of_people = {row["person"]: row["likeness_to_random"] for row in self.rows if row["file"]}
-        alike = [one for one in of_people.values() if one is not None]
-        if not alike:
+        """Result of the comparison with randomised models; None where it was not asked for."""
+        by_person = {row["person"]: row["similarity_to_randomised"] for row in self.rows if row["file"]}
+        similarities = [similarity for similarity in by_person.values() if similarity is not None]
+        if not similarities:
             return None
-        mean = float(np.mean(alike))
-        if mean > CHANGED:
+        mean = float(np.mean(similarities))
+        if mean > MAX_RANDOMISED_SIMILARITY:
             verdict = "THEY DO NOT CHANGE ENOUGH, so they show the picture and not the model"
         else:
             verdict = "they change, so they show the model"
         return (
-            f"Maps of the same model knowing nothing are alike by {mean:.2f}, in the mean of {len(alike)} "
-            f"({CHANGED} allowed): {verdict}."
+            f"Similarity to the maps of the same model with its weights randomised: {mean:.2f}, the mean of "
+            f"{len(similarities)} ({MAX_RANDOMISED_SIMILARITY} allowed): {verdict}."
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -104,85 +94,28 @@ class Explanations:
         }
 
 
-def explain(
-    predictor: Predictor,
-    scans: Sequence[Scan],
-    out: Path,
-    *,
-    method: str | None = None,
-    stage: str | None = None,
-    sanity: bool = False,
-    progress: Progress = silent,
-) -> Explanations:
-    """Draw what moved the score of each scan into a new folder.
-
-    Args:
-        predictor: The model.
-        scans: Each is a person of its own.
-        out: Folder for the pictures (``001-05.png``: first scan, fifth slice; ``001.png``: all of them) and
-            ``explanations.json``.
-        method: One of :data:`brainstage.inference.attribution.METHODS`; None takes the one that suits the model.
-        stage: Stage whose score is explained; None takes the answered one.
-        sanity: Compare each map with those of the same model knowing nothing (Adebayo et al. 2018, NeurIPS).
-        progress: How to show progress.
-
-    Raises:
-        ConfigError: The method or the check does not suit the model, there is no such stage, or the folder is not
-            empty.
-        RunError: The disk is full or the folder is not writable.
-    """
-    method = check_request(predictor, method, stage)
-    if sanity:
-        predictor.randomised(0)  # one that cannot is told before any work
-    if out.is_dir() and any(out.iterdir()):
-        raise ConfigError(f"{out}: holds files already; give a new folder")
-    make_folder(out)
-    rows: list[dict[str, Any]] = []
-    with progress("Explaining", len(scans)) as advance:
-        for number, scan in enumerate(scans, 1):
-            maps = explain_scan(predictor, scan, method, stage, sanity=sanity)
-            rows += [{"person": number, **one.row, "file": _save(one, number, out)} for one in maps]
-            if maps[0].number is not None:
-                _write(out / f"{number:03}.png", _sheet([one.picture for one in maps if one.picture is not None]))
-            advance(1)
-    found = Explanations(rows, method, predictor.hash, predictor.about)
-    write_json(out / "explanations.json", found.to_dict())
-    return found
-
-
-def overlay(image: Pixels, map_: Map, strongest: float) -> NDArray[np.uint8]:
-    """Return a slice with its map in colour: red where a pixel speaks for the stage, blue where against.
-
-    Args:
-        image: Grey slice, uint8 of shape (H, W).
-        map_: float32 of shape (H, W).
-        strongest: Strength that gets the full colour.
-
-    Returns:
-        uint8 of shape (H, W, 3).
-    """
-    scaled = np.clip(map_ / max(strongest, 1e-12), -1, 1)
-    colour = colormaps["RdBu_r"](0.5 + scaled / 2)[..., :3]
-    share = STRONGEST * np.abs(scaled)[..., None]
-    mixed = (1 - share) * image[..., None] / 255 + share * colour
-    return (255 * mixed).round().astype(np.uint8)
-
-
-class Mapped(NamedTuple):
-    """What moved the score of a slice, or why there is no map of a scan."""
+class SliceExplanation(NamedTuple):
+    """The map of one slice, or why a scan has none."""
 
     row: dict[str, Any]
     """As in :class:`Explanations`, without ``person`` and ``file``."""
     number: int | None = None
-    """Of the slice among its scan's, from 1; None where it is the only one."""
+    """Number of the slice in its scan, from 1; None where it is the only one."""
     image: Pixels | None = None
     """The slice, uint8 of shape (H, W)."""
-    picture: NDArray[np.uint8] | None = None
-    """The slice with its map in colour, (H, W, 3)."""
+    map: Map | None = None
+    """The attribution, float32 of shape (H, W)."""
+    full_colour: float = 1.0
+    """Strength that is shown in full colour, the same for all slices of a person."""
 
 
 def check_request(predictor: Predictor, method: str | None, stage: str | None) -> str:
     """Return the method that will be used.
+
+    Args:
+        predictor: The model.
+        method: One of :data:`brainstage.inference.attribution.METHODS`; None takes the one that suits the model.
+        stage: The stage to explain; None for the predicted one.
 
     Raises:
         ConfigError: The method does not suit the model, or there is no such stage.
@@ -196,50 +129,46 @@ def check_request(predictor: Predictor, method: str | None, stage: str | None) -
 
 def explain_scan(
     predictor: Predictor, scan: Scan, method: str, stage: str | None = None, *, sanity: bool = False
-) -> list[Mapped]:
-    """Explain a scan, a person of its own: each slice that is not refused, or why there is no map.
+) -> list[SliceExplanation]:
+    """Explain a scan of one person: each slice that is not refused, or why there is no map.
 
-    Arguments as for :func:`explain`; :func:`check_request` has checked them.
+    Args:
+        predictor: The model.
+        scan: The scan.
+        method: As :func:`check_request` returned it.
+        stage: The stage to explain; None for the predicted one.
+        sanity: Compare each map with those of the same model with its weights randomised.
     """
     try:
         images, levels = scan.read()
     except RefusalError as error:
-        return [Mapped(_row(scan.name, REFUSED, reason=str(error)))]
+        return [SliceExplanation(_row(scan.name, REFUSED, reason=str(error)))]
     except DataError as error:
-        return [Mapped(_row(scan.name, FAILED, reason=str(error)))]
+        return [SliceExplanation(_row(scan.name, FAILED, reason=str(error)))]
     refusals = predictor.refusals(images)
     kept = [index for index, reason in enumerate(refusals) if reason is None]
-    if len(kept) < FEWEST * len(images):
+    if len(kept) < MIN_ACCEPTED_SHARE * len(images):
         reason = next(reason for reason in refusals if reason)
-        return [Mapped(_row(scan.name, REFUSED, reason=f"{scan.name}: {reason}"))]
+        return [SliceExplanation(_row(scan.name, REFUSED, reason=f"{scan.name}: {reason}"))]
     shown, places = [images[index] for index in kept], [levels[index] for index in kept]
-    answered = predictor.predict(shown, ["one"] * len(shown), places)[0]
-    target = predictor.classes.index(stage) if stage else int(answered.argmax())
+    probabilities = predictor.predict_proba(shown, ["one person"] * len(shown), places)[0]
+    target = predictor.classes.index(stage) if stage else int(probabilities.argmax())
     maps = attribute(predictor, shown, places, target, method)
-    alike = likeness_to_random(predictor, shown, places, target, method) if sanity else None
-    strongest = _strongest(maps)
-    found = []
+    similarity = similarity_to_randomised(predictor, shown, places, target, method) if sanity else None
+    full_colour = _full_colour(maps)
+    explanations = []
     for index, map_ in zip(kept, maps, strict=True):
         share = round(outside(map_, images[index]), 4)
-        row = _row(scan.name, ANSWERED, levels[index], predictor.classes[target], share, alike)
+        row = _row(scan.name, PREDICTED, levels[index], predictor.classes[target], share, similarity)
         number = None if len(images) == 1 else index + 1
-        found.append(Mapped(row, number, images[index], overlay(images[index], map_, strongest)))
-    return found
+        explanations.append(SliceExplanation(row, number, images[index], map_, full_colour))
+    return explanations
 
 
-def _strongest(maps: Sequence[Map]) -> float:
-    """Return the strength that gets the full colour in all slices of a person."""
+def _full_colour(maps: Sequence[Map]) -> float:
+    """Return the strength that is shown in full colour in all slices of a person."""
     strengths = np.concatenate([np.abs(map_[map_ != 0]) for map_ in maps])
-    return float(np.quantile(strengths, FULL)) if len(strengths) else 1.0
-
-
-def _save(found: Mapped, number: int, out: Path) -> str | None:
-    """Write the picture of a slice of the scan of that number; return its name."""
-    if found.picture is None:
-        return None
-    file = f"{number:03}.png" if found.number is None else f"{number:03}-{found.number:02}.png"
-    _write(out / file, found.picture)
-    return file
+    return float(np.quantile(strengths, FULL_COLOUR_QUANTILE)) if len(strengths) else 1.0
 
 
 def _row(
@@ -248,7 +177,7 @@ def _row(
     level: int | None = None,
     stage: str | None = None,
     share: float | None = None,
-    alike: float | None = None,
+    similarity: float | None = None,
     reason: str | None = None,
 ) -> dict[str, Any]:
     return {
@@ -257,19 +186,6 @@ def _row(
         "status": status,
         "stage": stage,
         "outside": share,
-        "likeness_to_random": None if alike is None else round(alike, 4),
+        "similarity_to_randomised": None if similarity is None else round(similarity, 4),
         "reason": reason,
     }
-
-
-def _sheet(pictures: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
-    """Lay pictures of one size out in rows."""
-    empty = [np.zeros_like(pictures[0])] * (-len(pictures) % COLUMNS)
-    cells = [*pictures, *empty]
-    rows = [np.concatenate(cells[start : start + COLUMNS], axis=1) for start in range(0, len(cells), COLUMNS)]
-    return np.concatenate(rows)
-
-
-def _write(file: Path, picture: NDArray[np.uint8]) -> None:
-    with atomic(file) as part:
-        Image.fromarray(picture).save(part, format="PNG")

@@ -16,13 +16,14 @@ from numpy.typing import NDArray
 
 from brainstage.core.errors import BrainstageError, DataError, RunError
 from brainstage.core.files import sha256
+from brainstage.core.parallel import worker_pool
 from brainstage.core.progress import Progress, silent
 from brainstage.core.run import RunFolder
-from brainstage.core.schema import LEAST, PROB_PREFIX, with_metadata
+from brainstage.core.schema import CONFORMAL_THRESHOLD, PROB_PREFIX, with_metadata
 from brainstage.datasets.preprocessing import Pixels, Preprocessing
 from brainstage.datasets.table import SliceTable
-from brainstage.inference.out_of_distribution import Likeness
-from brainstage.models.engines.base import Engine, pool_of_cores
+from brainstage.inference.out_of_distribution import OutOfDistributionDetector
+from brainstage.models.engines.base import Engine
 from brainstage.models.folder import ONNX, PROCESSOR, class_names, read_config, refuse_pickles, weights_file
 from brainstage.models.histograms import orientation_histograms
 from brainstage.models.patient_model import PatientModel, is_patient_model, people_rows
@@ -33,17 +34,17 @@ BATCH = 32
 """Slices a forward pass: more do not fit the caches of a laptop's processor, and take longer each."""
 
 
-class Answer(NamedTuple):
-    """What a model says of slices.
+class Prediction(NamedTuple):
+    """Stage probabilities of slices.
 
     Attributes:
         probabilities: float32 of shape (N, classes).
-        least: Least probability of a stage that is in the 90 % set, of shape (N,); None where the model is not
-            calibrated (:mod:`brainstage.stats.calibration`).
+        conformal_threshold: Probability from which on a stage belongs to the 90 % prediction set, float64 of shape
+            (N,); None where the model is not calibrated (:mod:`brainstage.stats.calibration`).
     """
 
     probabilities: NDArray[np.float32]
-    least: NDArray[np.float64] | None
+    conformal_threshold: NDArray[np.float64] | None
 
 
 class Predictor:
@@ -60,10 +61,10 @@ class Predictor:
         model: SliceClassifier | PatientClassifier,
         weights_hash: str,
         about: dict[str, Any],
-        likeness: Likeness | None = None,
+        detector: OutOfDistributionDetector | None = None,
     ):
         self._model = model
-        self._likeness = likeness
+        self._detector = detector
         self.hash = weights_hash
         self.about = about
         self.classes = model.classes
@@ -84,9 +85,14 @@ class Predictor:
             raise RunError(f"{path}: no such run; `brainstage train --name NAME` makes runs/NAME")
         with _usable(run.model):
             about = json.loads(run.manifest.read_text(encoding="utf-8")) if run.finished else {}
-            return cls(open_model(run.model), sha256(weights_file(run.model)), about, Likeness.open(run.model))
+            return cls(
+                open_model(run.model),
+                sha256(weights_file(run.model)),
+                about,
+                OutOfDistributionDetector.open(run.model),
+            )
 
-    def predict(
+    def predict_proba(
         self,
         images: Sequence[Pixels],
         patients: Sequence[str | None] | None = None,
@@ -98,93 +104,102 @@ class Predictor:
 
         Args:
             images: Grey slices, each uint8 of shape (H, W).
-            patients: Whose slice each is. Slices of one person are answered together: the patient model reads
-                them as one, a network's probabilities are averaged. None, for all or for one, answers it alone.
-            levels: Place of each slice among the 32 of the training data, from 0, the lowest. None, for all or
-                for one, leaves it to the model, which may err by a few.
+            patients: Patient of each slice. Slices of one patient are predicted together: the patient model takes
+                them as one stack, a network's probabilities are averaged. None, for all or for one slice, predicts
+                each slice alone.
+            levels: Level of each slice among the 32 of the training data, from 0, the lowest. None, for all or for
+                one slice, has the model estimate it, which may be off by a few levels.
             progress: How to show progress.
 
         Returns:
             float32 of shape (N, classes).
         """
-        return self.answer(self.look(images, progress=progress), patients, levels).probabilities
+        features = self.extract_features(images, progress=progress)
+        return self.predict_features(features, patients, levels).probabilities
 
     @property
     def calibrated(self) -> bool:
-        """Whether probabilities were fitted to people that the model was not fitted on; else they are scores."""
+        """Whether probabilities were calibrated on people outside the training set; else they are raw scores."""
         return self._model.calibrated
 
     @property
     def network(self) -> Any | None:
-        """The network as a ``torch.nn.Module``, None where the model is none or was exported."""
+        """The network as a ``torch.nn.Module``; None for the patient model and for exported networks."""
         return self._model.network
 
     @property
     def engine(self) -> str:
-        """What computes: ``torch``, ``onnx`` or, of the patient model, ``numpy``."""
+        """Library that computes: ``torch``, ``onnx`` or, for the patient model, ``numpy``."""
         return self._model.engine
 
     @property
     def by_slice(self) -> bool:
-        """Whether each slice is staged alone, as a network does it; the patient model reads a person's together."""
+        """Whether each slice is predicted alone, as by networks; the patient model takes a person's together."""
         return self._model.by_slice
 
     def pool(self) -> AbstractContextManager[Executor]:
-        """Return threads to call this model from, one a core: its arithmetic is then done on one core each."""
+        """Return a thread pool to call this model from, one thread for each processor; each call then uses one."""
         return self._model.pool()
 
     @property
     def preprocessing(self) -> Preprocessing:
-        """From slices to what the model looks at."""
+        """Preprocessing of slices for this model."""
         return self._model.preprocessing
 
-    def levels(self, seen: NDArray[np.float32], known: Sequence[int | None]) -> list[int | None]:
-        """Return the level of each slice as the model takes it: as it is known, or as it looks to it."""
-        return self._model.levels(seen, known)
+    def levels(self, features: NDArray[np.float32], known: Sequence[int | None]) -> list[int | None]:
+        """Return the level of each slice: the known one, else the model's estimate from the slice's features."""
+        return self._model.levels(features, known)
 
     def randomised(self, seed: int) -> Predictor:
-        """Return a model of the same form that knows nothing: a network's weights, or people's stages, shuffled.
+        """Return the same model without what it learned: a network's weights, or its people's stages, shuffled.
 
         Raises:
-            ConfigError: The model was exported, so its weights cannot be had.
+            ConfigError: The model was exported, so its weights are not accessible.
         """
-        return Predictor(self._model.randomised(seed), "", self.about, self._likeness)
+        return Predictor(self._model.randomised(seed), "", self.about, self._detector)
 
     @property
     def refuses(self) -> bool:
-        """Whether the model knows what its training slices look like; runs of earlier versions do not."""
-        return self._likeness is not None
+        """Whether the model detects out-of-distribution slices; runs of earlier versions do not."""
+        return self._detector is not None
 
     def refusals(self, images: Sequence[Pixels]) -> list[str | None]:
-        """Return why each picture should not be staged, as it is unlike the training slices; None where it may be.
+        """Return for each picture why it is out of distribution and should not be staged; None where it may be.
 
-        :meth:`predict` does not ask: whatever it is given, it answers.
+        :meth:`predict_proba` does not check this: it predicts whatever it is given.
         """
-        return self._likeness.refusals(images) if self._likeness else [None] * len(images)
+        return self._detector.refusals(images) if self._detector else [None] * len(images)
 
-    def look(self, images: Sequence[Pixels], *, progress: Progress = silent) -> NDArray[np.float32]:
-        """Return what the model sees in each slice, float32 of shape (N, …): the costly half of an answer."""
-        seen = [np.zeros((0,), np.float32)] if not len(images) else []
+    def extract_features(self, images: Sequence[Pixels], *, progress: Progress = silent) -> NDArray[np.float32]:
+        """Return the model's features of each slice, float32 of shape (N, …): the costly half of a prediction."""
+        features = [np.zeros((0,), np.float32)] if not len(images) else []
         with progress("Predicting", len(images)) as advance:
             for start in range(0, len(images), BATCH):
-                seen.append(self._model.look(images[start : start + BATCH]))
-                advance(len(seen[-1]))
-        return np.concatenate(seen)
+                features.append(self._model.extract_features(images[start : start + BATCH]))
+                advance(len(features[-1]))
+        return np.concatenate(features)
 
-    def answer(
+    def predict_features(
         self,
-        seen: NDArray[np.float32],
+        features: NDArray[np.float32],
         patients: Sequence[str | None] | None = None,
         levels: Sequence[int | None] | None = None,
-    ) -> Answer:
-        """Answer from what :meth:`look` saw; other arguments as for :meth:`predict`."""
-        if not len(seen):
-            return Answer(np.zeros((0, len(self.classes)), np.float32), np.zeros(0) if self.calibrated else None)
-        return self._model.answer(seen, patients, levels)
+    ) -> Prediction:
+        """Predict from features that :meth:`extract_features` returned.
+
+        Args:
+            features: Of N slices, float32 of shape (N, …).
+            patients: As for :meth:`predict_proba`.
+            levels: As for :meth:`predict_proba`.
+        """
+        if not len(features):
+            empty = np.zeros((0, len(self.classes)), np.float32)
+            return Prediction(empty, np.zeros(0) if self.calibrated else None)
+        return self._model.predict_features(features, patients, levels)
 
 
 class SliceClassifier:
-    """A network: each slice is staged alone."""
+    """A network: each slice is predicted alone."""
 
     by_slice = True
 
@@ -200,8 +215,8 @@ class SliceClassifier:
             engine.pool,
         )
 
-    def look(self, images: Sequence[Pixels]) -> NDArray[np.float32]:
-        """Return the scores of each slice, (N, classes)."""
+    def extract_features(self, images: Sequence[Pixels]) -> NDArray[np.float32]:
+        """Return the softmax scores of each slice, float32 of shape (N, classes)."""
         return softmax(self.logits(images))
 
     def logits(self, images: Sequence[Pixels]) -> NDArray[np.float32]:
@@ -213,66 +228,66 @@ class SliceClassifier:
         return self.preprocessing.normalise(self.preprocessing.resize(images))
 
     def levels(self, _scores: NDArray[np.float32], known: Sequence[int | None]) -> list[int | None]:
-        """Return the levels as they are known: a network has no use for them."""
+        """Return the known levels: a network does not use them."""
         return list(known)
 
     def randomised(self, seed: int) -> SliceClassifier:
         """Return the same network with the values of each weight tensor shuffled."""
         return SliceClassifier(self._engine.randomised(seed), self.preprocessing)
 
-    def answer(
+    def predict_features(
         self,
         scores: NDArray[np.float32],
         patients: Sequence[str | None] | None,
         _levels: Sequence[int | None] | None,
-    ) -> Answer:
+    ) -> Prediction:
         """Average the probabilities of each person's slices, at whatever levels."""
         fits = self._calibration
         probabilities = softened(scores, fits.slice.temperature) if fits else scores.astype(np.float64)
-        least = np.full(len(scores), fits.slice.least) if fits else None
+        thresholds = np.full(len(scores), fits.slice.conformal_threshold) if fits else None
         for rows in people_rows(patients) if patients else ():
             if len(rows) > 1:
                 of_slices = softened(scores[rows], fits.person.temperature) if fits else probabilities[rows]
                 probabilities[rows] = of_slices.mean(axis=0)
-                if fits and least is not None:
-                    least[rows] = fits.person.least
-        return Answer(probabilities.astype(np.float32), least)
+                if fits and thresholds is not None:
+                    thresholds[rows] = fits.person.conformal_threshold
+        return Prediction(probabilities.astype(np.float32), thresholds)
 
 
 class PatientClassifier:
-    """The patient model: slices are looked at one by one and judged by person."""
+    """The patient model: features slice by slice, one prediction for each person."""
 
     calibrated = True
     network = None
     engine = "numpy"
     by_slice = False
-    pool = staticmethod(pool_of_cores)
+    pool = staticmethod(worker_pool)
 
     def __init__(self, model: PatientModel, preprocessing: Preprocessing):
         self.preprocessing = preprocessing
         self._model, self.classes = model, model.classes
 
-    def look(self, images: Sequence[Pixels]) -> NDArray[np.float32]:
+    def extract_features(self, images: Sequence[Pixels]) -> NDArray[np.float32]:
         """Return the histograms of each slice, (N, 8, 8, 8)."""
         return orientation_histograms(self.preprocessing.resize(images))
 
     def levels(self, histograms: NDArray[np.float32], known: Sequence[int | None]) -> list[int | None]:
-        """Return the level of each slice, told by its look where it is not known."""
-        told = self._model.levels(histograms).tolist()
-        return [look if level is None else level for look, level in zip(told, known, strict=True)]
+        """Return the level of each slice, estimated from its histograms where it is not known."""
+        estimates = self._model.levels(histograms).tolist()
+        return [estimate if level is None else level for estimate, level in zip(estimates, known, strict=True)]
 
     def randomised(self, seed: int) -> PatientClassifier:
-        """Return the same model with the stages dealt out to its people at random."""
+        """Return the same model with its people's stages shuffled."""
         return PatientClassifier(self._model.shuffled(seed), self.preprocessing)
 
-    def answer(
+    def predict_features(
         self,
         histograms: NDArray[np.float32],
         patients: Sequence[str | None] | None,
         levels: Sequence[int | None] | None,
-    ) -> Answer:
-        """Judge each person by all slices at hand."""
-        return Answer(*self._model.answer(histograms, patients, levels))
+    ) -> Prediction:
+        """Predict each person from all slices given."""
+        return Prediction(*self._model.predict(histograms, patients, levels))
 
 
 def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -284,7 +299,7 @@ def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
 
 @contextmanager
 def _usable(folder: Path) -> Iterator[None]:
-    """Turn whatever is found wrong with a model folder's files into one sentence."""
+    """Turn whatever is wrong with a model folder's files into one sentence."""
     try:
         yield
     except DataError as error:
@@ -307,7 +322,7 @@ def open_model(folder: Path) -> SliceClassifier | PatientClassifier:
 
 
 def _open(folder: Path) -> SliceClassifier | PatientClassifier:
-    """Import the library that a model needs, and that alone: a fresh process waits for no other."""
+    """Open a model, importing only the library that it needs, so that a fresh process starts fast."""
     refuse_pickles(folder)
     preprocessing = Preprocessing.open(folder)
     if is_patient_model(folder):
@@ -340,7 +355,7 @@ def prediction_table(
     fold: int,
     model: str,
     metadata: dict[str, Any],
-    least: NDArray[np.float64] | None = None,
+    conformal_threshold: NDArray[np.float64] | None = None,
 ) -> pa.Table:
     """Return a prediction table (:func:`brainstage.core.schema.validate_predictions`) of some slices.
 
@@ -352,7 +367,8 @@ def prediction_table(
         fold: Number of the fold.
         model: SHA-256 of the weights.
         metadata: What is written beside the columns; ``protocol`` and ``leakage`` are read by ``evaluate``.
-        least: Least probability of a stage that is in the 90 % set, of each slice, where the model knows it.
+        conformal_threshold: Probability from which on a stage belongs to the 90 % set, of each slice, float64 of
+            shape (len(slice_ids),); None where the model is not calibrated.
     """
     rows = [slices.row_of[slice_id] for slice_id in slice_ids]
     columns: dict[str, Any] = {
@@ -364,6 +380,6 @@ def prediction_table(
         "model": [model] * len(rows),
     }
     columns |= {PROB_PREFIX + name: probabilities[:, number] for number, name in enumerate(slices.classes)}
-    if least is not None:
-        columns[LEAST] = least
+    if conformal_threshold is not None:
+        columns[CONFORMAL_THRESHOLD] = conformal_threshold
     return with_metadata(pa.table(columns), metadata)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from numpy.typing import NDArray
+
+from brainstage.core.parallel import parallel_map
 
 Floats = NDArray[np.float32]
 Pixels = NDArray[np.uint8]
@@ -41,8 +41,7 @@ def orientation_histograms(images: Sequence[Pixels] | Pixels, cell: int = CELL) 
     """
     if not len(images):
         return np.zeros((0, SIDE // cell, SIDE // cell, DIRECTIONS), np.float32)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return np.stack(list(pool.map(lambda image: _histogram(image, cell), images)))
+    return np.stack(list(parallel_map(lambda image: _histogram(image, cell), images)))
 
 
 def _histogram(image: Pixels, cell: int) -> Floats:

@@ -24,7 +24,7 @@ from scipy.ndimage import binary_closing
 
 from brainstage.models.folder import CONFIG, WEIGHTS, read_json
 from brainstage.models.histograms import CELL, DIRECTIONS, SIDE
-from brainstage.stats.calibration import least_in_set
+from brainstage.stats.calibration import conformal_threshold
 from brainstage.stats.ordinal import ProportionalOdds
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ class PatientModel:
         stacks = np.where(there, stacks, means)  # a level that a person lacks says nothing of that person
         return cls((stacks / STEP).round().clip(0, 255).astype(np.uint8), labels[first], classes)
 
-    def predict(
+    def predict_proba(
         self,
         histograms: Floats,
         patients: Sequence[str | None] | None = None,
@@ -105,26 +105,27 @@ class PatientModel:
     ) -> Floats:
         """Return the probabilities of the stages for each slice's person, float32 of shape (n, classes).
 
-        Arguments as for :meth:`answer`.
+        Arguments as for :meth:`predict`.
         """
-        return self.answer(histograms, patients, levels)[0]
+        return self.predict(histograms, patients, levels)[0]
 
-    def answer(
+    def predict(
         self,
         histograms: Floats,
         patients: Sequence[str | None] | None = None,
         levels: Sequence[int | None] | None = None,
     ) -> tuple[Floats, Reals]:
-        """Return the answer for each slice's person.
+        """Predict each slice's person.
 
         Args:
             histograms: Of each slice, shape (n, 8, 8, 8).
-            patients: Of each slice; slices of one are read together and get one answer. A slice of None is alone.
-            levels: Of each slice, from 0 to LEVELS - 1; None where its look has to tell.
+            patients: Patient of each slice; slices of one patient are predicted together. A slice of None is
+                predicted alone.
+            levels: Level of each slice, from 0 to LEVELS - 1; None where it is to be estimated from the slice.
 
         Returns:
-            Probabilities of the stages, float32 of shape (n, classes), and the least probability of a stage that
-            is in the 90 % set (:mod:`brainstage.stats.calibration`), of shape (n,).
+            Probabilities of the stages, float32 of shape (n, classes), and the conformal threshold of each slice's
+            90 % set (:mod:`brainstage.stats.calibration`), float64 of shape (n,).
         """
         roots, places = np.sqrt(histograms), self.levels(histograms)
         for row, level in enumerate(() if levels is None else levels):
@@ -133,15 +134,15 @@ class PatientModel:
         alike: dict[bytes, list[Ints]] = {}
         for rows in people:
             alike.setdefault(_seen(places[rows]).tobytes(), []).append(rows)
-        probabilities, least = np.empty((len(roots), len(self.classes)), np.float32), np.empty(len(roots))
+        probabilities, thresholds = np.empty((len(roots), len(self.classes)), np.float32), np.empty(len(roots))
         for key, members in alike.items():
             seen = np.frombuffer(key, dtype=np.int64)
-            scaling, ridge, odds, least_seen = self._fitted(tuple(seen.tolist()))
+            scaling, ridge, odds, threshold = self._fitted(tuple(seen.tolist()))
             stacks = np.stack([_stack(roots[rows], places[rows], seen) for rows in members])
             answers = odds.predict(ridge.predict(scaling(_features(stacks, seen)))).astype(np.float32)
             for rows, one in zip(members, answers, strict=True):
-                probabilities[rows], least[rows] = one, least_seen
-        return probabilities, least
+                probabilities[rows], thresholds[rows] = one, threshold
+        return probabilities, thresholds
 
     def levels(self, histograms: Floats) -> Ints:
         """Return the level of each slice, from 0 to LEVELS - 1: that of the training people's most similar mean."""
@@ -190,8 +191,8 @@ class PatientModel:
         folds = StratifiedKFold(_FOLDS, shuffle=True, random_state=0).split(features, _strata(self._labels))
         scores = cross_val_predict(_ridge(), features, targets, cv=list(folds))
         odds = ProportionalOdds(scores, self._labels, len(self.classes))
-        least = least_in_set(odds.predict(scores)[np.arange(len(scores)), self._labels])
-        return scaling, _ridge().fit(features, targets), odds, least
+        threshold = conformal_threshold(odds.predict(scores)[np.arange(len(scores)), self._labels])
+        return scaling, _ridge().fit(features, targets), odds, threshold
 
 
 def is_patient_model(folder: Path) -> bool:

@@ -38,7 +38,7 @@ def write_card(folder: Path, card: Card, about: Mapping[str, Any]) -> Path:
     Args:
         folder: The model's folder.
         card: What is said of it.
-        about: ``protocol``, ``leakage``, ``figures`` (scores of each row), ``worth`` and ``hash``.
+        about: ``protocol``, ``leakage``, ``figures`` (scores of each row), ``performance`` and ``hash``.
 
     Raises:
         ConfigError: The protocol or the verdict is missing: there is no figure without them.

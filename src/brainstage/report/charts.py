@@ -18,7 +18,7 @@ from brainstage.stats.metrics import Ints
 
 if TYPE_CHECKING:
     from brainstage.evaluation.comparison import Comparison
-    from brainstage.studies.protocols import Twin
+    from brainstage.studies.protocols import ProtocolComparison
     from brainstage.training.sweep import Sweep
 
 matplotlib.use("Agg")
@@ -133,7 +133,7 @@ def draw_comparison(target: Path, comparison: Comparison) -> None:
     _save(figure, target)
 
 
-def draw_twin(target: Path, twin: Twin) -> None:
+def draw_protocols(target: Path, twin: ProtocolComparison) -> None:
     """Draw the accuracy of each row on people seen and on people never seen, to a PNG file."""
     rows = twin.rows[::-1]
     figure = Figure(figsize=(8.4, 2.2 + 0.75 * len(rows)), layout="constrained")

@@ -10,16 +10,20 @@ from typing import Any
 from brainstage.core.files import read_json_lines
 from brainstage.core.schema import SYNTHETIC_NOTICE
 from brainstage.report.pages import data_uri, write_page
+from brainstage.report.results import write_comparison, write_evaluation, write_sweep
 from brainstage.studies.study import REPORTED, Study
 
 
 def write_study(study: Study, command: list[str]) -> Path:
-    """Write ``study.html`` into the study's folder and return it.
+    """Write ``study.html`` into the study's folder, beside the files of its parts, and return it.
 
     Args:
         study: What was found.
         command: The command that made it.
     """
+    write_comparison(study.comparison, study.folder)
+    write_sweep(study.sweep)
+    write_evaluation(study.evaluation, study.final.path, study.final.history)
     return write_page(study.folder / "study.html", "study.html", _content(study, command))
 
 

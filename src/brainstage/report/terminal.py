@@ -5,6 +5,7 @@ Markup is off everywhere: a file named ``scan[1].png`` is shown as it is.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,11 +20,10 @@ if TYPE_CHECKING:
     from brainstage.evaluation.comparison import Candidate, Comparison
     from brainstage.evaluation.patients import PatientEvaluation
     from brainstage.evaluation.slices import Evaluation
-    from brainstage.exports.export import Export
     from brainstage.inference.explanations import Explanations
-    from brainstage.inference.predictions import Answers
+    from brainstage.inference.predictions import Predictions
     from brainstage.stats.metrics import Score
-    from brainstage.studies.protocols import Twin
+    from brainstage.studies.protocols import ProtocolComparison
     from brainstage.training.sweep import Sweep
 
 
@@ -87,10 +87,7 @@ def show_audit(audit: Audit) -> None:
         facts["checks"] += f"; the grain agrees on {checks['grain_agrees']:.2%} of slices"
     if checks["agreement_with_given"] is not None:
         facts["given ids"] = f"adjusted Rand index {checks['agreement_with_given']:.4f} with the recovered people"
-    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
-    for name, fact in facts.items():
-        table.add_row(name, fact)
-    console.print(table)
+    console.print(_facts_table(facts))
     if people["patient_id_source"] == "inferred":
         console.print("Inferred from the pictures alone: a strong guess, not a record.", style="dim")
     console.print(RESEARCH_NOTICE, style="dim")
@@ -175,7 +172,7 @@ def _said(score: Score) -> str:
     return f"{score.value:.3f} [{score.low:.2f}, {score.high:.2f}]"
 
 
-def show_twin(twin: Twin) -> None:
+def show_protocols(twin: ProtocolComparison) -> None:
     """Print accuracy and AUROC of each row under both protocols."""
     console = Console(markup=False)
     for title in (twin.official.title, twin.patient.title, twin.people.title):
@@ -278,7 +275,7 @@ def show_sweep(sweep: Sweep) -> None:
     console.print(RESEARCH_NOTICE, style="dim")
 
 
-def show_answers(answers: Answers) -> None:
+def show_predictions(answers: Predictions) -> None:
     """Print the stage and the scores of each person; where there is only one, of each slice as well."""
     console = Console(markup=False)
     console.print(answers.title, style="bold", highlight=False)
@@ -317,7 +314,7 @@ def show_explanations(found: Explanations, out: Path) -> None:
     names = dict(zip(sorted(stages), short_names(sorted(stages)), strict=True)) if len(stages) > 1 else {}
     for person in {row["person"]: None for row in found.rows}:
         rows = [row for row in found.rows if row["person"] == person]
-        if rows[0]["status"] != "answered":
+        if rows[0]["status"] != "predicted":
             table.add_row(rows[0]["source"], rows[0]["status"], style="dim")
             continue
         share = sum(row["outside"] for row in rows) / len(rows)
@@ -330,27 +327,20 @@ def show_explanations(found: Explanations, out: Path) -> None:
     console.print(found.notice, style="dim")
 
 
-def show_export(found: Export) -> None:
-    """Print where an exported network is, and how far its answers are from the run's."""
+def show_facts(title: str, facts: Mapping[str, str], next_command: str) -> None:
+    """Print a title, one line for each fact, and the command to run next."""
     console = Console(markup=False)
-    console.print(found.title, style="bold", highlight=False)
-    parity, int8 = found.parity, found.int8
-    facts = {
-        "folder": str(found.folder),
-        "model.onnx": f"{found.megabytes:g} MB",
-        "same answers": f"largest difference of a probability {parity.probabilities:.1e}, on {parity.slices} "
-        f"{parity.source}" + (", before quantisation" if int8 else ""),
-    }
-    if int8:
-        facts["int8"] = (
-            f"accuracy {int8.accuracy_int8:.4f}, in fp32 {int8.accuracy_fp32:.4f}, on {int8.slices:,} {int8.source}"
-        )
+    console.print(title, style="bold", highlight=False)
+    console.print(_facts_table(facts))
+    console.print(f"Next: {next_command}", highlight=False)
+    console.print(RESEARCH_NOTICE, style="dim")
+
+
+def _facts_table(facts: Mapping[str, str]) -> Table:
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     for name, fact in facts.items():
         table.add_row(name, fact)
-    console.print(table)
-    console.print(f"Next: brainstage predict {found.folder} IMAGE…", highlight=False)
-    console.print(RESEARCH_NOTICE, style="dim")
+    return table
 
 
 def _shown(row: dict[str, Any]) -> str:

@@ -20,6 +20,7 @@ from starlette.staticfiles import StaticFiles
 
 from brainstage import __version__
 from brainstage.core.schema import RESEARCH_NOTICE
+from brainstage.report.explanations import draw
 from brainstage.scans.discover import Scan
 from brainstage.serve.desk import Desk, identity
 from brainstage.serve.gate import UNFORESEEN, Gate, Limits
@@ -155,7 +156,7 @@ def _add_api(app: FastAPI, desk: Desk, limits: Limits) -> None:
                 "model": model,
                 "calibrated": answers.calibrated,
                 "classes": answers.classes,
-                "answers": rows,
+                "predictions": rows,
             }
         )
 
@@ -169,7 +170,7 @@ def _add_api(app: FastAPI, desk: Desk, limits: Limits) -> None:
         found, maps = await desk.explain(
             fields.get("model"), scans[0], fields.get("method"), fields.get("stage") or None
         )
-        images = [{"picture": one.image, "overlay": one.picture} for one in maps]
+        images = [{"picture": one.image, "overlay": draw(one)} for one in maps]
         rows = await asyncio.to_thread(_pictured, _numbered([one.row for one in maps], scans), images)
         model = identity(desk.model(fields.get("model")).predictor)
         return JSONResponse({"notice": found.notice, "model": model, "method": found.method, "maps": rows})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Sequence
 from concurrent.futures import Executor
 from contextlib import ExitStack
@@ -14,10 +13,11 @@ from typing import Any
 import numpy as np
 
 from brainstage.core.errors import ConfigError
+from brainstage.core.parallel import usable_cpus
 from brainstage.datasets.images import CHUNK
 from brainstage.inference.attribution import default_method
-from brainstage.inference.explanations import Explanations, Mapped, check_request, explain_scan
-from brainstage.inference.predictions import Answered, Answers, Person, answer_people, people_of
+from brainstage.inference.explanations import Explanations, SliceExplanation, check_request, explain_scan
+from brainstage.inference.predictions import Person, PersonPrediction, Predictions, group_people, predict_people
 from brainstage.inference.predictor import Predictor
 from brainstage.models.weights import BUNDLED
 from brainstage.scans.discover import File, Scan, scans_of
@@ -38,12 +38,12 @@ class Served:
         """Take a model, its threads, and how many of them there are."""
         self.predictor = predictor
         self.threads = threads
-        work = partial(answer_people, predictor)
-        self._pictures: Batches[Person, Answered] = Batches(work, threads, workers, CHUNK)
-        self._volumes: Batches[Person, Answered] = Batches(work, threads, workers, 1)
+        work = partial(predict_people, predictor)
+        self._pictures: Batches[Person, PersonPrediction] = Batches(work, threads, workers, CHUNK)
+        self._volumes: Batches[Person, PersonPrediction] = Batches(work, threads, workers, 1)
         threads.submit(_warm, predictor)
 
-    async def answer(self, people: Sequence[Person]) -> list[Answered]:
+    async def predict(self, people: Sequence[Person]) -> list[PersonPrediction]:
         """Stage people. Volumes take seconds each, so pictures never wait in a batch with one."""
         slow = [any(scan.volume for scan in scans) for _, scans in people]
         groups = ((self._volumes, True), (self._pictures, False))
@@ -83,7 +83,7 @@ class Desk:
         self._explaining = asyncio.Lock()
 
     def _serve(self, predictor: Predictor) -> Served:
-        return Served(predictor, self._pools.enter_context(predictor.pool()), os.cpu_count() or 1)
+        return Served(predictor, self._pools.enter_context(predictor.pool()), usable_cpus())
 
     def close(self) -> None:
         """Let the threads go, once they have done what they began."""
@@ -114,7 +114,7 @@ class Desk:
             "refuses": predictor.refuses,
             "classes": list(predictor.classes),
             "explained_by": default_method(predictor),
-            "worth": predictor.about.get("worth"),
+            "performance": predictor.about.get("performance"),
             "figures": predictor.about.get("figures"),
         }
 
@@ -124,20 +124,20 @@ class Desk:
 
     async def predict(
         self, model: str | None, scans: Sequence[Scan], one_person: bool
-    ) -> tuple[Answers, list[Answered]]:
+    ) -> tuple[Predictions, list[PersonPrediction]]:
         """Stage scans.
 
         Returns:
             The answers, and those of each person with the slices that they are about.
         """
         served = self.model(model)
-        people = people_of(scans, one_person)
-        answered = await served.answer(people)
-        return Answers.of(served.predictor, answered), answered
+        people = group_people(scans, one_person)
+        answered = await served.predict(people)
+        return Predictions.collect(served.predictor, answered), answered
 
     async def explain(
         self, model: str | None, scan: Scan, method: str | None, stage: str | None
-    ) -> tuple[Explanations, list[Mapped]]:
+    ) -> tuple[Explanations, list[SliceExplanation]]:
         """Explain a scan.
 
         Raises:
@@ -164,6 +164,6 @@ def identity(predictor: Predictor) -> dict[str, Any]:
 def _warm(predictor: Predictor) -> None:
     """Have a model answer once: the patient model is fitted to the levels that it sees, which takes a moment."""
     noise = np.random.default_rng(0).integers(0, 255, (LEVELS, SIDE, SIDE), dtype=np.uint8)
-    seen = predictor.look(list(noise))
+    features = predictor.extract_features(list(noise))
     for patients in (["one"] * LEVELS, None):
-        predictor.answer(seen, patients, range(LEVELS))
+        predictor.predict_features(features, patients, range(LEVELS))

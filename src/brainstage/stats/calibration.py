@@ -33,8 +33,8 @@ class Fit:
     """What people that a network was not fitted on say of its scores."""
 
     temperature: float
-    least: float
-    """Least probability, after temperature, of a stage that is in the set."""
+    conformal_threshold: float
+    """Probability, after temperature, from which on a stage belongs to the 90 % set."""
 
 
 @dataclass(frozen=True)
@@ -83,8 +83,11 @@ class Calibration:
         if not (folder / FILE).is_file():
             return None
         found = json.loads((folder / FILE).read_text(encoding="utf-8"))
-        fits = [Fit(float(one["temperature"]), float(one["least"])) for one in (found["slice"], found["person"])]
-        if not all(fit.temperature > 0 and 0 <= fit.least <= 1 for fit in fits):
+        fits = [
+            Fit(float(one["temperature"]), float(one["conformal_threshold"]))
+            for one in (found["slice"], found["person"])
+        ]
+        if not all(fit.temperature > 0 and 0 <= fit.conformal_threshold <= 1 for fit in fits):
             raise ValueError(f"{FILE}: {fits}")
         return cls(int(found["people"]), *fits)
 
@@ -104,8 +107,8 @@ def joined(probabilities: Floats, people: Ints) -> Floats:
     return sums / np.bincount(people)[:, None]
 
 
-def least_in_set(of_truth: Floats, people: int | None = None) -> float:
-    """Return the least probability of a stage that is in a set.
+def conformal_threshold(of_truth: Floats, people: int | None = None) -> float:
+    """Return the conformal threshold: the probability from which on a stage belongs to the 90 % set.
 
     Args:
         of_truth: Probability of the true stage, of people that the model was not fitted on.
@@ -122,16 +125,16 @@ def least_in_set(of_truth: Floats, people: int | None = None) -> float:
     return float(np.sort(of_truth)[len(of_truth) - rank])
 
 
-def in_set(probabilities: Scores, least: Floats) -> NDArray[np.bool_]:
+def in_set(probabilities: Scores, threshold: Floats) -> NDArray[np.bool_]:
     """Return which stages are in each set, bool of shape (n, K).
 
     The likeliest stage is always in, and what lies between two stages that are in, since stages are ordered.
 
     Args:
         probabilities: Shape (n, K).
-        least: Least probability of a stage that is in, of each row, shape (n,).
+        threshold: Conformal threshold of each row, shape (n,).
     """
-    inside = (probabilities >= least[:, None]) | (
+    inside = (probabilities >= threshold[:, None]) | (
         probabilities == probabilities.max(axis=1, keepdims=True, initial=0)
     )
     from_below = np.logical_or.accumulate(inside, axis=1)
@@ -165,4 +168,4 @@ def _fit(predict: Callable[[float], Floats], labels: Ints, people: int) -> Fit:
         return float(-np.log(np.clip(probabilities, _SMALLEST, 1)).mean())
 
     temperature = float(np.exp(minimize_scalar(surprise, bounds=(-3, 3), method="bounded").x))
-    return Fit(temperature, least_in_set(predict(temperature)[rows, labels], people))
+    return Fit(temperature, conformal_threshold(predict(temperature)[rows, labels], people))

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from brainstage.core.config import TrainConfig
 from brainstage.core.errors import LeakageError
-from brainstage.core.files import write_json, write_table
+from brainstage.core.files import write_table
 from brainstage.core.progress import Progress, silent
 from brainstage.core.run import RunFolder
 from brainstage.core.schema import RESEARCH_NOTICE, SYNTHETIC_NOTICE, read_metadata
@@ -25,7 +25,6 @@ from brainstage.datasets.table import SliceTable
 from brainstage.evaluation.patients import PatientEvaluation, evaluate_patients
 from brainstage.evaluation.slices import Evaluation, evaluate
 from brainstage.models.recipes import load_recipe
-from brainstage.report import charts
 from brainstage.stats.metrics import Score
 from brainstage.studies.study import begin
 from brainstage.training.baselines import linear_baseline
@@ -59,7 +58,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Twin:
+class ProtocolComparison:
     """A recipe under both protocols.
 
     Attributes:
@@ -89,7 +88,7 @@ class Twin:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return everything for ``twin.json``."""
+        """Return everything for ``protocols.json``."""
         return {
             "notice": RESEARCH_NOTICE,
             "synthetic": SYNTHETIC_NOTICE if self.official.synthetic else None,
@@ -105,7 +104,7 @@ class Twin:
         }
 
 
-def twin(
+def compare_protocols(
     slices: SliceTable,
     config: TrainConfig | str = "compact",
     *,
@@ -114,14 +113,14 @@ def twin(
     resume: bool = False,
     progress: Progress = silent,
     say: Callable[[str], None] = lambda _text: None,
-) -> Twin:
+) -> ProtocolComparison:
     """Train one recipe under both protocols, and on stages dealt out to people at random; compare.
 
     Args:
         slices: The data, with train and test sides and with patients, given or inferred.
         config: Settings, or the name of a recipe.
-        name: Name of the folder; None takes ``twin`` and the next free number.
-        out: Folder that it goes into. It gets the four runs, ``twin.json`` and ``twin.png``.
+        name: Name of the folder; None takes ``protocols-001``, ``protocols-002``, …
+        out: Folder that it goes into, with the four runs.
         resume: Go on with one that was stopped.
         progress: How to show progress.
         say: Told what is done.
@@ -136,13 +135,13 @@ def twin(
             "table with --patients"
         )
     config = load_recipe(config) if isinstance(config, str) else config
-    folder = begin("twin", name, out, resume).path
+    folder = begin("protocols", name, out, resume).path
     say(f"{config.recipe} under both protocols")
     official, patient = _both(slices, config, folder, "", progress)
     say("the same on stages dealt out to people at random")
     control = _both(shuffle_people(slices, config.seed), config, folder, "shuffled-", progress)
     baseline = _official_baseline(slices, official, progress)
-    found = Twin(
+    return ProtocolComparison(
         folder,
         (
             _row(config.recipe, official, patient),
@@ -153,9 +152,6 @@ def twin(
         evaluate(patient),
         evaluate_patients(patient),
     )
-    write_json(folder / "twin.json", found.to_dict())
-    charts.draw_twin(folder / "twin.png", found)
-    return found
 
 
 def _both(

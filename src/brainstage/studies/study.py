@@ -10,14 +10,12 @@ from typing import Any
 
 from brainstage.core.config import TrainConfig
 from brainstage.core.errors import ConfigError, RunError
-from brainstage.core.files import write_json
 from brainstage.core.progress import Progress, silent
 from brainstage.core.run import RunFolder
 from brainstage.datasets.table import SliceTable
 from brainstage.evaluation.comparison import Comparison, compare
-from brainstage.evaluation.slices import Evaluation, evaluate, write_evaluation
+from brainstage.evaluation.slices import Evaluation, evaluate
 from brainstage.models.recipes import load_recipe, recipe_names
-from brainstage.report import charts
 from brainstage.training.sweep import Factor, Sweep, sweep
 from brainstage.training.train import train
 
@@ -115,7 +113,7 @@ def compare_candidates(
     Args:
         slices: The data.
         names: Hub ids, folders of backbones, or names of recipes.
-        folder: Where each candidate's run, ``comparison.json`` and ``comparison.png`` go.
+        folder: Where each candidate's run goes.
         recipe: Recipe of the backbones.
         split: The side they are compared on.
         progress: How to show progress.
@@ -133,22 +131,12 @@ def compare_candidates(
     for number, (name, config) in enumerate(configs.items(), 1):
         say(f"Candidate {number} of {len(configs)}: {name}")
         runs.append(train(slices, config, name=name, out=folder, resume=True, progress=progress))
-    comparison = compare(runs, split=split)
-    write_json(folder / "comparison.json", comparison.to_dict())
-    charts.draw_comparison(folder / "comparison.png", comparison)
-    return comparison
+    return compare(runs, split=split)
 
 
 def _slug(name: str) -> str:
     """Return a plain name for a candidate's folder: the last part of a path or of a hub id."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", Path(name.replace("@", "-")).name).strip(".-_")[:80] or "candidate"
-
-
-def draw_sweep(found: Sweep) -> None:
-    """Draw what a sweep found: ``sweep.png``, and ``importance.png`` where the importance is known."""
-    charts.draw_sweep(found.folder / "sweep.png", found)
-    if found.importance:
-        charts.draw_importance(found.folder / "importance.png", found)
 
 
 def run_study(
@@ -203,15 +191,12 @@ def run_study(
         resume=(folder / "sweep").exists(),
         progress=progress,
     )
-    draw_sweep(found)
     say(f"Final training of {comparison.leader.name}")
     settings = load_recipe("report", **{"backbone": best.backbone} | changes) if as_reported else best
     final = train(
         slices, settings.replace(**found.chosen), name="final", out=folder, resume=True, progress=progress
     )
-    evaluation = evaluate(final)
-    write_evaluation(evaluation, final.path, final.history)
-    return Study(folder, as_reported, comparison, found, final, evaluation)
+    return Study(folder, as_reported, comparison, found, final, evaluate(final))
 
 
 def _factors(config: TrainConfig) -> tuple[Factor, ...]:

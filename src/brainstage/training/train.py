@@ -25,8 +25,8 @@ from brainstage.core.run import RunFolder
 from brainstage.datasets.preprocessing import Preprocessing
 from brainstage.datasets.splits import Fold, Splits, make_splits
 from brainstage.datasets.table import SliceTable
-from brainstage.inference.out_of_distribution import Likeness
-from brainstage.inference.predictor import Answer, Predictor, prediction_table
+from brainstage.inference.out_of_distribution import OutOfDistributionDetector
+from brainstage.inference.predictor import Prediction, Predictor, prediction_table
 from brainstage.models.backbones import find_backbone
 from brainstage.models.folder import WEIGHTS
 from brainstage.models.network import to_rgb
@@ -135,7 +135,7 @@ class _Fitted:
     save: Callable[[Path], object]
     preprocessing: Preprocessing
     about: dict[str, Any]
-    answer: Answer | None = None
+    prediction: Prediction | None = None
     """For the validation and test slices, where the fitting gave it; else the saved model is asked."""
 
 
@@ -153,7 +153,11 @@ def _fit(
     )
     fit_model = _fit_people if config.model == "patient" else _fit_head if config.frozen else _fit_whole
     fitted = fit_model(slices, config, fold, progress, fit)
-    _save_model(run, fitted, Likeness.fit([slices.images[slices.row_of[slice_id]] for slice_id in fold.train]))
+    _save_model(
+        run,
+        fitted,
+        OutOfDistributionDetector.fit([slices.images[slices.row_of[slice_id]] for slice_id in fold.train]),
+    )
     about = {
         "recipe": config.recipe,
         "protocol": splits.protocol,
@@ -162,7 +166,7 @@ def _fit(
         "data_hash": splits.data_hash,
         "synthetic": slices.synthetic,
     }
-    _predict(run, slices, fold, config.fold, fitted.answer, about, progress)
+    _predict(run, slices, fold, config.fold, fitted.prediction, about, progress)
     run.write_manifest({**about, **fitted.about, "threads": torch.get_num_threads(), "versions": _versions()})
     shutil.rmtree(run.checkpoints, ignore_errors=True)  # last: a run without a manifest resumes from them
 
@@ -197,7 +201,7 @@ def _fit_head(
         frozen.model.save_pretrained,
         Preprocessing.open(frozen.folder),
         _about_backbone(str(config.backbone), frozen.folder) | about | _size(frozen.model) | _seconds(started),
-        Answer(classify(frozen.model.classifier, frozen.of(fold.validation + fold.test)), None),
+        Prediction(classify(frozen.model.classifier, frozen.of(fold.validation + fold.test)), None),
     )
 
 
@@ -210,8 +214,8 @@ def _fit_people(
     about = {"people": len(model), **_seconds(started)}
     rows = [slices.row_of[slice_id] for slice_id in fold.validation + fold.test]
     histograms = slice_histograms(slices, rows, progress)
-    answer = Answer(*model.answer(histograms, [slices.patients[row] for row in rows]))
-    return _Fitted(model.save, WHOLE_SLICE, about, answer)
+    prediction = Prediction(*model.predict(histograms, [slices.patients[row] for row in rows]))
+    return _Fitted(model.save, WHOLE_SLICE, about, prediction)
 
 
 def _size(model: Any) -> dict[str, int]:
@@ -227,13 +231,13 @@ def _about_backbone(name: str, folder: Path) -> dict[str, Any]:
     return {"backbone": {"name": name, "weights": sha256(folder / WEIGHTS)}}
 
 
-def _save_model(run: RunFolder, fitted: _Fitted, likeness: Likeness) -> None:
+def _save_model(run: RunFolder, fitted: _Fitted, detector: OutOfDistributionDetector) -> None:
     """Write the model folder beside its place, then move it there whole."""
     with tempfile.TemporaryDirectory(dir=run.path, prefix=".model.") as temporary:
         folder = Path(temporary) / "model"
         fitted.save(folder)
         fitted.preprocessing.processor().save_pretrained(folder)
-        likeness.save(folder)
+        detector.save(folder)
         shutil.rmtree(run.model, ignore_errors=True)
         folder.replace(run.model)
 
@@ -243,29 +247,29 @@ def _predict(
     slices: SliceTable,
     fold: Fold,
     number: int,
-    answer: Answer | None,
+    prediction: Prediction | None,
     about: dict[str, Any],
     progress: Progress,
 ) -> None:
     """Write the predictions of the validation and test slices; calibrate a network on the validation people's."""
     ids = fold.validation + fold.test
-    if answer is None:
+    if prediction is None:
         predictor = Predictor.open(run.path)
         images = [slices.images[slices.row_of[slice_id]] for slice_id in ids]
-        answer = predictor.answer(predictor.look(images, progress=progress))
+        prediction = predictor.predict_features(predictor.extract_features(images, progress=progress))
     table = prediction_table(
         slices,
         ids,
-        answer.probabilities,
+        prediction.probabilities,
         split=["validation"] * len(fold.validation) + ["test"] * len(fold.test),
         fold=number,
         model=sha256(run.model / WEIGHTS),
         metadata=about,
-        least=answer.least,
+        conformal_threshold=prediction.conformal_threshold,
     )
     write_table(run.predictions, table)
-    if about["protocol"] == "patient" and fold.validation and answer.least is None:
-        calibrate(run.model, slices, fold.validation, answer.probabilities[: len(fold.validation)])
+    if about["protocol"] == "patient" and fold.validation and prediction.conformal_threshold is None:
+        calibrate(run.model, slices, fold.validation, prediction.probabilities[: len(fold.validation)])
 
 
 def calibrate(

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
@@ -46,8 +45,3 @@ class Engine(Protocol):
     def pool(self) -> AbstractContextManager[Executor]:
         """Return threads that call :meth:`logits`, one a core, each on one core alone."""
         ...
-
-
-def pool_of_cores() -> Executor:
-    """Return threads, one a core."""
-    return ThreadPoolExecutor(os.cpu_count())

@@ -16,7 +16,8 @@ from textwrap import shorten
 from typing import Any
 
 from brainstage.core.errors import ConfigError, DataError
-from brainstage.models.engines.base import Floats, pool_of_cores
+from brainstage.core.parallel import worker_pool
+from brainstage.models.engines.base import Floats
 
 INPUT, OUTPUT = "pixel_values", "logits"
 MAX_BYTES = 2**31
@@ -80,7 +81,7 @@ class OnnxEngine:
 
     def pool(self) -> AbstractContextManager[Executor]:
         """Return threads, one a core."""
-        return pool_of_cores()
+        return worker_pool()
 
 
 def library(name: str) -> Any:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from brainstage.core.parallel import worker_pool
 from brainstage.models.backbones import load
 from brainstage.models.engines.base import Floats
 from brainstage.models.network import folded, open_grey
@@ -67,7 +69,7 @@ class TorchEngine:
         """Give threads, one a core, each on one core: torch's own would wait for one another many times a slice."""
         threads = torch.get_num_threads()
         try:
-            with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            with worker_pool(threads, partial(torch.set_num_threads, 1)) as pool:
                 yield pool
         finally:
             torch.set_num_threads(threads)

@@ -84,7 +84,7 @@ export function summarise(done, all, left) {
   const of = (status) => people.filter(({ answer }) => answer.status === status).length;
   const text = [
     done < all ? `Stopped after ${done} of ${count(all, "file")}:` : `${count(all, "file")}, ${count(people.length, "scan")}:`,
-    `${of("answered")} answered, ${of("refused")} refused, ${of("failed")} could not be read.`,
+    `${of("predicted")} answered, ${of("refused")} refused, ${of("failed")} could not be read.`,
     left ? `${count(left, "file")} in the folder ${left === 1 ? "is no scan and was" : "are no scans and were"} left out.` : "",
   ].join(" ").trim();
   byId("batch-title").textContent = done < all ? "Stopped" : "Done";
@@ -109,7 +109,7 @@ function row(person, number) {
     { class: answer.status },
     element("td", { class: "index" }, String(number)),
     element("th", { scope: "row" }, button),
-    ...(answer.status === "answered" ? figures(person) : [reasonCell(person)]),
+    ...(answer.status === "predicted" ? figures(person) : [reasonCell(person)]),
   );
   made.addEventListener("click", () => open(person));
   return made;

@@ -16,7 +16,7 @@ export const heatFor = (row) => shown?.maps.get(keyOf(row));
 export function startHeat(person, slice, changed) {
   asked?.abort();
   [shown, current, redraw] = [person, slice, changed];
-  byId("heat").hidden = person.answer.status !== "answered";
+  byId("heat").hidden = person.answer.status !== "predicted";
   byId("explain-state").textContent = "";
   update();
 }
@@ -72,7 +72,7 @@ export function update() {
   const row = current();
   const [any] = shown.maps.values();
   const map = (row && heatFor(row)) ?? any;
-  byId("explain").hidden = !asked && (row?.status !== "answered" || shown.maps.has(keyOf(row)));
+  byId("explain").hidden = !asked && (row?.status !== "predicted" || shown.maps.has(keyOf(row)));
   byId("explain").textContent = asked ? "Cancel" : "Show what moved the score";
   byId("explain-progress").hidden = !asked;
   byId("heat-controls").hidden = byId("heat-notice").hidden = !any;

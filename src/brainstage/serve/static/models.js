@@ -1,4 +1,4 @@
-/** The choice of the model: what it is, what it is worth on people it has not seen. */
+/** The choice of the model: what it is, its performance on people outside its training set. */
 
 import { byId, element } from "./dom.js";
 
@@ -35,10 +35,10 @@ function describe(model) {
     element("div", {}, element("dt", {}, name), element("dd", {}, value)),
   );
   byId("model-facts").replaceChildren(...pairs);
-  byId("model-worth").textContent = [
-    model.worth ?? "How well it does on people it has not seen is not known.",
+  byId("model-performance").textContent = [
+    model.performance ?? "How well it does on people it has not seen is not known.",
     model.calibrated ? "" : "It gives scores, not probabilities: it was not calibrated.",
-    model.refuses ? "" : "It does not refuse anything: it answers pictures of whatever they show.",
+    model.refuses ? "" : "It does not refuse anything: it predicts a stage for pictures of anything.",
     model.synthetic ? "Trained on phantoms: says nothing about real brains." : "",
   ].join(" ").trim();
   showFigures(model);

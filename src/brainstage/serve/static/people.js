@@ -12,7 +12,7 @@ import { shortNames } from "./dom.js";
  * @property {import("./files.js").Item[]} sent - The files of the request, by whose numbers rows name theirs.
  * @property {string} name - For the screen only.
  * @property {string} model - Name of the model that was asked.
- * @property {object} reply - All but the answers: notice, model, classes, calibrated.
+ * @property {object} reply - All but the predictions: notice, model, classes, calibrated.
  * @property {string[]} short - Names of the stages for the screen.
  * @property {Map<string, object>} maps - What moved the score of a slice, by its key, where it was asked for.
  */
@@ -23,8 +23,8 @@ import { shortNames } from "./dom.js";
  * @param {string} model - Name of the model that was asked.
  * @returns {Person[]}
  */
-export function peopleOf({ answers, ...reply }, sent, model) {
-  const people = Object.values(Object.groupBy(answers, (row) => row.person));
+export function peopleOf({ predictions, ...reply }, sent, model) {
+  const people = Object.values(Object.groupBy(predictions, (row) => row.person));
   return people.map((rows) => {
     const numbers = [...new Set(rows.flatMap((row) => row.files))];
     const items = numbers.map((number) => sent[number - 1]);
@@ -44,7 +44,7 @@ const about = (reply, model) => ({ reply, model, short: shortNames(reply.classes
 function split(rows) {
   const pictures = rows.filter((row) => row.slice_id);
   if (pictures.length > 1) return { answer: rows[0], slices: rows.slice(1) };
-  const answer = pictures.find((row) => row.status === "answered") ?? rows[0];
+  const answer = pictures.find((row) => row.status === "predicted") ?? rows[0];
   return { answer, slices: rows.length > 1 ? rows : pictures };
 }
 

@@ -26,7 +26,7 @@ export function showPerson(person) {
 
 /** Return the number of the slice that is selected first: the middle one of those answered. */
 function first({ slices }) {
-  const answered = slices.flatMap((row, index) => (row.status === "answered" ? [index] : []));
+  const answered = slices.flatMap((row, index) => (row.status === "predicted" ? [index] : []));
   return answered[Math.floor(answered.length / 2)] ?? 0;
 }
 
@@ -44,7 +44,7 @@ function facts({ items, slices, answer }) {
 
 function showReason({ status, reason }) {
   const place = byId("no-stage");
-  place.hidden = status === "answered";
+  place.hidden = status === "predicted";
   const heading = status === "refused" ? "Refused: no stage is given" : "Could not be read";
   place.querySelector("h2").textContent = heading;
   place.querySelector("p").textContent = sentence(reason);
@@ -52,9 +52,9 @@ function showReason({ status, reason }) {
 
 function showAnswer(person) {
   const { answer, reply, slices } = person;
-  byId("answer").hidden = answer.status !== "answered";
+  byId("answer").hidden = answer.status !== "predicted";
   byId("answer-title").textContent = reply.calibrated ? "Probability of each stage" : "Score of each stage";
-  byId("bars").replaceChildren(...(answer.status === "answered" ? stagesOf(answer, person).map((stage) => bar(stage, reply.calibrated)) : []));
+  byId("bars").replaceChildren(...(answer.status === "predicted" ? stagesOf(answer, person).map((stage) => bar(stage, reply.calibrated)) : []));
   byId("words").textContent = reply.calibrated
     ? answer.words ? `With 90 % confidence: ${answer.words}.` : ""
     : "Scores, not probabilities: the model was not calibrated on people that it had not seen.";
@@ -104,13 +104,13 @@ function showSlices() {
 
 function cell(row, index) {
   const place = row.level ?? index + 1;
-  const label = row.status === "answered" ? likeliest(row, shown) : row.status;
+  const label = row.status === "predicted" ? likeliest(row, shown) : row.status;
   const made = element(
     "div",
     {
       role: "option",
       id: `slice-${index}`,
-      class: row.status === "answered" ? "cell" : "cell not",
+      class: row.status === "predicted" ? "cell" : "cell not",
       tabindex: index === selected ? 0 : -1,
       "aria-selected": String(index === selected),
       "aria-label": `${row.level === null ? "Picture" : "Level"} ${place}: ${label}`,
@@ -158,7 +158,7 @@ function showLarge() {
 
 function saidOf(row) {
   if (shown.slices.length < 2) return "";
-  if (row.status !== "answered") return sentence(row.reason);
+  if (row.status !== "predicted") return sentence(row.reason);
   const numbers = stagesOf(row, shown)
     .filter(({ probability }) => probability >= 0.005)
     .map(({ name, probability }) => `${name}\u00a0${shownAs(probability, shown.reply.calibrated)}`);

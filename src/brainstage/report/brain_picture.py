@@ -1,0 +1,58 @@
+"""The picture of an extracted brain, for a person to check: cuts of the head with the brain's outline."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from brainstage.core.schema import RESEARCH_NOTICE
+from brainstage.report.charts import Cut, draw_cuts
+from brainstage.scans.registration import mapped, sample
+from brainstage.scans.skull_strip import Extraction, brain_mask
+from brainstage.scans.volume import Volume
+
+AXES = {"axial": 2, "coronal": 1, "sagittal": 0}
+"""The axis that each plane stands across."""
+PLACES = {
+    "axial": (2, 8, 14, 21, 27, 33),  # the levels of the training data
+    "coronal": (-80, -55, -30, -5, 20, 45),
+    "sagittal": (-50, -30, -10, 10, 30, 50),
+}
+"""Millimetres of MNI152 at which a head is shown, so that everyone's picture shows the same parts."""
+FRAME = ((-95, 96), (-135, 100), (-75, 105))
+"""Millimetres of MNI152, along each axis, between which a head is shown."""
+TITLE = (
+    "The line must follow the edge of the brain in every cut; it may run a few millimetres outside. In axial and "
+    f"coronal cuts the person's right is on the right. {RESEARCH_NOTICE}"
+)
+
+
+def draw_extraction(target: Path, extraction: Extraction) -> None:
+    """Draw axial, coronal and sagittal cuts of a head with the outline of its brain to a PNG file."""
+    draw_cuts(target, list(_cuts(extraction)), TITLE)
+
+
+def _cuts(extraction: Extraction) -> Iterator[list[Cut]]:
+    """Yield a row of cuts for each plane."""
+    head, affine = extraction.head, extraction.registration.affine
+    mask = brain_mask(head, affine)
+    inside = Volume(mask.astype(np.float32), head.affine)
+    white = float(np.percentile(head.voxels[mask], 99.5))
+    for plane, places in PLACES.items():
+        row = []
+        for place in places:
+            points = mapped(affine, _plane(AXES[plane], place))
+            shape = [len(range(*FRAME[axis])) for axis in reversed(range(3)) if axis != AXES[plane]]
+            shown, within = (sample(volume, points).reshape(shape) for volume in (head, inside))
+            row.append(Cut(f"{plane}, {'xyz'[AXES[plane]]} = {place} mm", shown, within, white))
+        yield row
+
+
+def _plane(axis: int, place: float) -> NDArray[np.float64]:
+    """Return the points of a plane across an axis, (3, n), row by row from below."""
+    across, upwards = np.meshgrid(*(np.arange(*FRAME[other]) for other in range(3) if other != axis))
+    points = np.insert(np.stack([across.ravel(), upwards.ravel()]), axis, place, axis=0)
+    return points.astype(np.float64)

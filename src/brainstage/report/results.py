@@ -1,0 +1,60 @@
+"""Results as files: JSON for programs, charts for people."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from brainstage.core.files import read_json_lines, write_json
+from brainstage.report import charts
+
+if TYPE_CHECKING:
+    from brainstage.evaluation.comparison import Comparison
+    from brainstage.evaluation.patients import PatientEvaluation
+    from brainstage.evaluation.slices import Evaluation
+    from brainstage.studies.protocols import ProtocolComparison
+    from brainstage.training.sweep import Sweep
+
+
+def write_evaluation(evaluation: Evaluation, folder: Path, history: Path | None = None) -> list[Path]:
+    """Write ``metrics.json`` and ``confusion_matrix.png``, and ``curves.png`` where there is a history.
+
+    A side other than ``test`` gets its name into the file names.
+
+    Returns:
+        The files.
+    """
+    prefix = "" if evaluation.split == "test" else f"{evaluation.split}_"
+    files = [folder / f"{prefix}metrics.json", folder / f"{prefix}confusion_matrix.png"]
+    write_json(files[0], evaluation.to_dict())
+    charts.draw_confusion_matrix(files[1], evaluation.scores.confusion, evaluation.classes, evaluation.title)
+    if history is not None and history.is_file():
+        files.append(folder / "curves.png")
+        charts.draw_curves(files[-1], read_json_lines(history), evaluation.titled("training and validation"))
+    return files
+
+
+def write_patient_evaluation(evaluation: PatientEvaluation, folder: Path) -> Path:
+    """Write ``patient_metrics.json`` and return it."""
+    file = folder / "patient_metrics.json"
+    write_json(file, evaluation.to_dict())
+    return file
+
+
+def write_comparison(comparison: Comparison, folder: Path) -> None:
+    """Write ``comparison.json`` and ``comparison.png``."""
+    write_json(folder / "comparison.json", comparison.to_dict())
+    charts.draw_comparison(folder / "comparison.png", comparison)
+
+
+def write_protocols(comparison: ProtocolComparison) -> None:
+    """Write ``protocols.json`` and ``protocols.png`` into the comparison's folder."""
+    write_json(comparison.folder / "protocols.json", comparison.to_dict())
+    charts.draw_protocols(comparison.folder / "protocols.png", comparison)
+
+
+def write_sweep(sweep: Sweep) -> None:
+    """Write ``sweep.png`` into the sweep's folder, and ``importance.png`` where the importance is known."""
+    charts.draw_sweep(sweep.folder / "sweep.png", sweep)
+    if sweep.importance:
+        charts.draw_importance(sweep.folder / "importance.png", sweep)
