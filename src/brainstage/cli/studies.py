@@ -48,8 +48,9 @@ def compare(
     ),
     rows: Annotated[int | None, typer.Option(help="Number of training rows, drawn at random.")] = None,
     split: Annotated[
-        str, typer.Option(help="Side to judge: validation, or test once all is chosen.")
-    ] = "validation",
+        str | None,
+        typer.Option(help="Side to compare on; without it validation where all runs have one, else test."),
+    ] = None,
     name: Annotated[str | None, typer.Option(help="Name of the comparison; without it compare-001, …")] = None,
     out: Out = Path("runs"),
     resume: Resume = False,

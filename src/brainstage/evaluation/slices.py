@@ -1,4 +1,4 @@
-"""From a prediction table to metrics: what a run's predictions are worth, under which protocol."""
+"""From a prediction table to metrics: the performance of a run, under which protocol."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from brainstage.core.schema import (
     CONFORMAL_THRESHOLD,
     PROB_PREFIX,
     RESEARCH_NOTICE,
+    SPLIT_NAMES,
     SYNTHETIC_NOTICE,
     class_names,
     figure_title,
@@ -27,7 +28,7 @@ from brainstage.stats import metrics
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The scores of one side of a prediction table, and all that must be said beside them.
+    """The scores of one side of a prediction table, and the protocol and verdict that they are reported with.
 
     Attributes:
         scores: The figures with their intervals.
@@ -40,7 +41,8 @@ class Evaluation:
         resampled: What the bootstrap drew: ``patients`` or ``slices``.
         selection: The slices that picked the epoch: ``validation``, or ``test`` as the report did.
         majority_class: The most frequent stage.
-        majority_accuracy: Accuracy of always answering it.
+        majority_accuracy: Accuracy of always predicting it.
+        unlabelled: Number of slices of that side that were left out because their label is not known.
     """
 
     scores: metrics.Scores
@@ -54,6 +56,7 @@ class Evaluation:
     selection: str
     majority_class: str
     majority_accuracy: float
+    unlabelled: int = 0
 
     @property
     def slices(self) -> int:
@@ -66,7 +69,7 @@ class Evaluation:
         return self.titled(f"{self.split} · {self.slices:,} slices")
 
     def titled(self, what: str) -> str:
-        """Return the title of something that shows ``what`` of this run: it names protocol and verdict."""
+        """Return the title of a table or chart that shows ``what``: it names protocol and leakage verdict."""
         chosen = " · epoch chosen on the test slices" if self.selection == "test" else ""
         return figure_title(what, self.protocol, self.leakage, self.synthetic) + chosen
 
@@ -80,6 +83,7 @@ class Evaluation:
             "selection": self.selection,
             "split": self.split,
             "slices": self.slices,
+            "unlabelled": self.unlabelled,
             "classes": list(self.classes),
             "interval": f"95 % bootstrap over {self.resampled}, {metrics.DRAWS} draws",
             "majority_baseline": {"class": self.majority_class, "accuracy": round(self.majority_accuracy, 6)},
@@ -88,7 +92,9 @@ class Evaluation:
 
 
 def evaluate(source: RunFolder | Path | str, *, split: str = "test", protocol: str | None = None) -> Evaluation:
-    """Judge a run, or a prediction table that any tool wrote. No model is opened.
+    """Evaluate a run, or a prediction table that any tool wrote. No model is opened.
+
+    Slices without a label are left out and counted in ``unlabelled``.
 
     Args:
         source: A run folder, or a parquet file with the columns of a prediction table.
@@ -109,7 +115,7 @@ class Side:
     """One side of a prediction table as arrays.
 
     Attributes:
-        file: Where the table lies.
+        file: The table's file.
         name: ``test``, ``validation`` or ``train``.
         protocol: ``official`` or ``patient``.
         slice_ids: SHA-256 of each slice.
@@ -121,6 +127,7 @@ class Side:
         conformal_threshold: Probability from which on a stage belongs to the 90 % set, float64 of shape (N,); None
             where the model is not calibrated.
         about: What is written beside the table's columns.
+        unlabelled: Number of slices of that side without a label; they are left out of the arrays.
     """
 
     file: Path
@@ -134,10 +141,28 @@ class Side:
     patients: tuple[str, ...] | None
     conformal_threshold: metrics.Floats | None
     about: dict[str, Any]
+    unlabelled: int
+
+
+def labelled_sides(source: RunFolder | Path | str) -> list[str]:
+    """Return the sides of a run, or of a prediction table, that have labelled slices.
+
+    Raises:
+        RunError, DataError: As :func:`evaluate`.
+    """
+    file, table = _read(source)
+    validate_predictions(table, str(file))
+    present = set(table.filter(pa.compute.is_valid(table["label"]))["split"].to_pylist())
+    return [name for name in SPLIT_NAMES if name in present]
 
 
 def read_side(source: RunFolder | Path | str, *, split: str = "test", protocol: str | None = None) -> Side:
     """Read one side of a run's predictions, or of a prediction table.
+
+    Args:
+        source: A run folder, or a parquet file with the columns of a prediction table.
+        split: The side to read: ``test``, ``validation`` or ``train``.
+        protocol: ``official`` or ``patient``, for a table that does not say under which it was made.
 
     Raises:
         RunError, DataError, ConfigError, LeakageError: As :func:`evaluate`.
@@ -148,8 +173,8 @@ def read_side(source: RunFolder | Path | str, *, split: str = "test", protocol: 
     protocol = about.get("protocol") or protocol
     if protocol not in ("official", "patient"):
         raise ConfigError(f"{file}: does not say under which protocol it was made; name it with --protocol")
-    side = table.filter(pa.compute.equal(table["split"], split))
-    side = side.filter(pa.compute.is_valid(side["label"]))
+    every = table.filter(pa.compute.equal(table["split"], split))
+    side = every.filter(pa.compute.is_valid(every["label"]))
     if not len(side):
         raise DataError(f"{file}: no labelled slice of the {split} side; it has {_sides(table)}")
     patients = side["patient_id"].to_pylist()
@@ -169,10 +194,9 @@ def read_side(source: RunFolder | Path | str, *, split: str = "test", protocol: 
         classes=classes,
         folds=side["fold"].to_numpy().astype(np.int64),
         patients=None if None in patients else tuple(patients),
-        conformal_threshold=side[CONFORMAL_THRESHOLD].to_numpy()
-        if CONFORMAL_THRESHOLD in side.column_names and not side[CONFORMAL_THRESHOLD].null_count
-        else None,
+        conformal_threshold=_complete(side, CONFORMAL_THRESHOLD),
         about=about,
+        unlabelled=len(every) - len(side),
     )
 
 
@@ -200,6 +224,7 @@ def judge(side: Side) -> Evaluation:
         selection=side.about.get("selection", "validation"),
         majority_class=side.classes[most],
         majority_accuracy=baseline,
+        unlabelled=side.unlabelled,
     )
 
 

@@ -103,7 +103,7 @@ def compare_candidates(
     folder: Path,
     *,
     recipe: str = "linear-probe",
-    split: str = "validation",
+    split: str | None = None,
     progress: Progress = silent,
     say: Callable[[str], None] = lambda _text: None,
     **changes: Any,
@@ -115,7 +115,7 @@ def compare_candidates(
         names: Hub ids, folders of backbones, or names of recipes.
         folder: Where each candidate's run goes.
         recipe: Recipe of the backbones.
-        split: The side they are compared on.
+        split: The side they are compared on; None as for :func:`brainstage.compare`.
         progress: How to show progress.
         say: Told what is done.
         changes: Settings that differ from the recipes'.
