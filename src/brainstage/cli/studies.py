@@ -66,7 +66,8 @@ def compare(
 
     folder = None
     if backbones:
-        from brainstage.studies.study import begin, candidate, compare_candidates
+        from brainstage.studies.folder import begin
+        from brainstage.studies.study import candidate, compare_candidates
 
         changes = given(train_rows=rows, protocol=protocol, seed=seed, validation_share=validation_share)
         changes |= parse_settings(settings)

@@ -23,10 +23,37 @@ SPLIT_NAMES = ("train", "validation", "test")
 PREDICTION_COLUMNS = ("slice_id", "patient_id", "split", "fold", "label", "model")
 
 
-def figure_title(what: str, protocol: str, leakage: str, synthetic: bool) -> str:
-    """Return what stands above every table and chart of figures: it names the protocol and the leakage verdict."""
+def figure_title(
+    what: str,
+    protocol: str,
+    leakage: str,
+    synthetic: bool,
+    *,
+    fold: str | None = None,
+    optimistic: str | None = None,
+) -> str:
+    """Return what stands above every table and chart of figures: it names the protocol and the leakage verdict.
+
+    Args:
+        what: What the figures are of.
+        protocol: ``official`` or ``patient``.
+        leakage: The leakage verdict's sentence.
+        synthetic: Whether the data was the phantom cohort.
+        fold: Which fold was judged, ``fold 0 of 5``; None where all were, or where there is one.
+        optimistic: Why the figures are too good; None where nothing is known against them.
+    """
     stamp = f"{SYNTHETIC_NOTICE} · " if synthetic else ""
-    return f"{stamp}{what} · protocol {protocol} · {leakage}"
+    of_fold = f", {fold}" if fold else ""
+    caution = f" · optimistic: {optimistic}" if optimistic else ""
+    return f"{stamp}{what} · protocol {protocol}{of_fold} · {leakage}{caution}"
+
+
+def choice_caution(fold: str) -> str:
+    """Return what must be said of a choice made on the validation people of one fold, ``fold 0 of 5``."""
+    return (
+        f"chosen on validation people of {fold}, who are test people of other folds: "
+        "a cross-validated figure of this choice is optimistic"
+    )
 
 
 def clinical_order(names: Iterable[str], order: Sequence[str] | None = None) -> tuple[str, ...]:

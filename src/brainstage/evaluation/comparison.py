@@ -12,7 +12,7 @@ import numpy as np
 
 from brainstage.core.errors import ConfigError, DataError
 from brainstage.core.run import RunFolder
-from brainstage.core.schema import RESEARCH_NOTICE
+from brainstage.core.schema import RESEARCH_NOTICE, choice_caution
 from brainstage.evaluation.slices import Evaluation, Side, judge, read_side
 from brainstage.stats import metrics
 
@@ -59,7 +59,10 @@ class Comparison:
     @property
     def title(self) -> str:
         """What the table says above its figures."""
-        return self.leader.evaluation.title
+        evaluation = self.leader.evaluation
+        if evaluation.fold and evaluation.protocol == "patient" and evaluation.split == "validation":
+            return f"{evaluation.title} · {choice_caution(evaluation.fold)}"
+        return evaluation.title
 
     @property
     def verdict(self) -> str:
@@ -74,6 +77,7 @@ class Comparison:
         """Return everything for a JSON file."""
         return {
             "notice": RESEARCH_NOTICE,
+            "title": self.title,
             "verdict": self.verdict,
             "candidates": [
                 {

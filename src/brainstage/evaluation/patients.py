@@ -83,6 +83,7 @@ class PatientEvaluation:
         synthetic: Whether the data was the phantom cohort.
         protocol: ``official`` or ``patient``.
         leakage: The leakage verdict.
+        optimistic: Why the figures are too good; None where nothing is known against them.
     """
 
     views: tuple[View, ...]
@@ -95,6 +96,7 @@ class PatientEvaluation:
     synthetic: bool
     protocol: str
     leakage: dict[str, Any]
+    optimistic: str | None = None
 
     @property
     def few(self) -> list[str]:
@@ -124,6 +126,7 @@ class PatientEvaluation:
             "synthetic": SYNTHETIC_NOTICE if self.synthetic else None,
             "protocol": self.protocol,
             "leakage": self.leakage,
+            "optimistic": self.optimistic,
             "level": "patient",
             "joined_by": self.joined_by,
             "people": self.people,
@@ -198,7 +201,15 @@ def evaluate_patients(
         temperatures=people.temperatures,
         sets=_sets(people, side.classes),
         right=metrics.calibration_error_if_right(people.repeats),
-        title=figure_title(what, side.protocol, leakage.get("sentence", "leakage unknown"), synthetic),
+        title=figure_title(
+            what,
+            side.protocol,
+            leakage.get("sentence", "leakage unknown"),
+            synthetic,
+            fold=side.about.get("fold"),
+            optimistic=side.about.get("optimistic"),
+        ),
+        optimistic=side.about.get("optimistic"),
         synthetic=synthetic,
         protocol=side.protocol,
         leakage=leakage,

@@ -39,6 +39,8 @@ class Evaluation:
         synthetic: Whether the data was the phantom cohort.
         resampled: What the bootstrap drew: ``patients`` or ``slices``.
         selection: The slices that picked the epoch: ``validation``, or ``test`` as the report did.
+        fold: Which fold was judged, ``fold 0 of 5``; None where all were, or where there is one.
+        optimistic: Why the figures are too good; None where nothing is known against them.
         majority_class: The most frequent stage.
         majority_accuracy: Accuracy of always answering it.
     """
@@ -54,6 +56,8 @@ class Evaluation:
     selection: str
     majority_class: str
     majority_accuracy: float
+    fold: str | None = None
+    optimistic: str | None = None
 
     @property
     def slices(self) -> int:
@@ -68,7 +72,10 @@ class Evaluation:
     def titled(self, what: str) -> str:
         """Return the title of something that shows ``what`` of this run: it names protocol and verdict."""
         chosen = " · epoch chosen on the test slices" if self.selection == "test" else ""
-        return figure_title(what, self.protocol, self.leakage, self.synthetic) + chosen
+        title = figure_title(
+            what, self.protocol, self.leakage, self.synthetic, fold=self.fold, optimistic=self.optimistic
+        )
+        return title + chosen
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything for ``metrics.json``."""
@@ -77,7 +84,9 @@ class Evaluation:
             "synthetic": SYNTHETIC_NOTICE if self.synthetic else None,
             "protocol": self.protocol,
             "leakage": {"status": self.leakage_status, "sentence": self.leakage},
+            "fold": self.fold,
             "selection": self.selection,
+            "optimistic": self.optimistic,
             "split": self.split,
             "slices": self.slices,
             "classes": list(self.classes),
@@ -200,6 +209,8 @@ def judge(side: Side) -> Evaluation:
         selection=side.about.get("selection", "validation"),
         majority_class=side.classes[most],
         majority_accuracy=baseline,
+        fold=side.about.get("fold"),
+        optimistic=side.about.get("optimistic"),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ from brainstage.core.config import TrainConfig
 from brainstage.core.errors import ConfigError, DataError, RunError
 from brainstage.core.files import make_folder, sha256
 from brainstage.core.progress import Progress, silent
-from brainstage.core.run import RunFolder
+from brainstage.core.run import RunFolder, StrPath
 from brainstage.core.schema import SYNTHETIC_NOTICE, figure_title
 from brainstage.datasets.phantom import write_phantom
 from brainstage.datasets.preprocessing import Pixels
@@ -141,7 +142,7 @@ class Export:
 
 
 def export(
-    run: Path | str,
+    run: StrPath,
     out: Path | None = None,
     *,
     int8: bool = False,
@@ -151,7 +152,7 @@ def export(
     """Write a run's network as ONNX into a new folder, which appears whole or not at all.
 
     Args:
-        run: Folder of a finished run, or ``compact``, which comes with the package.
+        run: A finished run or its folder, or ``compact``, which comes with the package.
         out: The new folder; None takes ``onnx`` in the run's.
         int8: Quantise to 8-bit integers. Their ranges come from training slices.
         slices: What both networks are compared on: its test slices, else any. None draws phantoms, which will not
@@ -166,7 +167,7 @@ def export(
     """
     source, target = _places(run, out)
     about = _about(source)
-    network = _network(source, str(run))
+    network = _network(source, os.fspath(run))
     if int8 and slices is None:
         raise ConfigError(
             "int8 needs the data that the run was trained on, for ranges and to be judged; give --data"
@@ -192,9 +193,9 @@ def export(
     return found
 
 
-def _places(run: Path | str, out: Path | None) -> tuple[RunFolder, Path]:
+def _places(run: StrPath, out: Path | None) -> tuple[RunFolder, Path]:
     """Return the run and the new folder."""
-    named = str(run) in BUNDLED
+    named = os.fspath(run) in BUNDLED
     if named and out is None:
         raise ConfigError(f"{run}: comes with the package; say with --out where the export goes")
     source = RunFolder.open(bundled_folder(str(run)) if named else run)
