@@ -13,6 +13,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from brainstage.core.errors import DataError
+from brainstage.core.quiet import silence
+
+silence("PIL")  # of a damaged EXIF block; sizes are checked below
 
 FORMATS = ("JPEG", "PNG")
 SUFFIXES = (".jpg", ".jpeg", ".png")

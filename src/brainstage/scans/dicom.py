@@ -6,8 +6,6 @@ Of the header only what the picture needs is read. Nothing of it is kept or show
 from __future__ import annotations
 
 import io
-import logging
-import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
@@ -17,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brainstage.core.errors import DataError, RefusalError
+from brainstage.core.quiet import silence
 from brainstage.scans.volume import MAX_VOXELS, Reals, Volume, checked_values
 
 UNEVEN = 0.1
@@ -64,6 +63,7 @@ def series_of(stream: BinaryIO) -> tuple[str, ...]:
         raise DataError(f"not a usable DICOM file ({type(error).__name__})") from error
 
 
+@np.errstate(all="ignore")  # values that are not finite are checked for
 def decode_dicom(files: Iterable[tuple[str, bytes]], where: str) -> Volume | Frame:
     """Decode the DICOM files of one series.
 
@@ -89,11 +89,9 @@ def decode_dicom(files: Iterable[tuple[str, bytes]], where: str) -> Volume | Fra
 
 @cache
 def _pydicom() -> Any:
-    import pydicom  # pictures do not wait for its import
+    silence("pydicom")  # its warnings quote the header, which names the patient
+    import pydicom  # images do not wait for its import
 
-    # what it warns of may quote the header, which names the patient
-    warnings.filterwarnings("ignore", module="pydicom")
-    logging.getLogger("pydicom").setLevel(logging.CRITICAL)
     return pydicom
 
 

@@ -9,11 +9,13 @@ from __future__ import annotations
 import gzip
 import io
 import zlib
+from functools import cache
 from typing import Any
 
 import numpy as np
 
 from brainstage.core.errors import DataError
+from brainstage.core.quiet import silence
 from brainstage.scans.volume import MAX_VOXELS, Volume
 
 GZIP = b"\x1f\x8b"
@@ -30,6 +32,7 @@ def is_nifti(start: bytes) -> bool:
     return _kind(_start(start)) is not None
 
 
+@np.errstate(all="ignore")  # values that are not finite are checked for
 def decode_nifti(data: bytes, where: str) -> Volume:
     """Decode the bytes of a NIfTI file.
 
@@ -58,6 +61,14 @@ def decode_nifti(data: bytes, where: str) -> Volume:
     return Volume.checked(voxels, np.asarray(image.affine, dtype=np.float64), where)
 
 
+@cache
+def _nibabel() -> Any:
+    silence("nibabel")  # it reports each header that it repairs
+    import nibabel  # images do not wait for its import
+
+    return nibabel
+
+
 def _start(data: bytes) -> bytes:
     """Return the first bytes of what a gzip file holds, or of the data itself."""
     if not data.startswith(GZIP):
@@ -83,9 +94,7 @@ def _kind(start: bytes) -> Any:
     is_first, is_second = start[344:348] == b"n+1\0", start[4:8] == b"n+2\0"
     if not (is_first or is_second):
         return None
-    import nibabel as nib  # pictures do not wait for its import
-
-    nib.imageglobals.logger.setLevel("CRITICAL")  # it tells each header that it mends
+    nib = _nibabel()
     return nib.Nifti1Image if is_first else nib.Nifti2Image
 
 
