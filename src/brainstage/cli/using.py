@@ -166,8 +166,8 @@ def extract(
     with progress_of(quiet)("Taking the brain out", 1):
         found = run(scan, out)
     say(
-        f"Saved {out} and {picture_of(out)} (likeness to the MNI152 template {found.likeness:.2f}). Look at the "
-        "picture: the line must follow the edge of the brain in every cut. Where it does: "
+        f"Saved {out} and {picture_of(out)} (similarity to the MNI152 template {found.similarity:.2f}). Look at "
+        "the picture: the line must follow the edge of the brain in every cut. Where it does: "
         f"brainstage predict {out}\n{RESEARCH_NOTICE}",
         quiet,
     )

@@ -16,6 +16,8 @@ STACK_LEVELS = 32
 """Slices of a person in the training data, from the thalamus upwards, a millimetre apart."""
 SLICE_SIDE = 128
 """Side of a slice of the training data, in pixels."""
+STACK_SHAPE = (STACK_LEVELS, SLICE_SIDE, SLICE_SIDE)
+"""Shape of all slices of a person: level, row, column."""
 
 RESEARCH_NOTICE = "Research software. Not a medical device, never a diagnosis."
 SYNTHETIC_NOTICE = "synthetic: says nothing about real brains"

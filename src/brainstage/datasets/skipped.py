@@ -6,7 +6,7 @@ import os
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from brainstage.datasets.images import SUFFIXES
+from brainstage.datasets.images import IMAGE_SUFFIXES
 
 SPLIT_FOLDERS = ("train", "test")
 """Sides that a source may have; validation slices are drawn from train."""
@@ -62,7 +62,7 @@ def _reason(file: Path, splits: tuple[str, ...], *, of_hub: bool) -> str:
         return "only JPEG and PNG images are read; convert them to PNG"
     if name.endswith(".csv"):
         return "a CSV file is read where it is named itself; name it with --data to use it"
-    if not name.endswith(SUFFIXES):
+    if not name.endswith(IMAGE_SUFFIXES):
         return "not images"
     if of_hub:
         return "the parquet files are read, images beside them are not; name their folder with --data"

@@ -19,7 +19,7 @@ from brainstage.core.config import did_you_mean
 from brainstage.core.errors import DataError
 from brainstage.core.progress import Progress, silent
 from brainstage.core.schema import STAGES, is_dementia_stage, recognised_order, require_columns, stage_key
-from brainstage.datasets.images import CHUNK, SUFFIXES, Picture, Reader, decode_slice, read_chunk, read_slice
+from brainstage.datasets.images import CHUNK, IMAGE_SUFFIXES, Picture, Reader, decode_slice, read_chunk, read_slice
 from brainstage.datasets.patient_map import with_patients
 from brainstage.datasets.public import cache_folder
 from brainstage.datasets.skipped import SPLIT_FOLDERS, skipped_files
@@ -282,7 +282,7 @@ def _find_in_folder(folder: Path, columns: Columns) -> _Found:
         for class_folder in sorted(child for child in base.iterdir() if child.is_dir()):
             label = columns.class_names.get(class_folder.name, class_folder.name)
             for file in sorted(class_folder.iterdir()):
-                if file.suffix.lower() in SUFFIXES and not file.is_dir():
+                if file.suffix.lower() in IMAGE_SUFFIXES and not file.is_dir():
                     source = file.relative_to(folder).as_posix()
                     rows.append(_Row(partial(read_slice, file), source, label, split=split))
                     files.append(file)
