@@ -10,7 +10,6 @@ from safetensors.numpy import load_file, save_file
 from brainstage.core.errors import RunError
 from brainstage.datasets.sources import load_slices
 from brainstage.datasets.table import slice_id
-from brainstage.inference.predictions import predict_scans
 from brainstage.inference.predictor import BATCH, Predictor
 from brainstage.scans.discover import File, scans_of
 from brainstage.stats.calibration import Calibration, Fit, softened

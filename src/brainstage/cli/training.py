@@ -11,6 +11,7 @@ import typer
 from brainstage.cli.shared import (
     BACKBONE,
     RECIPES,
+    ClassOrder,
     Json,
     Out,
     ProtocolOption,
@@ -20,6 +21,7 @@ from brainstage.cli.shared import (
     Settings,
     ValidationShare,
     given,
+    parse_order,
     parse_settings,
     progress_of,
     read_slices,
@@ -120,6 +122,7 @@ def evaluate(
         str | None, typer.Option(help="Protocol of a table that does not say: official or patient.")
     ] = None,
     level: Annotated[str, typer.Option(help="What is judged: slice or patient.")] = "slice",
+    class_order: ClassOrder = None,
     out: Annotated[Path | None, typer.Option("--out", help="Folder for the files; without it the run.")] = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -133,9 +136,9 @@ def evaluate(
     if level not in ("slice", "patient"):
         raise typer.BadParameter(f"--level {level!r}: expected slice or patient")
     if level == "patient":
-        _evaluate_patients(source, split, protocol, out, as_json, quiet)
+        _evaluate_patients(source, split, protocol, class_order, out, as_json, quiet)
         return
-    evaluation = evaluate(source, split=split, protocol=protocol)
+    evaluation = evaluate(source, split=split, protocol=protocol, class_order=parse_order(class_order))
     run = RunFolder(source) if source.is_dir() else None
     folder = out or (run.path if run else None)
     saved = None
@@ -146,14 +149,21 @@ def evaluate(
 
 
 def _evaluate_patients(
-    source: Path, split: str, protocol: str | None, out: Path | None, as_json: bool, quiet: bool
+    source: Path,
+    split: str,
+    protocol: str | None,
+    class_order: str | None,
+    out: Path | None,
+    as_json: bool,
+    quiet: bool,
 ) -> None:
     from brainstage.core.files import make_folder
     from brainstage.evaluation.patients import evaluate_patients
     from brainstage.report.results import write_patient_evaluation
     from brainstage.report.terminal import show_patient_evaluation
 
-    evaluation = evaluate_patients(source, split=split, protocol=protocol)
+    order = parse_order(class_order)
+    evaluation = evaluate_patients(source, split=split, protocol=protocol, class_order=order)
     folder = out or (source if source.is_dir() else None)
     file = write_patient_evaluation(evaluation, make_folder(folder)) if folder else None
     show_result(evaluation, show_patient_evaluation, as_json=as_json, quiet=quiet, saved=file)

@@ -14,6 +14,7 @@ import numpy as np
 
 from brainstage.core.errors import ConfigError
 from brainstage.core.parallel import usable_cpus
+from brainstage.core.schema import SLICE_SIDE, STACK_LEVELS
 from brainstage.datasets.images import CHUNK
 from brainstage.inference.attribution import default_method
 from brainstage.inference.explanations import Explanations, SliceExplanation, check_request, explain_scan
@@ -21,7 +22,6 @@ from brainstage.inference.predictions import Person, PersonPrediction, Predictio
 from brainstage.inference.predictor import Predictor
 from brainstage.models.weights import BUNDLED
 from brainstage.scans.discover import File, Scan, scans_of
-from brainstage.scans.stack import LEVELS, SIDE
 from brainstage.serve.batches import Batches
 from brainstage.serve.problems import Problem
 
@@ -163,7 +163,7 @@ def identity(predictor: Predictor) -> dict[str, Any]:
 
 def _warm(predictor: Predictor) -> None:
     """Have a model answer once: the patient model is fitted to the levels that it sees, which takes a moment."""
-    noise = np.random.default_rng(0).integers(0, 255, (LEVELS, SIDE, SIDE), dtype=np.uint8)
+    noise = np.random.default_rng(0).integers(0, 255, (STACK_LEVELS, SLICE_SIDE, SLICE_SIDE), dtype=np.uint8)
     features = predictor.extract_features(list(noise))
-    for patients in (["one"] * LEVELS, None):
-        predictor.predict_features(features, patients, range(LEVELS))
+    for patients in (["one"] * STACK_LEVELS, None):
+        predictor.predict_features(features, patients, range(STACK_LEVELS))

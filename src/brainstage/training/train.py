@@ -93,7 +93,7 @@ def begin_run(run: RunFolder, slices: SliceTable, config: TrainConfig, splits: S
     """Write the run's splits and settings, or check those of the run that is resumed.
 
     Raises:
-        ConfigError: The run was begun with other settings.
+        ConfigError: The run was begun with other settings, or the patient model would not know the classes' order.
         DataError: It was begun with other data, or the data cannot be split.
         LeakageError: The patient protocol would be broken.
     """
@@ -107,6 +107,7 @@ def begin_run(run: RunFolder, slices: SliceTable, config: TrainConfig, splits: S
         return splits
     splits = splits or make_splits(slices, config)
     fold = splits.chosen(config)
+    _check_order(slices, config)
     _check_classes(slices, fold, config)
     splits.save(run.splits)
     write_text(run.config, config.to_json())  # last: a run with settings can be resumed
@@ -116,6 +117,14 @@ def begin_run(run: RunFolder, slices: SliceTable, config: TrainConfig, splits: S
 def _difference(saved: TrainConfig, asked: TrainConfig) -> str:
     changed = [name for name in vars(saved) if getattr(saved, name) != getattr(asked, name)]
     return ", ".join(f"{name} {getattr(saved, name)}, not {getattr(asked, name)}" for name in changed)
+
+
+def _check_order(slices: SliceTable, config: TrainConfig) -> None:
+    if config.model == "patient" and not slices.ordered and len(slices.classes) > 2:
+        raise ConfigError(
+            f"the patient model needs the order of the classes, and that of {', '.join(slices.classes)} is not "
+            "known; give --class-order, from the least to the most severe"
+        )
 
 
 def _check_classes(slices: SliceTable, fold: Fold, config: TrainConfig) -> None:
@@ -165,6 +174,7 @@ def _fit(
         "leakage": splits.verdict.to_dict(),
         "data_hash": splits.data_hash,
         "synthetic": slices.synthetic,
+        "ordered": slices.ordered,
     }
     _predict(run, slices, fold, config.fold, fitted.prediction, about, progress)
     run.write_manifest({**about, **fitted.about, "threads": torch.get_num_threads(), "versions": _versions()})
