@@ -206,5 +206,5 @@ def test_what_cannot_be_explained_is_said_before_any_work(trained, tmp_path, opt
 
 def test_a_folder_with_files_is_left_alone(trained, tmp_path):
     (tmp_path / "mine.txt").write_text("mine")
-    with pytest.raises(ConfigError, match="holds files already; give a new folder"):
+    with pytest.raises(ConfigError, match="not empty; give a new folder"):
         explain(Predictor.open(trained.path), [], tmp_path)

@@ -16,7 +16,7 @@ from starlette.testclient import TestClient
 from brainstage.core.schema import RESEARCH_NOTICE
 from brainstage.datasets.table import slice_id
 from brainstage.inference.explanations import NOTICE
-from brainstage.inference.predictions import answer
+from brainstage.inference.predictions import predict_scans
 from brainstage.scans.discover import File, scans_of
 from brainstage.scans.stack import training_stack
 from brainstage.serve.app import create_app
@@ -68,7 +68,7 @@ def test_pictures_get_the_answers_of_the_predictor(client, desk, heads):
     assert found["model"]["leakage"]["status"] == "clean"
     predictor = desk.model(None).predictor
     assert found["model"]["hash"] == predictor.hash
-    expected = answer(
+    expected = predict_scans(
         predictor, scans_of(File(str(n), lambda one=one: io.BytesIO(one)) for n, one in enumerate(sent))
     )
     rows = found["predictions"]
