@@ -20,8 +20,8 @@ from brainstage.inference.predictions import predict_scans
 from brainstage.scans.discover import File, scans_of
 from brainstage.scans.stack import training_stack
 from brainstage.serve.app import create_app
-from brainstage.serve.desk import Desk
-from brainstage.serve.gate import Limits
+from brainstage.serve.guard import Limits
+from brainstage.serve.registry import ModelRegistry
 from helpers import encode, picture
 from volumes import PATIENT, brain, with_skull, write_nifti, write_series
 
@@ -38,16 +38,16 @@ def heads():
 
 
 @pytest.fixture(scope="module")
-def desk(trained):
+def registry(trained):
     """Return the bundled model and a small network, ready to answer."""
-    desk = Desk(["patient", str(trained.path)])
-    yield desk
-    desk.close()
+    registry = ModelRegistry(["patient", str(trained.path)])
+    yield registry
+    registry.close()
 
 
 @pytest.fixture(scope="module")
-def client(desk):
-    return TestClient(create_app(desk, {"127.0.0.1"}), base_url=HOST)
+def client(registry):
+    return TestClient(create_app(registry, {"127.0.0.1"}), base_url=HOST)
 
 
 def parts(*contents):
@@ -58,7 +58,7 @@ def decoded(text):
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(text))))
 
 
-def test_pictures_get_the_answers_of_the_predictor(client, desk, heads):
+def test_pictures_get_the_answers_of_the_predictor(client, registry, heads):
     sent = [heads[5], b"text", heads[9], encode(picture(0, (128, 128)))]
     reply = client.post("/v1/predict", files=parts(*sent), data={"pictures": "true"})
     assert reply.status_code == 200
@@ -66,7 +66,7 @@ def test_pictures_get_the_answers_of_the_predictor(client, desk, heads):
     assert found["notice"].startswith(RESEARCH_NOTICE)
     assert found["model"]["protocol"] == "patient"
     assert found["model"]["leakage"]["status"] == "clean"
-    predictor = desk.model(None).predictor
+    predictor = registry.model(None).predictor
     assert found["model"]["hash"] == predictor.hash
     expected = predict_scans(
         predictor, scans_of(File(str(n), lambda one=one: io.BytesIO(one)) for n, one in enumerate(sent))
@@ -141,9 +141,9 @@ def test_what_is_refused_or_damaged_has_no_map(client):
         assert "upload" not in row["reason"]
 
 
-def test_a_network_by_its_name(client, desk, trained, phantom):
+def test_a_network_by_its_name(client, registry, trained, phantom):
     reply = client.post("/v1/predict", files=parts(encode(phantom.images[3])), data={"model": "trained"}).json()
-    assert reply["model"]["hash"] == desk.model(trained.path.name).predictor.hash
+    assert reply["model"]["hash"] == registry.model(trained.path.name).predictor.hash
     assert not reply["calibrated"]
     assert "Scores, not probabilities" in reply["notice"]
     assert reply["model"]["synthetic"]
@@ -242,8 +242,8 @@ def streamed(size):
         (Limits(files=2), 3, "too-many-files", 413),
     ],
 )
-def test_limits_hold_while_a_body_streams_in(desk, limits, count, code, status):
-    client = TestClient(create_app(desk, {"127.0.0.1"}, limits), base_url=HOST)
+def test_limits_hold_while_a_body_streams_in(registry, limits, count, code, status):
+    client = TestClient(create_app(registry, {"127.0.0.1"}, limits), base_url=HOST)
     if count == 1:
         reply = client.post("/v1/predict", content=streamed(100_000), headers=FORM)
     else:
@@ -257,27 +257,27 @@ def test_limits_hold_while_a_body_streams_in(desk, limits, count, code, status):
     assert (client.get("/ready").status_code == 200) == bool(limits.requests)
 
 
-def test_a_body_whose_length_says_too_much_is_not_read(desk):
-    client = TestClient(create_app(desk, {"127.0.0.1"}, Limits(request_bytes=1000)), base_url=HOST)
+def test_a_body_whose_length_says_too_much_is_not_read(registry):
+    client = TestClient(create_app(registry, {"127.0.0.1"}, Limits(request_bytes=1000)), base_url=HOST)
     reply = client.post("/v1/predict", files=parts(bytes(2000)))
     assert (reply.status_code, reply.json()["code"]) == (413, "too-large")
     assert "send it in parts" in reply.json()["detail"]
 
 
-def test_an_error_that_was_not_foreseen_says_nothing_of_the_request(desk, monkeypatch, caplog):
+def test_an_error_that_was_not_foreseen_says_nothing_of_the_request(registry, monkeypatch, caplog):
     async def broken(*_):
         raise ValueError(PATIENT)
 
-    monkeypatch.setattr(desk, "scans", broken)
-    reply = ask(TestClient(create_app(desk, {"127.0.0.1"}), base_url=HOST, raise_server_exceptions=False))
+    monkeypatch.setattr(registry, "scans", broken)
+    reply = ask(TestClient(create_app(registry, {"127.0.0.1"}), base_url=HOST, raise_server_exceptions=False))
     assert (reply.status_code, reply.json()["code"]) == (500, "internal")
     assert PATIENT not in reply.text + caplog.text
     assert "ValueError at " in caplog.text
 
 
-def test_many_at_once_get_their_own_answers(desk, heads, phantom):
+def test_many_at_once_get_their_own_answers(registry, heads, phantom):
     """A hundred requests of two models, half of them with something broken in it, all under way together."""
-    app = create_app(desk, {"127.0.0.1"}, Limits(requests=200))
+    app = create_app(registry, {"127.0.0.1"}, Limits(requests=200))
     known = {one: slice_id(np.asarray(Image.open(io.BytesIO(one)))) for one in heads}
 
     async def ask(client, number):

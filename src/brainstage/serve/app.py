@@ -22,9 +22,9 @@ from brainstage import __version__
 from brainstage.core.schema import RESEARCH_NOTICE
 from brainstage.report.explanations import draw
 from brainstage.scans.discover import Scan
-from brainstage.serve.desk import Desk, identity
-from brainstage.serve.gate import UNFORESEEN, Gate, Limits
+from brainstage.serve.guard import UNFORESEEN, Limits, RequestGuard
 from brainstage.serve.problems import TITLES, Problem
+from brainstage.serve.registry import ModelRegistry, identity
 from brainstage.serve.uploads import numbers, read_upload
 
 _FILES = {
@@ -70,11 +70,11 @@ _PROBLEM = {
 }
 
 
-def create_app(desk: Desk, hosts: Collection[str], limits: Limits | None = None) -> Gate:
+def create_app(registry: ModelRegistry, hosts: Collection[str], limits: Limits | None = None) -> RequestGuard:
     """Return the ASGI application.
 
     Args:
-        desk: The models.
+        registry: The models.
         hosts: Names under which it may be asked.
         limits: How much it takes.
     """
@@ -83,7 +83,7 @@ def create_app(desk: Desk, hosts: Collection[str], limits: Limits | None = None)
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         yield
-        desk.close()
+        registry.close()
 
     app = FastAPI(
         title="brainstage",
@@ -93,12 +93,12 @@ def create_app(desk: Desk, hosts: Collection[str], limits: Limits | None = None)
         redoc_url=None,
         lifespan=lifespan,
     )
-    gate = Gate(app, hosts, limits)
+    guard = RequestGuard(app, hosts, limits)
     _add_problems(app)
-    _add_state(app, desk, gate)
-    _add_api(app, desk, limits)
+    _add_state(app, registry, guard)
+    _add_api(app, registry, limits)
     app.mount("/page", StaticFiles(directory=str(files("brainstage.serve").joinpath("static")), html=True))
-    return gate
+    return guard
 
 
 def _add_problems(app: FastAPI) -> None:
@@ -107,7 +107,7 @@ def _add_problems(app: FastAPI) -> None:
         return problem.response()
 
     @app.exception_handler(Exception)
-    def _unforeseen(_request: Request, _error: Exception) -> Response:  # Gate writes it to the log
+    def _unforeseen(_request: Request, _error: Exception) -> Response:  # RequestGuard writes it to the log
         return UNFORESEEN.response()
 
     @app.exception_handler(HTTPException)
@@ -120,7 +120,7 @@ def _add_problems(app: FastAPI) -> None:
         return (problem or Problem(error.status_code, "bad-form", "the request cannot be read")).response()
 
 
-def _add_state(app: FastAPI, desk: Desk, gate: Gate) -> None:
+def _add_state(app: FastAPI, registry: ModelRegistry, guard: RequestGuard) -> None:
     @app.get("/", include_in_schema=False)
     async def page() -> RedirectResponse:
         return RedirectResponse("/page/")
@@ -131,25 +131,25 @@ def _add_state(app: FastAPI, desk: Desk, gate: Gate) -> None:
 
     @app.get("/ready", summary="Whether it takes requests", responses={503: _PROBLEM})
     async def ready() -> dict[str, Any]:
-        gate.check_room()
-        return {"status": "ready", "models": desk.names, "notice": RESEARCH_NOTICE}
+        guard.check_room()
+        return {"status": "ready", "models": registry.names, "notice": RESEARCH_NOTICE}
 
 
-def _add_api(app: FastAPI, desk: Desk, limits: Limits) -> None:
+def _add_api(app: FastAPI, registry: ModelRegistry, limits: Limits) -> None:
     @app.get("/v1/models", summary="The models, and what each is worth on people it has not seen")
     async def models() -> dict[str, Any]:
-        return {"notice": RESEARCH_NOTICE, "models": desk.describe()}
+        return {"notice": RESEARCH_NOTICE, "models": registry.describe()}
 
     @app.post("/v1/predict", summary="Stage scans", **_takes_form(PREDICT_FORM))
     async def predict(request: Request) -> JSONResponse:
         upload = await read_upload(request, limits.files)
-        scans = await desk.scans(upload.files)
-        answers, people = await desk.predict(upload.fields.get("model"), scans, upload.flag("one_person"))
+        scans = await registry.scans(upload.files)
+        answers, people = await registry.predict(upload.fields.get("model"), scans, upload.flag("one_person"))
         rows = _numbered(answers.rows, scans)
         if upload.flag("pictures"):
             images = [{"picture": image} for person in people for image in person.images]
             rows = await asyncio.to_thread(_pictured, rows, images)
-        model = identity(desk.model(upload.fields.get("model")).predictor)
+        model = identity(registry.model(upload.fields.get("model")).predictor)
         return JSONResponse(
             {
                 "notice": answers.notice,
@@ -163,16 +163,16 @@ def _add_api(app: FastAPI, desk: Desk, limits: Limits) -> None:
     @app.post("/v1/explain", summary="Show what moved the score of a scan", **_takes_form(EXPLAIN_FORM))
     async def explain(request: Request) -> JSONResponse:
         upload = await read_upload(request, limits.files)
-        scans = await desk.scans(upload.files)
+        scans = await registry.scans(upload.files)
         if len(scans) > 1:
             raise Problem(400, "several-scans", f"found {len(scans)} scans; send the files of one")
         fields = upload.fields
-        found, maps = await desk.explain(
+        found, maps = await registry.explain(
             fields.get("model"), scans[0], fields.get("method"), fields.get("stage") or None
         )
         images = [{"picture": one.image, "overlay": draw(one)} for one in maps]
         rows = await asyncio.to_thread(_pictured, _numbered([one.row for one in maps], scans), images)
-        model = identity(desk.model(fields.get("model")).predictor)
+        model = identity(registry.model(fields.get("model")).predictor)
         return JSONResponse({"notice": found.notice, "model": model, "method": found.method, "maps": rows})
 
 

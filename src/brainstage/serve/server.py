@@ -10,7 +10,7 @@ import uvicorn
 
 from brainstage.core.errors import RunError
 from brainstage.serve.app import create_app
-from brainstage.serve.desk import Desk
+from brainstage.serve.registry import ModelRegistry
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -54,8 +54,8 @@ def serve(
         ConfigError: Two models have one name.
         RunError: A model cannot be opened.
     """
-    desk = Desk(models)
-    app = create_app(desk, {*LOOPBACK, *allowed})
+    registry = ModelRegistry(models)
+    app = create_app(registry, {*LOOPBACK, *allowed})
     ready()
     config = uvicorn.Config(
         app,

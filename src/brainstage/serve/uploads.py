@@ -31,7 +31,7 @@ class Upload(NamedTuple):
 
 
 class _InMemory(MultiPartParser):
-    spool_max_size = 0  # never to disk; Gate counts the bytes
+    spool_max_size = 0  # never to disk; RequestGuard counts the bytes
 
 
 async def read_upload(request: Request, most: int) -> Upload:

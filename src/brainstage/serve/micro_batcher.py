@@ -13,7 +13,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-class Batches(Generic[Item, Result]):
+class MicroBatcher(Generic[Item, Result]):
     """Takes items of many requests to some worker threads, several at a time.
 
     Nothing waits for company: a free worker takes what is there. Under load that is what came while the workers

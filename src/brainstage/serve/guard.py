@@ -51,7 +51,7 @@ class Limits:
     seconds: float = 120.0
 
 
-class Gate:
+class RequestGuard:
     """ASGI middleware around the whole application.
 
     Foreign Host and Origin headers are refused, so that no page of another site can use a server on this machine
@@ -82,7 +82,7 @@ class Gate:
         if scope["method"] != "POST":
             return await self._app(scope, receive, send)
         self.check_room()
-        body, seconds = _Body(receive, self), self._limits.seconds
+        body, seconds = _CountedBody(receive, self), self._limits.seconds
         self.check_size(int(Headers(scope=scope).get("content-length", "0")))  # a number: the server has seen to it
         self._requests += 1
         try:
@@ -124,11 +124,11 @@ class Gate:
         self._bytes += count
 
 
-class _Body:
+class _CountedBody:
     """A request's body on its way in."""
 
-    def __init__(self, receive: Receive, gate: Gate):
-        self._receive, self._gate, self.size = receive, gate, 0
+    def __init__(self, receive: Receive, guard: RequestGuard):
+        self._receive, self._gate, self.size = receive, guard, 0
 
     async def __call__(self) -> Message:
         message = await self._receive()

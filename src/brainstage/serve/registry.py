@@ -22,11 +22,11 @@ from brainstage.inference.predictor import Predictor
 from brainstage.models.weights import BUNDLED
 from brainstage.scans.discover import File, Scan, scans_of
 from brainstage.scans.stack import LEVELS, SIDE
-from brainstage.serve.batches import Batches
+from brainstage.serve.micro_batcher import MicroBatcher
 from brainstage.serve.problems import Problem
 
 
-class Served:
+class LoadedModel:
     """One model at work.
 
     Attributes:
@@ -39,8 +39,8 @@ class Served:
         self.predictor = predictor
         self.threads = threads
         work = partial(predict_people, predictor)
-        self._pictures: Batches[Person, PersonPrediction] = Batches(work, threads, workers, CHUNK)
-        self._volumes: Batches[Person, PersonPrediction] = Batches(work, threads, workers, 1)
+        self._pictures: MicroBatcher[Person, PersonPrediction] = MicroBatcher(work, threads, workers, CHUNK)
+        self._volumes: MicroBatcher[Person, PersonPrediction] = MicroBatcher(work, threads, workers, 1)
         threads.submit(_warm, predictor)
 
     async def predict(self, people: Sequence[Person]) -> list[PersonPrediction]:
@@ -57,7 +57,7 @@ class Served:
         return [next(volumes if is_slow else pictures) for is_slow in slow]
 
 
-class Desk:
+class ModelRegistry:
     """The models, open, each by its name.
 
     Attributes:
@@ -82,14 +82,14 @@ class Desk:
         self._served = {name: self._serve(Predictor.open(path)) for name, path in paths.items()}
         self._explaining = asyncio.Lock()
 
-    def _serve(self, predictor: Predictor) -> Served:
-        return Served(predictor, self._pools.enter_context(predictor.pool()), usable_cpus())
+    def _serve(self, predictor: Predictor) -> LoadedModel:
+        return LoadedModel(predictor, self._pools.enter_context(predictor.pool()), usable_cpus())
 
     def close(self) -> None:
         """Let the threads go, once they have done what they began."""
         self._pools.close()
 
-    def model(self, name: str | None) -> Served:
+    def model(self, name: str | None) -> LoadedModel:
         """Return a model by its name; None gives the first.
 
         Raises:
