@@ -23,7 +23,8 @@ from sklearn.metrics.cluster import pair_confusion_matrix
 from brainstage.audits.audit import audit
 from brainstage.audits.duplicates import WAYS, copy_slice, find_copies
 from brainstage.audits.recovery import UNKNOWN, recover_people
-from brainstage.datasets.phantom import LEVELS, draw_head, stage_counts
+from brainstage.core.schema import STACK_LEVELS
+from brainstage.datasets.phantom import draw_head, stage_counts
 from brainstage.datasets.signatures import describe_slices
 from brainstage.datasets.sources import load_slices
 
@@ -34,8 +35,10 @@ def main() -> None:
     parser.add_argument("--scale", type=int, help="number of phantom slices")
     scale = parser.parse_args().scale
     if scale:
-        heads = draw(scale // LEVELS)
-        report(f"{len(heads):,} phantom slices", heads, np.repeat(np.arange(len(heads) // LEVELS), LEVELS))
+        heads = draw(scale // STACK_LEVELS)
+        report(
+            f"{len(heads):,} phantom slices", heads, np.repeat(np.arange(len(heads) // STACK_LEVELS), STACK_LEVELS)
+        )
         print(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:.1f} GB")
         return
     slices = load_slices()
@@ -51,7 +54,7 @@ def main() -> None:
     recovery(images, truth, sides)
     copies(images)
     heads = draw(200)
-    recovery(heads, np.repeat(np.arange(200), LEVELS), None)
+    recovery(heads, np.repeat(np.arange(200), STACK_LEVELS), None)
 
 
 def recovery(images: np.ndarray, truth: np.ndarray, sides: np.ndarray | None) -> None:

@@ -2,12 +2,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from brainstage.core.errors import ConfigError
-from brainstage.datasets.phantom import SIDE, draw_head, stage_counts, write_phantom
+from brainstage.core.schema import SLICE_SIDE
+from brainstage.datasets.phantom import draw_head, stage_counts, write_phantom
 
 
 def test_same_seed_same_head_other_person_another():
     head = draw_head(0, seed=0, patient=1)
-    assert head.shape == (32, SIDE, SIDE)
+    assert head.shape == (32, SLICE_SIDE, SLICE_SIDE)
     assert (head == draw_head(0, seed=0, patient=1)).all()
     assert (head != draw_head(0, seed=0, patient=2)).mean() > 0.2
 

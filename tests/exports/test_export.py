@@ -26,11 +26,11 @@ from brainstage import export as exported_by_name
 from brainstage.core.errors import ConfigError, DataError, RunError
 from brainstage.core.schema import STAGES
 from brainstage.exports.export import TOLERANCE, export
-from brainstage.inference.explanations import explain
 from brainstage.inference.predictor import Predictor
 from brainstage.models.engines import onnx as engine
 from brainstage.models.engines.onnx import checked_bytes
 from brainstage.models.folder import refuse_pickles
+from brainstage.report.explanations import explain
 from brainstage.stats.calibration import Calibration, Fit
 from helpers import encode, save_backbone, small_vit
 
@@ -85,7 +85,9 @@ def test_an_exported_run_gives_the_runs_answers(calibrated, found, phantom):
     np.testing.assert_allclose(one.probabilities, other.probabilities, atol=TOLERANCE)
     np.testing.assert_array_equal(one.conformal_threshold, other.conformal_threshold)
     with exported.pool() as pool:  # several threads at once
-        together = np.concatenate(list(pool.map(exported.look, [images[:5], images[5:50], images[50:]])))
+        together = np.concatenate(
+            list(pool.map(exported.extract_features, [images[:5], images[5:50], images[50:]]))
+        )
     np.testing.assert_allclose(together, exported.extract_features(images), atol=1e-6)
 
 

@@ -10,7 +10,7 @@ from safetensors.numpy import load_file, save_file
 from brainstage.core.errors import RunError
 from brainstage.datasets.sources import load_slices
 from brainstage.datasets.table import slice_id
-from brainstage.inference.predictions import answer
+from brainstage.inference.predictions import predict_scans
 from brainstage.inference.predictor import BATCH, Predictor
 from brainstage.scans.discover import File, scans_of
 from brainstage.stats.calibration import Calibration, Fit, softened
@@ -42,7 +42,7 @@ def test_each_answer_belongs_to_its_image(predictor, phantom):
     pixels[80] = picture(0, (128, 128))
     files = [File(str(i), partial(io.BytesIO, encode(image))) for i, image in enumerate(pixels)]
     files[70] = File("70", partial(io.BytesIO, b"text"))
-    rows = answer(predictor, scans_of(files)).rows
+    rows = predict_scans(predictor, scans_of(files)).rows
     assert [row["source"] for row in rows] == [str(number) for number in range(150)]
     assert [row["slice_id"] for row in rows if row["status"] != "failed"] == [
         slice_id(image) for number, image in enumerate(pixels) if number != 70
@@ -103,12 +103,12 @@ def test_a_person_of_whom_most_slices_are_refused_is_refused(predictor, phantom)
         images = [*phantom.images[:good], *(picture(seed, (128, 128)) for seed in range(bad))]
         return scans_of(File(str(i), partial(io.BytesIO, encode(image))) for i, image in enumerate(images))
 
-    whole, *slices = answer(predictor, scans(3, 2), one_person=True).rows
+    whole, *slices = predict_scans(predictor, scans(3, 2), one_person=True).rows
     assert (whole["status"], whole["slices"]) == ("predicted", 3)
     assert [row["status"] for row in slices] == ["predicted"] * 3 + ["refused"] * 2
     joined = predictor.predict_proba(phantom.images[:3], ["a"] * 3)[0]
     assert [whole["prob_" + name] for name in predictor.classes] == pytest.approx(joined.tolist(), abs=1e-5)
-    whole, *_ = answer(predictor, scans(2, 3), one_person=True).rows
+    whole, *_ = predict_scans(predictor, scans(2, 3), one_person=True).rows
     assert (whole["status"], whole["stage"]) == ("refused", None)
     assert "only 2 of 5 slices look like" in whole["reason"]
 
@@ -116,21 +116,21 @@ def test_a_person_of_whom_most_slices_are_refused_is_refused(predictor, phantom)
 def test_a_run_that_cannot_refuse_says_so(copied):
     (copied / "model" / "out_of_distribution.safetensors").unlink()
     scans = scans_of([File("a", partial(io.BytesIO, encode(picture())))])
-    answers = answer(Predictor.open(copied), scans)
+    answers = predict_scans(Predictor.open(copied), scans)
     assert answers.rows[0]["status"] == "predicted"
-    assert "answers pictures of anything" in answers.notice
+    assert "predicts a stage for pictures of anything" in answers.notice
 
 
 def test_slices_of_people_it_was_fitted_on_are_told(real_folder, phantom):
     seen = load_slices(real_folder).images[:2]
     images = [*seen, phantom.images[0]]
     scans = scans_of(File(str(i), partial(io.BytesIO, encode(image))) for i, image in enumerate(images))
-    assert "people that it was fitted on: 2 of 3" in answer(Predictor.open(), scans).notice
-    assert "fitted on" not in answer(Predictor.open(), scans[2:]).notice
+    assert "2 of 3 slices show people in the model's training set" in predict_scans(Predictor.open(), scans).notice
+    assert "training set; predictions" not in predict_scans(Predictor.open(), scans[2:]).notice
 
 
 def test_scores_of_an_uncalibrated_network_are_called_scores(predictor, phantom):
-    answers = answer(predictor, scans_of([File("a", partial(io.BytesIO, encode(phantom.images[0])))]))
+    answers = predict_scans(predictor, scans_of([File("a", partial(io.BytesIO, encode(phantom.images[0])))]))
     assert not answers.to_dict()["calibrated"]
     assert "Scores, not probabilities" in answers.notice
     assert answers.rows[0]["words"] is None
@@ -146,7 +146,7 @@ def test_a_calibrated_network_gives_probabilities_and_sets(copied, predictor, ph
     said = calibrated.predict_features(calibrated.extract_features(images), ["a", "a", None])
     np.testing.assert_allclose(said.probabilities[0], softened(scores[:2], 2).mean(axis=0), atol=1e-6)
     np.testing.assert_allclose(said.conformal_threshold, [0.22, 0.22, 0.21])
-    answers = answer(calibrated, scans_of([File("a", partial(io.BytesIO, encode(images[0])))]))
+    answers = predict_scans(calibrated, scans_of([File("a", partial(io.BytesIO, encode(images[0])))]))
     [row] = answers.rows
     for name in answers.classes:
         assert row["in_set_" + name] or row["prob_" + name] < 0.21

@@ -6,8 +6,8 @@ import pytest
 from brainstage.core.errors import ConfigError, RefusalError
 from brainstage.scans import skull_strip as heads
 from brainstage.scans.registration import mapped, register
-from brainstage.scans.skull_strip import brain_mask, evened, extract_brain
-from brainstage.scans.stack import OUTSIDE, training_stack
+from brainstage.scans.skull_strip import brain_mask, correct_bias, extract_brain
+from brainstage.scans.stack import MAX_OUTSIDE, training_stack
 from brainstage.scans.volume import Volume
 from volumes import brain, with_skull
 
@@ -36,15 +36,15 @@ def test_the_brain_is_found_where_it_lies(extraction):
     affine = extraction.registration.affine
     away = np.linalg.norm(mapped(affine, corners) - mapped(MOVED, corners), axis=0)
     assert away.max() < 3
-    assert extraction.likeness > 0.8
+    assert extraction.similarity > 0.8
 
 
 def test_what_is_outside_is_gone_and_what_is_inside_stays(head, extraction):
-    inside = brain_mask(head, MOVED, heads.BRAIN)
+    inside = brain_mask(head, MOVED, heads.TEMPLATE_BRAIN_EDGE)
     shell = (head.voxels == 250) & ~brain_mask(head, MOVED)
     assert (extraction.brain.voxels[shell] == 0).mean() > 0.99
     assert (extraction.brain.voxels[inside] > 0).mean() > 0.98
-    assert register(extraction.brain).outside < OUTSIDE
+    assert register(extraction.brain).outside < MAX_OUTSIDE
 
 
 def test_its_slices_are_those_of_the_brain_alone(extraction):
@@ -57,7 +57,7 @@ def test_its_slices_are_those_of_the_brain_alone(extraction):
 def test_light_from_one_side_is_taken_away(head):
     both = head.voxels > 60
     slopes = []
-    for volume in (lit(head), evened(lit(head))):
+    for volume in (lit(head), correct_bias(lit(head))):
         change = np.log(volume.voxels[both] / head.voxels[both])
         slopes.append(abs(np.polyfit(np.nonzero(both)[0], change, 1)[0]))
     assert slopes[1] < slopes[0] / 4

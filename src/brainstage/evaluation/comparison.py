@@ -153,7 +153,8 @@ def _aligned(side: Side, first: Side) -> Side:
 
 
 def _behind(leader: Side, side: Side) -> dict[str, metrics.Score]:
-    return metrics.paired_difference(leader.labels, leader.probabilities, side.probabilities, leader.patients)
+    behind = metrics.paired_difference(leader.labels, leader.probabilities, side.probabilities, leader.patients)
+    return behind if leader.ordinal else metrics.without_ordinal(behind)
 
 
 def _costs(path: Path) -> tuple[float | None, int | None]:

@@ -8,8 +8,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +74,8 @@ class PatientEvaluation:
     """What a run's predictions are worth for people.
 
     Attributes:
-        views: Four stages, three, two.
+        views: Four stages, three, two; all stages alone where the order of the classes is not known.
+        ordinal: Whether that order is known, or there are but two classes.
         people: Number of people of each stage.
         repeats: How often everyone was predicted out of fold.
         temperatures: Of each fold, by its number; 1 where a fold has no validation people.
@@ -87,6 +89,7 @@ class PatientEvaluation:
     """
 
     views: tuple[View, ...]
+    ordinal: bool
     people: dict[str, int]
     repeats: int
     temperatures: dict[int, float]
@@ -128,6 +131,7 @@ class PatientEvaluation:
             "leakage": self.leakage,
             "optimistic": self.optimistic,
             "level": "patient",
+            "class_order_known": self.ordinal,
             "joined_by": self.joined_by,
             "people": self.people,
             "caution": self.caution,
@@ -162,7 +166,11 @@ class _People:
 
 
 def evaluate_patients(
-    source: RunFolder | Path | str, *, split: str = "test", protocol: str | None = None
+    source: RunFolder | Path | str,
+    *,
+    split: str = "test",
+    protocol: str | None = None,
+    class_order: Sequence[str] | None = None,
 ) -> PatientEvaluation:
     """Judge a run, or a prediction table of any tool, by people. No model is opened.
 
@@ -170,23 +178,23 @@ def evaluate_patients(
         source: A run folder, or a parquet file with the columns of a prediction table.
         split: The side to judge.
         protocol: ``official`` or ``patient``, for a table that does not say under which it was made.
+        class_order: As for :func:`brainstage.evaluate`.
 
     Raises:
         RunError, DataError, ConfigError: As :func:`brainstage.evaluate`.
         LeakageError: A slice has no patient.
     """
-    side = read_side(source, split=split, protocol=protocol)
+    read = partial(read_side, protocol=protocol, class_order=class_order)
+    side = read(source, split=split)
     if side.patients is None:
         raise LeakageError(
             f"{side.file}: figures by patient need the patient of every slice; recover them with `brainstage audit`"
         )
-    people = _join(side, _validation(source, split, protocol))
+    people = _join(side, _validation(read, source, split))
     rows = {"model": people.repeats, "always the largest": [_shares(people, len(side.classes))]}
     baseline = side.file.with_name("baseline.parquet")
     if baseline.is_file():
-        rows["linear baseline"] = _join(
-            read_side(baseline, split=split), _validation(baseline, split, protocol)
-        ).repeats
+        rows["linear baseline"] = _join(read(baseline, split=split), _validation(read, baseline, split)).repeats
     leakage = side.about.get("leakage", {})
     synthetic = bool(side.about.get("synthetic"))
     what = f"{split} · {len(people.names)} people" + (
@@ -194,8 +202,9 @@ def evaluate_patients(
     )
     return PatientEvaluation(
         views=tuple(
-            _view(name, groups, people.labels, rows, side.classes) for name, groups in _views(side.classes)
+            _view(name, groups, people.labels, rows, side) for name, groups in _views(side.classes, side.ordinal)
         ),
+        ordinal=side.ordinal,
         people={name: int((people.labels == number).sum()) for number, name in enumerate(side.classes)},
         repeats=len(people.repeats),
         temperatures=people.temperatures,
@@ -216,12 +225,12 @@ def evaluate_patients(
     )
 
 
-def _validation(source: RunFolder | Path | str, split: str, protocol: str | None) -> Side | None:
+def _validation(read: Callable[..., Side], source: RunFolder | Path | str, split: str) -> Side | None:
     """Return the validation side, for the temperature; None where it is what is judged, or is not there."""
     if split == "validation":
         return None
     try:
-        return read_side(source, split="validation", protocol=protocol)
+        return read(source, split="validation")
     except DataError:
         return None
 
@@ -301,10 +310,12 @@ def _shares(people: _People, classes: int) -> metrics.Floats:
     return np.tile(shares, (len(people.labels), 1))
 
 
-def _views(classes: Sequence[str]) -> list[tuple[str, list[list[int]]]]:
-    """Return which stages are joined: all apart, the last two joined, and the first against the rest."""
+def _views(classes: Sequence[str], ordinal: bool) -> list[tuple[str, list[list[int]]]]:
+    """Return which stages are joined: none, the last two, and all but the first; none without a known order."""
     each = [[number] for number in range(len(classes))]
     views = [(f"{len(classes)} stages", each)]
+    if not ordinal:
+        return views
     if len(classes) > 3:
         views.append((f"{len(classes) - 1} stages", [*each[:-2], each[-2] + each[-1]]))
     if len(classes) > 2:
@@ -317,7 +328,7 @@ def _view(
     groups: list[list[int]],
     labels: metrics.Ints,
     rows: dict[str, list[metrics.Floats]],
-    classes: Sequence[str],
+    side: Side,
 ) -> View:
     """Score every row with some stages joined."""
     number = {one: group for group, members in enumerate(groups) for one in members}
@@ -328,5 +339,7 @@ def _view(
     }
     scores = {row: metrics.score_repeats(joined_labels, repeats) for row, repeats in joined.items()}
     scores["shuffled labels"] = metrics.shuffled_labels(joined_labels, joined["model"])
-    names = tuple(" or ".join(classes[member] for member in members) for members in groups)
-    return View(name, names if len(groups) > 2 or len(classes) == 2 else (names[0], "any other"), scores)
+    if not side.ordinal:
+        scores = {row: metrics.without_ordinal(overall) for row, overall in scores.items()}
+    names = tuple(" or ".join(side.classes[member] for member in members) for members in groups)
+    return View(name, names if len(groups) > 2 or len(side.classes) == 2 else (names[0], "any other"), scores)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,9 @@ from brainstage.core.schema import (
     PROB_PREFIX,
     RESEARCH_NOTICE,
     SYNTHETIC_NOTICE,
-    class_names,
     figure_title,
     read_metadata,
+    table_classes,
     validate_predictions,
 )
 from brainstage.stats import metrics
@@ -32,6 +33,8 @@ class Evaluation:
     Attributes:
         scores: The figures with their intervals.
         classes: Class names in clinical order.
+        ordinal: Whether that order is known, or there are but two classes. Where not, the scores that depend on it
+            are NaN.
         split: The side that was judged.
         protocol: ``official`` or ``patient``.
         leakage: The leakage verdict's sentence.
@@ -47,6 +50,7 @@ class Evaluation:
 
     scores: metrics.Scores
     classes: tuple[str, ...]
+    ordinal: bool
     split: str
     protocol: str
     leakage: str
@@ -90,27 +94,36 @@ class Evaluation:
             "split": self.split,
             "slices": self.slices,
             "classes": list(self.classes),
+            "class_order_known": self.ordinal,
             "interval": f"95 % bootstrap over {self.resampled}, {metrics.DRAWS} draws",
             "majority_baseline": {"class": self.majority_class, "accuracy": round(self.majority_accuracy, 6)},
             **metrics.to_dict(self.scores),
         }
 
 
-def evaluate(source: RunFolder | Path | str, *, split: str = "test", protocol: str | None = None) -> Evaluation:
+def evaluate(
+    source: RunFolder | Path | str,
+    *,
+    split: str = "test",
+    protocol: str | None = None,
+    class_order: Sequence[str] | None = None,
+) -> Evaluation:
     """Judge a run, or a prediction table that any tool wrote. No model is opened.
 
     Args:
         source: A run folder, or a parquet file with the columns of a prediction table.
         split: The side to judge: ``test``, ``validation`` or ``train``.
         protocol: ``official`` or ``patient``, for a table that does not say under which it was made.
+        class_order: Class names from the least to the most severe stage, for a table that does not say it and whose
+            names are not known. Without it no score that depends on the order is given.
 
     Raises:
         RunError: The run is missing or not finished.
-        DataError: The table is not a prediction table, or has no labelled slice of that side.
+        DataError: The table is not a prediction table, has other classes, or no labelled slice of that side.
         ConfigError: The protocol is not known, so no figure can be given.
         LeakageError: The protocol is ``patient`` and patients are not known.
     """
-    return judge(read_side(source, split=split, protocol=protocol))
+    return judge(read_side(source, split=split, protocol=protocol, class_order=class_order))
 
 
 @dataclass(frozen=True)
@@ -125,6 +138,7 @@ class Side:
         labels: Class numbers, int64 of shape (N,).
         probabilities: float64 of shape (N, K).
         classes: K class names in clinical order.
+        ordinal: Whether that order is known, or there are but two classes.
         folds: Number of the fold that predicted each slice, int64 of shape (N,).
         patients: Patient of each slice; None where one is not known.
         conformal_threshold: Probability from which on a stage belongs to the 90 % set, float64 of shape (N,); None
@@ -139,14 +153,24 @@ class Side:
     labels: metrics.Ints
     probabilities: metrics.Floats
     classes: tuple[str, ...]
+    ordinal: bool
     folds: metrics.Ints
     patients: tuple[str, ...] | None
     conformal_threshold: metrics.Floats | None
     about: dict[str, Any]
 
 
-def read_side(source: RunFolder | Path | str, *, split: str = "test", protocol: str | None = None) -> Side:
+def read_side(
+    source: RunFolder | Path | str,
+    *,
+    split: str = "test",
+    protocol: str | None = None,
+    class_order: Sequence[str] | None = None,
+) -> Side:
     """Read one side of a run's predictions, or of a prediction table.
+
+    Args:
+        source, split, protocol, class_order: As for :func:`evaluate`.
 
     Raises:
         RunError, DataError, ConfigError, LeakageError: As :func:`evaluate`.
@@ -166,7 +190,7 @@ def read_side(source: RunFolder | Path | str, *, split: str = "test", protocol: 
         raise LeakageError(
             f"{file}: a patient figure needs the patient of every slice; {patients.count(None)} have none"
         )
-    classes = class_names(side)
+    classes, ordered = table_classes(side, class_order)
     number = {name: index for index, name in enumerate(classes)}
     return Side(
         file=file,
@@ -176,6 +200,7 @@ def read_side(source: RunFolder | Path | str, *, split: str = "test", protocol: 
         labels=np.array([number[label] for label in side["label"].to_pylist()]),
         probabilities=np.stack([side[PROB_PREFIX + name].to_numpy().astype(np.float64) for name in classes], 1),
         classes=classes,
+        ordinal=ordered or len(classes) <= 2,
         folds=side["fold"].to_numpy().astype(np.int64),
         patients=None if None in patients else tuple(patients),
         conformal_threshold=side[CONFORMAL_THRESHOLD].to_numpy()
@@ -197,9 +222,11 @@ def judge(side: Side) -> Evaluation:
     """Return the scores of one side of a prediction table."""
     leakage = side.about.get("leakage", {})
     most, baseline = metrics.majority(side.labels, len(side.classes))
+    scores = metrics.score(side.labels, side.probabilities, side.classes, groups=side.patients)
     return Evaluation(
-        scores=metrics.score(side.labels, side.probabilities, side.classes, groups=side.patients),
+        scores=scores if side.ordinal else replace(scores, overall=metrics.without_ordinal(scores.overall)),
         classes=side.classes,
+        ordinal=side.ordinal,
         split=side.name,
         protocol=side.protocol,
         leakage=leakage.get("sentence", "leakage unknown: the table does not say"),

@@ -6,6 +6,7 @@ Markup is off everywhere: a file named ``scan[1].png`` is shown as it is.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from brainstage.core.schema import RESEARCH_NOTICE, SET_PREFIX, SYNTHETIC_NOTICE, short_names
+from brainstage.core.schema import RESEARCH_NOTICE, SET_PREFIX, SYNTHETIC_NOTICE, UNORDERED_NOTICE, short_names
 
 if TYPE_CHECKING:
     from brainstage.audits.audit import Audit
@@ -48,6 +49,7 @@ def show_description(found: dict[str, Any]) -> None:
         "duplicates": f"{duplicates['rows']} exact, {duplicates['on_both_sides']} across sides, "
         f"{duplicates['with_two_labels']} with two labels",
         "unlabelled": found["unlabelled"],
+        "order": " < ".join(found["class_order"] or ["not known, so nothing ordinal; give --class-order"]),
         "data hash": found["data_hash"],
         "unreadable": len(found["unreadable"]),
     }
@@ -55,6 +57,8 @@ def show_description(found: dict[str, Any]) -> None:
         console.print(f"{name:<11}{fact}", highlight=False)
     for sentence in found["unreadable"]:
         console.print(f"  {sentence}", highlight=False)
+    for sentence in found["skipped"]:
+        console.print(f"not read   {sentence}", highlight=False)
     console.print(RESEARCH_NOTICE, style="dim")
 
 
@@ -102,7 +106,8 @@ def show_evaluation(evaluation: Evaluation) -> None:
     table.add_column("value", justify="right")
     table.add_column(f"95 % interval over {evaluation.resampled}", justify="right")
     for name, score in evaluation.scores.overall.items():
-        table.add_row(name.replace("_", " "), f"{score.value:.4f}", f"{score.low:.4f} – {score.high:.4f}")
+        cells = (f"{score.value:.4f}", f"{score.low:.4f} – {score.high:.4f}")
+        table.add_row(name.replace("_", " "), *(("not given", "") if isnan(score.value) else cells))
     table.add_row(
         f"always {evaluation.majority_class}", f"{evaluation.majority_accuracy:.4f}", "accuracy", style="dim"
     )
@@ -114,6 +119,8 @@ def show_evaluation(evaluation: Evaluation) -> None:
         figures = (f"{scores[key].value:.3f}" for key in ("precision", "recall", "f1", "auroc"))
         by_class.add_row(name, f"{evaluation.scores.support[name]:,}", *figures)
     console.print(by_class)
+    if not evaluation.ordinal:
+        console.print(f"{UNORDERED_NOTICE}.", highlight=False)
     if evaluation.resampled == "slices":
         console.print(
             "Slices of one person are alike, so these intervals are too narrow; patients are not known.",
@@ -136,6 +143,8 @@ def show_patient_evaluation(evaluation: PatientEvaluation) -> None:
             shown = ("accuracy", "balanced_accuracy", "auroc_ovr", "quadratic_kappa", "log_loss")
             table.add_row(row, *(_narrow(scores[name]) for name in shown), style="" if row == "model" else "dim")
         console.print(table)
+    if not evaluation.ordinal:
+        console.print(f"{UNORDERED_NOTICE}.", highlight=False)
     _show_calibration(console, evaluation)
     people = ", ".join(f"{name} {count}" for name, count in evaluation.people.items())
     console.print(f"people: {people}", highlight=False)
@@ -235,6 +244,8 @@ def _two_lines(score: Score) -> str:
 
 
 def _narrow(score: Score) -> str:
+    if isnan(score.value):
+        return "not given"
     return f"{score.value:.3f}\n{score.low:.2f} – {score.high:.2f}"
 
 

@@ -116,7 +116,8 @@ def begin_run(run: RunFolder, slices: SliceTable, config: TrainConfig, splits: S
         splits: The slices of each side; None makes them, or takes those that the run was started with.
 
     Raises:
-        ConfigError: The run was started with different settings.
+        ConfigError: The run was started with different settings, or the patient model would not know the order of
+            the classes.
         DataError: It was started with different data or splits, or the data cannot be split.
         LeakageError: The patient protocol would be broken.
     """
@@ -128,6 +129,7 @@ def begin_run(run: RunFolder, slices: SliceTable, config: TrainConfig, splits: S
         return saved
     splits = splits or make_splits(slices, config)
     fold = splits.chosen(config)
+    _check_order(slices, config)
     _check_classes(slices, fold, config)
     splits.save(run.splits)
     write_text(run.config, config.to_json())  # last: a run with settings can be resumed
@@ -165,6 +167,14 @@ def _saved_splits(run: RunFolder, slices: SliceTable) -> Splits:
             f"now {splits.verdict}); give the same --patients or take another --name"
         )
     return splits
+
+
+def _check_order(slices: SliceTable, config: TrainConfig) -> None:
+    if config.model == "patient" and not slices.ordered and len(slices.classes) > 2:
+        raise ConfigError(
+            f"the patient model needs the order of the classes, and that of {', '.join(slices.classes)} is not "
+            "known; give --class-order, from the least to the most severe"
+        )
 
 
 def _check_classes(slices: SliceTable, fold: Fold, config: TrainConfig) -> None:
@@ -229,6 +239,7 @@ def _about(slices: SliceTable, config: TrainConfig, splits: Splits, fold: Fold) 
         "leakage": splits.verdict.to_dict(),
         "data_hash": splits.data_hash,
         "synthetic": slices.synthetic,
+        "ordered": slices.ordered,
     }
     number = splits.named(config.fold) if splits.protocol == "patient" else None
     notes = {"fold": number, "optimistic": optimism(config, slices, fold)}
