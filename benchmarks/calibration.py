@@ -52,7 +52,7 @@ def main() -> None:
             alone = [answers(models, stacks, [level], len(slices.classes)) for level in range(LEVELS)]
     for name, repeats in said.items():
         error = metrics.score_repeats(stages, [one for one, _ in repeats])["calibration_error"].value
-        right = metrics.calibration_error_if_right([one for one, _ in repeats])
+        right = metrics.calibration_error_if_perfect([one for one, _ in repeats])
         show(name, f"{error:.3f}", f"{right.value:.3f} [{right.low:.2f}, {right.high:.2f}]", stages, repeats)
     every = np.concatenate([one for one, _ in alone])
     owners = np.tile(people, LEVELS).tolist()

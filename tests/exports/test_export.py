@@ -31,7 +31,7 @@ from brainstage.models.engines import onnx as engine
 from brainstage.models.engines.onnx import checked_bytes
 from brainstage.models.folder import refuse_pickles
 from brainstage.report.explanations import explain
-from brainstage.stats.calibration import Calibration, Fit
+from brainstage.stats.calibration import Calibration, CalibrationParameters
 from helpers import encode, save_backbone, small_vit
 
 NAMES = {"id2label": dict(enumerate(STAGES)), "label2id": {name: number for number, name in enumerate(STAGES)}}
@@ -60,7 +60,7 @@ SMALL = {
 def calibrated(trained, tmp_path_factory):
     """Return a run whose scores have a temperature."""
     run = shutil.copytree(trained.path, tmp_path_factory.mktemp("runs") / "calibrated")
-    Calibration(20, Fit(4.0, 0.21), Fit(2.0, 0.22)).save(run / "model")
+    Calibration(20, {1: CalibrationParameters(4.0, 0.21), 2: CalibrationParameters(2.0, 0.22)}).save(run / "model")
     return run
 
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from brainstage.cli.choices import ProtocolOption, Recipe, Split, TableProtocol, choice, recipe_option
+from brainstage.cli.choices import ProtocolOption, Recipe, SharedSplit, TableProtocol, choice, recipe_option
 from brainstage.cli.shared import (
     BACKBONE,
     Json,
@@ -37,7 +37,7 @@ def compare(
     sources: Annotated[
         list[Path], typer.Argument(metavar="RUN|TABLE", help="Finished runs, or prediction tables of any tool.")
     ],
-    split: Split = "validation",
+    split: SharedSplit = None,
     protocol: TableProtocol = None,
     as_json: Json = False,
     quiet: Quiet = False,

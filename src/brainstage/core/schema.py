@@ -206,8 +206,8 @@ def validate_predictions(table: pa.Table, where: str = "prediction table") -> pa
     """Return ``table`` when it is a prediction table that can be judged.
 
     A prediction table has ``slice_id``, ``patient_id`` (or null), ``split`` (train, validation or test),
-    ``fold``, ``label`` (class name), ``model`` and one ``prob_<class name>`` column for each class; it may have
-    ``conformal_threshold``.
+    ``fold``, ``label`` (class name, or null where it is not known), ``model`` and one ``prob_<class name>`` column
+    for each class; it may have ``conformal_threshold``.
 
     Raises:
         DataError: A column is missing, a probability is not a number from 0 to 1, a row's probabilities do
@@ -217,7 +217,7 @@ def validate_predictions(table: pa.Table, where: str = "prediction table") -> pa
     names = class_names(table)
     if len(names) < 2:
         raise DataError(f"{where}: expected a {PROB_PREFIX}<class> column for each class, found {len(names)}")
-    unknown = sorted({label for label in table["label"].to_pylist() if label not in names}, key=str)
+    unknown = sorted(set(table["label"].to_pylist()) - {None, *names}, key=str)
     if unknown:
         raise DataError(f"{where}: label {unknown[0]!r} is not one of the classes {', '.join(names)}")
     splits = sorted({split for split in table["split"].to_pylist() if split not in SPLIT_NAMES}, key=str)

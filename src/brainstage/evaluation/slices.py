@@ -1,4 +1,4 @@
-"""From a prediction table to metrics: what a run's predictions are worth, under which protocol."""
+"""From a prediction table to metrics: the performance of a run, under which protocol."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from brainstage.core.schema import (
     CONFORMAL_THRESHOLD,
     PROB_PREFIX,
     RESEARCH_NOTICE,
+    SPLIT_NAMES,
     SYNTHETIC_NOTICE,
     figure_title,
     read_metadata,
@@ -28,7 +29,7 @@ from brainstage.stats import metrics
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The scores of one side of a prediction table, and all that must be said beside them.
+    """The scores of one side of a prediction table, and the protocol and verdict that they are reported with.
 
     Attributes:
         scores: The figures with their intervals.
@@ -45,7 +46,8 @@ class Evaluation:
         fold: Which fold was judged, ``fold 0 of 5``; None where all were, or where there is one.
         optimistic: Why the figures are too good; None where nothing is known against them.
         majority_class: The most frequent stage.
-        majority_accuracy: Accuracy of always answering it.
+        majority_accuracy: Accuracy of always predicting it.
+        unlabelled: Number of slices of that side that were left out because their label is not known.
     """
 
     scores: metrics.Scores
@@ -62,6 +64,7 @@ class Evaluation:
     majority_accuracy: float
     fold: str | None = None
     optimistic: str | None = None
+    unlabelled: int = 0
 
     @property
     def slices(self) -> int:
@@ -74,7 +77,7 @@ class Evaluation:
         return self.titled(f"{self.split} · {self.slices:,} slices")
 
     def titled(self, what: str) -> str:
-        """Return the title of something that shows ``what`` of this run: it names protocol and verdict."""
+        """Return the title of a table or chart that shows ``what``: it names protocol and leakage verdict."""
         chosen = " · epoch chosen on the test slices" if self.selection == "test" else ""
         title = figure_title(
             what, self.protocol, self.leakage, self.synthetic, fold=self.fold, optimistic=self.optimistic
@@ -93,6 +96,7 @@ class Evaluation:
             "optimistic": self.optimistic,
             "split": self.split,
             "slices": self.slices,
+            "unlabelled": self.unlabelled,
             "classes": list(self.classes),
             "class_order_known": self.ordinal,
             "interval": f"95 % bootstrap over {self.resampled}, {metrics.DRAWS} draws",
@@ -108,11 +112,13 @@ def evaluate(
     protocol: str | None = None,
     class_order: Sequence[str] | None = None,
 ) -> Evaluation:
-    """Judge a run, or a prediction table that any tool wrote. No model is opened.
+    """Evaluate a run, or a prediction table that any tool wrote. No model is opened.
+
+    Slices without a label are left out and counted in ``unlabelled``.
 
     Args:
         source: A run folder, or a parquet file with the columns of a prediction table.
-        split: The side to judge: ``test``, ``validation`` or ``train``.
+        split: The side to evaluate: ``test``, ``validation`` or ``train``.
         protocol: ``official`` or ``patient``, for a table that does not say under which it was made.
         class_order: Class names from the least to the most severe stage, for a table that does not say it and whose
             names are not known. Without it no score that depends on the order is given.
@@ -131,7 +137,7 @@ class Side:
     """One side of a prediction table as arrays.
 
     Attributes:
-        file: Where the table lies.
+        file: The table's file.
         name: ``test``, ``validation`` or ``train``.
         protocol: ``official`` or ``patient``.
         slice_ids: SHA-256 of each slice.
@@ -144,6 +150,7 @@ class Side:
         conformal_threshold: Probability from which on a stage belongs to the 90 % set, float64 of shape (N,); None
             where the model is not calibrated.
         about: What is written beside the table's columns.
+        unlabelled: Number of slices of that side without a label; they are left out of the arrays.
     """
 
     file: Path
@@ -158,6 +165,19 @@ class Side:
     patients: tuple[str, ...] | None
     conformal_threshold: metrics.Floats | None
     about: dict[str, Any]
+    unlabelled: int
+
+
+def labelled_sides(source: RunFolder | Path | str) -> list[str]:
+    """Return the sides of a run, or of a prediction table, that have labelled slices.
+
+    Raises:
+        RunError, DataError: As :func:`evaluate`.
+    """
+    file, table = _read(source)
+    validate_predictions(table, str(file))
+    present = set(table.filter(pa.compute.is_valid(table["label"]))["split"].to_pylist())
+    return [name for name in SPLIT_NAMES if name in present]
 
 
 def read_side(
@@ -170,7 +190,10 @@ def read_side(
     """Read one side of a run's predictions, or of a prediction table.
 
     Args:
-        source, split, protocol, class_order: As for :func:`evaluate`.
+        source: A run folder, or a parquet file with the columns of a prediction table.
+        split: The side to read: ``test``, ``validation`` or ``train``.
+        protocol: ``official`` or ``patient``, for a table that does not say under which it was made.
+        class_order: As for :func:`evaluate`.
 
     Raises:
         RunError, DataError, ConfigError, LeakageError: As :func:`evaluate`.
@@ -181,8 +204,8 @@ def read_side(
     protocol = about.get("protocol") or protocol
     if protocol not in ("official", "patient"):
         raise ConfigError(f"{file}: does not say under which protocol it was made; name it with --protocol")
-    side = table.filter(pa.compute.equal(table["split"], split))
-    side = side.filter(pa.compute.is_valid(side["label"]))
+    every = table.filter(pa.compute.equal(table["split"], split))
+    side = every.filter(pa.compute.is_valid(every["label"]))
     if not len(side):
         raise DataError(f"{file}: no labelled slice of the {split} side; it has {_sides(table)}")
     patients = side["patient_id"].to_pylist()
@@ -203,10 +226,9 @@ def read_side(
         ordinal=ordered or len(classes) <= 2,
         folds=side["fold"].to_numpy().astype(np.int64),
         patients=None if None in patients else tuple(patients),
-        conformal_threshold=side[CONFORMAL_THRESHOLD].to_numpy()
-        if CONFORMAL_THRESHOLD in side.column_names and not side[CONFORMAL_THRESHOLD].null_count
-        else None,
+        conformal_threshold=_complete(side, CONFORMAL_THRESHOLD),
         about=about,
+        unlabelled=len(every) - len(side),
     )
 
 
@@ -236,8 +258,7 @@ def judge(side: Side) -> Evaluation:
         selection=side.about.get("selection", "validation"),
         majority_class=side.classes[most],
         majority_accuracy=baseline,
-        fold=side.about.get("fold"),
-        optimistic=side.about.get("optimistic"),
+        unlabelled=side.unlabelled,
     )
 
 

@@ -27,7 +27,7 @@ from brainstage.models.folder import ONNX, PROCESSOR, class_names, read_config, 
 from brainstage.models.histograms import orientation_histograms
 from brainstage.models.patient_model import PatientModel, is_patient_model, people_rows
 from brainstage.models.weights import BUNDLED, DEFAULT, bundled_folder
-from brainstage.stats.calibration import Calibration, softened
+from brainstage.stats.calibration import Calibration, apply_temperature
 
 BATCH = 32
 """Slices a forward pass: more do not fit the caches of a laptop's processor, and take longer each."""
@@ -239,16 +239,20 @@ class SliceClassifier:
         patients: Sequence[str | None] | None,
         _levels: Sequence[int | None] | None,
     ) -> Prediction:
-        """Average the probabilities of each person's slices, at whatever levels."""
-        fits = self._calibration
-        probabilities = softened(scores, fits.slice.temperature) if fits else scores.astype(np.float64)
-        thresholds = np.full(len(scores), fits.slice.conformal_threshold) if fits else None
-        for rows in people_rows(patients) if patients else ():
-            if len(rows) > 1:
-                of_slices = softened(scores[rows], fits.person.temperature) if fits else probabilities[rows]
-                probabilities[rows] = of_slices.mean(axis=0)
-                if fits and thresholds is not None:
-                    thresholds[rows] = fits.person.conformal_threshold
+        """Average the probabilities of each person's slices, calibrated for their number, at whatever levels."""
+        probabilities = scores.astype(np.float64)
+        people = [rows for rows in people_rows(patients) if len(rows) > 1] if patients else []
+        if self._calibration is None:
+            for rows in people:
+                probabilities[rows] = probabilities[rows].mean(axis=0)
+            return Prediction(probabilities.astype(np.float32), None)
+        alone = self._calibration.for_slices(1)
+        probabilities = apply_temperature(scores, alone.temperature)
+        thresholds = np.full(len(scores), alone.conformal_threshold)
+        for rows in people:
+            parameters = self._calibration.for_slices(len(rows))
+            probabilities[rows] = apply_temperature(scores[rows], parameters.temperature).mean(axis=0)
+            thresholds[rows] = parameters.conformal_threshold
         return Prediction(probabilities.astype(np.float32), thresholds)
 
 

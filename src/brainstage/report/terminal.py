@@ -121,16 +121,17 @@ def show_evaluation(evaluation: Evaluation) -> None:
     console.print(by_class)
     if not evaluation.ordinal:
         console.print(f"{UNORDERED_NOTICE}.", highlight=False)
+    _show_unlabelled(console, evaluation.unlabelled)
     if evaluation.resampled == "slices":
         console.print(
-            "Slices of one person are alike, so these intervals are too narrow; patients are not known.",
+            "Slices of the same person are correlated, so these intervals are too narrow; patients are not known.",
             style="dim",
         )
     console.print(RESEARCH_NOTICE, style="dim")
 
 
 def show_patient_evaluation(evaluation: PatientEvaluation) -> None:
-    """Print what the predictions are worth for people, beside what would do without the model."""
+    """Print the performance for people, beside baselines that need no model."""
     console = Console(markup=False)
     console.print(evaluation.title, style="bold", highlight=False)
     for view in evaluation.views:
@@ -148,36 +149,42 @@ def show_patient_evaluation(evaluation: PatientEvaluation) -> None:
     _show_calibration(console, evaluation)
     people = ", ".join(f"{name} {count}" for name, count in evaluation.people.items())
     console.print(f"people: {people}", highlight=False)
+    _show_unlabelled(console, evaluation.unlabelled)
     if evaluation.caution:
         console.print(evaluation.caution, highlight=False)
     console.print(
-        f"A person is staged by the {evaluation.joined_by}. 95 % bootstrap intervals over people; shuffled labels: "
-        "95 % range of what the model's answers score when stages are dealt out at random. kappa: quadratic.",
+        f"A person is staged by the {evaluation.aggregation}. 95 % bootstrap intervals over people; shuffled "
+        "labels: 95 % range of the scores of the same predictions with people's stages shuffled. kappa: quadratic.",
         style="dim",
     )
     console.print(RESEARCH_NOTICE, style="dim")
 
 
+def _show_unlabelled(console: Console, count: int) -> None:
+    if count:
+        console.print(f"{count:,} slices without a label were left out.", highlight=False)
+
+
 def _show_calibration(console: Console, evaluation: PatientEvaluation) -> None:
     error = evaluation.views[0].rows["model"]["calibration_error"].value
     console.print(
-        f"calibration error {error:.3f}; were each probability right, so few people would show "
-        f"{_said(evaluation.right)}",
+        f"calibration error {error:.3f}; a perfectly calibrated model would show "
+        f"{_with_interval(evaluation.calibration_error_if_perfect)} on so few people",
         highlight=False,
     )
     if not evaluation.sets:
-        console.print("Scores, not probabilities: no validation people to calibrate them on.", highlight=False)
+        console.print("Scores, not probabilities: there are no people to calibrate them on.", highlight=False)
         return
     stages = zip(short_names(list(evaluation.people)), evaluation.sets.by_stage.values(), strict=True)
     console.print(
-        f"90 % sets hold the stage of {_said(evaluation.sets.coverage)} of people "
-        f"({', '.join(f'{name} {_said(score)}' for name, score in stages)}), with "
+        f"90 % sets hold the stage of {_with_interval(evaluation.sets.coverage)} of people "
+        f"({', '.join(f'{name} {_with_interval(score)}' for name, score in stages)}), with "
         f"{evaluation.sets.size.value:.2f} stages on average",
         highlight=False,
     )
 
 
-def _said(score: Score) -> str:
+def _with_interval(score: Score) -> str:
     return f"{score.value:.3f} [{score.low:.2f}, {score.high:.2f}]"
 
 
@@ -211,7 +218,7 @@ def show_protocols(twin: ProtocolComparison) -> None:
 
 
 def show_comparison(comparison: Comparison) -> None:
-    """Print the runs, best first, how far each is behind, and what the slices can tell."""
+    """Print the runs, best first, how far each is behind, and which ones the slices can distinguish."""
     console = Console(markup=False)
     console.print(comparison.title, style="bold", highlight=False)
     table = Table(box=SIMPLE_HEAD)
@@ -232,8 +239,9 @@ def show_comparison(comparison: Comparison) -> None:
     console.print(table)
     console.print(comparison.verdict, highlight=False)
     console.print(
-        f"95 % bootstrap intervals over {leader.resampled}. Behind: the leader's accuracy less this one's, on the "
-        "same slices. Cost: time of training and of features not in the cache yet, and number of weights.",
+        f"95 % bootstrap intervals over {leader.resampled}. Behind: the leader's accuracy less that of the run, on "
+        "the same slices; these intervals hold simultaneously for all pairs of runs, so they allow for the "
+        "choice of the leader. Cost: time of training and of features not in the cache yet, and number of weights.",
         style="dim",
     )
     console.print(RESEARCH_NOTICE, style="dim")

@@ -95,7 +95,7 @@ def compare_candidates(
     folder: Path,
     *,
     recipe: str = "linear-probe",
-    split: str = "validation",
+    split: str | None = None,
     progress: Progress = silent,
     say: Callable[[str], None] = lambda _text: None,
     **changes: Any,
@@ -110,7 +110,7 @@ def compare_candidates(
         names: Hub ids, folders of backbones, or recipes by name or file.
         folder: Folder of the candidates' runs; it is made, or holds those of a comparison that was stopped.
         recipe: Recipe of the backbones.
-        split: The side they are compared on.
+        split: The side they are compared on; None as for :func:`brainstage.compare`.
         progress: How to show progress.
         say: Called with a sentence before each training.
         changes: Settings that differ from the recipes'.

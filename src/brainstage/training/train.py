@@ -370,21 +370,23 @@ def calibrate(
     scores: NDArray[np.floating[Any]],
     folds: Sequence[int] | None = None,
 ) -> None:
-    """Calibrate a network on its scores for slices of people that it was not fitted on.
+    """Calibrate a network on scores for slices of people who are not in its training set.
+
+    Of a single fold these are its validation people, who also picked the epoch, so its sets may cover slightly less
+    than nine of ten. A cross-validated network is calibrated on everyone out of fold, where nobody picked the epoch
+    of the network that scored them.
 
     Args:
         model: The model folder.
         slices: The slice table that the slices are in.
         slice_ids: The slices.
-        scores: Of each slice, shape (n, classes).
+        scores: Softmax scores of each slice, shape (n, classes).
         folds: Fold of each slice, where several networks gave the scores; None where one did.
     """
     rows = [slices.row_of[slice_id] for slice_id in slice_ids]
-    patients = [str(slices.patients[row]) for row in rows]
-    predicted = list(zip(folds or [0] * len(rows), patients, strict=True))
-    number = {one: index for index, one in enumerate(dict.fromkeys(predicted))}
-    people = np.array([number[one] for one in predicted])
-    Calibration.fit(scores, slices.targets(rows), people, len(set(patients))).save(model)
+    _, people = np.unique([str(slices.patients[row]) for row in rows], return_inverse=True)
+    networks = None if folds is None else np.array(folds)
+    Calibration.fit(scores, slices.targets(rows), people, networks).save(model)
 
 
 def _versions() -> dict[str, str]:
