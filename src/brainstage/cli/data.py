@@ -28,21 +28,21 @@ def audit(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Find copies, the people behind the slices, and who is on both sides, from the pictures alone."""
+    """Find duplicates, the people behind the slices, and who is on both sides, from the pixels alone."""
     from brainstage.audits.audit import audit
     from brainstage.core.files import make_folder
     from brainstage.report.audit_page import write_audit
     from brainstage.report.terminal import show_audit
 
     if out:
-        make_folder(out)  # before a minute is spent on looking
-    found = audit(read_slices(load), progress=progress_of(quiet))
+        make_folder(out)  # fails before minutes are spent on the audit
+    result = audit(read_slices(load), progress=progress_of(quiet))
     if as_json:
-        print_json(found.to_dict())
+        print_json(result.to_dict())
     else:
-        show_audit(found)
+        show_audit(result)
     if out:
-        files = write_audit(found, out, ["brainstage", *sys.argv[1:]])
+        files = write_audit(result, out, ["brainstage", *sys.argv[1:]])
         if not as_json:
             say(f"Saved {', '.join(str(file) for file in files)}", quiet)
 
