@@ -63,32 +63,34 @@ def show_description(found: dict[str, Any]) -> None:
 
 
 def show_audit(audit: Audit) -> None:
-    """Print what an audit found: the verdict first."""
-    found = audit.to_dict()
-    people, copies, checks = found["people"], found["copies"], found["checks"]
-    stamp = f" · {SYNTHETIC_NOTICE}" if found["synthetic"] else ""
+    """Print the result of an audit, the leakage verdict first."""
+    report = audit.to_dict()
+    people, duplicates, checks = report["people"], report["duplicates"], report["checks"]
+    stamp = f" · {SYNTHETIC_NOTICE}" if report["synthetic"] else ""
     console = Console(markup=False)
-    verdict = found["leakage"]["sentence"] if found["leakage"] else "no train and test side, so nothing is on both"
-    console.print(f"{found['slices']:,} slices · {verdict}{stamp}", style="bold", highlight=False)
+    verdict = (
+        report["leakage"]["sentence"] if report["leakage"] else "no train and test side, so nothing is on both"
+    )
+    console.print(f"{report['slices']:,} slices · {verdict}{stamp}", style="bold", highlight=False)
     facts = {"people": f"{people['patients']} ({people['patient_id_source']})"}
     if people["slices_each"]:
         facts["slices each"] = "{least} to {most}, median {median}".format(**people["slices_each"])
-    facts["not sure"] = f"{people['unknown_slices']:,} slices"
+    facts["uncertain"] = f"{people['unknown_slices']:,} slices"
     for name, count in people["by_class"].items():
         facts[name] = f"{count} people"
-    facts["copies"] = (
-        f"{copies['exact']} exact, {copies['altered']} altered; {copies['on_both_sides']} pictures on both sides, "
-        f"{copies['with_two_labels']} with two labels"
+    facts["duplicates"] = (
+        f"{duplicates['exact']} exact, {duplicates['altered']} altered; {duplicates['on_both_sides']} pictures on "
+        f"both sides, {duplicates['with_two_labels']} with two labels"
     )
-    if found["closest"]:
-        closest = found["closest"]
-        facts["look-alikes"] = (
+    if report["closest"]:
+        closest = report["closest"]
+        facts["closest"] = (
             f"the most similar training slice is of the same person for {closest['same_person']:,} of "
             f"{closest['test_slices']:,} test slices"
         )
-    facts["checks"] = f"{checks['people_with_one_label']} of {people['patients']} people have one label"
+    facts["checks"] = f"{checks['people_with_one_label']} of {people['patients']} people have a single label"
     if checks["grain_agrees"] is not None:
-        facts["checks"] += f"; the grain agrees on {checks['grain_agrees']:.2%} of slices"
+        facts["checks"] += f"; grain agrees on {checks['grain_agrees']:.2%} of slices"
     if checks["agreement_with_given"] is not None:
         facts["given ids"] = f"adjusted Rand index {checks['agreement_with_given']:.4f} with the recovered people"
     console.print(_facts_table(facts))
