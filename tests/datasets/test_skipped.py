@@ -66,11 +66,10 @@ def test_beside_parquet_files_of_the_hub_everything_else_is_named(tmp_path):
     ]
 
 
-def test_hidden_files_and_descriptions_are_no_data(tmp_path, real_folder):
+def test_hidden_files_and_descriptions_are_no_data(tmp_path):
     write(tmp_path, "CN/0.png", "AD/1.png")
     write(tmp_path, ".DS_Store", "CN/.thumb.png", ".cache/a.png", "__MACOSX/CN/a.png", "CN/Thumbs.db", "README.md")
     assert load_slices(tmp_path).skipped == ()
-    assert load_slices(real_folder).skipped == ()
 
 
 def test_a_folder_of_which_nothing_can_be_read_says_why(tmp_path):

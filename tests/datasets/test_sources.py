@@ -211,6 +211,7 @@ def test_without_data_the_way_out_is_told(monkeypatch, tmp_path):
 def test_the_real_dataset_is_whole(real_folder):
     slices = load_slices(real_folder)
     assert len(slices) == 6400
+    assert slices.skipped == () and slices.ordered
     assert len(set(slices.slice_ids)) == 6400
     train = [
         label
