@@ -60,7 +60,7 @@ def run(registry, limits, scenario):
 
 
 def explain(client, size=0):
-    return client.post("/v1/explain", files={"files": encode(picture()) + bytes(size)}, data={"model": "trained"})
+    return client.post("/v1/explain", files={"files": encode(picture()) + bytes(size)})
 
 
 async def timed_out(client, explaining, size=0):
