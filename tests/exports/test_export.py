@@ -85,7 +85,9 @@ def test_an_exported_run_gives_the_runs_answers(calibrated, found, phantom):
     np.testing.assert_allclose(one.probabilities, other.probabilities, atol=TOLERANCE)
     np.testing.assert_array_equal(one.conformal_threshold, other.conformal_threshold)
     with exported.pool() as pool:  # several threads at once
-        together = np.concatenate(list(pool.map(exported.extract_features, [images[:5], images[5:50], images[50:]])))
+        together = np.concatenate(
+            list(pool.map(exported.extract_features, [images[:5], images[5:50], images[50:]]))
+        )
     np.testing.assert_allclose(together, exported.extract_features(images), atol=1e-6)
 
 

@@ -6,6 +6,7 @@ A file is what its first bytes say, whatever its name.
 from __future__ import annotations
 
 import glob
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from brainstage.scans.nifti import decode_nifti, is_nifti
 from brainstage.scans.stack import training_slice, training_stack
 from brainstage.scans.volume import Volume
 
+StrPath = str | os.PathLike[str]
 FORMATS = "JPEG, PNG, NIfTI, DICOM or parquet"
 SUFFIXES = (*io.SUFFIXES, ".nii", ".nii.gz", ".dcm")
 """Endings of files that are told when they are no scans."""
@@ -68,15 +70,20 @@ class Scan:
     files: tuple[str, ...] = ()
 
 
-def find_scans(inputs: Sequence[str], image_column: str = "image") -> list[Scan]:
+def find_scans(inputs: StrPath | Sequence[StrPath], image_column: str = "image") -> list[Scan]:
     """Find scans in files, folders, globs and parquet files.
+
+    Args:
+        inputs: A file, folder or glob, or several of them.
+        image_column: Column of parquet files with the bytes of the images.
 
     Raises:
         DataError: There is no scan at all, or a parquet file is not usable.
     """
+    names = [os.fspath(name) for name in ([inputs] if isinstance(inputs, str | os.PathLike) else inputs)]
     scans: list[Scan] = []
     files: list[File] = []
-    for file in _files(inputs):
+    for file in _files(names):
         if file.named and _start(file).startswith(b"PAR1"):
             scans += [
                 Scan(name, partial(_picture, read)) for name, read in parquet_readers(Path(file.name), image_column)
@@ -85,7 +92,7 @@ def find_scans(inputs: Sequence[str], image_column: str = "image") -> list[Scan]
             files.append(file)
     scans += scans_of(files)
     if not scans:
-        raise DataError(f"{', '.join(inputs)}: no {FORMATS} file found")
+        raise DataError(f"{', '.join(names)}: no {FORMATS} file found")
     return scans
 
 
