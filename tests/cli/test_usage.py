@@ -20,10 +20,7 @@ from helpers import encode, picture, run_cli
         (["train", "--no-such-option"], "No such option"),
         (["train", "--seed", "many"], "Invalid value for '--seed'"),
         (["train", "--set", "epochs"], "Invalid value for '--set': 'epochs': expected FIELD=VALUE"),
-        (
-            ["train", "--class-name", "0", "--data", "."],
-            "Invalid value for '--class-name': '0': expected LABEL=NAME",
-        ),
+        (["train", "--class-name", "0"], "Invalid value for '--class-name': '0': expected LABEL=NAME"),
         (["train", "--splits", "none.json"], "Invalid value for '--splits': file 'none.json' does not exist"),
         (["train", "--fold", "1"], "Invalid value for '--fold': the official protocol has one fold"),
         (["cross-validate", "--set", "fold=1"], "cross-validate trains all folds of the patient protocol"),
@@ -50,7 +47,12 @@ def test_a_usage_error_is_one_sentence_and_exit_code_2(arguments, says):
         (["compare", "a", "b", "--split"], "valid", "train, validation, test", "validation"),
         (["compare-backbones", "a", "b", "--split"], "train", "validation, test", None),
         (["export", "compact", "--to"], "onx", "onnx", "onnx"),
-        (["explain", "a.png", "--out", "b", "--method"], "gradcam", "grad-cam, integrated-gradients, occlusion", "grad-cam"),
+        (
+            ["explain", "a.png", "--out", "b", "--method"],
+            "gradcam",
+            "grad-cam, integrated-gradients, occlusion",
+            "grad-cam",
+        ),
         (["train", "--track"], "wandb", "tensorboard", None),
         (
             ["train", "--recipe"],
@@ -60,7 +62,7 @@ def test_a_usage_error_is_one_sentence_and_exit_code_2(arguments, says):
         ),
         (["compare-protocols", "--recipe"], "best", "compact, compact-best", "report"),
     ],
-)  # fmt: skip
+)
 def test_every_closed_set_of_values_is_checked_alike(arguments, value, allowed, nearest):
     code, _, err = run_cli(*arguments, value)
     said = " ".join(err.split())
@@ -140,18 +142,10 @@ def test_bad_input_is_one_sentence_and_exit_code_1(arguments, says, tmp_path, ph
 
 
 def test_ctrl_c_ends_with_a_sentence_and_exit_code_130(tmp_path):
-    command = [
-        sys.executable,
-        "-m",
-        "brainstage",
-        "data",
-        "phantom",
-        "--out",
-        tmp_path / "new",
-        "--patients",
-        "999",
-    ]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+    command = ["data", "phantom", "--out", tmp_path / "new", "--patients", "999"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "brainstage", *command], stderr=subprocess.PIPE, text=True
+    ) as process:
         while not (tmp_path / "new").exists() and process.poll() is None:
             time.sleep(0.05)
         process.send_signal(signal.SIGINT)

@@ -62,7 +62,5 @@ def main() -> None:
         warn(f"Error: {error.filename or 'a file'}: {error.strerror or error}")
         code = ExitCode.FAILED
     if code == ExitCode.INTERRUPTED:  # also from typer, whose newer versions turn Ctrl-C into this code
-        warn(
-            "Stopped. Finished work is kept; a command with --resume goes on with it: add --resume and --name NAME."
-        )
+        warn("Stopped. Finished work is kept; where a command has --resume, --resume --name NAME goes on with it.")
     sys.exit(code)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -231,4 +232,5 @@ def serve(
         )
     socket = listen(host, port)
     address = f"http://{'localhost' if host == '::1' else host}:{socket.getsockname()[1]}"
-    run(models or BUNDLED, socket, allow_host or (), ready=partial(say, f"{address}\n{RESEARCH_NOTICE}", quiet))
+    with suppress(KeyboardInterrupt):  # the usual way to stop a server
+        run(models or BUNDLED, socket, allow_host or (), ready=partial(say, f"{address}\n{RESEARCH_NOTICE}", quiet))

@@ -6,6 +6,7 @@ A file's format is that of its first bytes, whatever its name.
 from __future__ import annotations
 
 import glob
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brainstage.core.errors import DataError
+from brainstage.core.run import StrPath
 from brainstage.datasets.images import IMAGE_SUFFIXES, Reader, decode_slice, is_picture, open_path, read_bytes
 from brainstage.datasets.sources import parquet_readers
 from brainstage.scans.dicom import Frame, decode_dicom, is_dicom, series_key
@@ -67,7 +69,7 @@ class Scan:
     files: tuple[str, ...] = ()
 
 
-def find_scans(inputs: str | Path | Iterable[str | Path], image_column: str = "image") -> list[Scan]:
+def find_scans(inputs: StrPath | Iterable[StrPath], image_column: str = "image") -> list[Scan]:
     """Find the scans in files, folders and globs.
 
     Only the first bytes of each file are read (of DICOM files the header); :attr:`Scan.read` reads a scan's slices.
@@ -85,7 +87,7 @@ def find_scans(inputs: str | Path | Iterable[str | Path], image_column: str = "i
     Raises:
         DataError: There is no scan, or a parquet file is not usable.
     """
-    names = [str(name) for name in ([inputs] if isinstance(inputs, str | Path) else inputs)]
+    names = [os.fspath(name) for name in ([inputs] if isinstance(inputs, str | os.PathLike) else inputs)]
     scans: list[Scan] = []
     files: list[File] = []
     for file in _files(names):
