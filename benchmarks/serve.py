@@ -108,9 +108,12 @@ def exported(name: str, run: Path, folder: Path, slices: SliceTable, forms: Mapp
             continue
         parity = done.parity
         print(f"{done.title}, {done.megabytes} MB")
-        print(f"  probabilities within {parity.probabilities:.1e} of PyTorch's on {parity.slices} {parity.source}")
+        print(
+            f"  probabilities within {parity.max_probability_difference:.1e} of PyTorch's "
+            f"on {parity.slices} {parity.source}"
+        )
         if done.int8:
-            print(f"  accuracy {done.int8.accuracy_fp32:.4f} in fp32, {done.int8.accuracy_int8:.4f} in int8")
+            print(f"  {done.facts['int8']}")
         found.append(Contender(f"{name}, {label}", done.folder))
     return found
 

@@ -4,17 +4,22 @@ import shutil
 from functools import partial
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from safetensors.numpy import load_file, save_file
 
 from brainstage.core.errors import RunError
+from brainstage.core.schema import read_metadata
 from brainstage.datasets.sources import load_slices
 from brainstage.datasets.table import slice_id
-from brainstage.inference.predictions import answer
+from brainstage.inference.predictions import predict_scans
 from brainstage.inference.predictor import BATCH, Predictor
+from brainstage.report.predictions import write_predictions
 from brainstage.scans.discover import File, scans_of
+from brainstage.scans.stack import training_stack
 from brainstage.stats.calibration import Calibration, CalibrationParameters, apply_temperature
 from helpers import encode, picture
+from volumes import brain
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +33,7 @@ def copied(trained, tmp_path):
     return shutil.copytree(trained.path, tmp_path / "copy")
 
 
-def test_a_slice_gets_the_same_answer_alone_and_in_a_batch(predictor, phantom):
+def test_a_slice_gets_the_same_probabilities_alone_and_in_a_batch(predictor, phantom):
     images = phantom.images[: BATCH + 3]
     together = predictor.predict_proba(images)
     assert together.dtype == np.float32
@@ -37,12 +42,12 @@ def test_a_slice_gets_the_same_answer_alone_and_in_a_batch(predictor, phantom):
     assert predictor.predict_proba([]).shape == (0, 4)
 
 
-def test_each_answer_belongs_to_its_image(predictor, phantom):
+def test_each_prediction_belongs_to_its_image(predictor, phantom):
     pixels = [phantom.images[number] for number in range(150)]
     pixels[80] = picture(0, (128, 128))
     files = [File(str(i), partial(io.BytesIO, encode(image))) for i, image in enumerate(pixels)]
     files[70] = File("70", partial(io.BytesIO, b"text"))
-    rows = answer(predictor, scans_of(files)).rows
+    rows = predict_scans(predictor, scans_of(files)).rows
     assert [row["source"] for row in rows] == [str(number) for number in range(150)]
     assert [row["slice_id"] for row in rows if row["status"] != "failed"] == [
         slice_id(image) for number, image in enumerate(pixels) if number != 70
@@ -82,14 +87,14 @@ def of_another_kind(run):
         (shutil.rmtree, "no such run"),
     ],
 )
-def test_a_damaged_model_is_told_in_one_line(copied, damage, says):
+def test_a_damaged_model_is_refused_in_one_line(copied, damage, says):
     damage(copied)
-    with pytest.raises(RunError, match=says) as told:
+    with pytest.raises(RunError, match=says) as raised:
         Predictor.open(copied)
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(raised.value)
 
 
-def test_slices_of_one_person_get_the_mean_of_a_networks_answers(predictor, phantom):
+def test_slices_of_one_person_get_the_mean_of_a_networks_probabilities(predictor, phantom):
     alone = predictor.predict_proba(phantom.images[:4])
     joined = predictor.predict_proba(phantom.images[:4], ["a", None, "a", None])
     np.testing.assert_allclose(
@@ -103,38 +108,60 @@ def test_a_person_of_whom_most_slices_are_refused_is_refused(predictor, phantom)
         images = [*phantom.images[:good], *(picture(seed, (128, 128)) for seed in range(bad))]
         return scans_of(File(str(i), partial(io.BytesIO, encode(image))) for i, image in enumerate(images))
 
-    whole, *slices = answer(predictor, scans(3, 2), one_person=True).rows
+    whole, *slices = predict_scans(predictor, scans(3, 2), one_person=True).rows
     assert (whole["status"], whole["slices"]) == ("predicted", 3)
     assert [row["status"] for row in slices] == ["predicted"] * 3 + ["refused"] * 2
     joined = predictor.predict_proba(phantom.images[:3], ["a"] * 3)[0]
     assert [whole["prob_" + name] for name in predictor.classes] == pytest.approx(joined.tolist(), abs=1e-5)
-    whole, *_ = answer(predictor, scans(2, 3), one_person=True).rows
+    whole, *_ = predict_scans(predictor, scans(2, 3), one_person=True).rows
     assert (whole["status"], whole["stage"]) == ("refused", None)
     assert "only 2 of 5 slices look like" in whole["reason"]
+
+
+def test_a_folder_becomes_a_table_in_three_lines(tmp_path):
+    from brainstage import Predictor, find_scans, predict_scans
+
+    stack, _ = training_stack(brain((3, 3, 3)), "template")
+    for level in range(8, 20, 4):
+        (tmp_path / f"{level:02}.png").write_bytes(encode(stack[level]))
+
+    scans = find_scans(tmp_path)
+    predictions = predict_scans(Predictor.open(), scans)
+    table = predictions.table
+
+    assert table["status"].to_pylist() == ["predicted"] * 3
+    assert set(table["stage"].to_pylist()) <= set(predictions.classes)
+    about = read_metadata(table)
+    assert about["notice"] == predictions.notice
+    assert about["model"] == predictions.model
+    assert (about["protocol"], about["leakage"]["status"]) == ("patient", "clean")
+    write_predictions(predictions, tmp_path / "out.parquet")
+    assert read_metadata(pq.read_table(tmp_path / "out.parquet")) == about
+    assert find_scans(f"{tmp_path}/*.png")[0].name == scans[0].name
 
 
 def test_a_run_that_cannot_refuse_says_so(copied):
     (copied / "model" / "out_of_distribution.safetensors").unlink()
     scans = scans_of([File("a", partial(io.BytesIO, encode(picture())))])
-    answers = answer(Predictor.open(copied), scans)
-    assert answers.rows[0]["status"] == "predicted"
-    assert "answers pictures of anything" in answers.notice
+    predictions = predict_scans(Predictor.open(copied), scans)
+    assert predictions.rows[0]["status"] == "predicted"
+    assert "predicts a stage for pictures of anything" in predictions.notice
 
 
-def test_slices_of_people_it_was_fitted_on_are_told(real_folder, phantom):
-    seen = load_slices(real_folder).images[:2]
-    images = [*seen, phantom.images[0]]
+def test_slices_of_people_in_the_training_set_are_counted(real_folder, phantom):
+    training = load_slices(real_folder).images[:2]
+    images = [*training, phantom.images[0]]
     scans = scans_of(File(str(i), partial(io.BytesIO, encode(image))) for i, image in enumerate(images))
-    assert "people that it was fitted on: 2 of 3" in answer(Predictor.open(), scans).notice
-    assert "fitted on" not in answer(Predictor.open(), scans[2:]).notice
+    assert "2 of 3 slices show people in the model's training set" in predict_scans(Predictor.open(), scans).notice
+    assert "training set; predictions" not in predict_scans(Predictor.open(), scans[2:]).notice
 
 
 def test_scores_of_an_uncalibrated_network_are_called_scores(predictor, phantom):
-    answers = answer(predictor, scans_of([File("a", partial(io.BytesIO, encode(phantom.images[0])))]))
-    assert not answers.to_dict()["calibrated"]
-    assert "Scores, not probabilities" in answers.notice
-    assert answers.rows[0]["words"] is None
-    assert {answers.rows[0]["in_set_" + name] for name in answers.classes} == {None}
+    predictions = predict_scans(predictor, scans_of([File("a", partial(io.BytesIO, encode(phantom.images[0])))]))
+    assert not predictions.to_dict()["calibrated"]
+    assert "Scores, not probabilities" in predictions.notice
+    assert predictions.rows[0]["words"] is None
+    assert {predictions.rows[0]["in_set_" + name] for name in predictions.classes} == {None}
 
 
 def test_a_calibrated_network_gives_probabilities_and_sets(copied, predictor, phantom):
@@ -144,16 +171,18 @@ def test_a_calibrated_network_gives_probabilities_and_sets(copied, predictor, ph
     scores = predictor.predict_proba(images)
     calibrated = Predictor.open(copied)
     np.testing.assert_allclose(calibrated.predict_proba(images), apply_temperature(scores, 4), atol=1e-6)
-    said = calibrated.predict_features(calibrated.extract_features(images), ["a", "a", None])
-    np.testing.assert_allclose(said.probabilities[0], apply_temperature(scores[:2], 2).mean(axis=0), atol=1e-6)
-    np.testing.assert_allclose(said.conformal_threshold, [0.22, 0.22, 0.21])
-    answers = answer(calibrated, scans_of([File("a", partial(io.BytesIO, encode(images[0])))]))
-    [row] = answers.rows
-    for name in answers.classes:
+    prediction = calibrated.predict_features(calibrated.extract_features(images), ["a", "a", None])
+    np.testing.assert_allclose(
+        prediction.probabilities[0], apply_temperature(scores[:2], 2).mean(axis=0), atol=1e-6
+    )
+    np.testing.assert_allclose(prediction.conformal_threshold, [0.22, 0.22, 0.21])
+    predictions = predict_scans(calibrated, scans_of([File("a", partial(io.BytesIO, encode(images[0])))]))
+    [row] = predictions.rows
+    for name in predictions.classes:
         assert row["in_set_" + name] or row["prob_" + name] < 0.21
     assert row["in_set_" + row["stage"]]
     assert row["words"]
-    assert "nine of ten people" in answers.notice
+    assert "nine of ten people" in predictions.notice
     (copied / "model" / "calibration.json").write_text("{}")
     with pytest.raises(RunError, match="not a usable model folder"):
         Predictor.open(copied)

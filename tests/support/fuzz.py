@@ -129,7 +129,7 @@ def through_the_command_line(files, folder, model):
             text=True,
             timeout=START + LONGEST * len(names),
         )
-        if done.returncode not in (0, 1) or "Traceback" in done.stderr:
+        if done.returncode not in (0, 1, 3) or "Traceback" in done.stderr:
             wrong.append(f"files {start} to {start + len(names)}: {done.returncode}, {done.stderr[-300:]}")
         if out.is_file():
             people = {row["person"]: row["status"] for row in reversed(json.loads(out.read_text())["predictions"])}

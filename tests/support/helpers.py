@@ -1,10 +1,14 @@
 """What tests share: small pictures and models, the command line, a server."""
 
+import gc
 import io
 import os
 import subprocess
 import sys
-from contextlib import contextmanager
+import warnings
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from typing import NamedTuple
+from unittest.mock import patch
 
 import numpy as np
 from PIL import Image
@@ -24,14 +28,46 @@ def picture(seed=0, size=(40, 40)):
     return np.random.default_rng(seed).integers(0, 256, size, dtype=np.uint8)
 
 
+TERMINAL = {"COLUMNS": "100", "TERM": "dumb", "NO_COLOR": "1"}
+
+
+class Outcome(NamedTuple):
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+def run_cli(*arguments, **environment):
+    """Run the command line in this process, as ``brainstage ARGUMENTS`` would."""
+    from brainstage.cli import main
+
+    out, err, code, thresholds = io.StringIO(), io.StringIO(), 0, gc.get_threshold()
+    with (
+        redirect_stdout(out),
+        redirect_stderr(err),
+        patch.dict(os.environ, TERMINAL | environment),
+        patch.object(sys, "argv", ["brainstage", *map(str, arguments)]),
+        warnings.catch_warnings(),
+    ):
+        try:
+            main()
+        except SystemExit as end:
+            code = int(end.code or 0)
+        finally:
+            gc.set_threshold(*thresholds)
+    return Outcome(code, out.getvalue(), err.getvalue())
+
+
 def brainstage(*arguments, **environment):
-    """Run the command line in a process of its own."""
+    """Run the command line in a process of its own: slower than :func:`run_cli`, and whole."""
     return subprocess.run(
         [sys.executable, "-m", "brainstage", *map(str, arguments)],
         capture_output=True,
         text=True,
         check=False,
-        env={**os.environ, "COLUMNS": "100", "TERM": "dumb", "NO_COLOR": "1", **environment},
+        env={**os.environ, **TERMINAL, **environment},
     )
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from brainstage.core.errors import ConfigError, RunError
 from brainstage.models.recipes import load_recipe
-from brainstage.training.sweep import Factor, _run_again_what_was_stopped, sweep
+from brainstage.training.sweep import Factor, _retry_stopped_trials, sweep
 from brainstage.training.train import train
 
 RATES = Factor("learning_rate", (3e-3, 1e-2, 1e-4))
@@ -75,7 +75,7 @@ def test_after_a_kill_no_trial_is_lost_or_run_twice(phantom_folder, probe, tmp_p
     script = (
         "from brainstage.datasets.sources import load_slices\n"
         "from brainstage.core.config import TrainConfig\n"
-        "from brainstage.training.sweep import Factor, _run_again_what_was_stopped, sweep\n"
+        "from brainstage.training.sweep import Factor, _retry_stopped_trials, sweep\n"
         "from pathlib import Path\n"
         f"config = TrainConfig.from_json(Path({str(tmp_path / 'config.json')!r}))\n"
         f"factor = Factor('learning_rate', {tuple(1e-3 * n for n in range(1, 7))!r})\n"
@@ -103,7 +103,7 @@ def test_a_trial_that_was_killed_before_its_first_step_is_queued_once():
     study.enqueue_trial({"epochs": 2})
     study.tell(study.ask().number, state=optuna.trial.TrialState.FAIL)  # a process took it and died
     for _ in range(2):
-        _run_again_what_was_stopped(study)
+        _retry_stopped_trials(study)
     assert [trial.state.name for trial in study.trials] == ["FAIL", "WAITING"]
     assert study.ask().suggest_int("epochs", 1, 9) == 2
 

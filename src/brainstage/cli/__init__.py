@@ -13,16 +13,16 @@ import typer
 
 from brainstage import __version__
 from brainstage.cli import data, models, studies, training, using
-from brainstage.cli.shared import warn
+from brainstage.cli.shared import EXIT_CODES, ExitCode, warn
 from brainstage.core.errors import BrainstageError
 from brainstage.core.schema import RESEARCH_NOTICE
 
 USAGE_ERROR: Any = typer.BadParameter.__base__
-"""Of click in older versions of typer, of typer's own copy of it in newer ones."""
+"""click's class in older versions of typer, that of typer's own copy of click in newer ones."""
 
 app = typer.Typer(
     help=f"Stage dementia from brain MRI slices. {RESEARCH_NOTICE}",
-    epilog=RESEARCH_NOTICE,
+    epilog=EXIT_CODES,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -40,25 +40,27 @@ def _version(version: Annotated[bool, typer.Option("--version", help="Print the 
 
 
 def main() -> None:
-    """Run the command line; every mendable error is one sentence and exit code 1."""
-    command: Callable[..., Any] = typer.main.get_command(app)
-    gc.set_threshold(100_000)  # torch and transformers make a million objects that stay: do not look for dead ones
-    warnings.filterwarnings("ignore", message="Image size")  # Pillow's word on large images; ours is an error
+    """Run the command line; an error that the user can mend is one sentence and exit code 1."""
+    command: Callable[..., int | None] = typer.main.get_command(app)
+    gc.set_threshold(100_000)  # torch and transformers make a million objects that stay: collect rarely
+    if not sys.warnoptions:  # Python's -W and PYTHONWARNINGS
+        warnings.simplefilter("ignore")  # Pillow's and others', in the middle of the output
     try:
         code = command(standalone_mode=False, prog_name="brainstage")
     except BrainstageError as error:
         warn(f"Error: {error}")
-        code = 1
+        code = ExitCode.FAILED
     except USAGE_ERROR as error:
         error.show()
         code = error.exit_code
     except (KeyboardInterrupt, typer.Abort):
-        warn("Stopped. What was finished stays; the same command with --resume and --name NAME goes on with it.")
-        code = 130
+        code = ExitCode.INTERRUPTED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 1
+        code = ExitCode.FAILED
     except OSError as error:
         warn(f"Error: {error.filename or 'a file'}: {error.strerror or error}")
-        code = 1
+        code = ExitCode.FAILED
+    if code == ExitCode.INTERRUPTED:  # also from typer, whose newer versions turn Ctrl-C into this code
+        warn("Stopped. Finished work is kept; where a command has --resume, --resume --name NAME goes on with it.")
     sys.exit(code)

@@ -1,4 +1,4 @@
-"""The data: get it, look at it, find the people in it."""
+"""The data: download, describe and audit it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from brainstage.cli.shared import Json, MaxUnreadable, Quiet, print_json, progre
 from brainstage.core.schema import SYNTHETIC_NOTICE
 
 app = typer.Typer()
-group = typer.Typer(help="Get data and look at it.", no_args_is_help=True, rich_markup_mode=None)
+group = typer.Typer(help="Download, describe and generate data.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(group, name="data")
 
 
@@ -28,28 +28,28 @@ def audit(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Find copies, the people behind the slices, and who is on both sides, from the pictures alone."""
+    """Find duplicates, recover people from the images alone, and report who is on both sides."""
     from brainstage.audits.audit import audit
     from brainstage.core.files import make_folder
     from brainstage.report.audit_page import write_audit
     from brainstage.report.terminal import show_audit
 
     if out:
-        make_folder(out)  # before a minute is spent on looking
-    found = audit(read_slices(load), progress=progress_of(quiet))
+        make_folder(out)  # an unusable folder is refused before the minutes of work
+    result = audit(read_slices(load), progress=progress_of(quiet))
     if as_json:
-        print_json(found.to_dict())
+        print_json(result.to_dict())
     else:
-        show_audit(found)
+        show_audit(result)
     if out:
-        files = write_audit(found, out, ["brainstage", *sys.argv[1:]])
+        files = write_audit(result, out, ["brainstage", *sys.argv[1:]])
         if not as_json:
             say(f"Saved {', '.join(str(file) for file in files)}", quiet)
 
 
 @group.command(epilog="Example: brainstage data fetch")
 def fetch(quiet: Quiet = False) -> None:
-    """Download the public dataset (28 MB), checked by SHA-256; what is there is not downloaded again."""
+    """Download the public dataset (28 MB), checked by SHA-256; files that exist are not downloaded again."""
     from brainstage.datasets.public import fetch
 
     for file in fetch(quiet=quiet):
@@ -64,22 +64,22 @@ def describe(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Count rows, classes, sizes, modes, unreadable rows and exact duplicates."""
+    """Count slices, classes, sizes, modes, unreadable rows and exact duplicates."""
     from brainstage.datasets.describe import describe
     from brainstage.report.terminal import show_description
 
-    found = describe(load())
+    description = describe(load())
     if as_json:
-        print_json(found)
+        print_json(description)
     else:
-        show_description(found)
+        show_description(description)
 
 
 @group.command(epilog="Example: brainstage data phantom --out phantom/ --patients 40")
 def phantom(
     out: Annotated[Path, typer.Option("--out", help="Folder to write to.")],
     patients: Annotated[int, typer.Option(help="Number of people; each has 32 slices.")] = 200,
-    seed: Annotated[int, typer.Option(help="Equal seeds give equal cohorts.")] = 0,
+    seed: Annotated[int, typer.Option(help="The same seed makes the same cohort.")] = 0,
     quiet: Quiet = False,
 ) -> None:
     """Write a synthetic cohort with known patients, in the layout of the public dataset."""

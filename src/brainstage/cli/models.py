@@ -9,16 +9,16 @@ import typer
 from brainstage.cli.shared import Quiet, say
 
 app = typer.Typer()
-group = typer.Typer(help="Get pretrained backbones.", no_args_is_help=True, rich_markup_mode=None)
+group = typer.Typer(help="Download pretrained backbones.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(group, name="models")
 
 
 @group.command(epilog="Example: brainstage models fetch google/vit-base-patch16-224")
 def fetch(
-    ids: Annotated[list[str], typer.Argument(metavar="ID...", help="Hub ids, ORG/NAME or ORG/NAME@REVISION.")],
+    ids: Annotated[list[str], typer.Argument(metavar="ID", help="Hub ids, ORG/NAME or ORG/NAME@REVISION.")],
     quiet: Quiet = False,
 ) -> None:
-    """Download backbones ahead of time, checked by SHA-256; those that are there are not downloaded again."""
+    """Download backbones ahead of time, checked by SHA-256; those in the cache are not downloaded again."""
     from brainstage.models.backbones import fetch
 
     for name in ids:
@@ -27,7 +27,7 @@ def fetch(
 
 @group.command(epilog="Example: brainstage models clear-features")
 def clear_features(quiet: Quiet = False) -> None:
-    """Remove the cached features of frozen backbones; they are computed again when they are needed."""
+    """Delete the cached features of frozen backbones; they are computed again when needed."""
     from brainstage.models.features import clear, features_folder
 
     say(f"{clear() / 1e6:,.1f} MB removed from {features_folder()}", quiet)

@@ -1,4 +1,4 @@
-"""Where the quickstart gets its data: the only place that falls back to the phantom cohort."""
+"""The data of the quickstart: the only command that falls back to the phantom cohort."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from brainstage.datasets.sources import default_source, hub_files
 
 
 def find_data(progress: Progress = silent) -> tuple[Path, str]:
-    """Return the quickstart's data and a sentence that says what it is.
+    """Return the path of the quickstart's data and a sentence that says what it is.
 
-    ``BRAINSTAGE_DATA``, else the cache, else the hub; where none can be had, the phantom cohort.
+    It is that of ``BRAINSTAGE_DATA``, else of the cache, else of the hub; without any of them the phantom cohort.
 
     Raises:
         RunError: The cache is not writable.
@@ -34,4 +34,4 @@ def find_data(progress: Progress = silent) -> tuple[Path, str]:
     folder = cache_folder().parent / "phantom"
     if not hub_files(folder):
         write_phantom(folder, progress=progress)
-    return folder, f"No real data ({missing}). Going on with the phantom cohort, {SYNTHETIC_NOTICE}."
+    return folder, f"No real data ({missing}). Using the phantom cohort instead, {SYNTHETIC_NOTICE}."

@@ -1,11 +1,12 @@
-"""What the commands share: their options, how they read data, what they tell."""
+"""What the commands share: their common options, how they read data and print results, the exit codes."""
 
 from __future__ import annotations
 
 import inspect
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from enum import IntEnum
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,42 +15,67 @@ import typer
 
 from brainstage.core.progress import Progress, silent, terminal
 
-DATA = "Folder, parquet or CSV file; without it BRAINSTAGE_DATA, then what `data fetch` brought."
-RECIPES = (
-    "Named settings. From scratch: compact, compact-fast, compact-best; patient: a person's slices together. "
-    "With a pretrained backbone: linear-probe, fine-tune, report."
-)
 BACKBONE = "Hub id (ORG/NAME or ORG/NAME@REVISION) or folder, in place of the recipe's own."
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress and no notices.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
-Data = Annotated[Path | None, typer.Option("--data", help=DATA)]
+Data = Annotated[
+    Path | None,
+    typer.Option(
+        "--data",
+        help="Folder, parquet or CSV file; without it BRAINSTAGE_DATA, then the dataset of `data fetch`.",
+    ),
+]
 Out = Annotated[Path, typer.Option("--out", help="Folder of the runs.")]
-ImageColumn = Annotated[str, typer.Option(help="Parquet column with the images' bytes.")]
-PathColumn = Annotated[str, typer.Option(help="CSV column with the images' paths.")]
+ImageColumn = Annotated[str, typer.Option(help="Parquet column with the bytes of the images.")]
+PathColumn = Annotated[str, typer.Option(help="CSV column with the paths of the images.")]
 LabelColumn = Annotated[str, typer.Option(help="Column with the classes.")]
 PatientColumn = Annotated[str, typer.Option(help="Column with the patients, used where it exists.")]
 Patients = Annotated[
-    Path | None, typer.Option("--patients", help="Table of `brainstage audit`, for data without patients.")
+    Path | None,
+    typer.Option("--patients", help="patients.parquet of `brainstage audit`, for data without patients."),
 ]
 ClassName = Annotated[
     list[str] | None,
-    typer.Option("--class-name", help="FOUND=NAME: what to call a label of the data. Repeatable."),
+    typer.Option("--class-name", help="LABEL=NAME: class name for a label of the data. Repeatable."),
 ]
 ClassOrder = Annotated[
-    str | None, typer.Option(help="Class names from the least to the most severe, with commas between.")
+    str | None, typer.Option(help="Class names from the least to the most severe, separated by commas.")
 ]
 MaxUnreadable = Annotated[float, typer.Option(min=0, max=1, help="Largest share of rows that may be unreadable.")]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on with what was stopped.")]
-ProtocolOption = Annotated[
-    str | None, typer.Option("--protocol", help="official or patient (no person on both sides).")
-]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with work that was stopped.")]
 Seed = Annotated[int | None, typer.Option(help="Seed of weights, batches and splits.")]
 ValidationShare = Annotated[
-    float | None, typer.Option(help="Share of train held out to choose by; 0 trains on all of it.")
+    float | None,
+    typer.Option(help="Share of the training slices held out to pick the epoch; 0 trains on all of them."),
+]
+SplitsFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--splits",
+        exists=True,
+        dir_okay=False,
+        help="splits.json with the slices or people of each side, in place of new splits.",
+    ),
 ]
 Settings = Annotated[
     list[str] | None, typer.Option("--set", help="FIELD=VALUE: any other setting of train_config.json. Repeatable.")
 ]
+
+
+class ExitCode(IntEnum):
+    """How a command ended. docs/exit-codes.md says it in full."""
+
+    DONE = 0
+    FAILED = 1
+    USAGE = 2
+    NOTHING_USABLE = 3
+    INTERRUPTED = 130
+
+
+EXIT_CODES = (
+    "Exit codes: 0 done, 1 failed, 2 usage error, 3 no scan of the input could be used (predict, explain), 130 "
+    "interrupted."
+)
 
 
 def _load(
@@ -69,17 +95,17 @@ def _load(
 
     names = {}
     for pair in class_name or []:
-        found, equals, name = pair.partition("=")
-        if not (found and equals and name):
-            raise typer.BadParameter(f"--class-name {pair!r}: expected FOUND=NAME, e.g. 0=CN")
-        names[found] = name
+        label, equals, name = pair.partition("=")
+        if not (label and equals and name):
+            raise typer.BadParameter(f"{pair!r}: expected LABEL=NAME, e.g. 0=CN", param_hint="'--class-name'")
+        names[label] = name
     columns = Columns(
         image=image_column,
         path=path_column,
         label=label_column,
         patient=patient_column,
         class_names=names,
-        class_order=tuple(name.strip() for name in class_order.split(",")) if class_order else None,
+        class_order=parse_order(class_order),
     )
     return load_slices(
         data, columns=columns, patients=patients, max_unreadable=max_unreadable, progress=progress_of(quiet)
@@ -87,9 +113,9 @@ def _load(
 
 
 def takes_data(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options of ``_load``; for them it gets ``load``, which reads the data when it is called.
+    """Add the options of ``_load`` to a command, which gets ``load`` in their place: it reads the data when called.
 
-    A default of the command's own takes the place of that of ``_load``.
+    Where the command has an option of the same name, its default takes the place of that of ``_load``.
     """
     own = inspect.signature(command, eval_str=True).parameters
     options = inspect.signature(_load, eval_str=True).parameters
@@ -98,25 +124,30 @@ def takes_data(command: Callable[..., None]) -> Callable[..., None]:
         chosen = {name: values.pop(name) for name in options if name != "quiet"}
         command(load=partial(_load, **chosen, quiet=values["quiet"]), **values)
 
-    shown = {name: one for name, one in {**own, **options, **own}.items() if name != "load"}
+    shown = {name: parameter for name, parameter in {**own, **options, **own}.items() if name != "load"}
     with_data.__name__, with_data.__doc__ = command.__name__, command.__doc__
-    with_data.__annotations__ = {name: one.annotation for name, one in shown.items()}
-    keywords = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in shown.values()]
+    with_data.__annotations__ = {name: parameter.annotation for name, parameter in shown.items()}
+    keywords = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in shown.values()]
     with_data.__signature__ = inspect.Signature(keywords)  # type: ignore[attr-defined]
     return with_data
 
 
 def read_slices(load: Callable[[], Any]) -> Any:
-    """Read the data and name the rows that were left out."""
+    """Read the data and name the rows and files that are left out."""
     slices = load()
-    for sentence in slices.unreadable:
+    for sentence in (*slices.skipped, *slices.unreadable):
         warn(f"left out: {sentence}")
     return slices
 
 
 def given(**values: Any) -> dict[str, Any]:
-    """Return the options that were named."""
+    """Return the options that were given."""
     return {key: value for key, value in values.items() if value is not None}
+
+
+def parse_order(names: str | None) -> tuple[str, ...] | None:
+    """Return the class names of --class-order."""
+    return tuple(name.strip() for name in names.split(",")) if names else None
 
 
 def parse_settings(pairs: list[str] | None) -> dict[str, Any]:
@@ -127,7 +158,7 @@ def parse_settings(pairs: list[str] | None) -> dict[str, Any]:
     for pair in pairs or []:
         field, equals, value = pair.partition("=")
         if not (field and equals):
-            raise typer.BadParameter(f"--set {pair!r}: expected FIELD=VALUE, e.g. batch_size=64")
+            raise typer.BadParameter(f"{pair!r}: expected FIELD=VALUE, e.g. batch_size=64", param_hint="'--set'")
         settings[field] = parse_value(value)
     return settings
 
@@ -143,23 +174,47 @@ def print_json(values: dict[str, Any]) -> None:
 
 
 def show_result(
-    found: Any, show: Callable[[Any], None], *, as_json: bool, quiet: bool, saved: object = None, **more: Any
+    result: Any, show: Callable[[Any], None], *, as_json: bool, quiet: bool, saved: object = None, **more: Any
 ) -> None:
-    """Show a result as a table, with where it was saved, or print it and what is said beside it as JSON."""
+    """Show a result as a table, or print it as JSON.
+
+    Args:
+        result: What a computing function returned, with ``to_dict``.
+        show: Prints it as a table.
+        as_json: Print JSON, and nothing else.
+        quiet: Do not say where it was saved.
+        saved: Where it was saved; None where it was not.
+        more: Entries that stand before the result's own in the JSON.
+    """
     if as_json:
-        print_json({**more, **found.to_dict()})
+        print_json({**more, **result.to_dict()})
         return
-    show(found)
+    show(result)
     if saved:
         say(f"Saved {saved}", quiet)
 
 
 def say(text: str, quiet: bool) -> None:
-    """Tell where something lies or what comes next."""
+    """Print a notice: where something was saved, or what to run next."""
     if not quiet:
-        print(text, flush=True)  # a server's address must not wait for more to say
+        print(text, flush=True)  # a server's address must not wait in the buffer
 
 
 def warn(text: str) -> None:
-    """Tell what went wrong, apart from the results."""
+    """Print what went wrong, on the error stream."""
     print(text, file=sys.stderr)
+
+
+def end_with(statuses: Sequence[str]) -> None:
+    """End a command that staged or explained scans with the exit code of their statuses.
+
+    Args:
+        statuses: ``predicted``, ``refused`` or ``failed``, of each scan or slice.
+
+    Raises:
+        typer.Exit: None was predicted (3), or some could not be read (1).
+    """
+    if "predicted" not in statuses:
+        raise typer.Exit(ExitCode.NOTHING_USABLE)
+    if "failed" in statuses:
+        raise typer.Exit(ExitCode.FAILED)

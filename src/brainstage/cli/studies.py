@@ -10,12 +10,11 @@ from typing import Annotated, Any
 
 import typer
 
+from brainstage.cli.choices import ProtocolOption, Recipe, SharedSplit, TableProtocol, choice, recipe_option
 from brainstage.cli.shared import (
     BACKBONE,
-    RECIPES,
     Json,
     Out,
-    ProtocolOption,
     Quiet,
     Resume,
     Seed,
@@ -33,24 +32,40 @@ from brainstage.cli.shared import (
 app = typer.Typer()
 
 
-@app.command(
-    epilog="Example: brainstage compare --backbones google/vit-base-patch16-224 my-vit/ compact --rows 200"
-)
-@takes_data
+@app.command(epilog="Example: brainstage compare runs/compact-001 runs/compact-002")
 def compare(
+    sources: Annotated[
+        list[Path], typer.Argument(metavar="RUN|TABLE", help="Finished runs, or prediction tables of any tool.")
+    ],
+    split: SharedSplit = None,
+    protocol: TableProtocol = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Compare finished runs on the same slices: paired differences with intervals, time and size."""
+    from brainstage.evaluation.comparison import compare
+    from brainstage.report.terminal import show_comparison
+
+    comparison = compare(sources, split=split, protocol=protocol)
+    show_result(comparison, show_comparison, as_json=as_json, quiet=quiet)
+
+
+@app.command(epilog="Example: brainstage compare-backbones google/vit-base-patch16-224 my-vit/ compact --rows 200")
+@takes_data
+def compare_backbones(
     load: Callable[[], Any],
-    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Runs; or what --backbones says.")],
-    backbones: Annotated[
-        bool, typer.Option("--backbones", help="The names are hub ids, folders or recipes to be trained first.")
-    ] = False,
-    recipe: Annotated[str, typer.Option(help="Recipe of the backbones: linear-probe, fine-tune or report.")] = (
+    names: Annotated[
+        list[str],
+        typer.Argument(metavar="NAME", help="Two or more hub ids, folders of backbones, or names of recipes."),
+    ],
+    recipe: Annotated[str, recipe_option("Recipe of the backbones: linear-probe, fine-tune or report.")] = (
         "linear-probe"
     ),
-    rows: Annotated[int | None, typer.Option(help="Number of training rows, drawn at random.")] = None,
+    rows: Annotated[int | None, typer.Option(help="Number of training slices, drawn at random.")] = None,
     split: Annotated[
-        str | None,
-        typer.Option(help="Side to compare on; without it validation where all runs have one, else test."),
-    ] = None,
+        str,
+        choice("--split", ("validation", "test"), "Side to compare on; test only once every choice is made."),
+    ] = "validation",
     name: Annotated[str | None, typer.Option(help="Name of the comparison; without it compare-001, …")] = None,
     out: Out = Path("runs"),
     resume: Resume = False,
@@ -61,30 +76,30 @@ def compare(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Compare runs, or backbones and recipes trained alike: paired differences with intervals, time and size."""
+    """Train backbones and recipes on the same slices, and compare them as compare does."""
     from brainstage.report.results import write_comparison
     from brainstage.report.terminal import show_comparison
+    from brainstage.studies.folder import begin
+    from brainstage.studies.study import candidate, compare_candidates
 
-    folder = None
-    if backbones:
-        from brainstage.studies.study import begin, candidate, compare_candidates
-
-        changes = given(train_rows=rows, protocol=protocol, seed=seed, validation_share=validation_share)
-        changes |= parse_settings(settings)
-        for one in names:
-            candidate(one, recipe, **changes)  # a wrong setting is told before the data is read
-        slices = read_slices(load)
-        folder = begin("compare", name, out, resume).path
-        tell = partial(say, quiet=quiet)
-        found = compare_candidates(
-            slices, names, folder, recipe=recipe, split=split, progress=progress_of(quiet), say=tell, **changes
-        )
-        write_comparison(found, folder)
-    else:
-        from brainstage.evaluation.comparison import compare
-
-        found = compare([Path(one) for one in names], split=split, protocol=protocol)
-    show_result(found, show_comparison, as_json=as_json, quiet=quiet, saved=folder)
+    changes = given(train_rows=rows, protocol=protocol, seed=seed, validation_share=validation_share)
+    changes |= parse_settings(settings)
+    for backbone in names:
+        candidate(backbone, recipe, **changes)  # a wrong setting is refused before the data is read
+    slices = read_slices(load)
+    folder = begin("compare", name, out, resume).path
+    comparison = compare_candidates(
+        slices,
+        names,
+        folder,
+        recipe=recipe,
+        split=split,
+        progress=progress_of(quiet),
+        say=partial(say, quiet=quiet or as_json),
+        **changes,
+    )
+    write_comparison(comparison, folder)
+    show_result(comparison, show_comparison, as_json=as_json, quiet=quiet, saved=folder)
 
 
 @app.command(epilog="Example: brainstage sweep --recipe linear-probe --vary learning_rate=1e-4,5e-5,1e-5")
@@ -94,11 +109,13 @@ def sweep(
     vary: Annotated[
         list[str], typer.Option("--vary", help="FIELD=VALUE,VALUE, or with --trials FIELD=LOW..HIGH. Repeatable.")
     ],
-    recipe: Annotated[str, typer.Option(help=RECIPES)] = "linear-probe",
+    recipe: Recipe = "linear-probe",
     backbone: Annotated[str | None, typer.Option(help=BACKBONE)] = None,
     one_factor: Annotated[bool, typer.Option("--one-factor", help="One field at a time (the default).")] = False,
     grid: Annotated[bool, typer.Option("--grid", help="Every combination.")] = False,
-    trials: Annotated[int | None, typer.Option(help="So many trials that TPE chooses, poor ones stopped.")] = None,
+    trials: Annotated[
+        int | None, typer.Option(help="Number of trials, chosen by TPE; poor ones are stopped early.")
+    ] = None,
     storage: Annotated[
         str | None, typer.Option(help="Database for several machines, postgresql://…; without it SQLite.")
     ] = None,
@@ -112,9 +129,9 @@ def sweep(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Vary settings and judge each on validation slices, never on test."""
+    """Vary settings and compare them on validation slices, never on test slices."""
     if one_factor + grid + (trials is not None) > 1:
-        raise typer.BadParameter("give one of --one-factor, --grid and --trials")
+        raise typer.BadParameter("give only one of --one-factor, --grid and --trials")
     from brainstage.models.recipes import load_recipe
     from brainstage.report.results import write_sweep
     from brainstage.report.terminal import show_sweep
@@ -123,7 +140,7 @@ def sweep(
     changes = given(backbone=backbone, protocol=protocol, seed=seed, validation_share=validation_share)
     config = load_recipe(recipe, **changes | parse_settings(settings))
     factors = [Factor.parse(text) for text in vary]
-    found = sweep(
+    result = sweep(
         read_slices(load),
         config,
         factors,
@@ -135,15 +152,15 @@ def sweep(
         resume=resume,
         progress=progress_of(quiet),
     )
-    write_sweep(found)
-    show_result(found, show_sweep, as_json=as_json, quiet=quiet, saved=found.folder)
+    write_sweep(result)
+    show_result(result, show_sweep, as_json=as_json, quiet=quiet, saved=result.folder)
 
 
 @app.command(epilog="Example: brainstage compare-protocols --recipe compact-fast")
 @takes_data
 def compare_protocols(
     load: Callable[[], Any],
-    recipe: Annotated[str, typer.Option(help=RECIPES)] = "compact",
+    recipe: Recipe = "compact",
     backbone: Annotated[str | None, typer.Option(help=BACKBONE)] = None,
     name: Annotated[str | None, typer.Option(help="Name of the folder; without it protocols-001, …")] = None,
     out: Out = Path("runs"),
@@ -154,20 +171,25 @@ def compare_protocols(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """One recipe on people it has seen and on people it has not, side by side, with all baselines."""
+    """Evaluate one recipe on slices of people in the training set and on people not in it, with baselines."""
     from brainstage.models.recipes import load_recipe
     from brainstage.report.results import write_protocols
     from brainstage.report.terminal import show_protocols
     from brainstage.studies.protocols import compare_protocols as run_comparison
 
     changes = given(backbone=backbone, seed=seed, validation_share=validation_share) | parse_settings(settings)
-    config = load_recipe(recipe, **changes)  # a wrong setting is told before the data is read
-    tell = partial(say, quiet=quiet or as_json)
-    found = run_comparison(
-        read_slices(load), config, name=name, out=out, resume=resume, progress=progress_of(quiet), say=tell
+    config = load_recipe(recipe, **changes)  # a wrong setting is refused before the data is read
+    comparison = run_comparison(
+        read_slices(load),
+        config,
+        name=name,
+        out=out,
+        resume=resume,
+        progress=progress_of(quiet),
+        say=partial(say, quiet=quiet or as_json),
     )
-    write_protocols(found)
-    show_result(found, show_protocols, as_json=as_json, quiet=quiet, saved=found.folder)
+    write_protocols(comparison)
+    show_result(comparison, show_protocols, as_json=as_json, quiet=quiet, saved=comparison.folder)
 
 
 @app.command(epilog="Example: brainstage study --as-reported")
@@ -176,10 +198,16 @@ def study(
     load: Callable[[], Any],
     names: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[NAME...]", help="Hub ids, folders or recipes; else the report's."),
+        typer.Argument(
+            metavar="[NAME]",
+            help="Hub ids, folders of backbones, or names of recipes; without any those of the report.",
+        ),
     ] = None,
     as_reported: Annotated[
-        bool, typer.Option("--as-reported", help="The report's protocol: few rows, every choice on test slices.")
+        bool,
+        typer.Option(
+            "--as-reported", help="Repeat the report's protocol: few slices, every choice on test slices."
+        ),
     ] = False,
     name: Annotated[str | None, typer.Option(help="Name of the study; without it study-001, …")] = None,
     out: Out = Path("runs"),
@@ -187,13 +215,13 @@ def study(
     settings: Settings = None,
     quiet: Quiet = False,
 ) -> None:
-    """Compare, vary and train in one go; study.html tells it all."""
+    """Compare backbones, vary settings of the best, train and evaluate it; study.html holds all results."""
     from brainstage.report.study_page import write_study
     from brainstage.report.terminal import show_comparison, show_evaluation, show_sweep
     from brainstage.studies.study import run_study
 
     tell = partial(say, quiet=quiet)
-    found = run_study(
+    result = run_study(
         read_slices(load),
         names or (),
         as_reported=as_reported,
@@ -204,8 +232,8 @@ def study(
         say=tell,
         **parse_settings(settings),
     )
-    page = write_study(found, ["brainstage", *sys.argv[1:]])
-    show_comparison(found.comparison)
-    show_sweep(found.sweep)
-    show_evaluation(found.evaluation)
+    page = write_study(result, ["brainstage", *sys.argv[1:]])
+    show_comparison(result.comparison)
+    show_sweep(result.sweep)
+    show_evaluation(result.evaluation)
     tell(f"Saved {page}")

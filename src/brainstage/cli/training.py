@@ -1,25 +1,28 @@
-"""From data to a run that is judged."""
+"""From data to a run and its performance."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from brainstage.cli.choices import Level, ProtocolOption, Recipe, Split, TableProtocol, Tracker
 from brainstage.cli.shared import (
     BACKBONE,
-    RECIPES,
+    ClassOrder,
     Json,
     Out,
-    ProtocolOption,
     Quiet,
     Resume,
     Seed,
     Settings,
+    SplitsFile,
     ValidationShare,
     given,
+    parse_order,
     parse_settings,
     progress_of,
     read_slices,
@@ -28,12 +31,21 @@ from brainstage.cli.shared import (
     takes_data,
 )
 
+if TYPE_CHECKING:
+    from brainstage.core.config import TrainConfig
+    from brainstage.datasets.splits import Splits
+    from brainstage.datasets.table import SliceTable
+
 app = typer.Typer()
+
+Backbone = Annotated[str | None, typer.Option(help=BACKBONE)]
+RunName = Annotated[str | None, typer.Option("--name", help="Name of the run; without it RECIPE-001, -002, …")]
+Epochs = Annotated[int | None, typer.Option(help="Number of epochs.")]
 
 
 @app.command(epilog="Example: brainstage quickstart")
 def quickstart(out: Out = Path("runs"), quiet: Quiet = False) -> None:
-    """Train, judge and use a classifier: on the real data where it can be had, else on the phantom cohort."""
+    """Train and evaluate a classifier: on the public dataset, or where it is out of reach on the phantom cohort."""
     from brainstage.cli.quickstart import find_data
     from brainstage.datasets.sources import load_slices
     from brainstage.models.recipes import load_recipe
@@ -41,7 +53,7 @@ def quickstart(out: Out = Path("runs"), quiet: Quiet = False) -> None:
     source, sentence = find_data(progress_of(quiet))
     say(sentence, quiet)
     slices = load_slices(source, progress=progress_of(quiet))
-    path = _train(slices, load_recipe("compact"), False, quiet, out=out)
+    path = _train(slices, load_recipe("compact"), as_json=False, quiet=quiet, out=out)
     say(f"Next: brainstage predict {path} IMAGE…    brainstage evaluate {path}    brainstage --help", quiet)
 
 
@@ -49,40 +61,139 @@ def quickstart(out: Out = Path("runs"), quiet: Quiet = False) -> None:
 @takes_data
 def train(
     load: Callable[[], Any],
-    recipe: Annotated[str, typer.Option(help=RECIPES)] = "compact",
-    backbone: Annotated[str | None, typer.Option(help=BACKBONE)] = None,
-    name: Annotated[str | None, typer.Option(help="Name of the run; without it RECIPE-001, -002, …")] = None,
+    recipe: Recipe = "compact",
+    backbone: Backbone = None,
+    name: RunName = None,
     out: Out = Path("runs"),
     resume: Resume = False,
     protocol: ProtocolOption = None,
-    epochs: Annotated[int | None, typer.Option(help="Number of epochs.")] = None,
+    fold: Annotated[
+        int | None, typer.Option(help="Fold of the patient protocol whose people are the test set, from 0.")
+    ] = None,
+    splits: SplitsFile = None,
+    epochs: Epochs = None,
     seed: Seed = None,
     validation_share: ValidationShare = None,
-    track: Annotated[str | None, typer.Option(help="Local tracker beside history.jsonl: tensorboard.")] = None,
+    track: Tracker = None,
     settings: Settings = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Train, pick the epoch on validation slices, evaluate once on test, save runs/NAME.
+    """Train one model, pick its epoch on validation slices, evaluate it once on test slices, save runs/NAME.
 
-    With --protocol patient every fold is trained, so that everyone is predicted by a model that has not seen them;
-    then one on everyone, to be used.
+    Under the patient protocol the model is trained on one fold; cross-validate trains all of them.
     """
     from brainstage.models.recipes import load_recipe
 
-    named = {"backbone": backbone, "protocol": protocol, "epochs": epochs, "seed": seed}
-    changes = given(**named, validation_share=validation_share) | parse_settings(settings)
-    config = load_recipe(recipe, **changes)  # a wrong setting is told before the data is read
-    if track not in (None, "tensorboard"):
-        raise typer.BadParameter(f"--track {track!r}: expected tensorboard")
+    changes = given(backbone=backbone, protocol=protocol, fold=fold, epochs=epochs, seed=seed)
+    changes |= given(validation_share=validation_share) | parse_settings(settings)
+    config = load_recipe(recipe, **changes)  # a wrong setting is refused before the data is read
+    if fold is not None and config.protocol != "patient":
+        raise typer.BadParameter(
+            "the official protocol has one fold; add --protocol patient", param_hint="'--fold'"
+        )
+    slices = read_slices(load)
+    folds = _read_splits(splits, slices)
     if config.protocol == "patient" and "fold" not in changes:
-        _cross_validate(read_slices(load), config, as_json, quiet, name=name, out=out, resume=resume, track=track)
-    else:
-        _train(read_slices(load), config, as_json, quiet, name=name, out=out, resume=resume, track=track)
+        count = len(folds.folds) if folds else config.folds * config.repeats
+        say(f"One fold of {count}: fold {config.fold}. `brainstage cross-validate` trains all.", quiet or as_json)
+    _train(
+        slices,
+        config,
+        as_json=as_json,
+        quiet=quiet,
+        name=name,
+        out=out,
+        resume=resume,
+        track=track,
+        **given(splits=folds),
+    )
 
 
-def _cross_validate(slices: Any, config: Any, as_json: bool, quiet: bool, **options: Any) -> None:
-    """Train every fold, judge by people and show; the options are those of :func:`brainstage.cross_validate`."""
+@app.command(epilog="Example: brainstage cross-validate --recipe patient --data scans/ --patients patients.parquet")
+@takes_data
+def cross_validate(
+    load: Callable[[], Any],
+    recipe: Recipe = "compact",
+    backbone: Backbone = None,
+    name: RunName = None,
+    out: Out = Path("runs"),
+    resume: Resume = False,
+    folds: Annotated[
+        int | None, typer.Option(help="Number of folds; each person is tested in one of them.")
+    ] = None,
+    repeats: Annotated[int | None, typer.Option(help="How often the folds are drawn anew.")] = None,
+    splits: SplitsFile = None,
+    epochs: Epochs = None,
+    seed: Seed = None,
+    validation_share: ValidationShare = None,
+    track: Tracker = None,
+    settings: Settings = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train every fold of the patient protocol, evaluate all people together, save runs/NAME.
+
+    Each person is predicted by a model that was trained on other people. The model of the run is then trained on
+    everyone.
+    """
+    from brainstage.models.recipes import load_recipe
+
+    changes = given(backbone=backbone, folds=folds, repeats=repeats, epochs=epochs, seed=seed)
+    changes |= given(validation_share=validation_share) | parse_settings(settings)
+    config = load_recipe(recipe, **{"protocol": "patient", **changes})
+    if config.protocol != "patient" or "fold" in changes:
+        raise typer.BadParameter(
+            "cross-validate trains all folds of the patient protocol; train takes another protocol, or one fold",
+            param_hint="'--set'",
+        )
+    slices = read_slices(load)
+    _cross_validate(
+        slices,
+        config,
+        as_json=as_json,
+        quiet=quiet,
+        name=name,
+        out=out,
+        resume=resume,
+        track=track,
+        **given(splits=_read_splits(splits, slices)),
+    )
+
+
+def _read_splits(file: Path | None, slices: SliceTable) -> Splits | None:
+    from brainstage.datasets.splits import Splits
+
+    return Splits.load(file, slices) if file else None
+
+
+def _train(slices: SliceTable, config: TrainConfig, *, as_json: bool, quiet: bool, **options: Any) -> Path:
+    """Train one model, evaluate and show it.
+
+    Args:
+        slices: The data.
+        config: The settings.
+        as_json: Print JSON.
+        quiet: Show no progress and no notices.
+        options: Those of :func:`brainstage.train`.
+
+    Returns:
+        The run's folder.
+    """
+    from brainstage.evaluation.slices import evaluate
+    from brainstage.report.results import write_evaluation
+    from brainstage.report.terminal import show_evaluation
+    from brainstage.training.train import train
+
+    run = train(slices, config, progress=progress_of(quiet), **options)
+    evaluation = evaluate(run)
+    write_evaluation(evaluation, run.path, run.history)
+    show_result(evaluation, show_evaluation, as_json=as_json, quiet=quiet, saved=run.path, run=str(run.path))
+    return run.path
+
+
+def _cross_validate(slices: SliceTable, config: TrainConfig, *, as_json: bool, quiet: bool, **options: Any) -> None:
+    """Train every fold, evaluate by person and show; the options are those of :func:`brainstage.cross_validate`."""
     from brainstage.evaluation.patients import evaluate_patients
     from brainstage.evaluation.slices import evaluate
     from brainstage.report.results import write_evaluation, write_patient_evaluation
@@ -98,62 +209,51 @@ def _cross_validate(slices: Any, config: Any, as_json: bool, quiet: bool, **opti
     )
 
 
-def _train(slices: Any, config: Any, as_json: bool, quiet: bool, **options: Any) -> Path:
-    """Train, judge and show; the options are those of :func:`brainstage.train`."""
-    from brainstage.evaluation.slices import evaluate
-    from brainstage.report.results import write_evaluation
-    from brainstage.report.terminal import show_evaluation
-    from brainstage.training.train import train
-
-    run = train(slices, config, progress=progress_of(quiet), **options)
-    evaluation = evaluate(run)
-    write_evaluation(evaluation, run.path, run.history)
-    show_result(evaluation, show_evaluation, as_json=as_json, quiet=quiet, saved=run.path, run=str(run.path))
-    return run.path
-
-
 @app.command(epilog="Example: brainstage evaluate runs/compact-001 --json")
 def evaluate(
-    source: Annotated[Path, typer.Argument(help="Run folder, or a prediction table (parquet) of any tool.")],
-    split: Annotated[str, typer.Option(help="Side to judge: test, validation or train.")] = "test",
-    protocol: Annotated[
-        str | None, typer.Option(help="Protocol of a table that does not say: official or patient.")
+    source: Annotated[
+        Path,
+        typer.Argument(metavar="RUN|TABLE", help="Run folder, or a prediction table (parquet) of any tool."),
+    ],
+    split: Split = "test",
+    protocol: TableProtocol = None,
+    level: Level = "slice",
+    class_order: ClassOrder = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Folder for the metrics and charts; without it the run's own.")
     ] = None,
-    level: Annotated[str, typer.Option(help="What is judged: slice or patient.")] = "slice",
-    out: Annotated[Path | None, typer.Option("--out", help="Folder for the files; without it the run.")] = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Judge predictions: every score with its interval, as a table, metrics.json and charts."""
+    """Evaluate predictions: every score with its 95 % interval, as a table, as JSON and as charts."""
+    evaluate_level = _evaluate_patients if level == "patient" else _evaluate_slices
+    side = {"split": split, "protocol": protocol, "class_order": parse_order(class_order)}
+    evaluate_level(source, out, partial(show_result, as_json=as_json, quiet=quiet), **side)
+
+
+def _evaluate_slices(source: Path, out: Path | None, show: Callable[..., None], **side: Any) -> None:
     from brainstage.core.run import RunFolder
     from brainstage.evaluation.slices import evaluate
     from brainstage.report.results import write_evaluation
     from brainstage.report.terminal import show_evaluation
 
-    if level not in ("slice", "patient"):
-        raise typer.BadParameter(f"--level {level!r}: expected slice or patient")
-    if level == "patient":
-        _evaluate_patients(source, split, protocol, out, as_json, quiet)
-        return
-    evaluation = evaluate(source, split=split, protocol=protocol)
+    evaluation = evaluate(source, **side)
     run = RunFolder(source) if source.is_dir() else None
     folder = out or (run.path if run else None)
     saved = None
     if folder:
         RunFolder(folder).create()
         saved = ", ".join(map(str, write_evaluation(evaluation, folder, run.history if run else None)))
-    show_result(evaluation, show_evaluation, as_json=as_json, quiet=quiet, saved=saved)
+    show(evaluation, show_evaluation, saved=saved)
 
 
-def _evaluate_patients(
-    source: Path, split: str, protocol: str | None, out: Path | None, as_json: bool, quiet: bool
-) -> None:
+def _evaluate_patients(source: Path, out: Path | None, show: Callable[..., None], **side: Any) -> None:
     from brainstage.core.files import make_folder
     from brainstage.evaluation.patients import evaluate_patients
     from brainstage.report.results import write_patient_evaluation
     from brainstage.report.terminal import show_patient_evaluation
 
-    evaluation = evaluate_patients(source, split=split, protocol=protocol)
+    evaluation = evaluate_patients(source, **side)
     folder = out or (source if source.is_dir() else None)
     file = write_patient_evaluation(evaluation, make_folder(folder)) if folder else None
-    show_result(evaluation, show_patient_evaluation, as_json=as_json, quiet=quiet, saved=file)
+    show(evaluation, show_patient_evaluation, saved=file)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from brainstage.cli.choices import Format, Method
 from brainstage.cli.shared import (
+    ExitCode,
     ImageColumn,
     Json,
     Quiet,
+    end_with,
     print_json,
     progress_of,
     read_slices,
@@ -24,20 +28,22 @@ from brainstage.core.schema import RESEARCH_NOTICE
 
 app = typer.Typer()
 
-SCANS = (
-    "JPEG, PNG, NIfTI, DICOM or parquet files, folders or globs. A run folder, or patient (taken where none is "
-    "named) or compact, which come with the package, may stand first."
-)
+Inputs = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="[MODEL] SCAN",
+        help="JPEG, PNG, NIfTI, DICOM or parquet files, folders or globs. A model may come first: a run folder, or "
+        "one of the bundled models patient (the default) and compact.",
+    ),
+]
 
 
 @app.command(epilog="Example: brainstage predict scan.nii.gz dicom_folder/ --out stages.csv")
 def predict(
-    inputs: Annotated[
-        list[str],
-        typer.Argument(metavar="[model] scans", help=SCANS),
-    ],
+    inputs: Inputs,
     one_person: Annotated[
-        bool, typer.Option("--one-person", help="All are slices of one person: one answer from all, then each.")
+        bool,
+        typer.Option("--one-person", help="All scans show one person: predict from all slices, then from each."),
     ] = False,
     out: Annotated[
         Path | None, typer.Option("--out", help="File for the predictions: .csv, .json or .parquet.")
@@ -46,18 +52,15 @@ def predict(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Stage scans: the probability of each stage, of a person from all slices, then slice by slice."""
-    from brainstage.inference.predictions import find_model, predict_scans
-    from brainstage.inference.predictor import Predictor
+    """Predict the probability of each stage, for each person from all slices, then slice by slice."""
+    from brainstage.inference.predictions import predict_scans
     from brainstage.report.predictions import check_target, write_predictions
     from brainstage.report.terminal import show_predictions
-    from brainstage.scans.discover import find_scans
 
     if out:
         check_target(out)
-    model, names = find_model(inputs)
-    scans = find_scans(names, image_column)
-    predictions = predict_scans(Predictor.open(model), scans, one_person=one_person, progress=progress_of(quiet))
+    predictor, scans = _open(inputs, image_column)
+    predictions = predict_scans(predictor, scans, one_person=one_person, progress=progress_of(quiet))
     if out:
         write_predictions(predictions, out)
     if as_json:
@@ -66,59 +69,79 @@ def predict(
         say(f"Saved {out} ({len(predictions.rows)} rows). {predictions.notice}", quiet)
     else:
         show_predictions(predictions)
-    for sentence in predictions.reasons:
-        warn(sentence)
-    failed = sum(row["status"] == "failed" for row in predictions.rows)
-    if failed:
-        warn(f"{failed} of {len(scans)} scans could not be read; see above")
-        raise typer.Exit(1)
+    for reason in predictions.reasons:
+        warn(reason)
+    statuses = [row["status"] for row in predictions.rows]
+    if "failed" in statuses:
+        warn(f"{statuses.count('failed')} of {len(scans)} scans could not be read; see above")
+    end_with(statuses)
+
+
+def _open(inputs: list[str], image_column: str) -> tuple[Any, Any]:
+    """Return the predictor and the scans that were named.
+
+    Raises:
+        typer.Exit: There is no scan; the message says why.
+    """
+    from brainstage.inference.predictions import find_model
+    from brainstage.inference.predictor import Predictor
+    from brainstage.scans.discover import find_scans
+
+    model, names = find_model(inputs)
+    try:
+        scans = find_scans(names, image_column)
+    except DataError as error:
+        warn(f"Error: {error}")
+        raise typer.Exit(ExitCode.NOTHING_USABLE) from error
+    return Predictor.open(model), scans
 
 
 @app.command(epilog="Example: brainstage explain scan.nii.gz --out pictures/")
 def explain(
-    inputs: Annotated[list[str], typer.Argument(metavar="[model] scans", help=SCANS)],
+    inputs: Inputs,
     out: Annotated[Path, typer.Option("--out", help="New folder for the pictures and explanations.json.")],
-    method: Annotated[
-        str | None,
-        typer.Option(help="grad-cam, integrated-gradients or occlusion; without it the one that suits the model."),
-    ] = None,
-    stage: Annotated[str | None, typer.Option(help="Stage to explain, in place of the answered one.")] = None,
+    method: Method = None,
+    stage: Annotated[str | None, typer.Option(help="Stage to explain; without it the predicted one.")] = None,
     sanity: Annotated[
-        bool, typer.Option("--sanity", help="Compare with the same model knowing nothing: maps must change.")
+        bool,
+        typer.Option(
+            "--sanity", help="Compare with the maps of the same model, its weights randomised: must differ."
+        ),
     ] = False,
     image_column: ImageColumn = "image",
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Show the pixels that moved a score: each slice as a picture. Not a lesion map."""
-    from brainstage.inference.predictions import find_model
-    from brainstage.inference.predictor import Predictor
+    """Draw which pixels moved a stage's score, over each slice. The maps do not show lesions."""
     from brainstage.report.explanations import explain as run
     from brainstage.report.terminal import show_explanations
-    from brainstage.scans.discover import find_scans
 
-    model, names = find_model(inputs)
-    scans = find_scans(names, image_column)
-    predictor = Predictor.open(model)
-    found = run(predictor, scans, out, method=method, stage=stage, sanity=sanity, progress=progress_of(quiet))
+    predictor, scans = _open(inputs, image_column)
+    explanations = run(
+        predictor, scans, out, method=method, stage=stage, sanity=sanity, progress=progress_of(quiet)
+    )
     if as_json:
-        print_json(found.to_dict())
+        print_json(explanations.to_dict())
     elif not quiet:
-        show_explanations(found, out)
-    for sentence in found.reasons:
-        warn(sentence)
-    if any(row["status"] == "failed" for row in found.rows):
-        raise typer.Exit(1)
+        show_explanations(explanations, out)
+    for reason in explanations.reasons:
+        warn(reason)
+    end_with([row["status"] for row in explanations.rows])
 
 
 @app.command(epilog="Example: brainstage export runs/compact-001 --to onnx")
 @takes_data
 def export(
     load: partial[Any],
-    run: Annotated[str, typer.Argument(help="Run folder, or compact, which comes with the package.")],
-    to: Annotated[str, typer.Option("--to", help="Format: onnx.")] = "onnx",
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Run folder, or the bundled model compact.")],
+    to: Format = "onnx",
     int8: Annotated[
-        bool, typer.Option("--int8", help="8-bit integers, where they move accuracy by less than 0.2 points.")
+        bool,
+        typer.Option(
+            "--int8",
+            help="8-bit integers, if they change the accuracy on validation slices by less than 0.2 points and the "
+            "stage of at most 1 in 100.",
+        ),
     ] = False,
     out: Annotated[
         Path | None, typer.Option("--out", help="New folder; without it onnx in the run's folder.")
@@ -126,24 +149,22 @@ def export(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Write a network as ONNX, checked to answer as the run does; predict opens the folder without PyTorch.
+    """Write a network as ONNX, after checking that it predicts what the run predicts.
 
-    Both answer 256 slices of the data; where there is none, of phantoms.
+    Both predict 256 slices of the data; without data, of phantoms. predict opens the new folder without PyTorch.
     """
-    if to != "onnx":
-        raise typer.BadParameter(f"--to {to!r}: expected onnx")
     from brainstage.exports.export import export as write
     from brainstage.report.terminal import show_facts
 
-    found = write(run, out, int8=int8, slices=_data_where_any(load), progress=progress_of(quiet))
+    exported = write(run, out, int8=int8, slices=_data_if_any(load), progress=progress_of(quiet))
     if as_json:
-        print_json({"folder": str(found.folder), "title": found.title, **found.to_dict()})
+        print_json({"folder": str(exported.folder), "title": exported.title, **exported.to_dict()})
     elif not quiet:
-        show_facts(found.title, found.facts, f"brainstage predict {found.folder} IMAGE…")
+        show_facts(exported.title, exported.facts, f"brainstage predict {exported.folder} IMAGE…")
 
 
-def _data_where_any(load: partial[Any]) -> Any | None:
-    """Read the data; None where none is named and none is at hand."""
+def _data_if_any(load: partial[Any]) -> Any | None:
+    """Read the data; return None where none is named and none was downloaded."""
     from brainstage.datasets.sources import default_source
 
     if load.keywords["data"] is None:
@@ -156,11 +177,13 @@ def _data_where_any(load: partial[Any]) -> Any | None:
 
 @app.command(epilog="Example: brainstage extract head.nii.gz --out brain.nii.gz")
 def extract(
-    scan: Annotated[str, typer.Argument(metavar="scan", help="NIfTI file, DICOM file or the folder of a series.")],
-    out: Annotated[Path, typer.Option("--out", help="File for the brain, .nii.gz; its picture lies beside it.")],
+    scan: Annotated[str, typer.Argument(metavar="SCAN", help="NIfTI file, DICOM file or the folder of a series.")],
+    out: Annotated[
+        Path, typer.Option("--out", help="File for the brain, .nii.gz; its picture is written beside it.")
+    ],
     quiet: Quiet = False,
 ) -> None:
-    """Extract the brain from a T1-weighted head with its skull, with a picture to check it by."""
+    """Extract the brain from a T1-weighted scan of a head, with a picture to check the result."""
     from brainstage.report.brain_picture import draw_extraction
     from brainstage.scans.extraction import check_brain_target, picture_path, write_brain
     from brainstage.scans.extraction import extract as run
@@ -171,8 +194,8 @@ def extract(
         write_brain(extraction.brain, out)
         draw_extraction(picture_path(out), extraction)
     say(
-        f"Saved {out} and {picture_path(out)} (similarity to the MNI152 template {extraction.likeness:.2f}). Check "
-        "the picture: the line must follow the edge of the brain in every cut. If it does: "
+        f"Saved {out} and {picture_path(out)} (similarity to the MNI152 template {extraction.similarity:.2f}). "
+        "Check the picture: the line must follow the edge of the brain in every cut. If it does, run: "
         f"brainstage predict {out}\n{RESEARCH_NOTICE}",
         quiet,
     )
@@ -182,17 +205,17 @@ def extract(
 def serve(
     models: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[model]...", help="Run folders, patient or compact; the first is the default."),
+        typer.Argument(metavar="[MODEL]", help="Run folders, patient or compact; the first is the default."),
     ] = None,
-    host: Annotated[str, typer.Option(help="Address to listen at.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen at; 0 takes a free one.")] = 8000,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 8000,
     allow_host: Annotated[
         list[str] | None,
-        typer.Option("--allow-host", help="Name under which other machines may ask this one. Repeatable."),
+        typer.Option("--allow-host", help="Host name by which other machines reach this one. Repeatable."),
     ] = None,
     quiet: Quiet = False,
 ) -> None:
-    """Serve a page and an HTTP API, for this machine alone unless told otherwise."""
+    """Serve a web page and an HTTP API, to this machine alone unless --host says otherwise."""
     try:
         from brainstage.serve.server import is_loopback, listen
         from brainstage.serve.server import serve as run
@@ -204,9 +227,10 @@ def serve(
 
     if not is_loopback(host) and not allow_host:
         raise ConfigError(
-            f"--host {host}: whoever reaches this machine could use the server; name it with --allow-host NAME, as "
-            "others will call it, if that is what you want"
+            f"--host {host}: everyone who can reach this machine could use the server; if you want that, add "
+            "--allow-host NAME with the host name that they will use"
         )
-    place = listen(host, port)
-    address = f"http://{'localhost' if host == '::1' else host}:{place.getsockname()[1]}"
-    run(models or BUNDLED, place, allow_host or (), ready=partial(say, f"{address}\n{RESEARCH_NOTICE}", quiet))
+    socket = listen(host, port)
+    address = f"http://{'localhost' if host == '::1' else host}:{socket.getsockname()[1]}"
+    with suppress(KeyboardInterrupt):  # the usual way to stop a server
+        run(models or BUNDLED, socket, allow_host or (), ready=partial(say, f"{address}\n{RESEARCH_NOTICE}", quiet))

@@ -12,7 +12,7 @@ import numpy as np
 
 from brainstage.core.errors import ConfigError, DataError
 from brainstage.core.run import RunFolder
-from brainstage.core.schema import RESEARCH_NOTICE
+from brainstage.core.schema import RESEARCH_NOTICE, choice_caution
 from brainstage.evaluation.slices import Evaluation, Side, judge, labelled_sides, read_side
 from brainstage.stats import metrics
 
@@ -61,7 +61,10 @@ class Comparison:
     @property
     def title(self) -> str:
         """What the table says above its figures."""
-        return self.leader.evaluation.title
+        evaluation = self.leader.evaluation
+        if evaluation.fold and evaluation.protocol == "patient" and evaluation.split == "validation":
+            return f"{evaluation.title} · {choice_caution(evaluation.fold)}"
+        return evaluation.title
 
     @property
     def verdict(self) -> str:
@@ -77,6 +80,7 @@ class Comparison:
         """Return everything for a JSON file."""
         return {
             "notice": RESEARCH_NOTICE,
+            "title": self.title,
             "verdict": self.verdict,
             "candidates": [
                 {
@@ -129,6 +133,8 @@ def compare(
     differences = metrics.differences_from_leader(
         sides[0].labels, [side.probabilities for side in sides], leader, sides[0].patients
     )
+    if not sides[0].ordinal:
+        differences = [metrics.without_ordinal(difference) for difference in differences]
     candidates = [
         Candidate(path.name, evaluation, {} if number == leader else difference, *_costs(path))
         for number, (path, evaluation, difference) in enumerate(zip(paths, evaluations, differences, strict=True))

@@ -6,8 +6,9 @@ How slices become predictions of people is in :mod:`brainstage.evaluation.aggreg
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,9 @@ class PatientEvaluation:
     """The performance of a run's predictions of people.
 
     Attributes:
-        views: The scores of all stages, of the last two joined, and of the first against the rest.
+        views: The scores of all stages, of the last two joined, and of the first against the rest; of all stages
+            alone where the order of the classes is not known.
+        ordinal: Whether that order is known, or there are but two classes.
         people: Number of people of each stage.
         repeats: How often people were predicted. Where some were predicted less often than others, as on the
             validation side, this is the largest number: their predictions are repeated in turn, so that everyone
@@ -89,9 +92,11 @@ class PatientEvaluation:
         protocol: ``official`` or ``patient``.
         leakage: The leakage verdict.
         unlabelled: Number of slices of that side that were left out because their label is not known.
+        optimistic: Why the figures are too good; None where nothing is known against them.
     """
 
     views: tuple[StageView, ...]
+    ordinal: bool
     people: dict[str, int]
     repeats: int
     fewest_repeats: int
@@ -104,6 +109,7 @@ class PatientEvaluation:
     protocol: str
     leakage: dict[str, Any]
     unlabelled: int
+    optimistic: str | None = None
 
     @property
     def few(self) -> list[str]:
@@ -131,7 +137,9 @@ class PatientEvaluation:
             "synthetic": SYNTHETIC_NOTICE if self.synthetic else None,
             "protocol": self.protocol,
             "leakage": self.leakage,
+            "optimistic": self.optimistic,
             "level": "patient",
+            "class_order_known": self.ordinal,
             "joined_by": self.aggregation,
             "people": self.people,
             "caution": self.caution,
@@ -156,7 +164,11 @@ class PatientEvaluation:
 
 
 def evaluate_patients(
-    source: RunFolder | Path | str, *, split: str = "test", protocol: str | None = None
+    source: RunFolder | Path | str,
+    *,
+    split: str = "test",
+    protocol: str | None = None,
+    class_order: Sequence[str] | None = None,
 ) -> PatientEvaluation:
     """Evaluate a run, or a prediction table of any tool, by person. No model is opened.
 
@@ -168,6 +180,7 @@ def evaluate_patients(
         source: A run folder, or a parquet file with the columns of a prediction table.
         split: The side to evaluate.
         protocol: ``official`` or ``patient``, for a table that does not say under which it was made.
+        class_order: As for :func:`brainstage.evaluate`.
 
     Raises:
         RunError, ConfigError: As :func:`brainstage.evaluate`.
@@ -175,26 +188,26 @@ def evaluate_patients(
             other people.
         LeakageError: A slice has no patient.
     """
-    side = read_side(source, split=split, protocol=protocol)
+    read = partial(read_side, protocol=protocol, class_order=class_order)
+    side = read(source, split=split)
     if side.patients is None:
         raise LeakageError(
             f"{side.file}: figures by patient need the patient of every slice; recover them with `brainstage audit`"
         )
-    people = aggregate(side, _validation(source, split, protocol))
+    people = aggregate(side, _validation(read, source, split))
     rows = {"model": people.repeats, "always the largest": [_shares(people, len(side.classes))]}
     baseline = side.file.with_name("baseline.parquet")
     if baseline.is_file():
-        linear = aggregate(
-            read_side(baseline, split=split, protocol=protocol), _validation(baseline, split, protocol)
-        )
+        linear = aggregate(read(baseline, split=split), _validation(read, baseline, split))
         rows["linear baseline"] = linear.in_order(people.names, str(baseline)).repeats
     leakage = side.about.get("leakage", {})
     synthetic = bool(side.about.get("synthetic"))
     what = f"{split} · {len(people.names)} people{_times(people)}"
     return PatientEvaluation(
         views=tuple(
-            _view(name, groups, people.labels, rows, side.classes) for name, groups in _views(side.classes)
+            _view(name, groups, people.labels, rows, side) for name, groups in _views(side.classes, side.ordinal)
         ),
+        ordinal=side.ordinal,
         people={name: int((people.labels == number).sum()) for number, name in enumerate(side.classes)},
         repeats=len(people.repeats),
         fewest_repeats=people.fewest,
@@ -202,7 +215,15 @@ def evaluate_patients(
         calibrated_on=people.calibrated_on,
         sets=_sets(people, side.classes),
         calibration_error_if_perfect=metrics.calibration_error_if_perfect(people.repeats),
-        title=figure_title(what, side.protocol, leakage.get("sentence", "leakage unknown"), synthetic),
+        title=figure_title(
+            what,
+            side.protocol,
+            leakage.get("sentence", "leakage unknown"),
+            synthetic,
+            fold=side.about.get("fold"),
+            optimistic=side.about.get("optimistic"),
+        ),
+        optimistic=side.about.get("optimistic"),
         synthetic=synthetic,
         protocol=side.protocol,
         leakage=leakage,
@@ -218,12 +239,12 @@ def _times(people: People) -> str:
     return f" × {most}" if people.fewest == most else f" × {people.fewest} to {most}"
 
 
-def _validation(source: RunFolder | Path | str, split: str, protocol: str | None) -> Side | None:
+def _validation(read: Callable[..., Side], source: RunFolder | Path | str, split: str) -> Side | None:
     """Return the validation side, for the calibration; None where it is the side to evaluate, or has no slices."""
     if split == "validation":
         return None
     try:
-        return read_side(source, split="validation", protocol=protocol)
+        return read(source, split="validation")
     except DataError:
         return None
 
@@ -250,10 +271,12 @@ def _shares(people: People, classes: int) -> metrics.Floats:
     return np.tile(shares, (len(people.labels), 1))
 
 
-def _views(classes: Sequence[str]) -> list[tuple[str, list[list[int]]]]:
-    """Return which stages are joined: all apart, the last two joined, and the first against the rest."""
+def _views(classes: Sequence[str], ordinal: bool) -> list[tuple[str, list[list[int]]]]:
+    """Return which stages are joined: none, the last two, and all but the first; none without a known order."""
     each = [[number] for number in range(len(classes))]
     views = [(f"{len(classes)} stages", each)]
+    if not ordinal:
+        return views
     if len(classes) > 3:
         views.append((f"{len(classes) - 1} stages", [*each[:-2], each[-2] + each[-1]]))
     if len(classes) > 2:
@@ -266,7 +289,7 @@ def _view(
     groups: list[list[int]],
     labels: metrics.Ints,
     rows: dict[str, list[metrics.Floats]],
-    classes: Sequence[str],
+    side: Side,
 ) -> StageView:
     """Score every row with some stages joined."""
     group_of = {member: group for group, members in enumerate(groups) for member in members}
@@ -277,5 +300,7 @@ def _view(
     }
     scores = {row: metrics.score_repeats(grouped_labels, repeats) for row, repeats in grouped.items()}
     scores["shuffled labels"] = metrics.shuffled_labels(grouped_labels, grouped["model"])
-    names = tuple(" or ".join(classes[member] for member in members) for members in groups)
-    return StageView(name, names if len(groups) > 2 or len(classes) == 2 else (names[0], "any other"), scores)
+    if not side.ordinal:
+        scores = {row: metrics.without_ordinal(overall) for row, overall in scores.items()}
+    names = tuple(" or ".join(side.classes[member] for member in members) for members in groups)
+    return StageView(name, names if len(groups) > 2 or len(side.classes) == 2 else (names[0], "any other"), scores)

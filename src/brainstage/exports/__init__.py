@@ -1,1 +1,1 @@
-"""Networks in other formats."""
+"""Networks in formats of other libraries."""

@@ -1,8 +1,9 @@
-"""A run's network as an ONNX file, checked against the network itself, with all that an answer needs beside it."""
+"""A run's network as an ONNX file, compared with the network itself, in a folder that ``predict`` opens."""
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -32,31 +33,37 @@ from brainstage.models.weights import BUNDLED, bundled_folder
 from brainstage.report.pages import write_page
 from brainstage.stats import calibration
 
-SLICES = 256
-"""Slices that both networks are compared on, and that the ranges of 8-bit activations are taken from."""
-ALONE = 32
-"""How many of them are also given one by one."""
-TOLERANCE = 1e-4
-"""Most that a probability may differ from PyTorch's."""
-MOVED = 0.002
-"""Accuracy that 8-bit integers must stay within."""
+PARITY_SLICES = 256
+"""Slices that both networks predict, to be compared."""
+PARITY_SINGLE_SLICES = 32
+"""How many of them are predicted one by one as well."""
+MAX_PROBABILITY_DIFFERENCE = 1e-4
+"""Largest accepted difference of a probability from PyTorch's."""
+INT8_RANGE_SLICES = 256
+"""Training slices that the ranges of 8-bit activations are taken from."""
+INT8_HELD_BACK_SHARE = 0.2
+"""Share of the training slices that are held back from the ranges where there are no validation slices."""
+MAX_INT8_ACCURACY_CHANGE = 0.002
+"""8-bit integers must change the accuracy by less than this."""
+MIN_INT8_AGREEMENT = 0.99
+"""Smallest accepted share of slices that get the same stage in 8-bit integers."""
 
 
 @dataclass(frozen=True)
 class Parity:
-    """How far the exported network is from PyTorch's.
+    """How far the exported network's predictions are from PyTorch's, in fp32.
 
     Attributes:
-        slices: How many were compared.
-        source: What they are.
-        probabilities: Largest difference of a probability.
-        logits: Largest difference of a logit.
+        slices: Number of slices compared.
+        source: Where they come from.
+        max_probability_difference: Largest difference of a probability.
+        max_logit_difference: Largest difference of a logit.
     """
 
     slices: int
     source: str
-    probabilities: float
-    logits: float
+    max_probability_difference: float
+    max_logit_difference: float
 
 
 @dataclass(frozen=True)
@@ -64,35 +71,40 @@ class Int8:
     """What 8-bit integers change.
 
     Attributes:
-        slices: How many were judged.
-        source: What they are.
-        accuracy_fp32: Share right before.
-        accuracy_int8: Share right after.
-        same_stage: Share that gets the same stage.
+        slices: Number of slices evaluated; none is a test slice.
+        source: Where they come from.
+        accuracy_fp32: Accuracy before.
+        accuracy_int8: Accuracy after.
+        agreement: Share of slices that get the same stage before and after.
     """
 
     slices: int
     source: str
     accuracy_fp32: float
     accuracy_int8: float
-    same_stage: float
+    agreement: float
 
     @property
-    def moved(self) -> float:
-        """How far accuracy moved."""
+    def accuracy_change(self) -> float:
+        """Absolute difference of the two accuracies."""
         return abs(self.accuracy_int8 - self.accuracy_fp32)
+
+    @property
+    def accepted(self) -> bool:
+        """Whether accuracy and stages stay as they must."""
+        return self.accuracy_change < MAX_INT8_ACCURACY_CHANGE and self.agreement >= MIN_INT8_AGREEMENT
 
 
 @dataclass(frozen=True)
 class Export:
-    """A network that was exported.
+    """An exported network.
 
     Attributes:
         folder: Opens with :meth:`brainstage.Predictor.open`; ``model/`` holds ``model.onnx`` and a ``README.md``
-            for those who use it from elsewhere.
+            for use without brainstage.
         about: The run's manifest.
-        parity: How far it is from PyTorch's, in fp32.
-        int8: What 8-bit integers change, where they were asked for.
+        parity: How far its predictions are from PyTorch's, in fp32.
+        int8: What 8-bit integers change; None for fp32.
         megabytes: Size of ``model.onnx``.
     """
 
@@ -104,27 +116,27 @@ class Export:
 
     @property
     def title(self) -> str:
-        """What was exported, and under which protocol its figures hold."""
+        """What was exported, and under which protocol the run was evaluated."""
         what = f"{self.about.get('recipe', 'network')} as ONNX, {'int8' if self.int8 else 'fp32'}"
         synthetic = bool(self.about.get("synthetic"))
         return figure_title(what, self.about["protocol"], self.about["leakage"]["sentence"], synthetic)
 
     @property
     def facts(self) -> dict[str, str]:
-        """What a user is told: where it is, its size, and how far its predictions are from the run's."""
+        """What a user needs to know, by name: folder, size, and how far predictions are from the run's."""
         parity, int8 = self.parity, self.int8
         facts = {
             "folder": str(self.folder),
             "model.onnx": f"{self.megabytes:g} MB",
             "same predictions": (
-                f"largest difference of a probability {parity.probabilities:.1e}, "
+                f"largest difference of a probability {parity.max_probability_difference:.1e}, "
                 f"on {parity.slices} {parity.source}" + (", before quantisation" if int8 else "")
             ),
         }
         if int8:
             facts["int8"] = (
-                f"accuracy {int8.accuracy_int8:.4f}, in fp32 {int8.accuracy_fp32:.4f}, "
-                f"on {int8.slices:,} {int8.source}"
+                f"accuracy {int8.accuracy_int8:.4f}, in fp32 {int8.accuracy_fp32:.4f}; the same stage for "
+                f"{int8.agreement:.2%} of {int8.slices:,} {int8.source}"
             )
         return facts
 
@@ -141,8 +153,8 @@ class Export:
 
 
 def export(
-    run: Path | str,
-    out: Path | None = None,
+    run: os.PathLike[str] | str,
+    out: os.PathLike[str] | str | None = None,
     *,
     int8: bool = False,
     slices: SliceTable | None = None,
@@ -151,61 +163,66 @@ def export(
     """Write a run's network as ONNX into a new folder, which appears whole or not at all.
 
     Args:
-        run: Folder of a finished run, or ``compact``, which comes with the package.
-        out: The new folder; None takes ``onnx`` in the run's.
-        int8: Quantise to 8-bit integers. Their ranges come from training slices.
-        slices: What both networks are compared on: its test slices, else any. None draws phantoms, which will not
-            do for ``int8``.
+        run: A finished run, or ``compact``, which is bundled.
+        out: The new folder; None takes ``onnx`` in the run's folder.
+        int8: Quantise to 8-bit integers. Their ranges come from training slices; they are accepted by accuracy and
+            agreement on validation slices (:attr:`Int8.accepted`). No test slice is used for that.
+        slices: The data. For ``int8`` that which the run was trained on; else any slices, which both networks
+            predict, whatever their side and without their labels. None makes phantoms, which ``int8`` does not
+            accept.
         progress: How to show progress.
 
+    Returns:
+        What was written, and how far its predictions are from the run's.
+
     Raises:
-        ConfigError: The run is not one to be exported, the folder is there already, or the extra is not installed.
-        DataError: ``int8`` lacks slices to learn ranges from or to be judged on.
-        RunError: A probability moves by more than :data:`TOLERANCE`, with ``int8`` the accuracy by
-            :data:`MOVED` or more, or the folder is not writable. Nothing is written.
+        ConfigError: The run cannot be exported, the folder exists, the data for ``int8`` is missing, or the extra
+            ``brainstage[onnx]`` is not installed.
+        DataError: ``int8`` has too few training slices, or they have other classes than the network.
+        RunError: A probability differs by more than :data:`MAX_PROBABILITY_DIFFERENCE`, the 8-bit integers are not
+            accepted, or the folder is not writable. Nothing is written.
     """
-    source, target = _places(run, out)
+    name = os.fspath(run)
+    source, target = _places(name, out)
     about = _about(source)
-    network = _network(source, str(run))
+    network = _network(source, name)
     if int8 and slices is None:
-        raise ConfigError(
-            "int8 needs the data that the run was trained on, for ranges and to be judged; give --data"
-        )
+        raise ConfigError("int8 needs the data that the run was trained on; name it with --data")
     make_folder(target.parent)
     try:
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as temporary:
             part = RunFolder(Path(temporary) / "export")
             _copy(source.model, make_folder(part.model))
-            images, what = _compared(slices, Path(temporary))
+            images, images_source = _parity_images(slices, Path(temporary))
             with progress("Exporting", 2) as advance:
-                parity = _converted(network, part, images, what)
+                parity = _convert(network, part, images, images_source)
                 advance(1)
-                changed = _quantised(source, network.classes, part, slices) if int8 and slices else None
+                quantised = _quantise(source, network.classes, part, slices) if int8 and slices else None
                 advance(1)
-            size = round((part.model / ONNX).stat().st_size / 1e6, 2)
-            found = Export(target, about, parity, changed, size)
-            _describe(source, part, network, found)
+            megabytes = round((part.model / ONNX).stat().st_size / 1e6, 2)
+            result = Export(target, about, parity, quantised, megabytes)
+            _describe(source, part, network, result)
             part.path.replace(target)
     except OSError as error:
         reason = error.strerror or error
-        raise RunError(f"{target}: not written ({reason}); free some space or give another --out") from error
-    return found
+        raise RunError(f"{target}: not written ({reason}); free some space or choose another --out") from error
+    return result
 
 
-def _places(run: Path | str, out: Path | None) -> tuple[RunFolder, Path]:
+def _places(name: str, out: os.PathLike[str] | str | None) -> tuple[RunFolder, Path]:
     """Return the run and the new folder."""
-    named = str(run) in BUNDLED
-    if named and out is None:
-        raise ConfigError(f"{run}: comes with the package; say with --out where the export goes")
-    source = RunFolder.open(bundled_folder(str(run)) if named else run)
-    target = out or source.path / "onnx"
+    bundled = name in BUNDLED
+    if bundled and out is None:
+        raise ConfigError(f"{name}: is bundled with the package; choose a folder for the export with --out")
+    source = RunFolder.open(bundled_folder(name) if bundled else name)
+    target = Path(out) if out is not None else source.path / "onnx"
     if target.exists():
-        raise ConfigError(f"{target}: is there already; give another --out, or take it away")
+        raise ConfigError(f"{target}: already exists; choose another --out or delete it")
     return source, target
 
 
 def _about(source: RunFolder) -> dict[str, Any]:
-    """Return the run's manifest, without the files: an export is known by its protocol as the run is."""
+    """Return the run's manifest without its list of files."""
     about = json.loads(source.manifest.read_text(encoding="utf-8"))
     if not (about.get("protocol") and about.get("leakage")):
         raise RunError(f"{source.path}: its manifest names no protocol and no leakage verdict; train it again")
@@ -216,16 +233,16 @@ def _network(source: RunFolder, name: str) -> SliceClassifier:
     model = open_model(source.model)
     if not isinstance(model, SliceClassifier):
         raise ConfigError(
-            f"{name}: the patient model is no network, so there is nothing to export; it needs no torch"
+            f"{name}: the patient model is not a network and cannot be exported; it runs without PyTorch as it is"
         )
     if model.network is None:
-        raise ConfigError(f"{name}: was exported already; give the run that it was exported from")
+        raise ConfigError(f"{name}: is an exported network; name the run that it was exported from")
     return model
 
 
 def _exported(part: RunFolder) -> SliceClassifier:
     model = open_model(part.model)
-    assert isinstance(model, SliceClassifier)  # noqa: S101 - it was written as one
+    assert isinstance(model, SliceClassifier)  # noqa: S101 - the export wrote it as a network
     return model
 
 
@@ -235,54 +252,45 @@ def _copy(model: Path, part: Path) -> None:
             shutil.copyfile(model / name, part / name)
 
 
-# --- the same answers --------------------------------------------------------------------------------------------
+# --- parity -------------------------------------------------------------------------------------------------------
 
 
-def _compared(slices: SliceTable | None, temporary: Path) -> tuple[list[Pixels], str]:
-    """Return the slices that both networks are compared on, and what they are."""
+def _parity_images(slices: SliceTable | None, temporary: Path) -> tuple[list[Pixels], str]:
+    """Return the slices that both networks predict, spread over the data, and where they come from."""
     if slices is None:
-        slices = load_slices(write_phantom(temporary / "phantom", patients=SLICES // 32))
-        rows, what = list(range(len(slices))), "slices"
-    else:
-        rows, what = _side(slices, "test"), "test slices"
-        if len(rows) < SLICES:
-            rows, what = list(range(len(slices))), "slices"
-    rows = _spread(rows)
-    stamp = f" of the phantom cohort ({SYNTHETIC_NOTICE})" if slices.synthetic else ""
-    return [slices.images[row] for row in rows], f"{what}{stamp}"
+        slices = load_slices(write_phantom(temporary / "phantom", patients=PARITY_SLICES // 32))
+    stamp = f"the phantom cohort ({SYNTHETIC_NOTICE})" if slices.synthetic else "the data"
+    return [slices.images[row] for row in _spread(range(len(slices)), PARITY_SLICES)], f"slices of {stamp}"
 
 
-def _side(slices: SliceTable, name: str) -> list[int]:
-    return [row for row, side in enumerate(slices.rows["split"].to_pylist()) if side == name]
+def _spread(rows: Sequence[int], count: int) -> list[int]:
+    """Return at most ``count`` rows, spread evenly over all."""
+    return [rows[number] for number in np.linspace(0, len(rows) - 1, min(count, len(rows))).astype(int)]
 
 
-def _spread(rows: Sequence[int]) -> list[int]:
-    """Return so many rows as are compared, spread over all."""
-    return [rows[number] for number in np.linspace(0, len(rows) - 1, min(SLICES, len(rows))).astype(int)]
-
-
-def _converted(network: SliceClassifier, part: RunFolder, images: list[Pixels], what: str) -> Parity:
-    """Write ``model.onnx`` and compare it with PyTorch's network, in batches and slice by slice.
+def _convert(network: SliceClassifier, part: RunFolder, images: list[Pixels], source: str) -> Parity:
+    """Write ``model.onnx`` and compare its predictions with PyTorch's, in batches and slice by slice.
 
     Raises:
         RunError: They differ.
     """
     to_onnx(network.network, network.pixels([np.zeros((2, 2), np.uint8)] * 2), part.model / ONNX)
-    exported, alone = _exported(part), images[:ALONE]
-    ours = _logits(network, [*images, *alone], BATCH)
-    theirs = np.concatenate([_logits(exported, images, BATCH), _logits(exported, alone, 1)])
-    found = Parity(
+    exported, single = _exported(part), images[:PARITY_SINGLE_SLICES]
+    expected = _logits(network, [*images, *single], BATCH)
+    logits = np.concatenate([_logits(exported, images, BATCH), _logits(exported, single, 1)])
+    parity = Parity(
         len(images),
-        what,
-        probabilities=float(np.abs(softmax(ours) - softmax(theirs)).max()),
-        logits=float(np.abs(ours - theirs).max()),
+        source,
+        max_probability_difference=float(np.abs(softmax(expected) - softmax(logits)).max()),
+        max_logit_difference=float(np.abs(expected - logits).max()),
     )
-    if not found.probabilities <= TOLERANCE:
+    if not parity.max_probability_difference <= MAX_PROBABILITY_DIFFERENCE:
         raise RunError(
-            f"the exported network's probabilities differ from PyTorch's by up to {found.probabilities:.1e} on "
-            f"{found.slices} {what}, more than {TOLERANCE:.0e}; nothing was written, keep using the run"
+            "the exported network's probabilities differ from PyTorch's by up to "
+            f"{parity.max_probability_difference:.1e} on {parity.slices} {source}, more than "
+            f"{MAX_PROBABILITY_DIFFERENCE:.0e}; nothing was written, keep using the run"
         )
-    return found
+    return parity
 
 
 def _logits(model: SliceClassifier, images: Sequence[Pixels], batch: int) -> Any:
@@ -292,73 +300,88 @@ def _logits(model: SliceClassifier, images: Sequence[Pixels], batch: int) -> Any
 # --- 8-bit integers -----------------------------------------------------------------------------------------------
 
 
-def _quantised(source: RunFolder, classes: tuple[str, ...], part: RunFolder, slices: SliceTable) -> Int8:
-    """Put a network of 8-bit integers in the place of the exported one.
+def _quantise(source: RunFolder, classes: tuple[str, ...], part: RunFolder, slices: SliceTable) -> Int8:
+    """Replace the exported network by one of 8-bit integers, and evaluate both on validation slices.
 
     Raises:
-        DataError: There are no slices to learn ranges from, or none to be judged on.
-        RunError: Accuracy moves too far.
+        DataError: There are too few training slices, or their classes are not the network's.
+        RunError: The 8-bit network is not accepted.
     """
     if slices.classes != classes:
         raise DataError(f"the data has the classes {', '.join(slices.classes)}, the network {', '.join(classes)}")
-    training, judged = _sides(source, slices)
-    images, stages = [slices.images[row] for row in judged], slices.targets(judged)
+    training, validation, validation_source = _int8_rows(source, slices)
+    images, labels = [slices.images[row] for row in validation], slices.targets(validation)
     file, model = part.model / ONNX, _exported(part)
     before = _logits(model, images, BATCH).argmax(axis=1)
     quantised = part.model / f"int8-{ONNX}"
-    to_int8(file, model.pixels([slices.images[row] for row in _spread(training)]), quantised)
+    to_int8(file, model.pixels([slices.images[row] for row in _spread(training, INT8_RANGE_SLICES)]), quantised)
     quantised.replace(file)
     after = _logits(_exported(part), images, BATCH).argmax(axis=1)
-    found = Int8(
-        len(judged),
-        "test slices" + (", of people whom this model was fitted on" if source.baseline.is_file() else ""),
-        accuracy_fp32=float((before == stages).mean()),
-        accuracy_int8=float((after == stages).mean()),
-        same_stage=float((before == after).mean()),
+    int8 = Int8(
+        len(validation),
+        validation_source,
+        accuracy_fp32=float((before == labels).mean()),
+        accuracy_int8=float((after == labels).mean()),
+        agreement=float((before == after).mean()),
     )
-    if found.moved >= MOVED:
+    if not int8.accepted:
         raise RunError(
-            f"8-bit integers move the accuracy on {found.slices:,} {found.source} from "
-            f"{found.accuracy_fp32:.4f} to {found.accuracy_int8:.4f}, by {MOVED} or more; nothing was "
-            "written, export without --int8"
+            f"8-bit integers change the accuracy on {int8.slices:,} {int8.source} from {int8.accuracy_fp32:.4f} to "
+            f"{int8.accuracy_int8:.4f}, and {int8.agreement:.2%} of them get the same stage; expected a change "
+            f"below {MAX_INT8_ACCURACY_CHANGE} and at least {MIN_INT8_AGREEMENT:.0%}. Nothing was written; export "
+            "without --int8"
         )
-    return found
+    return int8
 
 
-def _sides(source: RunFolder, slices: SliceTable) -> tuple[list[int], list[int]]:
-    """Return the rows of training and test slices: the run's own, else the data's."""
-    if source.splits.is_file():
-        fold = Splits.load(source.splits, slices).chosen(TrainConfig.from_json(source.config))
-        training, judged = ([slices.row_of[one] for one in ids] for ids in (fold.train, fold.test))
+def _int8_rows(source: RunFolder, slices: SliceTable) -> tuple[list[int], list[int], str]:
+    """Return the rows for the ranges, those to evaluate on, and where the latter come from; none is a test slice.
+
+    They are the training and validation slices of the run's own splits, else of the data. Without validation
+    slices a share of the training slices is held back, which the ranges then do not see.
+    """
+    everyone = RunFolder(source.path / "folds" / "everyone")  # a cross-validated run's model was fitted there
+    fitted = everyone if everyone.splits.is_file() else source
+    if fitted.splits.is_file():
+        fold = Splits.load(fitted.splits, slices).chosen(TrainConfig.from_json(fitted.config))
+        training, validation = ([slices.row_of[name] for name in ids] for ids in (fold.train, fold.validation))
     else:
-        training, judged = _side(slices, "train"), _side(slices, "test")
-    if not (training and judged):
-        raise DataError(
-            "int8 needs training slices for its ranges and test slices to be judged on; the data has none"
-        )
-    return training, judged
+        training, validation = _labelled(slices, "train"), _labelled(slices, "validation")
+    if validation:
+        return training, validation, "validation slices"
+    by_hash = sorted(training, key=slices.slice_ids.__getitem__)  # an order that has nothing to do with the data's
+    count = round(INT8_HELD_BACK_SHARE * len(by_hash))
+    if not count:
+        raise DataError("int8 needs training slices for its ranges and its evaluation; the data has too few")
+    return by_hash[count:], by_hash[:count], "training slices held back from the ranges"
+
+
+def _labelled(slices: SliceTable, side: str) -> list[int]:
+    """Return the rows of a side of the data, without those that have no label."""
+    sides = slices.rows["split"].to_pylist()
+    return [row for row, name in enumerate(sides) if name == side and slices.labels[row] is not None]
 
 
 # --- the description ----------------------------------------------------------------------------------------------
 
 
-def _describe(source: RunFolder, part: RunFolder, network: SliceClassifier, found: Export) -> None:
-    """Write ``README.md``, for those who use the file without brainstage, and the manifest."""
+def _describe(source: RunFolder, part: RunFolder, network: SliceClassifier, result: Export) -> None:
+    """Write ``README.md``, for use of the file without brainstage, and the manifest."""
     steps = network.preprocessing
-    fits = calibration.Calibration.open(part.model)
+    fitted = calibration.Calibration.open(part.model)
     content = {
-        "found": found,
-        "about": found.about,
+        "export": result,
+        "about": result.about,
         "hash": sha256(part.model / ONNX),
         "input": INPUT,
         "output": OUTPUT,
         "opset": OPSET,
         "steps": steps,
         "channels": [steps.mean] if isinstance(steps.mean, float) else list(steps.mean),
-        "interpolation": {2: "bilinear", 3: "bicubic"}.get(steps.resample, f"Pillow's number {steps.resample}"),
+        "interpolation": {2: "bilinear", 3: "bicubic"}.get(steps.resample, f"Pillow's filter {steps.resample}"),
         "classes": network.classes,
-        "fits": fits,
+        "calibration": fitted,
     }
     write_page(part.model / "README.md", "export.md", content)
-    extra = {**found.to_dict(), "weights": sha256(source.model / WEIGHTS)}
-    part.write_manifest({**found.about, "export": extra})
+    entry = {**result.to_dict(), "weights": sha256(source.model / WEIGHTS)}
+    part.write_manifest({**result.about, "export": entry})

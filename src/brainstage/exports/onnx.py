@@ -1,4 +1,4 @@
-"""A network of ``transformers`` to an ONNX file, and that to one of 8-bit integers."""
+"""Conversion of a ``transformers`` network to an ONNX file, and of that file to 8-bit integers."""
 
 from __future__ import annotations
 
@@ -19,16 +19,18 @@ from brainstage.models.engines.onnx import INPUT, MAX_BYTES, OUTPUT, library
 from brainstage.models.engines.torch import PlainLogits
 
 OPSET = 20
+"""Version of the ONNX operators that the file is written in."""
 _BATCH = 32
+"""Slices of one pass while ranges are measured."""
 
 
 def to_onnx(network: Any, pixels: Floats, file: Path) -> None:
-    """Write a network as ONNX: of one piece, in fp32, for any number of slices.
+    """Write a network as one ONNX file, in fp32, that takes any number of slices.
 
     Args:
-        network: In evaluation mode.
-        pixels: Some inputs, two at least, (N, C, H, W).
-        file: Where to.
+        network: A ``transformers`` network in evaluation mode.
+        pixels: At least two inputs to trace it with, float32 of shape (N, C, H, W).
+        file: File to write.
 
     Raises:
         ConfigError: The extra is not installed, or the network is too large for the format.
@@ -36,11 +38,11 @@ def to_onnx(network: Any, pixels: Floats, file: Path) -> None:
     library("onnxscript")
     if sum(weights.nbytes for weights in network.parameters()) >= MAX_BYTES:
         raise ConfigError(
-            f"the network has more than {MAX_BYTES / 2**30:g} GiB of weights, more than ONNX can hold"
+            f"the network has more than {MAX_BYTES / 2**30:g} GiB of weights, more than an ONNX file can hold"
         )
     network = copy.deepcopy(network)
     if network.config.model_type.startswith("swin"):
-        network.set_attn_implementation("eager")  # the exporter fails at its masks otherwise
+        network.set_attn_implementation("eager")  # the exporter fails on its attention masks otherwise
     with _quiet():
         torch.onnx.export(
             PlainLogits(network).eval(),
@@ -57,15 +59,15 @@ def to_onnx(network: Any, pixels: Floats, file: Path) -> None:
 
 
 def to_int8(file: Path, pixels: Floats, target: Path) -> None:
-    """Write an ONNX file as one of 8-bit weights and activations, of standard operators.
+    """Quantise an ONNX file to 8-bit weights and activations, with standard operators only.
 
-    Weights have a scale a channel. Both are signed: with unsigned activations the products of older processors
-    (AVX2) overflow, which cost ``compact`` a fifth of its accuracy.
+    Weights have one scale for each channel. Weights and activations are signed: with unsigned activations products
+    overflow on older processors (AVX2), which cost ``compact`` a fifth of its accuracy.
 
     Args:
-        file: What :func:`to_onnx` wrote.
-        pixels: Inputs that the ranges of the activations are taken from, (N, C, H, W).
-        target: Where to.
+        file: A file that :func:`to_onnx` wrote.
+        pixels: Inputs that the ranges of the activations are taken from, float32 of shape (N, C, H, W).
+        target: File to write.
 
     Raises:
         ConfigError: The extra is not installed.
@@ -87,7 +89,7 @@ def to_int8(file: Path, pixels: Floats, target: Path) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the libraries' remarks on themselves from the user's screen."""
+    """Silence what the libraries print, log and warn about themselves."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

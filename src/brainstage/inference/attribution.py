@@ -8,6 +8,8 @@ and Fergus 2014, ECCV), for any model: how the answer changes where a window of 
 
 from __future__ import annotations
 
+import copy
+import itertools
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -40,11 +42,17 @@ HEAD = 10
 """Grey value above which a pixel shows the head; the outside of a skull-stripped slice is black."""
 
 
-def default_method(predictor: Predictor) -> str:
-    """Return the method that suits a model."""
+def methods_for(predictor: Predictor) -> list[str]:
+    """Return the methods that suit a model; the first is its default."""
     if predictor.network is None:
-        return "occlusion"
-    return "grad-cam" if _kind(predictor.network) in CONVOLUTIONAL else "integrated-gradients"
+        return ["occlusion"]
+    by_gradient = "grad-cam" if predictor.network.config.model_type in CONVOLUTIONAL else "integrated-gradients"
+    return [by_gradient, "occlusion"]
+
+
+def default_method(predictor: Predictor) -> str:
+    """Return the method that suits a model best."""
+    return methods_for(predictor)[0]
 
 
 def attribute(
@@ -70,7 +78,7 @@ def attribute(
     check_method(predictor, method)
     if method == "occlusion":
         return _occlude(predictor, images, levels, stage)
-    network, preprocessing = predictor.network, predictor.preprocessing
+    network, preprocessing = _unshared(predictor.network), predictor.preprocessing
     maps: list[Map] = []
     for start in range(0, len(images), BATCH):
         some = images[start : start + BATCH]
@@ -87,9 +95,9 @@ def check_method(predictor: Predictor, method: str) -> None:
     """
     if method not in METHODS:
         raise ConfigError(f"{method}: no such method; take one of {', '.join(METHODS)}")
-    suits = default_method(predictor)
-    if method not in ("occlusion", suits):
-        raise ConfigError(f"{method}: not right for this model; take {suits} or occlusion")
+    suitable = methods_for(predictor)
+    if method not in suitable:
+        raise ConfigError(f"{method}: not right for this model; take {' or '.join(suitable)}")
 
 
 def outside(map_: Map, image: Pixels) -> float:
@@ -135,8 +143,13 @@ def _correlation(one: Map, other: Map, image: Pixels) -> float:
 # --- networks ---------------------------------------------------------------------------------------------------
 
 
-def _kind(network: Any) -> str:
-    return str(network.config.model_type)
+def _unshared(network: Any) -> Any:
+    """Return the same network with modules of its own, which only read the weights that they share.
+
+    Captum hooks into modules and replaces what they return; other threads predict with the network meanwhile.
+    """
+    weights = itertools.chain(network.parameters(), network.buffers())
+    return copy.deepcopy(network, {id(tensor): tensor for tensor in weights})
 
 
 def _logits(network: Any, pixels: torch.Tensor) -> torch.Tensor:

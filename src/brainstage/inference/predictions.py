@@ -18,7 +18,14 @@ from numpy.typing import NDArray
 from brainstage.core.errors import ConfigError, DataError, RefusalError, RunError
 from brainstage.core.progress import Progress, silent
 from brainstage.core.run import RunFolder
-from brainstage.core.schema import PROB_PREFIX, RESEARCH_NOTICE, SET_PREFIX, SYNTHETIC_NOTICE, short_names
+from brainstage.core.schema import (
+    PROB_PREFIX,
+    RESEARCH_NOTICE,
+    SET_PREFIX,
+    SYNTHETIC_NOTICE,
+    short_names,
+    with_metadata,
+)
 from brainstage.datasets.images import CHUNK
 from brainstage.datasets.patient_map import is_public
 from brainstage.datasets.preprocessing import Pixels
@@ -85,8 +92,12 @@ class Predictions:
 
     @property
     def table(self) -> pa.Table:
-        """The rows as an Arrow table, with the notice and the model's identity in its metadata."""
-        return pa.Table.from_pylist(self.rows)
+        """The rows as an Arrow table; what stands beside them in :meth:`to_dict` is in its metadata.
+
+        :func:`brainstage.core.schema.read_metadata` reads it: the notice, the model's hash, protocol and leakage.
+        """
+        beside = {key: value for key, value in self.to_dict().items() if key != "predictions"}
+        return with_metadata(pa.Table.from_pylist(self.rows), beside)
 
     @cached_property
     def people(self) -> list[list[dict[str, Any]]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import AbstractContextManager, contextmanager
@@ -18,7 +17,7 @@ from brainstage.core.errors import BrainstageError, DataError, RunError
 from brainstage.core.files import sha256
 from brainstage.core.parallel import worker_pool
 from brainstage.core.progress import Progress, silent
-from brainstage.core.run import RunFolder
+from brainstage.core.run import RunFolder, StrPath
 from brainstage.core.schema import CONFORMAL_THRESHOLD, PROB_PREFIX, with_metadata
 from brainstage.datasets.preprocessing import Pixels, Preprocessing
 from brainstage.datasets.table import SliceTable
@@ -70,27 +69,26 @@ class Predictor:
         self.classes = model.classes
 
     @classmethod
-    def open(cls, path: Path | str = DEFAULT) -> Predictor:
+    def open(cls, path: StrPath = DEFAULT) -> Predictor:
         """Open a run folder, an exported one, or by its name a model that comes with the package.
 
         Only safetensors weights of the architectures that brainstage trains and what ``brainstage export`` made of
         them are opened; nothing in the folder is executed, and one that holds a pickle is refused.
 
         Raises:
-            RunError: The folder or a file of it is missing, damaged or of another kind.
+            RunError: The folder or a file of it is missing, damaged, of another kind, or was changed after the run
+                finished.
             ConfigError: What runs an exported network is not installed.
         """
         run = RunFolder(bundled_folder(str(path)) if path in BUNDLED else path)
         if not run.path.is_dir():
-            raise RunError(f"{path}: no such run; `brainstage train --name NAME` makes runs/NAME")
+            raise RunError(f"{run.path}: no such run; `brainstage train --name NAME` makes runs/NAME")
         with _usable(run.model):
-            about = json.loads(run.manifest.read_text(encoding="utf-8")) if run.finished else {}
-            return cls(
-                open_model(run.model),
-                sha256(weights_file(run.model)),
-                about,
-                OutOfDistributionDetector.open(run.model),
-            )
+            about = run.read_manifest() if run.finished else {}
+            model, detector = open_model(run.model), OutOfDistributionDetector.open(run.model)
+            hashes = run.verify(run.model) if run.finished else {}
+            weights = weights_file(run.model)
+            return cls(model, hashes.get(f"model/{weights.name}") or sha256(weights), about, detector)
 
     def predict_proba(
         self,

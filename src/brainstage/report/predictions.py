@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
-
-import pyarrow as pa
+from typing import Any
 
 from brainstage.core.errors import ConfigError
 from brainstage.core.files import atomic, write_json, write_table
-from brainstage.core.schema import with_metadata
 from brainstage.inference.predictions import Predictions
+
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+"""First characters of a text that spreadsheets take for a formula; the web page's ``csv.js`` has the same."""
 
 
 def check_target(path: Path) -> None:
@@ -20,7 +21,7 @@ def check_target(path: Path) -> None:
         ConfigError: The name does not end in .csv, .json or .parquet, or its folder does not exist.
     """
     if path.suffix not in (".csv", ".json", ".parquet"):
-        raise ConfigError(f"{path}: predictions are written as .csv, .json or .parquet; give a name that ends so")
+        raise ConfigError(f"{path}: predictions are written as .csv, .json or .parquet; use one of these endings")
     if not path.parent.is_dir():
         raise ConfigError(f"{path.parent}: no such folder; make it first")
 
@@ -28,18 +29,27 @@ def check_target(path: Path) -> None:
 def write_predictions(predictions: Predictions, path: Path) -> None:
     """Write predictions to a .csv, .json or .parquet file; each carries the notice.
 
+    A text in a CSV file that a spreadsheet would take for a formula, such as the name of a file, gets an apostrophe
+    before it. Numbers stay as they are.
+
     Raises:
-        ConfigError: The name has another ending.
+        ConfigError: The name has another ending, or the folder does not exist.
         RunError: The disk is full or the folder is not writable.
     """
     check_target(path)
     if path.suffix == ".json":
         write_json(path, predictions.to_dict())
     elif path.suffix == ".parquet":
-        about = {key: value for key, value in predictions.to_dict().items() if key != "predictions"}
-        write_table(path, with_metadata(pa.Table.from_pylist(predictions.rows), about))
+        write_table(path, predictions.table)
     else:
         with atomic(path) as part, part.open("w", newline="", encoding="utf-8") as stream:
             writer = csv.DictWriter(stream, [*predictions.rows[0], "notice"])
             writer.writeheader()
-            writer.writerows({**row, "notice": predictions.notice} for row in predictions.rows)
+            for row in predictions.rows:
+                cells = {**row, "notice": predictions.notice}
+                writer.writerow({name: without_formula(value) for name, value in cells.items()})
+
+
+def without_formula(value: Any) -> Any:
+    """Return the value of a CSV cell: text that begins like a formula gets an apostrophe, all else is unchanged."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA_STARTS) else value

@@ -6,7 +6,7 @@ cost a few matrix products. With all weights 1 each score equals scikit-learn's;
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,6 +63,16 @@ OVERALL = (
     "log_loss",
     "calibration_error",
 )
+
+
+ORDINAL = ("quadratic_kappa",)
+"""Scores that depend on the order of the classes."""
+
+
+def without_ordinal(overall: Mapping[str, Score]) -> dict[str, Score]:
+    """Return overall scores with NaN in place of those that depend on the order of the classes."""
+    unknown = Score(np.nan, np.nan, np.nan)
+    return {name: unknown if name in ORDINAL else value for name, value in overall.items()}
 
 
 def score(

@@ -1,0 +1,180 @@
+"""What the command line says to a mistyped command and to input that cannot be used, and with which exit code."""
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from brainstage.cli.shared import ExitCode
+from helpers import encode, picture, run_cli
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["train", "--no-such-option"], "No such option"),
+        (["train", "--seed", "many"], "Invalid value for '--seed'"),
+        (["train", "--set", "epochs"], "Invalid value for '--set': 'epochs': expected FIELD=VALUE"),
+        (["train", "--class-name", "0"], "Invalid value for '--class-name': '0': expected LABEL=NAME"),
+        (["train", "--splits", "none.json"], "Invalid value for '--splits': file 'none.json' does not exist"),
+        (["train", "--fold", "1"], "Invalid value for '--fold': the official protocol has one fold"),
+        (["cross-validate", "--set", "fold=1"], "cross-validate trains all folds of the patient protocol"),
+        (["cross-validate", "--set", "protocol=official"], "cross-validate trains all folds"),
+        (["sweep", "--vary", "epochs=1,2", "--grid", "--trials", "3"], "only one of --one-factor, --grid"),
+        (["explain", "a.png"], "--out"),
+        (["compare", "--backbones", "a", "b"], "No such option"),
+        (["wisdom"], "No such command"),
+    ],
+)
+def test_a_usage_error_is_one_sentence_and_exit_code_2(arguments, says):
+    code, out, err = run_cli(*arguments)
+    assert (code, out) == (ExitCode.USAGE, "")
+    assert says in " ".join(err.split())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "value", "allowed", "nearest"),
+    [
+        (["train", "--protocol"], "patent", "official, patient", "patient"),
+        (["evaluate", "run", "--protocol"], "offical", "official, patient", "official"),
+        (["evaluate", "run", "--split"], "tset", "train, validation, test", "test"),
+        (["evaluate", "run", "--level"], "person", "slice, patient", None),
+        (["compare", "a", "b", "--split"], "valid", "train, validation, test", "validation"),
+        (["compare-backbones", "a", "b", "--split"], "train", "validation, test", None),
+        (["export", "compact", "--to"], "onx", "onnx", "onnx"),
+        (
+            ["explain", "a.png", "--out", "b", "--method"],
+            "gradcam",
+            "grad-cam, integrated-gradients, occlusion",
+            "grad-cam",
+        ),
+        (["train", "--track"], "wandb", "tensorboard", None),
+        (
+            ["train", "--recipe"],
+            "compct",
+            "compact, compact-best, compact-fast, fine-tune, linear-probe, patient, report or a .toml file",
+            "compact",
+        ),
+        (["compare-protocols", "--recipe"], "best", "compact, compact-best", "report"),
+    ],
+)
+def test_every_closed_set_of_values_is_checked_alike(arguments, value, allowed, nearest):
+    code, _, err = run_cli(*arguments, value)
+    said = " ".join(err.split())
+    assert code == ExitCode.USAGE
+    assert f"Invalid value for '{arguments[-1]}': '{value}' is not one of {allowed}" in said
+    if nearest is None:
+        assert "did you mean" not in said
+    elif value != "best":
+        assert said.endswith(f"; did you mean '{nearest}'?")
+
+
+def test_the_methods_are_those_of_explain():
+    from brainstage.inference.attribution import METHODS
+
+    assert f"--method <{'|'.join(METHODS)}>" in run_cli("explain", "--help").out
+
+
+def empty_folder(root):
+    (root / "empty").mkdir()
+    return root / "empty"
+
+
+def bad_csv(root):
+    (root / "0.png").write_bytes(encode(picture()))
+    (root / "a.csv").write_text("path,label\n0.png,Mild_Demented\n0.png,Mild_Demted\n")
+    return root / "a.csv"
+
+
+def bad_parquet(root):
+    pq.write_table(pa.table({"a": [1]}), root / "a.parquet")
+    return root / "a.parquet"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["train", "--epochs", "0"], "epochs: 0 is out of range"),
+        (["train", "--recipe", "{none}.toml"], "none.toml"),
+        (["train", "--set", "epoch=3"], "did you mean 'epochs'"),
+        (["train", "--data", "{none}"], "no such file or folder"),
+        (["train", "--data", empty_folder], "no slices found"),
+        (["train", "--data", bad_csv], "did you mean 'Mild_Demented'"),
+        (["train", "--data", bad_parquet], "column image, label not found; it has a"),
+        (["train", "--data", "{phantom}", "--name", "../up"], "not usable"),
+        (["train", "--data", "{phantom}", "--out", "/dev/null/runs"], "cannot make this folder"),
+        (["train", "--backbone", "none/none"], "a backbone brings its own; take recipe linear-probe"),
+        (
+            ["train", "--recipe", "report", "--data", "{phantom}", "--backbone", "no"],
+            "not a hub id like google/vit",
+        ),
+        (["train", "--recipe", "report", "--set", "mirror=true"], "so set max_shift=0 and mirror=false"),
+        (["train", "--protocol", "patient", "--fold", "5"], "there are 5 folds, from 0"),
+        (["train"], "run `brainstage data fetch`"),
+        (["compare", "{none}", "{none}"], "no such run"),
+        (["compare-backbones", "a/b", "compact", "--set", "epoch=1"], "did you mean 'epochs'"),
+        (["compare-backbones", "a/b", "--data", "{phantom}"], "two candidates or more"),
+        (["sweep", "--vary", "epochs"], "expected FIELD=VALUE,VALUE"),
+        (["sweep", "--vary", "epochs=1,0", "--data", "{phantom}"], "epochs: 0 is out of range"),
+        (["models", "fetch", "../up"], "not a hub id like google/vit"),
+        (["evaluate", "{none}"], "no such run"),
+        (["evaluate", "{none}", "--level", "patient"], "no such run"),
+        (["audit", "--data", "{phantom}", "--out", "/dev/null/a"], "cannot make this folder"),
+        (["audit", "--data", "{phantom}", "--patients", "{none}"], "not a readable parquet"),
+        (["predict", "{none}", "{none}.png"], "no such run"),
+        (["predict", "{none}", "{none}", "--out", "a.txt"], ".csv, .json or .parquet"),
+        (["export", "patient", "--out", "{none}", "--data", "{phantom}"], "the patient model is not a network"),
+        (["data", "phantom", "--out", "/dev/null/a"], "/dev/null/a"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_exit_code_1(arguments, says, tmp_path, phantom_folder):
+    places = {"none": tmp_path / "none", "phantom": phantom_folder}
+    filled = [a(tmp_path) if callable(a) else a.format(**places) for a in arguments]
+    code, _, err = run_cli(*filled, BRAINSTAGE_DATA="", BRAINSTAGE_CACHE=str(tmp_path / "cache"))
+    assert code == ExitCode.FAILED
+    assert says in err
+    assert len(err.strip().splitlines()) == 1
+
+
+def test_ctrl_c_ends_with_a_sentence_and_exit_code_130(tmp_path):
+    command = ["data", "phantom", "--out", tmp_path / "new", "--patients", "999"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "brainstage", *command], stderr=subprocess.PIPE, text=True
+    ) as process:
+        while not (tmp_path / "new").exists() and process.poll() is None:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == ExitCode.INTERRUPTED
+    assert err.startswith("Stopped. Finished work is kept")
+    assert len(err.splitlines()) == 1
+
+
+def test_the_exit_codes_are_documented():
+    text = (Path(__file__).parents[2] / "docs" / "exit-codes.md").read_text()
+    epilog = run_cli("--help").out
+    for code in ExitCode:
+        assert f"| {code.value} |" in text
+        assert str(code.value) in epilog.rpartition("Exit codes:")[2]
+
+
+def test_without_a_hub_the_quickstart_goes_on_with_phantoms(monkeypatch, tmp_path):
+    from brainstage.cli import quickstart
+    from brainstage.core.errors import DataError
+
+    def no_network(**_):
+        raise DataError("the hub cannot be reached")
+
+    monkeypatch.delenv("BRAINSTAGE_DATA", raising=False)
+    monkeypatch.setenv("BRAINSTAGE_CACHE", str(tmp_path))
+    monkeypatch.setattr(quickstart, "fetch", no_network)
+    monkeypatch.setattr(quickstart, "write_phantom", lambda folder, progress: (folder / "data").mkdir(parents=True))
+    source, sentence = quickstart.find_data()
+    assert source == tmp_path / "phantom"
+    assert "the hub cannot be reached" in sentence
+    assert "synthetic: says nothing about real brains" in sentence
