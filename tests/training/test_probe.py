@@ -133,8 +133,16 @@ def test_openvino_gives_the_same_features_and_keeps_its_8_bit_network(phantom, v
     ids = phantom.slice_ids[:150]
 
     def features(precision, engine, ids=ids):
-        found = slice_features(phantom, ids, vit_folder, model, precision=precision, engine=engine)
-        return np.stack(list(found.values()))
+        computed = slice_features(
+            phantom,
+            ids,
+            vit_folder,
+            model,
+            precision=precision,
+            engine=engine,
+            training_ids=phantom.slice_ids[:100],
+        )
+        return np.stack(list(computed.values()))
 
     exact = features("fp32", "torch")
     np.testing.assert_allclose(features("fp32", "openvino"), exact, atol=1e-4)
@@ -143,6 +151,23 @@ def test_openvino_gives_the_same_features_and_keeps_its_8_bit_network(phantom, v
     kept = next((tmp_path / "cache").rglob("int8.xml")).stat().st_mtime_ns
     features("int8", "openvino")  # ten more slices, by the network that is there
     assert next((tmp_path / "cache").rglob("int8.xml")).stat().st_mtime_ns == kept
+
+
+def test_8_bit_features_do_not_depend_on_what_is_in_the_cache(phantom, vit_folder, tmp_path, monkeypatch):
+    pytest.importorskip("openvino")
+    model = open_backbone(vit_folder, phantom.classes, 0)
+    training, other = phantom.slice_ids[:40], phantom.slice_ids[200:220]
+
+    def features(cache, ids):
+        monkeypatch.setenv("BRAINSTAGE_CACHE", str(tmp_path / cache))
+        options = {"precision": "int8", "engine": "openvino", "training_ids": training}
+        return slice_features(phantom, ids, vit_folder, model, **options)
+
+    alone = features("new", training)
+    features("used", other)
+    after = features("used", training[::-1])
+    for slice_id in training:
+        np.testing.assert_array_equal(after[slice_id], alone[slice_id])
 
 
 def test_an_engine_that_is_not_installed_is_told(phantom, report, tmp_path, monkeypatch):

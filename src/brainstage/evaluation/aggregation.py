@@ -87,7 +87,7 @@ def aggregate(side: Side, validation: Side | None) -> People:
     thresholds: dict[str, list[float]] = {}
     label_of: dict[str, int] = {}
     temperatures = {}
-    repeat_of_fold = _repeats(side)
+    repeat_of_fold = find_repeats(side)
     sources: set[str] = set()
     for fold in repeat_of_fold:
         rows = side.folds == fold
@@ -120,7 +120,7 @@ def aggregate(side: Side, validation: Side | None) -> People:
     )
 
 
-def _repeats(side: Side) -> dict[int, int]:
+def find_repeats(side: Side) -> dict[int, int]:
     """Return the repeat of each fold, in the folds' order: a new one starts where a person occurs again."""
     repeat_of_fold: dict[int, int] = {}
     repeat, people = 0, set[str]()
