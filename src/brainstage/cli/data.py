@@ -64,15 +64,15 @@ def describe(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Count rows, classes, sizes, modes, unreadable rows and exact duplicates."""
+    """Count rows, classes, sizes, modes, exact duplicates, and what is not read."""
     from brainstage.datasets.describe import describe
     from brainstage.report.terminal import show_description
 
-    found = describe(load())
+    description = describe(load())
     if as_json:
-        print_json(found)
+        print_json(description)
     else:
-        show_description(found)
+        show_description(description)
 
 
 @group.command(epilog="Example: brainstage data phantom --out phantom/ --patients 40")
