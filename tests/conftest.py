@@ -33,7 +33,7 @@ def phantom(phantom_folder):
 
 @pytest.fixture(scope="session")
 def few(phantom):
-    """Return every second slice of eight people of the phantom cohort, two of each stage."""
+    """Return every second slice of ten people of the phantom cohort."""
     return few_people(phantom)
 
 
