@@ -175,7 +175,7 @@ def test_a_patient_figure_without_patients_is_refused(cohort):
 def test_a_map_of_other_slices_is_refused(shuffled, tmp_path):
     write_audit(shuffled, tmp_path, [])
     other = table([np.full((8, 8), grey, dtype=np.uint8) for grey in range(9)], ["CN"] * 9)
-    with pytest.raises(DataError, match="knows none of these slices"):
+    with pytest.raises(DataError, match="holds none of these slices"):
         with_patients(other, tmp_path / "patients.parquet")
     (tmp_path / "broken.parquet").write_bytes(b"PAR1")
     with pytest.raises(DataError, match="broken.parquet: not a readable parquet"):

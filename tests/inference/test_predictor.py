@@ -145,7 +145,7 @@ def test_a_run_that_cannot_refuse_says_so(copied):
     scans = scans_of([File("a", partial(io.BytesIO, encode(picture())))])
     predictions = predict_scans(Predictor.open(copied), scans)
     assert predictions.rows[0]["status"] == "predicted"
-    assert "predicts a stage for pictures of anything" in predictions.notice
+    assert "predicts a stage for any image" in predictions.notice
 
 
 def test_slices_of_people_in_the_training_set_are_counted(real_folder, phantom):

@@ -58,7 +58,7 @@ def test_the_first_name_may_be_a_model(trained, tmp_path):
     assert find_model([image]) == ("patient", [image])
     assert find_model(["compact", image]) == ("compact", [image])
     assert find_model([str(trained.path), image]) == (str(trained.path), [image])
-    with pytest.raises(RunError, match="no such run, and no such scan"):
+    with pytest.raises(RunError, match="no such run, file or folder"):
         find_model([str(tmp_path / "none"), image])
-    with pytest.raises(ConfigError, match="give files or folders"):
+    with pytest.raises(ConfigError, match="is a model; name files or folders"):
         find_model(["patient"])

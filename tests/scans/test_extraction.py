@@ -19,7 +19,7 @@ def series(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def taken(series):
+def extracted(series):
     out = series.parent / "brain.nii.gz"
     extraction = extract(series)
     write_brain(extraction.brain, out)
@@ -27,37 +27,37 @@ def taken(series):
     return out
 
 
-def test_predict_refuses_the_head_and_takes_the_brain(series, taken):
-    [head], [alone] = find_scans([str(series)]), find_scans([str(taken)])
+def test_predict_refuses_the_head_and_accepts_the_brain(series, extracted):
+    [head], [alone] = find_scans([str(series)]), find_scans([str(extracted)])
     with pytest.raises(RefusalError, match=r"with its skull .* `brainstage extract`"):
         head.read()
     assert list(alone.read().levels) == list(range(32))
 
 
-def test_nothing_of_the_header_comes_out(taken):
-    image = nib.load(taken)
+def test_nothing_of_the_header_is_written(extracted):
+    image = nib.load(extracted)
     assert PATIENT.encode() not in image.header.binaryblock
     assert not image.header.extensions
     assert image.header["descrip"].item() == b""
     assert np.asarray(image.dataobj).max() == 10_000
 
 
-def test_the_picture_shows_cuts_with_an_outline(taken):
-    pixels = np.asarray(Image.open(taken.parent / "brain.png").convert("RGB")).astype(int)
+def test_the_picture_shows_cuts_with_an_outline(extracted):
+    pixels = np.asarray(Image.open(extracted.parent / "brain.png").convert("RGB")).astype(int)
     orange = (pixels[..., 0] > 180) & (pixels[..., 2] < 60) & (pixels[..., 1] < 140)
     assert orange.sum() > 1000
     assert pixels.shape[0] > 600
 
 
-def test_names_that_would_lose_something_are_refused(series, taken, tmp_path):
+def test_targets_that_would_lose_something_are_refused(series, extracted, tmp_path):
     with pytest.raises(ConfigError, match=r"written as \.nii\.gz"):
         check_brain_target(series, tmp_path / "brain.nii")
     with pytest.raises(ConfigError, match="no such folder"):
         check_brain_target(series, tmp_path / "none" / "brain.nii.gz")
-    before = taken.read_bytes()
+    before = extracted.read_bytes()
     with pytest.raises(ConfigError, match="is the scan itself"):
-        check_brain_target(taken, taken)
-    assert taken.read_bytes() == before
+        check_brain_target(extracted, extracted)
+    assert extracted.read_bytes() == before
 
 
 def test_exactly_one_volume_is_taken(tmp_path):

@@ -28,6 +28,8 @@ def registry(trained):
     from brainstage.serve.registry import ModelRegistry
 
     registry = ModelRegistry(["patient", "compact", str(trained.path)])
+    for name in registry.names:
+        registry.model(name).warm_up.result()  # it would keep a worker busy
     yield registry
     registry.close()
 

@@ -155,7 +155,7 @@ def test_the_arrow_keys_walk_over_the_slices_of_a_dicom_folder(open_page, folder
     page.set_input_files("#folder", str(folder / "series"))
     page.wait_for_selector("#sheet [role=option] >> nth=31")
     assert page.inner_text("#person-title") == "series"
-    assert "DICOM files · answer from 32 slices" in page.inner_text("#person-facts")
+    assert "DICOM files · prediction from 32 slices" in page.inner_text("#person-facts")
     assert not page.is_visible("#volume")
     page.focus("#sheet [aria-selected=true]")
     for key, level in (("Home", 0), ("ArrowRight", 1), ("ArrowDown", 9), ("ArrowUp", 1), ("ArrowLeft", 0)):
@@ -212,7 +212,7 @@ def test_a_dropped_photograph_is_refused_and_gets_no_stage(open_page, folder):
     assert "does not look like the slices" in page.inner_text("#no-stage").lower()
     assert page.inner_text("#person-title") == "Holiday <b>1</b>.jpg"
     assert page.is_visible("#large img")
-    assert not page.is_visible("#answer")
+    assert not page.is_visible("#prediction")
     assert not page.is_visible("#heat")
     assert page.locator("#bars .row").count() == 0
 
@@ -223,7 +223,7 @@ def test_a_broken_file_says_what_is_wrong_with_it(open_page, folder):
     page.wait_for_selector("#no-stage")
     assert "Could not be read" in page.inner_text("#no-stage")
     assert "truncated" in page.inner_text("#no-stage")
-    assert not page.is_visible("#answer")
+    assert not page.is_visible("#prediction")
     assert not page.is_visible("#slices")
 
 
@@ -236,7 +236,7 @@ def test_a_batch_of_fifty_ends_in_a_csv_that_names_no_file(open_page, folder, tm
         shutil.copy(one, copy)
     choose(page, *copies)
     page.wait_for_selector("#batch-summary")
-    assert "50 files, 50 scans: 48 answered, 1 refused, 1 could not be read." in page.inner_text("#batch-summary")
+    assert "50 files, 50 scans: 48 predicted, 1 refused, 1 could not be read." in page.inner_text("#batch-summary")
     assert page.inner_text("#results tbody th >> nth=0") == "=Sommer, Karl 1.png"
 
     text, rows = saved(page)
@@ -284,7 +284,7 @@ def test_a_batch_can_be_stopped(open_page, folder):
     assert page.evaluate("document.getElementById('batch-progress').position") == 24 / 25
     page.click("#stop")
     page.wait_for_selector("#batch-summary")
-    assert "Stopped after 24 of 25 files: 23 answered, 1 refused" in page.inner_text("#batch-summary")
+    assert "Stopped after 24 of 25 files: 23 predicted, 1 refused" in page.inner_text("#batch-summary")
 
 
 def test_a_busy_server_is_asked_again_and_a_problem_is_told_in_its_words(open_page, folder):
@@ -306,12 +306,12 @@ def test_a_busy_server_is_asked_again_and_a_problem_is_told_in_its_words(open_pa
 
     page.route("**/v1/predict", answer)
     choose(page, folder / "slice-12.png")
-    page.wait_for_selector("#answer")
+    page.wait_for_selector("#prediction")
     assert len(answers) == 1
     page.click("#back")
     choose(page, folder / "slice-12.png")
-    page.wait_for_selector("#told")
-    assert page.inner_text("#told") == "slice-12.png: send <i>it</i> in parts"
+    page.wait_for_selector("#problem")
+    assert page.inner_text("#problem") == "slice-12.png: send <i>it</i> in parts"
     assert [said.split("status of ")[1][:3] for said in open_page.errors] == ["503", "413"]
     open_page.errors.clear()
 
@@ -333,7 +333,7 @@ def test_pictures_of_one_person_are_answered_together(open_page, folder):
     page.check("#one-person")
     choose(page, *sorted(folder.glob("slice-*.png"))[:6], folder / "photo.jpg")
     page.wait_for_selector("#sheet [role=option] >> nth=6")
-    assert "7 files · answer from 6 slices · 1 refused" in page.inner_text("#person-facts")
+    assert "7 files · prediction from 6 slices · 1 refused" in page.inner_text("#person-facts")
     page.click("#sheet .not")
     assert "Does not look like" in page.inner_text("#large-caption")
 

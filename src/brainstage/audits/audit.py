@@ -125,7 +125,7 @@ class Audit:
         return {
             "patients": len(sizes),
             "patient_id_source": self.slices.patient_source,
-            "slices_each": {"least": sizes[0], "median": int(np.median(sizes)), "most": sizes[-1]}
+            "slices_each": {"minimum": sizes[0], "median": int(np.median(sizes)), "maximum": sizes[-1]}
             if sizes
             else None,
             "unknown_slices": self.slices.patients.count(None),

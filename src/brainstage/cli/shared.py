@@ -39,7 +39,10 @@ ClassName = Annotated[
     typer.Option("--class-name", help="LABEL=NAME: class name for a label of the data. Repeatable."),
 ]
 ClassOrder = Annotated[
-    str | None, typer.Option(help="Class names from the least to the most severe, separated by commas.")
+    str | None,
+    typer.Option(
+        help="Class names from the least to the most severe, separated by commas; usual names are recognised."
+    ),
 ]
 MaxUnreadable = Annotated[float, typer.Option(min=0, max=1, help="Largest share of rows that may be unreadable.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with work that was stopped.")]

@@ -199,7 +199,7 @@ def study(
     names: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[NAME]",
+            metavar="NAME",
             help="Hub ids, folders of backbones, or names of recipes; without any those of the report.",
         ),
     ] = None,

@@ -205,7 +205,7 @@ def extract(
 def serve(
     models: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[MODEL]", help="Run folders, patient or compact; the first is the default."),
+        typer.Argument(metavar="MODEL", help="Run folders, patient or compact; the first is the default."),
     ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 8000,

@@ -64,7 +64,7 @@ class _Row:
 
 
 @dataclass(frozen=True)
-class _Found:
+class _Content:
     """What a source holds before it is decoded."""
 
     rows: Sequence[_Row]
@@ -107,8 +107,8 @@ def load_slices(
     Args:
         source: The place; None takes :func:`default_source`.
         columns: What the source calls its columns and classes.
-        patients: A table that ``brainstage audit`` wrote, for slices to which the data gives no patient. Without it
-            the slices of the public dataset get those of the map that comes with the package.
+        patients: A table that ``brainstage audit`` wrote, for slices of which the data does not name the patient.
+            Without it the slices of the public dataset get those of the map that is bundled with the package.
         max_unreadable: Largest share of rows that may be unreadable; those rows are left out and named in
             the table's ``unreadable``.
         progress: How to show progress.
@@ -119,9 +119,9 @@ def load_slices(
     """
     path = default_source() if source is None else Path(source)
     columns = columns or Columns()
-    found = _find(path, columns)
-    rows = found.rows
-    skipped = skipped_files(path, found.files) if path.is_dir() else ()
+    content = _find(path, columns)
+    rows = content.rows
+    skipped = skipped_files(path, content.files) if path.is_dir() else ()
     if not rows:
         raise DataError(". ".join([f"{path}: no slices found", *skipped]))
     classes, ordered = _classes(rows, columns, path)
@@ -133,7 +133,7 @@ def load_slices(
         )
     kept = [(row, picture) for row, picture in zip(rows, pictures, strict=True) if picture is not None]
     images = [picture.pixels for _, picture in kept]
-    slices = SliceTable(_table(kept), images, classes, tuple(unreadable), found.synthetic, skipped, ordered)
+    slices = SliceTable(_table(kept), images, classes, tuple(unreadable), content.synthetic, skipped, ordered)
     return with_patients(slices, patients)
 
 
@@ -154,13 +154,13 @@ def _table(kept: Sequence[tuple[_Row, Picture]]) -> pa.Table:
 def hub_files(folder: Path) -> dict[str, list[Path]]:
     """Return the parquet files of each split in a folder with the hub's layout, or one folder above it."""
     for pattern in ("{}-*.parquet", "data/{}-*.parquet", "*/data/{}-*.parquet"):
-        found = {split: sorted(folder.glob(pattern.format(split))) for split in SPLIT_FOLDERS}
-        if any(found.values()):
-            return {split: files for split, files in found.items() if files}
+        files_of = {split: sorted(folder.glob(pattern.format(split))) for split in SPLIT_FOLDERS}
+        if any(files_of.values()):
+            return {split: files for split, files in files_of.items() if files}
     return {}
 
 
-def _find(path: Path, columns: Columns) -> _Found:
+def _find(path: Path, columns: Columns) -> _Content:
     """Return what a source holds."""
     if not path.exists():
         raise DataError(f"{path}: no such file or folder")
@@ -170,19 +170,19 @@ def _find(path: Path, columns: Columns) -> _Found:
             if not splits:
                 return _find_in_folder(path, columns)
             parts = [_find_in_parquet(file, columns, split) for split, files in splits.items() for file in files]
-            return _Found(
+            return _Content(
                 rows=[row for part in parts for row in part.rows],
                 synthetic=any(part.synthetic for part in parts),
                 files=[file for files in splits.values() for file in files],
             )
         if path.suffix.lower() == ".csv":
-            return _Found(list(_csv_rows(path, columns)))
+            return _Content(list(_csv_rows(path, columns)))
         return _find_in_parquet(path, columns, None)
     except PermissionError as error:
         raise DataError(f"{error.filename}: this user may not read it") from error
 
 
-def _find_in_parquet(file: Path, columns: Columns, split: str | None) -> _Found:
+def _find_in_parquet(file: Path, columns: Columns, split: str | None) -> _Content:
     table = _read_parquet(file)
     require_columns(table.column_names, (columns.image, columns.label), str(file))
     labels = _labels(table, columns)
@@ -194,7 +194,7 @@ def _find_in_parquet(file: Path, columns: Columns, split: str | None) -> _Found:
         patient = None if patients[number] is None else str(patients[number])
         rows.append(_Row(read, where, labels[number], patient, _split_name(splits[number], where), indices[number]))
     metadata = table.schema.metadata or {}
-    return _Found(rows, metadata.get(b"brainstage_synthetic") == b"true")
+    return _Content(rows, metadata.get(b"brainstage_synthetic") == b"true")
 
 
 def parquet_readers(file: Path, image_column: str) -> list[tuple[str, Reader]]:
@@ -242,15 +242,15 @@ def _labels(table: pa.Table, columns: Columns) -> list[str | None]:
     """Return class names: the column's own text, or its numbers by the names in the file's schema."""
     values = table[columns.label].to_pylist()
     known = _schema_names(table, columns.label)
-    found: list[str | None] = []
+    labels: list[str | None] = []
     for value in values:
         if value is None or value != value or (isinstance(value, int) and value < 0):  # -1: no label, on the hub
-            found.append(None)
+            labels.append(None)
         elif known and isinstance(value, int) and value < len(known):
-            found.append(known[value])
+            labels.append(known[value])
         else:
-            found.append(str(value))
-    return [None if label is None else columns.class_names.get(label, label) for label in found]
+            labels.append(str(value))
+    return [None if label is None else columns.class_names.get(label, label) for label in labels]
 
 
 def _schema_names(table: pa.Table, label: str) -> list[str]:
@@ -273,7 +273,7 @@ def _split_name(value: str | None, where: str) -> str | None:
     raise DataError(f"{where}: split {value!r} is not one of {', '.join(SPLIT_FOLDERS)}")
 
 
-def _find_in_folder(folder: Path, columns: Columns) -> _Found:
+def _find_in_folder(folder: Path, columns: Columns) -> _Content:
     """Return the images of ``folder/CLASS/`` or of ``folder/{train,test}/CLASS/``."""
     names = {child.name: child for child in sorted(folder.iterdir()) if child.is_dir()}
     splits: dict[str | None, Path] = {split: names[split] for split in SPLIT_FOLDERS if split in names}
@@ -286,7 +286,7 @@ def _find_in_folder(folder: Path, columns: Columns) -> _Found:
                     source = file.relative_to(folder).as_posix()
                     rows.append(_Row(partial(read_slice, file), source, label, split=split))
                     files.append(file)
-    return _Found(rows, files=files)
+    return _Content(rows, files=files)
 
 
 def _csv_rows(file: Path, columns: Columns) -> Iterator[_Row]:

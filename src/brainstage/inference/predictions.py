@@ -40,12 +40,12 @@ CALIBRATED = (
     "The stages that cannot be ruled out hold the true one for nine of ten people like those of its data, and for "
     "fewer of those with a rare stage."
 )
-UNCALIBRATED = "Scores, not probabilities: it was not calibrated on people outside its training set."
+UNCALIBRATED = "Scores, not probabilities: the model was not calibrated on people outside its training set."
 MIN_ACCEPTED_SHARE = 0.5
-"""Share of a person's slices that must be accepted for a prediction from all of them."""
+"""Smallest share of a person's slices that must be accepted for a prediction from all of them."""
 
 Person = tuple[str, Sequence[Scan]]
-"""A person's name, and the scans."""
+"""A person's name and scans."""
 
 
 class PersonPrediction(NamedTuple):
@@ -54,7 +54,7 @@ class PersonPrediction(NamedTuple):
     rows: list[dict[str, Any]]
     """As in :class:`Predictions`, without the person's number."""
     images: list[Pixels | None]
-    """The slice behind each row, as the model was given it; None for a row of several slices or of none."""
+    """The slice of each row as the model got it; None for a row of several slices or of none."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ class Predictions:
 
     @property
     def notice(self) -> str:
-        """What stands beside every prediction: among it the model's performance, where that is known."""
+        """The sentences that accompany every prediction: research use, performance where known, limits."""
         sentences = [
             RESEARCH_NOTICE,
             self.about.get("performance"),
@@ -123,7 +123,7 @@ class Predictions:
 
     @property
     def _registered(self) -> str | None:
-        """Say how volumes were prepared."""
+        """How volumes were prepared; None where there is no volume."""
         if all(row["level"] is None for row in self.rows):
             return None
         return (
@@ -133,7 +133,7 @@ class Predictions:
 
     @property
     def _training_people(self) -> str | None:
-        """Say when slices show people that a bundled model was trained on."""
+        """How many slices show people whom a bundled model was trained on; None where none does."""
         shown = [row["slice_id"] for row in self.rows if row["slice_id"]]
         known = sum(map(is_public, shown)) if "performance" in self.about else 0
         if not known:
@@ -145,12 +145,12 @@ class Predictions:
 
     @property
     def _not_checked(self) -> str | None:
-        """Say when out-of-distribution slices are not refused."""
+        """That out-of-distribution images are not refused; None where they are."""
         if self.refuses:
             return None
         return (
-            "This run cannot detect out-of-distribution pictures, so it predicts a stage for pictures of anything; "
-            "train it again to have them refused."
+            "This run cannot detect out-of-distribution images, so it predicts a stage for any image; train it "
+            "again to have them refused."
         )
 
     @property
@@ -172,7 +172,10 @@ class Predictions:
 
 
 def find_model(inputs: Sequence[str]) -> tuple[str, Sequence[str]]:
-    """Separate the model from the scans in what a user typed: a run folder or a bundled model may come first.
+    """Separate the model from the scans among the names that a user typed: the model may come first.
+
+    Args:
+        inputs: A run folder or a bundled model, which may be left out, then files, folders or globs.
 
     Returns:
         The model and the names of the scans.
@@ -184,24 +187,27 @@ def find_model(inputs: Sequence[str]) -> tuple[str, Sequence[str]]:
     first = inputs[0]
     named = first in BUNDLED or (Path(first) / "model").is_dir() or RunFolder(first).started
     if not named and not Path(first).exists() and not glob.has_magic(first):
-        raise RunError(f"{first}: no such run, and no such scan")
+        raise RunError(f"{first}: no such run, file or folder")
     if named and len(inputs) == 1:
-        raise ConfigError(f"{first}: names a model; give files or folders after it")
+        raise ConfigError(f"{first}: is a model; name files or folders with scans after it")
     return (first, inputs[1:]) if named else (DEFAULT, inputs)
 
 
 def predict_scans(
     predictor: Predictor, scans: Sequence[Scan], *, one_person: bool = False, progress: Progress = silent
 ) -> Predictions:
-    """Stage every scan that can be read: each as one person, or all as one person's.
+    """Predict every scan that can be read: each as one person, or all as one person's.
 
-    Each thread takes some people from file to prediction. Few scans are in memory at a time.
+    Each thread takes some people from file to prediction, so that few scans are in memory at a time.
 
     Args:
         predictor: The model.
         scans: As :func:`brainstage.find_scans` returns them.
         one_person: All scans show one person: one prediction from all of them, then one for each slice.
         progress: How to show progress.
+
+    Returns:
+        The predictions, in the order of the scans; ``.table`` has them as an Arrow table.
     """
     people = group_people(scans, one_person)
     size = 1 if any(scan.volume for scan in scans) else CHUNK
@@ -215,12 +221,12 @@ def predict_scans(
 
 
 def group_people(scans: Sequence[Scan], one_person: bool) -> list[Person]:
-    """Return the scans of each person: one scan a person, or all of one person."""
+    """Return the scans of each person: one scan for each, or all of one person."""
     return [("one person", scans)] if one_person else [(scan.name, [scan]) for scan in scans]
 
 
 class _Stages(NamedTuple):
-    """The prediction for a slice or a person."""
+    """The probabilities of a slice or a person, float32 of shape (classes,)."""
 
     probabilities: NDArray[np.float32]
     in_set: NDArray[np.bool_] | None
@@ -237,13 +243,13 @@ class _Slice:
     status: str = PREDICTED
     reason: str | None = None
     alone: _Stages | None = None
-    """From this slice."""
+    """Predicted from this slice."""
     joint: _Stages | None = None
-    """From all slices of its person."""
+    """Predicted from all slices of its person."""
 
 
 def predict_people(predictor: Predictor, people: Sequence[Person]) -> list[PersonPrediction]:
-    """Stage people in this thread. The slices of all of them pass through the model in the same batches."""
+    """Predict people in this thread. The slices of all of them pass through the model in the same batches."""
     slices_by_person = [[item for scan in scans for item in _read(scan)] for _, scans in people]
     readable = [item for slices in slices_by_person for item in slices if item.status == PREDICTED]
     for item, reason in zip(readable, predictor.refusals(_images(readable)), strict=True):
@@ -302,7 +308,7 @@ def _person_rows(classes: Sequence[str], name: str, slices: Sequence[_Slice]) ->
     elif len(shown) > 1:
         reason = (
             f"{name}: only {len(accepted)} of {len(shown)} slices look like those that the model was trained on; "
-            "the reason for each is in its row"
+            "the reason for each other slice is in its row"
         )
         yield _row(classes, name, slices=0, status=REFUSED, reason=reason)
 

@@ -1,4 +1,4 @@
-"""Predictor: slices to stage probabilities, from a model folder alone, whichever kind of model lies there."""
+"""Predictor: slices to stage probabilities, for any model folder."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from brainstage.models.weights import BUNDLED, DEFAULT, bundled_folder
 from brainstage.stats.calibration import Calibration, apply_temperature
 
 BATCH = 32
-"""Slices a forward pass: more do not fit the caches of a laptop's processor, and take longer each."""
+"""Slices of one forward pass: larger batches exceed the caches of a laptop's processor and are slower."""
 
 
 class Prediction(NamedTuple):
@@ -70,15 +70,15 @@ class Predictor:
 
     @classmethod
     def open(cls, path: StrPath = DEFAULT) -> Predictor:
-        """Open a run folder, an exported one, or by its name a model that comes with the package.
+        """Open a run folder, an exported one, or a bundled model by its name.
 
-        Only safetensors weights of the architectures that brainstage trains and what ``brainstage export`` made of
-        them are opened; nothing in the folder is executed, and one that holds a pickle is refused.
+        Only safetensors weights of the architectures that brainstage trains, and ONNX files of ``brainstage
+        export``, are opened. Nothing in the folder is executed, and a folder that holds a pickle is refused.
 
         Raises:
             RunError: The folder or a file of it is missing, damaged, of another kind, or was changed after the run
                 finished.
-            ConfigError: What runs an exported network is not installed.
+            ConfigError: The library that runs exported networks is not installed.
         """
         run = RunFolder(bundled_folder(str(path)) if path in BUNDLED else path)
         if not run.path.is_dir():
@@ -127,7 +127,7 @@ class Predictor:
 
     @property
     def engine(self) -> str:
-        """Library that computes: ``torch``, ``onnx`` or, for the patient model, ``numpy``."""
+        """Library that runs the model: ``torch``, ``onnx`` or, for the patient model, ``numpy``."""
         return self._model.engine
 
     @property
@@ -136,7 +136,7 @@ class Predictor:
         return self._model.by_slice
 
     def pool(self) -> AbstractContextManager[Executor]:
-        """Return a thread pool to call this model from, one thread for each processor; each call then uses one."""
+        """Return threads to call this model from, one for each processor; each call uses one processor."""
         return self._model.pool()
 
     @property
@@ -149,7 +149,7 @@ class Predictor:
         return self._model.levels(features, known)
 
     def randomised(self, seed: int) -> Predictor:
-        """Return the same model without what it learned: a network's weights, or its people's stages, shuffled.
+        """Return the same model, randomised: a network with shuffled weights, a patient model with shuffled stages.
 
         Raises:
             ConfigError: The model was exported, so its weights are not accessible.
@@ -162,9 +162,9 @@ class Predictor:
         return self._detector is not None
 
     def refusals(self, images: Sequence[Pixels]) -> list[str | None]:
-        """Return for each picture why it is out of distribution and should not be staged; None where it may be.
+        """Return for each image the reason why it is out of distribution, or None where it is not.
 
-        :meth:`predict_proba` does not check this: it predicts whatever it is given.
+        :meth:`predict_proba` does not check this: it predicts a stage for any image.
         """
         return self._detector.refusals(images) if self._detector else [None] * len(images)
 
@@ -186,9 +186,13 @@ class Predictor:
         """Predict from features that :meth:`extract_features` returned.
 
         Args:
-            features: Of N slices, float32 of shape (N, …).
+            features: Features of N slices, float32 of shape (N, …).
             patients: As for :meth:`predict_proba`.
             levels: As for :meth:`predict_proba`.
+
+        Returns:
+            The probabilities of each slice, those of its person where there are several, and the conformal
+            thresholds.
         """
         if not len(features):
             empty = np.zeros((0, len(self.classes)), np.float32)
@@ -218,11 +222,11 @@ class SliceClassifier:
         return softmax(self.logits(images))
 
     def logits(self, images: Sequence[Pixels]) -> NDArray[np.float32]:
-        """Return the logits of each slice, (N, classes)."""
+        """Return the logits of each slice, float32 of shape (N, classes)."""
         return self._engine.logits(self.pixels(images))
 
     def pixels(self, images: Sequence[Pixels]) -> NDArray[np.float32]:
-        """Return the network's input, (N, C, H, W)."""
+        """Return the network's input, float32 of shape (N, C, H, W)."""
         return self.preprocessing.normalise(self.preprocessing.resize(images))
 
     def levels(self, _scores: NDArray[np.float32], known: Sequence[int | None]) -> list[int | None]:
@@ -239,7 +243,13 @@ class SliceClassifier:
         patients: Sequence[str | None] | None,
         _levels: Sequence[int | None] | None,
     ) -> Prediction:
-        """Average the probabilities of each person's slices, calibrated for their number, at whatever levels."""
+        """Average the probabilities of each person's slices, calibrated for their number.
+
+        Args:
+            scores: Softmax scores of N slices, float32 of shape (N, classes).
+            patients: Patient of each slice; None predicts each slice alone.
+            _levels: Not used by a network.
+        """
         probabilities = scores.astype(np.float64)
         people = [rows for rows in people_rows(patients) if len(rows) > 1] if patients else []
         if self._calibration is None:
@@ -270,7 +280,7 @@ class PatientClassifier:
         self._model, self.classes = model, model.classes
 
     def extract_features(self, images: Sequence[Pixels]) -> NDArray[np.float32]:
-        """Return the histograms of each slice, (N, 8, 8, 8)."""
+        """Return the orientation histograms of each slice, float32 of shape (N, 8, 8, 8)."""
         return orientation_histograms(self.preprocessing.resize(images))
 
     def levels(self, histograms: NDArray[np.float32], known: Sequence[int | None]) -> list[int | None]:
@@ -279,7 +289,7 @@ class PatientClassifier:
         return [estimate if level is None else level for estimate, level in zip(estimates, known, strict=True)]
 
     def randomised(self, seed: int) -> PatientClassifier:
-        """Return the same model with its people's stages shuffled."""
+        """Return the same model with the stages of its training people shuffled."""
         return PatientClassifier(self._model.shuffled(seed), self.preprocessing)
 
     def predict_features(
@@ -288,12 +298,18 @@ class PatientClassifier:
         patients: Sequence[str | None] | None,
         levels: Sequence[int | None] | None,
     ) -> Prediction:
-        """Predict each person from all slices given."""
+        """Predict each person from all slices given.
+
+        Args:
+            histograms: Orientation histograms of N slices, float32 of shape (N, 8, 8, 8).
+            patients: Patient of each slice; None predicts each slice alone.
+            levels: Level of each slice, None where it is to be estimated.
+        """
         return Prediction(*self._model.predict(histograms, patients, levels))
 
 
 def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the scores (N, classes) of logits (N, classes): from 0 to 1, each row adding up to 1."""
+    """Return the softmax of logits, both float32 of shape (N, classes): scores from 0 to 1 that add up to 1."""
     powers = np.exp(logits - logits.max(axis=1, keepdims=True))
     scores: NDArray[np.float32] = powers / powers.sum(axis=1, keepdims=True)
     return scores
@@ -301,14 +317,14 @@ def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
 
 @contextmanager
 def _usable(folder: Path) -> Iterator[None]:
-    """Turn whatever is wrong with a model folder's files into one sentence."""
+    """Turn any error about a model folder's files into one sentence."""
     try:
         yield
     except DataError as error:
         raise RunError(str(error)) from error
     except BrainstageError:
         raise
-    except Exception as error:  # whatever safetensors, transformers or torch find wrong with foreign files
+    except Exception as error:  # safetensors, transformers and torch raise many kinds for damaged files
         reason = shorten(str(error), 200) or type(error).__name__
         raise RunError(f"{folder}: not a usable model folder ({reason})") from error
 
@@ -324,7 +340,7 @@ def open_model(folder: Path) -> SliceClassifier | PatientClassifier:
 
 
 def _open(folder: Path) -> SliceClassifier | PatientClassifier:
-    """Open a model, importing only the library that it needs, so that a fresh process starts fast."""
+    """Open a model and import only the library that it needs, so that a new process starts fast."""
     refuse_pickles(folder)
     preprocessing = Preprocessing.open(folder)
     if is_patient_model(folder):
@@ -342,10 +358,10 @@ def _open(folder: Path) -> SliceClassifier | PatientClassifier:
 
         one_channel = config["model_type"] == "resnet" and grey is not None
         engine = TorchEngine.open(folder, grey=one_channel)
-    seen = grey if one_channel else preprocessing
-    if seen is None:
-        raise DataError(f"{weights}: takes one channel, but its {PROCESSOR} makes three that differ")
-    return SliceClassifier(engine, seen, Calibration.open(folder))
+    input_steps = grey if one_channel else preprocessing
+    if input_steps is None:
+        raise DataError(f"{weights}: takes one channel, but its {PROCESSOR} makes three different ones")
+    return SliceClassifier(engine, input_steps, Calibration.open(folder))
 
 
 def prediction_table(
@@ -362,15 +378,15 @@ def prediction_table(
     """Return a prediction table (:func:`brainstage.core.schema.validate_predictions`) of some slices.
 
     Args:
-        slices: The slice table that the slices are in.
-        slice_ids: The slices.
+        slices: The slice table.
+        slice_ids: The slices that were predicted, all of them in the slice table.
         probabilities: float32 of shape (len(slice_ids), classes).
         split: Side of each slice.
         fold: Number of the fold.
         model: SHA-256 of the weights.
-        metadata: What is written beside the columns; ``protocol`` and ``leakage`` are read by ``evaluate``.
-        conformal_threshold: Probability from which on a stage belongs to the 90 % set, of each slice, float64 of
-            shape (len(slice_ids),); None where the model is not calibrated.
+        metadata: Stored beside the columns; ``evaluate`` reads ``protocol`` and ``leakage`` there.
+        conformal_threshold: Probability from which on a stage belongs to the 90 % prediction set, for each slice,
+            float64 of shape (len(slice_ids),); None where the model is not calibrated.
     """
     rows = [slices.row_of[slice_id] for slice_id in slice_ids]
     columns: dict[str, Any] = {

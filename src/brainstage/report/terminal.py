@@ -74,7 +74,7 @@ def show_audit(audit: Audit) -> None:
     console.print(f"{report['slices']:,} slices · {verdict}{stamp}", style="bold", highlight=False)
     facts = {"people": f"{people['patients']} ({people['patient_id_source']})"}
     if people["slices_each"]:
-        facts["slices each"] = "{least} to {most}, median {median}".format(**people["slices_each"])
+        facts["slices each"] = "{minimum} to {maximum}, median {median}".format(**people["slices_each"])
     facts["uncertain"] = f"{people['unknown_slices']:,} slices"
     for name, count in people["by_class"].items():
         facts[name] = f"{count} people"

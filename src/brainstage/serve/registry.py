@@ -46,6 +46,7 @@ class LoadedModel:
     Attributes:
         name: The name that requests know the model by.
         predictor: The model.
+        warm_up: Ends when the model predicts at full speed.
     """
 
     def __init__(self, name: str, predictor: Predictor, pools: ExitStack):
@@ -71,7 +72,7 @@ class LoadedModel:
         self._explanations: MicroBatcher[ExplanationRequest, list[SliceExplanation]] = MicroBatcher(
             self._explain, explanation_threads, workers=1, batch_size=1
         )
-        picture_threads.submit(_warm_up, predictor)
+        self.warm_up = picture_threads.submit(_warm_up, predictor)
 
     @property
     def identity(self) -> dict[str, Any]:

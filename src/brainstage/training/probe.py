@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
+from transformers import PreTrainedConfig
 
 from brainstage.core.config import Engine, Precision
 from brainstage.core.files import sha256
@@ -143,6 +144,7 @@ class FeatureClassifier(torch.nn.Module):
     def __init__(self, head: torch.nn.Module):
         super().__init__()
         self.head = head
+        self.config = PreTrainedConfig()  # Trainer reads it where labels are smoothed
 
     def forward(self, features: torch.Tensor, labels: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
         """Return ``logits`` of shape (B, classes), and ``loss`` where labels are given."""
