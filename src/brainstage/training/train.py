@@ -139,6 +139,11 @@ def begin_run(run: RunFolder, slices: SliceTable, config: TrainConfig, splits: S
 def check_settings(folder: Path, saved: TrainConfig, config: TrainConfig) -> None:
     """Refuse to go on with different settings.
 
+    Args:
+        folder: The folder of the run, for the error.
+        saved: The settings that it was started with.
+        config: The settings asked for.
+
     Raises:
         ConfigError: They differ from the saved ones; the message names each difference.
     """
