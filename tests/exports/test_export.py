@@ -102,7 +102,7 @@ def test_the_readme_says_all_that_another_program_needs(exported, phantom):
         f"Subtract {mean} and divide by {std}",
     ):
         assert said in text
-    assert "by the temperature 4.0000" in text
+    assert "| 1 | 4.0000 | 0.2100 |\n| 2 | 2.0000 | 0.2200 |\n" in text
     scaled = np.asarray(Image.fromarray(phantom.images[0]).resize((short, short), Image.Resampling.BICUBIC))
     edge = (short - 32) // 2
     pixels = (scaled[edge : edge + 32, edge : edge + 32] / 255 - mean) / std
