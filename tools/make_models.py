@@ -103,8 +103,8 @@ def make_compact(slices: SliceTable, out: Path) -> None:
     folds = evaluate_patients(cross_validate(slices, "compact", name="folds", out=out, progress=terminal))
     performance = (
         f"On people not in the training set (protocol patient, out of fold): from all slices {in_words(folds)}. "
-        f"Always predicting Non has 0.50. The official split's {official['accuracy'].value:.2f} is of people in the "
-        "training set."
+        f"Always predicting Non has 0.50. The official split's {official['accuracy'].value:.2f} is of people in "
+        "the training set."
     )
     figures = {"official test slices, four stages": {name: score.to_dict() for name, score in official.items()}}
     write(run, COMPACT, {"performance": performance, "figures": figures | rows(folds, "people, all slices")})
