@@ -218,7 +218,7 @@ def test_a_stopped_crossed_run_goes_on_where_it_was(crossed, phantom, tiny):
     kept = (crossed.path / "folds/00/model/model.safetensors").stat().st_mtime_ns
     crossed.manifest.unlink()
     crossed.predictions.unlink()
-    with pytest.raises(ConfigError, match="other settings"):
+    with pytest.raises(ConfigError, match="different settings"):
         cross_validate(phantom, config.replace(epochs=2), name="cv", out=out, resume=True)
     cross_validate(phantom, config, name="cv", out=out, resume=True)
     assert crossed.predictions.read_bytes() == before
