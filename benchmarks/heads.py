@@ -21,12 +21,13 @@ from scipy.ndimage import binary_fill_holes
 from scipy.spatial.transform import Rotation
 
 from brainstage.core.errors import DataError
+from brainstage.core.schema import STACK_LEVELS, STACK_SHAPE
 from brainstage.datasets.sources import load_slices
 from brainstage.inference.predictor import Predictor
 from brainstage.scans.nifti import decode_nifti
 from brainstage.scans.registration import grid_points, mapped, mni152, register, sample
 from brainstage.scans.skull_strip import brain_mask, extract_brain
-from brainstage.scans.stack import GRID, LEVELS, SIDE, training_stack
+from brainstage.scans.stack import TRAINING_GRID, training_stack
 from brainstage.scans.volume import Reals, Volume
 
 TEMPLATES = Path("/usr/share/mricron/templates")
@@ -50,13 +51,13 @@ def outlines() -> None:
     slices = load_slices()
     levels = np.array(slices.rows["slice_index"].to_pylist())
     filled = np.stack([binary_fill_holes(image > 10) for image in slices.images])
-    common = np.stack([filled[levels == level].mean(axis=0) > 0.5 for level in range(LEVELS)])
+    common = np.stack([filled[levels == level].mean(axis=0) > 0.5 for level in range(STACK_LEVELS)])
     alike = [dice(outline, common[level]) for outline, level in zip(filled, levels, strict=True)]
     print(
         f"{len(filled):,} slices against the usual outline of their level: Dice at least {min(alike):.3f}, ", end=""
     )
     print(f"median {np.median(alike):.3f}")
-    template = sample(mni152(), mapped(GRID, grid_points((LEVELS, SIDE, SIDE)))).reshape(common.shape)
+    template = sample(mni152(), mapped(TRAINING_GRID, grid_points(STACK_SHAPE))).reshape(common.shape)
     print("the template above a grey value against that outline:", end="")
     print(*(f" {edge}: {dice(template > edge, common):.3f}" for edge in (5, 15, 25, 35, 50, 75, 100)), sep=" ")
 

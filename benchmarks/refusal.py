@@ -1,8 +1,8 @@
-"""Claim: what is no axial brain slice like the training ones is refused, and the real ones are not.
+"""Claim: pictures that are not axial brain slices like the training slices are refused, and real slices are not.
 
     python benchmarks/refusal.py [--far FOLDER ...] [--near FOLDER ...]
 
-Real slices are judged by a detector that was fitted to other people (five folds). Pictures that come with
+Real slices are scored by a detector that was fitted to other people (five folds). Pictures that come with
 scikit-image and drawn shapes are what its one constant was chosen on; its faces and the pictures of scikit-learn,
 matplotlib, pydicom and the folders named had no part in that. Near ones are cuts of MNI152 (nilearn), of its tissue
 maps and of the volumes in the folders named, in three planes, as they are and inverted, and real slices that were
@@ -60,13 +60,13 @@ def main() -> None:
     for name, volume in near_volumes(folders.near):
         planes = {plane: cuts(volume, plane) for plane in ("axial", "coronal", "sagittal")}
         planes["inverted axial"] = [inverted(one) for one in planes["axial"]]
-        found = {plane: detector.score(images) for plane, images in planes.items()}
-        said = [f"{plane} {(one <= detector.threshold).sum():2} ({one.min():.2f})" for plane, one in found.items()]
-        print(f"near: {name[:36]:36} of 24 cuts: {', '.join(said)}", flush=True)
+        scores = {plane: detector.score(images) for plane, images in planes.items()}
+        counts = [f"{plane} {(of <= detector.threshold).sum():2} ({of.min():.2f})" for plane, of in scores.items()]
+        print(f"near: {name[:36]:36} of 24 cuts: {', '.join(counts)}", flush=True)
     report(detector, "near: phantoms", {str(stage): list(draw_head(stage, 0, seed=5)) for stage in range(4)})
-    some = [slices.images[row] for row in rng.permutation(len(slices))[:400]]
+    chosen = [slices.images[row] for row in rng.permutation(len(slices))[:400]]
     for name, change in CHANGES.items():
-        report(detector, f"near: real, {name}", {"real": [change(one) for one in some]})
+        report(detector, f"near: real, {name}", {"real": [change(image) for image in chosen]})
 
 
 def out_of_fold(images: Sequence[Pixels], patients: Sequence[str]) -> None:
@@ -87,11 +87,11 @@ def out_of_fold(images: Sequence[Pixels], patients: Sequence[str]) -> None:
 def report(detector: OutOfDistributionDetector, name: str, groups: dict[str, list[Pixels]]) -> None:
     """Print how many pictures are accepted, of how many sources, and the lowest out-of-distribution score."""
     images = [image for members in groups.values() for image in members]
-    found = detector.score(images)
-    accepted = int((found <= detector.threshold).sum())
+    scores = detector.score(images)
+    accepted = int((scores <= detector.threshold).sum())
     print(
         f"{name:42} {accepted:5,} of {len(images):5,} accepted ({len(groups):3} sources), "
-        f"score: median {np.median(found):5.2f}, lowest {found.min():5.2f}",
+        f"score: median {np.median(scores):5.2f}, lowest {scores.min():5.2f}",
         flush=True,
     )
 

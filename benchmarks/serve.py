@@ -1,4 +1,4 @@
-"""Claim: exported networks are faster, a fresh process answers within 1.5 s, a server gives 64 clients their own.
+"""Claim: exported networks are faster, a fresh process predicts within 1.5 s, a server serves 64 clients correctly.
 
     python benchmarks/serve.py [--vit] [--seconds 60]
 
@@ -8,7 +8,7 @@ and how long a fresh process takes from its start to its end (median of five). E
 ``--vit`` adds a ViT-base for 224 pixels with random weights, in fp32.
 
 Then a server of each model, and of ``compact`` as ONNX, under 1, 8 and 64 clients that ask for one slice after
-another and hold each answer against the model's own. Clients and server share the cores.
+another and compare each reply with the model's own prediction. Clients and server share the cores.
 """
 
 from __future__ import annotations
@@ -47,13 +47,13 @@ from brainstage.models.weights import bundled_folder
 ROUNDS, FIRST = 3, 5
 """Turns of each engine, and fresh processes."""
 CLIENTS = (1, 8, 64)
-QUESTIONS = 256
+PICTURES = 256
 WARM = 10.0
 """Seconds of a load before it is measured."""
 PAUSE = 0.2
-"""Seconds that a client waits when it is put off."""
+"""Seconds that a client waits when the server is busy."""
 
-Question = tuple[bytes, str, NDArray[np.float32]]
+Query = tuple[bytes, str, NDArray[np.float32]]
 """A slice as PNG, its hash, and the probabilities of its stages."""
 
 
@@ -70,7 +70,7 @@ class Contender:
 
 
 def main() -> None:
-    """Print what each engine of each model gives."""
+    """Print the speed of each engine of each model."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--vit", action="store_true", help="also a ViT-base with random weights")
     parser.add_argument("--seconds", type=float, default=60, help="of each load of the server; 0 for none")
@@ -119,7 +119,7 @@ def exported(name: str, run: Path, folder: Path, slices: SliceTable, forms: Mapp
 
 
 def random_vit(run: Path) -> Path:
-    """Make a run folder of a ViT-base that knows nothing."""
+    """Make a run folder of a ViT-base with random weights."""
     from transformers import ViTConfig, ViTForImageClassification
     from transformers.utils.logging import disable_progress_bar
 
@@ -181,32 +181,32 @@ def first_answers(contenders: Sequence[Contender], image: Pixels, folder: Path) 
 
 @dataclass
 class Load:
-    """What clients saw: how often each outcome was, and the seconds of each answer."""
+    """What clients measured: how often each outcome occurred, and the seconds of each reply."""
 
     outcomes: Counter[str] = field(default_factory=Counter)
     seconds: list[float] = field(default_factory=list)
 
 
 def under_clients(model: str, images: Sequence[Pixels], seconds: float) -> None:
-    """Print what a server gives 1, 8 and 64 clients."""
-    chosen = [images[row] for row in np.random.default_rng(0).permutation(len(images))[:QUESTIONS]]
+    """Print the speed of a server for 1, 8 and 64 clients."""
+    chosen = [images[row] for row in np.random.default_rng(0).permutation(len(images))[:PICTURES]]
     expected = Predictor.open(model).predict_proba(chosen)
-    questions = [(_png(one), slice_id(one), known) for one, known in zip(chosen, expected, strict=True)]
+    queries = [(_png(one), slice_id(one), known) for one, known in zip(chosen, expected, strict=True)]
     print(f"{'':24}{'slices/s':>9}{'p50 ms':>9}{'p99 ms':>9}")
     with served(model) as address:
         for clients in CLIENTS:
-            asyncio.run(_ask_all(address, questions, clients, WARM, Load()))
+            asyncio.run(_ask_all(address, queries, clients, WARM, Load()))
             load = Load()
-            asyncio.run(_ask_all(address, questions, clients, seconds, load))
+            asyncio.run(_ask_all(address, queries, clients, seconds, load))
             middle, late = 1000 * np.percentile(load.seconds, (50, 99))
-            told = ", ".join(f"{name} {count:,}" for name, count in sorted(load.outcomes.items()))
+            outcomes = ", ".join(f"{name} {count:,}" for name, count in sorted(load.outcomes.items()))
             name = f"{Path(model).name}, {clients} clients"
-            print(f"{name:24}{len(load.seconds) / seconds:9.1f}{middle:9.1f}{late:9.1f}  {told}", flush=True)
+            print(f"{name:24}{len(load.seconds) / seconds:9.1f}{middle:9.1f}{late:9.1f}  {outcomes}", flush=True)
 
 
 @contextmanager
 def served(model: str) -> Iterator[str]:
-    """Give the address of a server of its own."""
+    """Yield the address of a new server."""
     command = [sys.executable, "-m", "brainstage", "serve", "--port", "0", model]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
@@ -215,16 +215,16 @@ def served(model: str) -> Iterator[str]:
             process.terminate()
 
 
-async def _ask_all(address: str, questions: Sequence[Question], clients: int, seconds: float, load: Load) -> None:
+async def _ask_all(address: str, queries: Sequence[Query], clients: int, seconds: float, load: Load) -> None:
     end = time.perf_counter() + seconds
-    await asyncio.gather(*(_ask(address, questions, end, load) for _ in range(clients)))
+    await asyncio.gather(*(_ask(address, queries, end, load) for _ in range(clients)))
 
 
-async def _ask(address: str, questions: Sequence[Question], end: float, load: Load) -> None:
-    """Ask one question after another until the end."""
+async def _ask(address: str, queries: Sequence[Query], end: float, load: Load) -> None:
+    """Send one picture after another until the end."""
     async with httpx2.AsyncClient(base_url=address, timeout=60, trust_env=False) as client:
         while (start := time.perf_counter()) < end:
-            picture, identity, known = random.choice(questions)
+            picture, identity, known = random.choice(queries)
             reply = await client.post("/v1/predict", files={"files": picture})
             if reply.status_code == 503:
                 load.outcomes["503"] += 1
@@ -235,7 +235,7 @@ async def _ask(address: str, questions: Sequence[Question], end: float, load: Lo
 
 
 def _right(reply: httpx2.Response, identity: str, known: NDArray[np.float32]) -> bool:
-    """Return whether an answer is that of the slice that was sent."""
+    """Return whether a reply is the prediction for the slice that was sent."""
     if reply.status_code != 200:
         return False
     (row,) = reply.json()["predictions"]

@@ -22,8 +22,9 @@ from brainstage.datasets.sources import load_slices
 from brainstage.datasets.splits import make_splits
 from brainstage.models.recipes import load_recipe
 from brainstage.training.inputs import open_frozen
-from brainstage.training.sweep import FIGURES, Factor, sweep
+from brainstage.training.sweep import Factor, sweep
 from brainstage.training.train import train
+from brainstage.training.trainer import FIGURES
 
 FACTORS = (
     Factor("learning_rate", (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)),

@@ -94,7 +94,7 @@ def fit(slices: Any, config: TrainConfig, name: str) -> None:
         trainer = fit_network(build_model(config, slices.classes), training, validation, config, Path(folder))
     last = [entry for entry in trainer.state.log_history if "eval_loss" in entry][-1]
     print(
-        f"{name:<60} seed {config.seed}  accuracy {last['eval_accuracy']:.4f}  loss {last['eval_loss']:.4f}"
+        f"{name:<58} seed {config.seed} accuracy {last['eval_accuracy']:.4f} loss {last['eval_cross_entropy']:.4f}"
         f"  {time.perf_counter() - start:5.1f} s",
         flush=True,
     )

@@ -20,11 +20,12 @@ from scipy.spatial.transform import Rotation
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedKFold
 
+from brainstage.core.schema import STACK_LEVELS
 from brainstage.datasets.sources import load_slices
 from brainstage.models.histograms import orientation_histograms
 from brainstage.models.patient_model import PatientModel
 from brainstage.scans.registration import mapped, register
-from brainstage.scans.stack import FEWEST, GRID, LEVELS, cut, refusal
+from brainstage.scans.stack import MIN_LEVELS, TRAINING_GRID, cut, refusal
 from brainstage.scans.volume import Volume
 
 Pixels = NDArray[np.uint8]
@@ -46,13 +47,13 @@ def main() -> None:
         found = list(pool.map(there_and_back, stacks, range(len(stacks))))
     seconds = time.perf_counter() - start
     errors = np.array([error for _, error, _ in found])
-    answered = np.array([reason is None and len(levels) >= FEWEST for (_, levels), _, reason in found])
+    answered = np.array([reason is None and len(levels) >= MIN_LEVELS for (_, levels), _, reason in found])
     print(
         f"{len(found)} volumes registered, {seconds / len(found):.1f} s each, {(~answered).sum()} of them refused"
     )
     print(f"away from the dataset's own registration: median {np.median(errors):.1f} mm, ", end="")
     print(f"95 % within {np.quantile(errors, 0.95):.1f} mm; the answered ones:")
-    stage, whole = np.array(labels), [(stack, list(range(LEVELS))) for stack in stacks]
+    stage, whole = np.array(labels), [(stack, list(range(STACK_LEVELS))) for stack in stacks]
     for name, cuts in (("slices as they are", whole), ("volumes, registered", [one for one, *_ in found])):
         scores = out_of_fold(stacks, cuts, stage, slices.classes, answered)[answered]
         true = stage[answered]
@@ -70,10 +71,10 @@ def there_and_back(stack: Pixels, seed: int) -> tuple[Cut, float, str | None]:
     move[:3, :3] = Rotation.from_euler("xyz", rng.uniform(-15, 15, 3), degrees=True).as_matrix()
     move[:3, :3] *= rng.uniform(0.92, 1.08, 3)
     move[:3, 3] = rng.uniform(-40, 40, 3)
-    volume = Volume(stack.astype(np.float32) * np.float32(rng.uniform(0.5, 8)), move @ GRID)
+    volume = Volume(stack.astype(np.float32) * np.float32(rng.uniform(0.5, 8)), move @ TRAINING_GRID)
     registration = register(volume)
-    index = np.stack(np.meshgrid(np.arange(LEVELS), np.arange(16, 112), np.arange(16, 112), indexing="ij"))
-    points = mapped(GRID, index.reshape(3, -1).astype(np.float64))
+    index = np.stack(np.meshgrid(np.arange(STACK_LEVELS), np.arange(16, 112), np.arange(16, 112), indexing="ij"))
+    points = mapped(TRAINING_GRID, index.reshape(3, -1).astype(np.float64))
     apart = mapped(registration.affine, points) - mapped(move, points)
     error = float(np.linalg.norm(apart, axis=0).mean())
     return cut(volume, registration), error, refusal(registration)
@@ -93,9 +94,9 @@ def out_of_fold(
     for train, test in StratifiedKFold(5, shuffle=True, random_state=0).split(seen, few):
         model = PatientModel.fit(
             seen[train].reshape(-1, *seen.shape[2:]),
-            np.repeat(train, LEVELS).astype(str).tolist(),
-            np.tile(np.arange(LEVELS) / (LEVELS - 1), len(train)),
-            np.repeat(stage[train], LEVELS),
+            np.repeat(train, STACK_LEVELS).astype(str).tolist(),
+            np.tile(np.arange(STACK_LEVELS) / (STACK_LEVELS - 1), len(train)),
+            np.repeat(stage[train], STACK_LEVELS),
             classes,
         )
         for person in test[answered[test]]:

@@ -13,7 +13,7 @@ from brainstage.core.config import TrainConfig
 from brainstage.datasets.phantom import write_phantom
 from brainstage.datasets.sources import load_slices
 from brainstage.models.recipes import load_recipe
-from helpers import TINY, save_backbone, small_vit
+from helpers import TINY, few_people, save_backbone, small_vit
 
 
 @pytest.fixture(scope="session")
@@ -29,6 +29,12 @@ def phantom_folder(tmp_path_factory):
 @pytest.fixture(scope="session")
 def phantom(phantom_folder):
     return load_slices(phantom_folder)
+
+
+@pytest.fixture(scope="session")
+def few(phantom):
+    """Return every second slice of eight people of the phantom cohort, two of each stage."""
+    return few_people(phantom)
 
 
 @pytest.fixture(scope="session")

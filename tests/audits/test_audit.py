@@ -6,13 +6,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image, ImageEnhance
 
 from brainstage.audits.audit import audit
-from brainstage.audits.duplicates import copy_slice
+from brainstage.audits.duplicates import alter_slice
 from brainstage.core.config import TrainConfig
 from brainstage.core.errors import DataError, LeakageError
 from brainstage.datasets.patient_map import with_patients
-from brainstage.datasets.phantom import draw_head
 from brainstage.datasets.sources import load_slices
 from brainstage.datasets.splits import make_splits
 from brainstage.datasets.table import SLICE_SCHEMA, SliceTable, slice_id
@@ -36,85 +36,114 @@ def table(images, labels, sides=None, patients=None):
     return SliceTable(pa.table(rows, schema=SLICE_SCHEMA), images, STAGES, synthetic=True)
 
 
-@pytest.fixture(scope="module")
-def heads():
-    return np.concatenate([draw_head(number % 4, number, seed=8) for number in range(20)])
-
-
-TRUTH = np.repeat(np.arange(20), 32)
+PEOPLE = 16
+TRUTH = np.repeat(np.arange(PEOPLE), 32)
 LABELS = [STAGES[person % 2] for person in TRUTH]
 
 
 @pytest.fixture(scope="module")
-def shuffled(heads):
-    """Split by slice, as the public dataset is."""
-    sides = np.where(np.random.default_rng(0).random(len(heads)) < 0.2, "test", "train").tolist()
-    return audit(table(list(heads), LABELS, sides))
+def cohort(heads):
+    return list(heads[: len(TRUTH)])
 
 
 @pytest.fixture(scope="module")
-def apart(heads):
-    """Split by person, but for one copy of a training slice among the test slices."""
-    sides = np.where(TRUTH < 16, "train", "test").tolist()
-    copy = copy_slice(heads[100], "turned", np.random.default_rng(0))
-    return audit(table([*heads, copy], [*LABELS, LABELS[100]], [*sides, "test"]))
+def shuffled(cohort):
+    """Split by slice, as the public dataset is."""
+    sides = np.where(np.random.default_rng(0).random(len(cohort)) < 0.2, "test", "train").tolist()
+    return audit(table(cohort, LABELS, sides))
+
+
+@pytest.fixture(scope="module")
+def apart(cohort):
+    """Split by person, but for a duplicate of one training slice among the test slices; patients are given."""
+    sides = np.where(TRUTH < 12, "train", "test").tolist()
+    duplicate = alter_slice(cohort[100], "turned", np.random.default_rng(0))
+    patients = [f"p{person}" for person in TRUTH]
+    images, labels = [*cohort, duplicate], [*LABELS, LABELS[100]]
+    return audit(table(images, labels, [*sides, "test"], [*patients, patients[100]]))
+
+
+@pytest.fixture(scope="module")
+def augmented(heads):
+    """Audit slices and altered copies of them in random order; also the person of each, and which are copies."""
+    rng = np.random.default_rng(7)
+    cohort = list(heads)
+    copied = rng.permutation(len(cohort))[: len(cohort) // 3]
+    images = [*cohort, *(augment(cohort[row], rng) for row in copied for _ in range(2))]
+    person = np.concatenate([np.arange(len(cohort)), np.repeat(copied, 2)]) // 32
+    order = rng.permutation(len(images))
+    result = audit(table([images[row] for row in order], [STAGES[0]] * len(images)))
+    return result, person[order], order >= len(cohort)
+
+
+def augment(image, rng):
+    """Turn, zoom, brighten and, in half of the copies, flip a slice."""
+    picture = Image.fromarray(image).rotate(rng.uniform(3, 10) * rng.choice([-1, 1]), Image.Resampling.BILINEAR)
+    zoom = rng.uniform(0.9, 1.1)
+    inverse = (1 / zoom, 0, 64 * (1 - 1 / zoom), 0, 1 / zoom, 64 * (1 - 1 / zoom))
+    picture = picture.transform(picture.size, Image.Transform.AFFINE, inverse, Image.Resampling.BILINEAR)
+    if rng.random() < 0.5:
+        picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    return np.asarray(ImageEnhance.Brightness(picture).enhance(rng.uniform(0.8, 1.2)))
 
 
 def test_a_split_by_slice_is_called_leaky(shuffled):
     report = shuffled.to_dict()
     assert report["leakage"]["status"] == "leaky"
-    assert report["leakage"]["shared_patients"] == 20
-    assert "20 inferred patients on both sides" in str(shuffled.verdict)
+    assert report["leakage"]["shared_patients"] == PEOPLE
+    assert "16 inferred patients on both sides" in str(shuffled.verdict)
     assert report["closest"]["same_person"] > 0.95 * report["closest"]["test_slices"]
-    assert report["checks"]["people_with_one_label"] == 20
+    assert report["checks"]["people_with_one_label"] == PEOPLE
 
 
-def test_a_planted_copy_is_found_and_joins_its_person(apart, heads):
+def test_a_planted_duplicate_is_found_and_joins_its_person(apart):
     report = apart.to_dict()
-    assert report["copies"] == {"exact": 0, "altered": 1, "on_both_sides": 1, "with_two_labels": 0}
-    assert apart.slices.patients[-1] == apart.slices.patients[100]
+    assert report["duplicates"] == {"exact": 0, "altered": 1, "on_both_sides": 1, "with_two_labels": 0}
+    assert apart.table["duplicate_of"][-1].as_py() == apart.slices.slice_ids[100]
+    assert apart.recovered.patient[-1] == apart.recovered.patient[100] != -1
     assert (report["leakage"]["shared_patients"], report["leakage"]["shared_slices"]) == (1, 1)
+
+
+def test_given_patients_stay_and_are_compared(apart):
+    report = apart.to_dict()
+    assert apart.slices.patients[:-1] == [f"p{person}" for person in TRUTH]
+    assert report["people"]["patient_id_source"] == "given"
+    assert report["checks"]["agreement_with_given"] > 0.99
+
+
+def test_augmented_copies_join_the_person_of_their_original(augmented):
+    result, truth, copy = augmented
+    patient = result.recovered.patient
+    of_original = np.array(
+        [np.bincount(patient[(truth == person) & ~copy] + 1).argmax() - 1 for person in range(24)]
+    )
+    assert (patient[copy] == of_original[truth[copy]]).mean() >= 0.97
+    same = (patient[:, None] == patient) & (patient != -1) & ~np.eye(len(patient), dtype=bool)
+    assert (truth[:, None] == truth)[same].mean() >= 0.98
 
 
 def test_index_counts_the_pictures_of_a_person_by_level(shuffled):
     index = shuffled.slices.rows["slice_index"].to_numpy()
-    for person in range(20):
+    for person in range(PEOPLE):
         assert sorted(index[person == TRUTH].tolist()) == list(range(32))
         assert abs(np.corrcoef(index[person == TRUTH], np.arange(32))[0, 1]) > 0.999
 
 
-def test_names_do_not_hang_on_the_order_of_rows(shuffled, heads):
-    order = np.random.default_rng(5).permutation(len(heads))
+def test_neither_the_order_of_rows_nor_labels_change_people_or_their_names(shuffled, cohort):
+    rng = np.random.default_rng(5)
+    order, mixed = rng.permutation(len(cohort)), rng.permutation(LABELS).tolist()
     sides = shuffled.slices.rows["split"].to_pylist()
-    again = audit(
-        table([heads[row] for row in order], [LABELS[row] for row in order], [sides[row] for row in order])
-    )
+    again = audit(table([cohort[row] for row in order], mixed, [sides[row] for row in order]))
     assert dict(zip(again.slices.slice_ids, again.slices.patients, strict=True)) == dict(
         zip(shuffled.slices.slice_ids, shuffled.slices.patients, strict=True)
     )
+    assert again.to_dict()["checks"]["people_with_several_labels"] == PEOPLE
 
 
-def test_labels_are_not_looked_at(shuffled, heads):
-    sides = shuffled.slices.rows["split"].to_pylist()
-    mixed = np.random.default_rng(6).permutation(LABELS).tolist()
-    again = audit(table(list(heads), mixed, sides))
-    assert again.slices.patients == shuffled.slices.patients
-    assert again.to_dict()["checks"]["people_with_several_labels"] == 20
-
-
-def test_given_patients_stay_and_are_compared(heads):
-    given = [f"p{person}" for person in TRUTH]
-    found = audit(table(list(heads), LABELS, patients=given))
-    assert found.slices.patients == given
-    assert found.to_dict()["people"]["patient_id_source"] == "given"
-    assert found.to_dict()["checks"]["agreement_with_given"] > 0.99
-    assert found.verdict is None
-
-
-def test_the_table_gives_the_patients_to_the_same_slices(shuffled, heads, tmp_path):
+def test_the_table_gives_the_patients_to_the_same_slices(shuffled, cohort, tmp_path):
     files = write_audit(shuffled, tmp_path, ["brainstage", "audit"])
     assert [file.name for file in files] == ["patients.parquet", "audit.json", "audit.html"]
-    bare = table(list(heads), LABELS)
+    bare = table(cohort, LABELS)
     filled = with_patients(bare, files[0])
     assert filled.patients == shuffled.slices.patients
     assert filled.patient_source == "inferred"
@@ -123,30 +152,30 @@ def test_the_table_gives_the_patients_to_the_same_slices(shuffled, heads, tmp_pa
     assert splits.verdict.to_dict()["patient_id_source"] == "inferred"
     assert json.loads(files[1].read_text())["notice"]
     page = files[2].read_text()
-    assert "20 inferred patients on both sides" in page
+    assert "16 inferred patients on both sides" in page
     assert "never a diagnosis" in page
-    assert page.count('class="person"') == 20
+    assert page.count('class="person"') == PEOPLE
     assert "http" not in page.replace("http-equiv", "")  # nothing is fetched from elsewhere
 
 
-def test_slices_that_are_not_sure_stay_out_of_patient_folds(shuffled, heads, tmp_path):
+def test_slices_that_are_not_sure_stay_out_of_patient_folds(shuffled, cohort, tmp_path):
     unsure = shuffled.table.to_pylist()
     unsure[0]["patient_id"] = None
     pq.write_table(pa.Table.from_pylist(unsure, schema=shuffled.table.schema), tmp_path / "map.parquet")
-    filled = with_patients(table(list(heads), LABELS), tmp_path / "map.parquet")
+    filled = with_patients(table(cohort, LABELS), tmp_path / "map.parquet")
     splits = make_splits(filled, TrainConfig("test", protocol="patient", folds=4))
-    assert sum(len(fold.test) for fold in splits.folds) == len(heads) - 1
+    assert sum(len(fold.test) for fold in splits.folds) == len(cohort) - 1
 
 
-def test_a_patient_figure_without_patients_is_refused(heads):
+def test_a_patient_figure_without_patients_is_refused(cohort):
     with pytest.raises(LeakageError, match="brainstage audit"):
-        make_splits(table(list(heads), LABELS), TrainConfig("test", protocol="patient"))
+        make_splits(table(cohort, LABELS), TrainConfig("test", protocol="patient"))
 
 
 def test_a_map_of_other_slices_is_refused(shuffled, tmp_path):
     write_audit(shuffled, tmp_path, [])
     other = table([np.full((8, 8), grey, dtype=np.uint8) for grey in range(9)], ["CN"] * 9)
-    with pytest.raises(DataError, match="knows none of these slices"):
+    with pytest.raises(DataError, match="holds none of these slices"):
         with_patients(other, tmp_path / "patients.parquet")
     (tmp_path / "broken.parquet").write_bytes(b"PAR1")
     with pytest.raises(DataError, match="broken.parquet: not a readable parquet"):
@@ -176,3 +205,12 @@ def test_the_public_rows_know_their_people_at_once(real_folder):
     assert len(set(slices.patients)) == 200
     folds = make_splits(slices, TrainConfig("test", protocol="patient")).folds
     assert sum(len(fold.test) for fold in folds) == 6400
+
+
+def test_the_page_shows_a_person_of_very_many_slices(cohort, tmp_path, monkeypatch):
+    monkeypatch.setattr("brainstage.report.audit_page.MAX_STRIP_SLICES", 50)
+    grey = [np.full((8, 8), number % 250, dtype=np.uint8) for number in range(400)]
+    result = audit(table(grey, ["CN"] * 400, patients=["p"] * 400))
+    page = write_audit(result, tmp_path, [])[2].read_text()
+    assert "400 slices" in page
+    assert 'width="2000"' in page  # fifty thumbnails

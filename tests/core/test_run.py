@@ -1,6 +1,8 @@
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -49,13 +51,39 @@ def test_a_full_disk_is_told_and_the_old_file_stays(tmp_path):
 
 def test_a_second_process_is_turned_away(tmp_path):
     run = RunFolder(tmp_path)
-    code = f"from brainstage.core.run import RunFolder\nwith RunFolder({str(tmp_path)!r}).lock(): print('in')"
-    with run.lock():
-        second = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert second.returncode != 0
-    assert "another process is training this run" in second.stderr
-    third = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert third.stdout == "in\n"
+    code = (
+        "from brainstage.core.run import RunFolder, RunError\n"
+        "def enter():\n"
+        f"    try:\n        with RunFolder({str(tmp_path)!r}).lock(): return 'in'\n"
+        "    except RunError as error: return error\n"
+        "print(enter(), flush=True)\n"
+        "input()\n"
+        "print(enter(), flush=True)\n"
+    )
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as second:
+        with run.lock():
+            assert "another process is training this run" in second.stdout.readline()
+        print(file=second.stdin, flush=True)
+        assert second.stdout.readline() == "in\n"
+
+
+def test_a_run_folder_is_a_path(tmp_path):
+    run = RunFolder(tmp_path / "a")
+    assert os.fspath(run) == str(tmp_path / "a")
+    assert RunFolder(run).path == Path(run) == run.path
+
+
+def test_hidden_folders_are_not_in_the_manifest(tmp_path):
+    run = RunFolder(tmp_path)
+    for name in ("model/a.json", ".model.x/model/a.json", "folds/00/manifest.json", "folds/00/model/a.json"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("{}")
+    run.write_manifest({"protocol": "official"})
+    assert set(run.read_manifest()["files"]) == {"model/a.json", "folds/00/manifest.json"}
+    run.manifest.write_text("[")
+    with pytest.raises(RunError, match=r"manifest.json: not readable as JSON"):
+        RunFolder.open(run)
 
 
 def test_a_run_that_is_missing_or_unfinished_is_told(tmp_path):

@@ -1,26 +1,29 @@
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
 from brainstage.core.errors import ConfigError
-from brainstage.datasets.phantom import SIDE, draw_head, stage_counts, write_phantom
+from brainstage.core.schema import SLICE_SIDE
+from brainstage.datasets.phantom import draw_head, stage_counts, write_phantom
 
 
 def test_same_seed_same_head_other_person_another():
     head = draw_head(0, seed=0, patient=1)
-    assert head.shape == (32, SIDE, SIDE)
+    assert head.shape == (32, SLICE_SIDE, SLICE_SIDE)
     assert (head == draw_head(0, seed=0, patient=1)).all()
     assert (head != draw_head(0, seed=0, patient=2)).mean() > 0.2
 
 
-def test_ventricles_grow_with_the_stage_but_stages_overlap():
-    def fluid(stage, patient):
-        middle = draw_head(stage, seed=3, patient=patient)[20, 40:90, 45:83]
-        return (middle < 70).mean()
-
-    healthy = [fluid(0, patient) for patient in range(8)]
-    moderate = [fluid(3, 100 + patient) for patient in range(8)]
-    assert sum(moderate) > 1.2 * sum(healthy)
-    assert max(healthy) > min(moderate)
+def test_ventricles_grow_with_the_stage_but_stages_overlap(phantom):
+    fluid = {stage: [] for stage in phantom.classes}
+    for image, label, level in zip(
+        phantom.images, phantom.labels, phantom.rows["slice_index"].to_pylist(), strict=True
+    ):
+        if level == 20:
+            fluid[label].append((image[40:90, 45:83] < 70).mean())
+    healthy, very_mild, mild, moderate = fluid.values()
+    assert np.mean(moderate) > 1.2 * np.mean(healthy)
+    assert max(healthy) > min(very_mild) and max(healthy) > min(mild)
 
 
 def test_files_have_the_schema_of_the_hub_and_every_person_on_both_sides(phantom_folder, real_folder):

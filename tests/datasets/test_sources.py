@@ -75,12 +75,60 @@ def test_options_map_columns_and_classes(tmp_path):
 
 def test_class_folders_with_and_without_sides(tmp_path):
     flat = load_slices(write_folders(tmp_path / "flat"))
-    assert sorted(set(flat.labels)) == ["AD", "CN"]
+    assert flat.classes == ("CN", "AD")
     assert flat.rows["split"].to_pylist() == [None] * 6
     write_folders(tmp_path / "sides" / "train")
     write_folders(tmp_path / "sides" / "test", count=1)
     sides = load_slices(tmp_path / "sides")
     assert sides.rows["split"].to_pylist().count("test") == 2
+
+
+@pytest.mark.parametrize(
+    ("names", "classes", "ordered"),
+    [
+        (("AD", "CN", "MCI"), ("CN", "MCI", "AD"), True),
+        (
+            ("MildDemented", "ModerateDemented", "NonDemented", "VeryMildDemented"),
+            ("NonDemented", "VeryMildDemented", "MildDemented", "ModerateDemented"),
+            True,
+        ),
+        (("Mild Dementia", "Non Demented", "Very mild Dementia"), None, True),
+        (("a", "c", "b"), ("a", "b", "c"), False),
+        (("0", "1", "2", "3"), ("0", "1", "2", "3"), False),
+    ],
+)
+def test_classes_stand_in_clinical_order_or_are_said_not_to(tmp_path, names, classes, ordered):
+    slices = load_slices(write_folders(tmp_path, names, count=1))
+    assert slices.classes == (classes or ("Non Demented", "Very mild Dementia", "Mild Dementia"))
+    assert slices.ordered is ordered
+    given = load_slices(tmp_path, columns=Columns(class_order=tuple(reversed(names))))
+    assert given.classes == tuple(reversed(names)) and given.ordered
+
+
+def test_numbers_are_ratings_where_their_column_says_so_and_a_missing_one_is_no_class(tmp_path):
+    file, images = tmp_path / "a.parquet", [encode(picture(seed)) for seed in range(4)]
+    pq.write_table(pa.table({"image": images, "cdr": [1.0, 0.0, 2.0, float("nan")]}), file)
+    slices = load_slices(file, columns=Columns(label="cdr"))
+    assert slices.labels == ["1.0", "0.0", "2.0", None]
+    assert slices.classes == ("0.0", "1.0", "2.0") and slices.ordered
+    pq.write_table(pa.table({"image": images, "label": [1, 0, 2, 3]}), file)
+    assert not load_slices(file).ordered
+
+
+@pytest.mark.parametrize("sides", [("", ""), ("train/", "test/")])
+def test_two_spellings_of_one_stage_are_an_error_that_names_the_way_out(tmp_path, sides):
+    for side, name in zip(sides, ("NonDemented", "Non_Demented"), strict=True):
+        write_folders(tmp_path / side, (name, "Mild Dementia"))
+    with pytest.raises(DataError, match="two spellings of one stage; .* --class-name 'Non_Demented'='NonDemented'"):
+        load_slices(tmp_path)
+    slices = load_slices(tmp_path, columns=Columns(class_names={"Non_Demented": "NonDemented"}))
+    assert slices.classes == ("NonDemented", "Mild Dementia")
+
+
+def test_a_misspelt_stage_is_an_error_in_copies_of_the_dataset_too(tmp_path):
+    write_folders(tmp_path, ("NonDemented", "MildDemented", "ModerateDementd"))
+    with pytest.raises(DataError, match="'ModerateDementd', expected one of MildDemented, NonDemented; .*order"):
+        load_slices(tmp_path)
 
 
 def test_csv_of_paths_labels_and_patients(tmp_path):
@@ -97,6 +145,7 @@ def test_csv_of_paths_labels_and_patients(tmp_path):
         (["0.png,CN"], "file,label", "column path not found; it has file, label"),
         (["0.png,Non_Demented,p", "1.png,Non_Dementd,p"], "path,label,patient_id", "did you mean 'Non_Demented'"),
         (["0.png,CN,p,validate"], "path,label,patient_id,split", "split 'validate' is not one of train, test"),
+        (["0.png,CN,p,validate"], "path,label,patient_id", "line 2: has more cells than the header"),
         ([], "path,label", "no slices found"),
     ],
 )
@@ -162,6 +211,7 @@ def test_without_data_the_way_out_is_told(monkeypatch, tmp_path):
 def test_the_real_dataset_is_whole(real_folder):
     slices = load_slices(real_folder)
     assert len(slices) == 6400
+    assert slices.skipped == () and slices.ordered
     assert len(set(slices.slice_ids)) == 6400
     train = [
         label

@@ -6,21 +6,21 @@ import pytest
 from brainstage.core.errors import ConfigError, DataError
 from brainstage.core.schema import STAGES, with_metadata
 from brainstage.evaluation.comparison import compare
-from brainstage.stats.metrics import paired_difference
+from brainstage.stats.metrics import differences_from_leader
 
 
-def table(folder, name, right, count=400, seed=0, patients=None, ids=None):
-    """Write predictions of which a share is right, and return the file."""
+def table(folder, name, share, count=400, seed=0, patients=None, ids=None, split="validation", folds=None):
+    """Write predictions of which a share is correct, and return the file."""
     rng = np.random.default_rng(seed)
     labels = np.arange(count) % 4
-    answers = np.where(rng.random(count) < right, labels, (labels + 1) % 4)
+    predicted = np.where(rng.random(count) < share, labels, (labels + 1) % 4)
     probabilities = np.full((count, 4), 0.1)
-    probabilities[np.arange(count), answers] = 0.7
+    probabilities[np.arange(count), predicted] = 0.7
     columns = {
         "slice_id": ids or [str(number) for number in range(count)],
         "patient_id": pa.array(patients or [None] * count, pa.string()),
-        "split": ["validation"] * count,
-        "fold": [0] * count,
+        "split": [split] * count,
+        "fold": folds or [0] * count,
         "label": [STAGES[label] for label in labels],
         "model": [name] * count,
     } | {f"prob_{stage}": probabilities[:, number] for number, stage in enumerate(STAGES)}
@@ -29,27 +29,33 @@ def table(folder, name, right, count=400, seed=0, patients=None, ids=None):
     return file
 
 
-def test_the_best_leads_and_the_others_are_behind_by_what_they_lack(tmp_path):
+def test_the_most_accurate_leads_and_the_others_are_behind_by_the_difference(tmp_path):
     files = [table(tmp_path, "poor", 0.5), table(tmp_path, "good", 0.95), table(tmp_path, "fair", 0.93, seed=1)]
-    found = compare(files)
-    assert [candidate.name for candidate in found.candidates] == ["good.parquet", "fair.parquet", "poor.parquet"]
-    poor = found.candidates[2]
+    comparison = compare(files)
+    assert [candidate.name for candidate in comparison.candidates] == [
+        "good.parquet",
+        "fair.parquet",
+        "poor.parquet",
+    ]
+    poor = comparison.candidates[2]
     gap = (
-        found.leader.evaluation.scores.overall["accuracy"].value - poor.evaluation.scores.overall["accuracy"].value
+        comparison.leader.evaluation.scores.overall["accuracy"].value
+        - poor.evaluation.scores.overall["accuracy"].value
     )
     assert poor.behind["accuracy"].value == pytest.approx(gap)
     assert poor.behind["accuracy"].low < gap < poor.behind["accuracy"].high
-    assert [candidate.is_behind for candidate in found.candidates] == [False, False, True]
-    assert found.verdict == (
-        "400 validation slices cannot tell good.parquet from fair.parquet (95 % intervals of accuracy)."
+    assert [candidate.is_behind for candidate in comparison.candidates] == [False, False, True]
+    assert comparison.verdict == (
+        "400 validation slices cannot distinguish good.parquet from fair.parquet "
+        "(95 % intervals of accuracy, simultaneous for all pairs)."
     )
-    assert "protocol official" in found.title
-    assert found.to_dict()["candidates"][2]["majority_baseline"]["accuracy"] == 0.25
+    assert "protocol official" in comparison.title
+    assert comparison.to_dict()["candidates"][2]["majority_baseline"]["accuracy"] == 0.25
 
 
 def test_fifty_slices_cannot_separate_two_models(tmp_path):
-    found = compare([table(tmp_path, "a", 0.6, 50), table(tmp_path, "b", 0.54, 50, seed=3)])
-    assert "50 validation slices cannot tell" in found.verdict
+    comparison = compare([table(tmp_path, "a", 0.6, 50), table(tmp_path, "b", 0.54, 50, seed=3)])
+    assert "50 validation slices cannot distinguish" in comparison.verdict
 
 
 def test_pairing_narrows_the_interval():
@@ -59,7 +65,7 @@ def test_pairing_narrows_the_interval():
     first, second = (
         np.eye(4)[np.where(hard | (rng.random(600) < share), labels + 1, labels) % 4] for share in (0, 0.05)
     )
-    paired = paired_difference(labels, first, second)["accuracy"]
+    paired = differences_from_leader(labels, [first, second], 0)[1]["accuracy"]
     alone = np.sqrt(2 * 0.4 * 0.6 / 600) * 2 * 1.96  # of two independent samples
     assert paired.low > 0
     assert paired.high - paired.low < alone / 2
@@ -80,17 +86,53 @@ def test_rows_in_another_order_are_the_same_rows(tmp_path):
     first = table(tmp_path, "a", 0.9)
     shuffled = pq.read_table(first).take(np.random.default_rng(0).permutation(400))
     pq.write_table(shuffled, tmp_path / "b.parquet")
-    found = compare([first, tmp_path / "b.parquet"])
-    assert vars(found.candidates[1].behind["log_loss"]) == pytest.approx({"value": 0, "low": 0, "high": 0})
+    comparison = compare([first, tmp_path / "b.parquet"])
+    assert vars(comparison.candidates[1].behind["log_loss"]) == pytest.approx({"value": 0, "low": 0, "high": 0})
 
 
-def test_what_cannot_be_compared_is_told(tmp_path):
-    one = table(tmp_path, "a", 0.9)
+def test_tables_that_cannot_be_compared_are_refused(tmp_path):
+    first = table(tmp_path, "a", 0.9)
     with pytest.raises(ConfigError, match="two runs or more"):
-        compare([one])
+        compare([first])
     other = table(tmp_path, "b", 0.9, ids=[str(number + 100) for number in range(400)])
     with pytest.raises(DataError, match="share 300 of 400 slices"):
-        compare([one, other])
+        compare([first, other])
     flipped = table(tmp_path, "c", 0.9, ids=[str((number + 1) % 400) for number in range(400)])
     with pytest.raises(DataError, match="gives some slices another label"):
-        compare([one, flipped])
+        compare([first, flipped])
+    doubled = table(tmp_path, "d", 0.9, ids=["0", *(str(number) for number in range(399))])
+    with pytest.raises(DataError, match="1 rows of its validation side have the fold and slice_id of another row"):
+        compare([doubled, doubled])
+    trained = table(tmp_path, "e", 0.9, split="train")
+    with pytest.raises(DataError, match=r"no side \(validation, test\) has labelled slices in all of them"):
+        compare([first, trained])
+
+
+def test_cross_validated_runs_are_compared_fold_by_fold(tmp_path):
+    ids = [str(number % 200) for number in range(400)]  # every slice in two repeats
+    options = {"split": "test", "ids": ids, "folds": [0] * 200 + [1] * 200}
+    same, other = table(tmp_path, "a", 0.8, **options), table(tmp_path, "b", 0.6, seed=1, **options)
+    itself = compare([same, same]).candidates[1]
+    assert {tuple(vars(score).values()) for score in itself.behind.values()} == {(0, 0, 0)}
+    shuffled = pq.read_table(same).take(np.random.default_rng(0).permutation(400))
+    pq.write_table(shuffled, tmp_path / "c.parquet")
+    assert vars(compare([same, tmp_path / "c.parquet"]).candidates[1].behind["accuracy"])["value"] == 0
+    comparison = compare([same, other])
+    accuracies = [candidate.evaluation.scores.overall["accuracy"].value for candidate in comparison.candidates]
+    assert comparison.candidates[1].behind["accuracy"].value == pytest.approx(accuracies[0] - accuracies[1])
+    apart = table(tmp_path, "d", 0.6, **options | {"folds": [0] * 200 + [2] * 200})
+    with pytest.raises(DataError, match="share 200 of 400 slices in the same folds"):
+        compare([same, apart])
+
+
+def test_runs_without_a_validation_side_are_compared_on_the_test_side(tmp_path):
+    tested = [table(tmp_path, name, 0.8, seed=seed, split="test") for seed, name in enumerate("ab")]
+    comparison = compare(tested)
+    assert comparison.leader.evaluation.split == "test"
+    assert comparison.title.startswith("test · 400 slices")
+    assert "400 test slices cannot distinguish" in comparison.verdict
+    validated = pq.read_table(table(tmp_path, "v", 0.8, ids=[f"v{number}" for number in range(400)]))
+    for file in tested:
+        pq.write_table(pa.concat_tables([pq.read_table(file), validated]), file)
+    assert compare(tested).leader.evaluation.split == "validation"
+    assert compare(tested, split="test").leader.evaluation.split == "test"

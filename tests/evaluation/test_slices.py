@@ -8,6 +8,7 @@ from brainstage.core.errors import ConfigError, DataError, LeakageError
 from brainstage.core.schema import with_metadata
 from brainstage.evaluation.slices import evaluate
 from brainstage.report.results import write_evaluation
+from brainstage.report.terminal import show_evaluation
 
 
 def table(**changes):
@@ -33,10 +34,22 @@ def test_a_table_of_any_tool_is_judged_once_its_protocol_is_named(tmp_path):
     file = write(tmp_path, table())
     with pytest.raises(ConfigError, match="name it with --protocol"):
         evaluate(file)
-    found = evaluate(file, protocol="official")
-    assert found.scores.overall["accuracy"].value == 0.75
-    assert found.majority_accuracy == 0.5
-    assert "protocol official · leakage unknown" in found.title
+    evaluation = evaluate(file, protocol="official")
+    assert evaluation.scores.overall["accuracy"].value == 0.75
+    assert evaluation.majority_accuracy == 0.5
+    assert "protocol official · leakage unknown" in evaluation.title
+
+
+def test_slices_without_a_label_are_left_out_and_counted(tmp_path, capsys):
+    file = write(tmp_path, table(label=["CN", None, "AD", "AD"]), protocol="official")
+    evaluation = evaluate(file)
+    assert (evaluation.slices, evaluation.unlabelled) == (3, 1)
+    assert evaluation.to_dict()["unlabelled"] == 1
+    show_evaluation(evaluation)
+    assert "1 slices without a label were left out" in capsys.readouterr().out
+    nothing = write(tmp_path, table(label=pa.array([None] * 4, pa.string())), protocol="official")
+    with pytest.raises(DataError, match="no labelled slice of the test side"):
+        evaluate(nothing)
 
 
 def test_a_patient_figure_without_patients_is_refused(tmp_path):
@@ -69,6 +82,6 @@ def test_metrics_name_protocol_verdict_and_notice(tmp_path):
         (table(split=["train"] * 4), "no labelled slice of the test side; it has train"),
     ],
 )
-def test_a_table_that_is_none_is_told(tmp_path, content, says):
+def test_a_table_that_cannot_be_evaluated_is_refused(tmp_path, content, says):
     with pytest.raises(DataError, match=says):
         evaluate(write(tmp_path, content), protocol="official")

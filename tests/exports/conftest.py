@@ -5,14 +5,15 @@ import shutil
 import pytest
 
 from brainstage.exports.export import export
-from brainstage.stats.calibration import Calibration, Fit
+from brainstage.stats.calibration import Calibration, CalibrationParameters
 
 
 @pytest.fixture(scope="session")
 def calibrated(trained, tmp_path_factory):
     """Return a run whose scores have a temperature."""
     run = shutil.copytree(trained.path, tmp_path_factory.mktemp("runs") / "calibrated")
-    Calibration(20, Fit(4.0, 0.21), Fit(2.0, 0.22)).save(run / "model")
+    parameters = {1: CalibrationParameters(4.0, 0.21), 2: CalibrationParameters(2.0, 0.22)}
+    Calibration(20, parameters).save(run / "model")
     return run
 
 

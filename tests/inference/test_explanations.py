@@ -2,6 +2,8 @@
 
 import io
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from types import SimpleNamespace
 
@@ -9,7 +11,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from transformers import SwinConfig, SwinForImageClassification, ViTConfig, ViTForImageClassification
+from transformers import (
+    ResNetConfig,
+    ResNetForImageClassification,
+    SwinConfig,
+    SwinForImageClassification,
+    ViTConfig,
+    ViTForImageClassification,
+)
 
 from brainstage.core.errors import ConfigError
 from brainstage.datasets.preprocessing import Preprocessing
@@ -52,6 +61,9 @@ def tiny(kind):
             patch_size=8, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32, **stages
         )
         return ViTForImageClassification(vit).eval()
+    if kind == "resnet":
+        resnet = ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic", **stages)
+        return ResNetForImageClassification(resnet).eval()
     swin = SwinConfig(patch_size=4, embed_dim=8, depths=[1, 1], num_heads=[2, 2], window_size=4, **stages)
     return SwinForImageClassification(swin).eval()
 
@@ -96,6 +108,41 @@ def test_grad_cam_reads_a_layer_that_is_fine_enough(trained, phantom):
     first, second = attribute(predictor, phantom.images[:2], [None] * 2, 0, "grad-cam")
     assert first.shape == phantom.images[0].shape
     assert not np.array_equal(first, second)
+
+
+@pytest.mark.parametrize("kind", ["vit", "resnet"])
+def test_explaining_disturbs_nobody_who_predicts_with_the_model_meanwhile(kind):
+    """Captum replaces what a layer returns by a hook, which another thread's forward pass would run into."""
+    network = tiny(kind)
+    predictor = Predictor(
+        SliceClassifier(TorchEngine(network), Preprocessing(32, None, (0.5,) * 3, (0.5,) * 3)), "", {}
+    )
+    images = [slice_of_a_head(seed, 32) for seed in range(4)]
+    method = default_method(predictor)
+
+    def explained():
+        return attribute(predictor, images, [None] * 4, 2, method)
+
+    alone, expected = explained(), predictor.predict_proba(images)
+    done = threading.Event()
+
+    def predicted():
+        predictions = []
+        while not done.is_set() or not predictions:
+            predictions.append(predictor.predict_proba(images))
+        return predictions
+
+    with ThreadPoolExecutor(3) as pool:
+        predicting = [pool.submit(predicted) for _ in range(2)]
+        try:
+            explanations = [explained() for _ in range(10)]
+        finally:
+            done.set()
+        predictions = [prediction for future in predicting for prediction in future.result()]
+    for prediction in predictions:
+        np.testing.assert_allclose(prediction, expected, atol=1e-5)
+    for explanation in explanations:
+        np.testing.assert_allclose(explanation, alone, atol=1e-5)
 
 
 def test_a_map_comes_back_to_where_the_slice_was_cropped():
@@ -206,5 +253,5 @@ def test_what_cannot_be_explained_is_said_before_any_work(trained, tmp_path, opt
 
 def test_a_folder_with_files_is_left_alone(trained, tmp_path):
     (tmp_path / "mine.txt").write_text("mine")
-    with pytest.raises(ConfigError, match="holds files already; give a new folder"):
+    with pytest.raises(ConfigError, match="not empty; give a new folder"):
         explain(Predictor.open(trained.path), [], tmp_path)

@@ -17,7 +17,7 @@ from brainstage.inference.predictor import BATCH, Predictor
 from brainstage.report.predictions import write_predictions
 from brainstage.scans.discover import File, scans_of
 from brainstage.scans.stack import training_stack
-from brainstage.stats.calibration import Calibration, Fit, softened
+from brainstage.stats.calibration import Calibration, CalibrationParameters, apply_temperature
 from helpers import encode, picture
 from volumes import brain
 
@@ -165,13 +165,16 @@ def test_scores_of_an_uncalibrated_network_are_called_scores(predictor, phantom)
 
 
 def test_a_calibrated_network_gives_probabilities_and_sets(copied, predictor, phantom):
-    Calibration(20, Fit(4.0, 0.21), Fit(2.0, 0.22)).save(copied / "model")
+    parameters = {1: CalibrationParameters(4.0, 0.21), 2: CalibrationParameters(2.0, 0.22)}
+    Calibration(20, parameters).save(copied / "model")
     images = phantom.images[:3]
     scores = predictor.predict_proba(images)
     calibrated = Predictor.open(copied)
-    np.testing.assert_allclose(calibrated.predict_proba(images), softened(scores, 4), atol=1e-6)
+    np.testing.assert_allclose(calibrated.predict_proba(images), apply_temperature(scores, 4), atol=1e-6)
     prediction = calibrated.predict_features(calibrated.extract_features(images), ["a", "a", None])
-    np.testing.assert_allclose(prediction.probabilities[0], softened(scores[:2], 2).mean(axis=0), atol=1e-6)
+    np.testing.assert_allclose(
+        prediction.probabilities[0], apply_temperature(scores[:2], 2).mean(axis=0), atol=1e-6
+    )
     np.testing.assert_allclose(prediction.conformal_threshold, [0.22, 0.22, 0.21])
     predictions = predict_scans(calibrated, scans_of([File("a", partial(io.BytesIO, encode(images[0])))]))
     [row] = predictions.rows

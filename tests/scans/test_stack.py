@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from brainstage.core.errors import DataError
+from brainstage.core.schema import SLICE_SIDE, STACK_LEVELS
 from brainstage.scans.dicom import decode_dicom
 from brainstage.scans.registration import mapped, register
-from brainstage.scans.stack import LEVELS, SIDE, training_slice, training_stack
+from brainstage.scans.stack import training_slice, training_stack
 from brainstage.scans.volume import Volume
 from volumes import brain, turned, with_skull, write_series
 
@@ -24,7 +25,7 @@ MOVED = np.array(
 @pytest.fixture(scope="module")
 def straight():
     stack, levels = training_stack(brain(), "a")
-    assert levels == list(range(LEVELS))
+    assert levels == list(range(STACK_LEVELS))
     return stack
 
 
@@ -33,12 +34,12 @@ def test_a_moved_brain_is_found_to_a_fraction_of_a_millimetre():
     corners = np.array([[-60, 60, -60, 60], [-90, 60, 60, -90], [-40, -40, 70, 70]], dtype=float)
     error = np.linalg.norm(mapped(found.affine, corners) - mapped(MOVED, corners), axis=0)
     assert error.max() < 0.5
-    assert found.likeness > 0.97
+    assert found.similarity > 0.97
     assert found.outside < 0.01
 
 
 def test_the_stack_does_not_hang_on_how_the_brain_lies_in_the_file(straight):
-    assert straight.shape == (LEVELS, SIDE, SIDE)
+    assert straight.shape == (STACK_LEVELS, SLICE_SIDE, SLICE_SIDE)
     assert straight.dtype == np.uint8
     volume = turned(brain((2.0, 1.5, 2.5), MOVED), (2, 0, 1), (-1, 1, -1))
     stack, _ = training_stack(Volume(volume.voxels * 7, volume.affine), "a")
@@ -102,7 +103,7 @@ def test_a_single_axial_picture_is_oriented_and_scaled(tmp_path, straight):
     number = round((20 - volume.affine[2, 3]) / 2)
     (file,) = write_series(tmp_path / "a", volume, order=[number]).iterdir()
     slice_ = training_slice(decode_dicom([("a", file.read_bytes())], "a"), "a")
-    assert slice_.shape == (SIDE, SIDE)
+    assert slice_.shape == (SLICE_SIDE, SLICE_SIDE)
     alike = [np.corrcoef(slice_.ravel(), one.ravel())[0, 1] for one in straight]
     assert max(alike) > 0.95
     assert abs(int(np.argmax(alike)) - 20) < 4

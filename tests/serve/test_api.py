@@ -16,12 +16,10 @@ from starlette.testclient import TestClient
 from brainstage.core.schema import RESEARCH_NOTICE
 from brainstage.datasets.table import slice_id
 from brainstage.inference.explanations import NOTICE
-from brainstage.inference.predictions import answer
+from brainstage.inference.predictions import predict_scans
 from brainstage.scans.discover import File, scans_of
-from brainstage.scans.stack import training_stack
 from brainstage.serve.app import create_app
-from brainstage.serve.desk import Desk
-from brainstage.serve.gate import Limits
+from brainstage.serve.guard import Limits
 from helpers import encode, picture
 from volumes import PATIENT, brain, with_skull, write_nifti, write_series
 
@@ -31,23 +29,8 @@ SECRET = f"{PATIENT}.png"
 
 
 @pytest.fixture(scope="module")
-def heads():
-    """Return slices of the template's brain, which the bundled model accepts, as PNG files."""
-    slices, _ = training_stack(brain(), "template")
-    return [encode(one) for one in slices]
-
-
-@pytest.fixture(scope="module")
-def desk(trained):
-    """Return the bundled model and a small network, ready to answer."""
-    desk = Desk(["patient", str(trained.path)])
-    yield desk
-    desk.close()
-
-
-@pytest.fixture(scope="module")
-def client(desk):
-    return TestClient(create_app(desk, {"127.0.0.1"}), base_url=HOST)
+def client(registry):
+    return TestClient(create_app(registry, {"127.0.0.1"}), base_url=HOST)
 
 
 def parts(*contents):
@@ -58,7 +41,7 @@ def decoded(text):
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(text))))
 
 
-def test_pictures_get_the_answers_of_the_predictor(client, desk, heads):
+def test_pictures_get_the_answers_of_the_predictor(client, registry, heads):
     sent = [heads[5], b"text", heads[9], encode(picture(0, (128, 128)))]
     reply = client.post("/v1/predict", files=parts(*sent), data={"pictures": "true"})
     assert reply.status_code == 200
@@ -66,9 +49,9 @@ def test_pictures_get_the_answers_of_the_predictor(client, desk, heads):
     assert found["notice"].startswith(RESEARCH_NOTICE)
     assert found["model"]["protocol"] == "patient"
     assert found["model"]["leakage"]["status"] == "clean"
-    predictor = desk.model(None).predictor
+    predictor = registry.model().predictor
     assert found["model"]["hash"] == predictor.hash
-    expected = answer(
+    expected = predict_scans(
         predictor, scans_of(File(str(n), lambda one=one: io.BytesIO(one)) for n, one in enumerate(sent))
     )
     rows = found["predictions"]
@@ -133,6 +116,17 @@ def test_a_slice_is_explained(client, heads):
     assert np.array_equal(decoded(row["picture"]), np.asarray(Image.open(io.BytesIO(heads[8]))))
 
 
+def test_each_of_several_scans_is_explained(client, heads):
+    reply = client.post("/v1/explain", files=parts(heads[8], b"text", heads[9]), data={"model": "compact"}).json()
+    assert [(row["person"], row["files"], row["status"]) for row in reply["maps"]] == [
+        (1, [1], "predicted"),
+        (2, [2], "failed"),
+        (3, [3], "predicted"),
+    ]
+    first, second = (decoded(row["picture"]) for row in reply["maps"] if row["picture"])
+    assert not np.array_equal(first, second)
+
+
 def test_what_is_refused_or_damaged_has_no_map(client):
     for sent, status in ((encode(picture(0, (128, 128))), "refused"), (b"text", "failed")):
         [row] = client.post("/v1/explain", files=parts(sent)).json()["maps"]
@@ -141,18 +135,18 @@ def test_what_is_refused_or_damaged_has_no_map(client):
         assert "upload" not in row["reason"]
 
 
-def test_a_network_by_its_name(client, desk, trained, phantom):
+def test_a_network_by_its_name(client, registry, trained, phantom):
     reply = client.post("/v1/predict", files=parts(encode(phantom.images[3])), data={"model": "trained"}).json()
-    assert reply["model"]["hash"] == desk.model(trained.path.name).predictor.hash
+    assert reply["model"]["hash"] == registry.model(trained.path.name).predictor.hash
     assert not reply["calibrated"]
     assert "Scores, not probabilities" in reply["notice"]
     assert reply["model"]["synthetic"]
 
 
-def test_the_models_and_what_they_are_worth(client):
+def test_the_models_and_their_performance(client):
     listed = client.get("/v1/models").json()
     assert listed["notice"] == RESEARCH_NOTICE
-    default, other = listed["models"]
+    default, _, other = listed["models"]
     assert (default["name"], default["default"], other["default"]) == ("patient", True, False)
     assert "On people it has not seen" in default["performance"]
     assert default["figures"]["all slices, 4 stages"]["accuracy"]["low"] < 0.61
@@ -161,7 +155,7 @@ def test_the_models_and_what_they_are_worth(client):
 
 def test_health_readiness_and_a_description(client):
     assert client.get("/health").json()["status"] == "ok"
-    assert client.get("/ready").json()["models"] == ["patient", "trained"]
+    assert client.get("/ready").json()["models"] == ["patient", "compact", "trained"]
     described = client.get("/openapi.json").json()
     assert set(described["paths"]) == {"/health", "/ready", "/v1/models", "/v1/predict", "/v1/explain"}
     form = described["paths"]["/v1/predict"]["post"]["requestBody"]["content"]["multipart/form-data"]["schema"]
@@ -192,13 +186,30 @@ def ask(client, address="/v1/predict", **options):
         (lambda c: c.post("/v1/predict", files={"image": b"a"}), 400, "no-files", "a part named files"),
         (lambda c: c.post("/v1/predict", content=b"--x", headers=FORM), 400, "no-files", "at least one file"),
         (lambda c: c.post("/v1/predict", content=b"\0\1", headers=FORM), 400, "bad-form", "damaged"),
-        (lambda c: ask(c, data={"model": "../up"}), 404, "unknown-model", "patient, trained"),
+        (lambda c: ask(c, data={"model": "../up"}), 404, "unknown-model", "patient, compact, trained"),
         (lambda c: ask(c, "/v1/explain", data={"method": "grad-cam"}), 400, "cannot-explain", "take occlusion"),
         (lambda c: ask(c, "/v1/explain", data={"stage": "Grim"}), 400, "cannot-explain", "no such stage"),
-        (lambda c: ask(c, "/v1/explain", files=parts(b"a", b"b")), 400, "several-scans", "found 2 scans"),
+        (
+            lambda c: ask(c, data={"one_persn": "true"}),
+            400,
+            "bad-form",
+            "fields are files, model, one_person, pictures",
+        ),
+        (lambda c: ask(c, data={"one_person": "maybe"}), 400, "bad-form", "one_person: send true or false"),
         (lambda c: c.get("/v1/nothing"), 404, "not-found", "/openapi.json"),
         (lambda c: c.get("/../../etc/passwd"), 404, "not-found", "/openapi.json"),
         (lambda c: c.get("/v1/predict"), 405, "method-not-allowed", "/openapi.json"),
+        (lambda c: c.get("/v1/models", headers=FOLLOWED_LINK), 403, "foreign-origin", "other sites"),
+        (lambda c: c.get("/page/app.js", headers=FOLLOWED_LINK), 403, "foreign-origin", "other sites"),
+        (
+            lambda c: c.get("/", headers={**FOLLOWED_LINK, "Sec-Fetch-Dest": "iframe"}),
+            403,
+            "foreign-origin",
+            "other",
+        ),
+        (lambda c: c.get("/", headers={**FOLLOWED_LINK, "Sec-Fetch-Mode": "cors"}), 403, "foreign-origin", ""),
+        (lambda c: c.get("/", headers={**FOLLOWED_LINK, "Host": "evil.example"}), 403, "foreign-host", "own names"),
+        (lambda c: ask(c, headers=FOLLOWED_LINK), 403, "foreign-origin", "other sites"),
         (lambda c: ask(c, headers={"Host": "rebound.example"}), 403, "foreign-host", "--allow-host"),
         (lambda c: ask(c, headers={"Host": "[::1"}), 403, "foreign-host", "--allow-host"),
         (lambda c: c.get("/", headers={"Host": "127.0.0.1.evil.example"}), 403, "foreign-host", "own names"),
@@ -217,6 +228,33 @@ def test_a_request_that_cannot_be_answered_is_a_problem_with_a_code(client, requ
 
 
 FORM = {"Content-Type": "multipart/form-data; boundary=x"}
+FOLLOWED_LINK = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}
+"""What a browser sends when a link on another site is followed."""
+
+
+@pytest.mark.parametrize("path", ["/", "/page/", "/page/index.html"])
+def test_a_link_from_another_site_opens_the_page(client, path):
+    reply = client.get(path, headers=FOLLOWED_LINK)
+    assert reply.status_code == 200
+    assert "<title>brainstage</title>" in reply.text
+    assert "frame-ancestors 'none'" in reply.headers["content-security-policy"]
+
+
+@pytest.mark.parametrize(
+    ("path", "allowed"),
+    [
+        *((path, {"GET"}) for path in ("/", "/health", "/ready", "/v1/models")),
+        *((path, {"GET", "HEAD"}) for path in ("/openapi.json", "/page/", "/page/app.js")),
+        *((path, {"POST"}) for path in ("/v1/predict", "/v1/explain")),
+    ],
+)
+def test_a_method_that_is_not_allowed_is_answered_with_those_that_are(client, path, allowed):
+    for method in {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"} - allowed:
+        reply = client.request(method, path)
+        assert reply.status_code == 405, method
+        assert {name.strip() for name in reply.headers["allow"].split(",")} == allowed
+        assert reply.headers["content-type"] == "application/problem+json"
+    assert all(client.request(method, path).status_code != 405 for method in allowed)
 
 
 def test_the_servers_own_page_may_ask(client):
@@ -242,8 +280,8 @@ def streamed(size):
         (Limits(files=2), 3, "too-many-files", 413),
     ],
 )
-def test_limits_hold_while_a_body_streams_in(desk, limits, count, code, status):
-    client = TestClient(create_app(desk, {"127.0.0.1"}, limits), base_url=HOST)
+def test_limits_hold_while_a_body_streams_in(registry, limits, count, code, status):
+    client = TestClient(create_app(registry, {"127.0.0.1"}, limits), base_url=HOST)
     if count == 1:
         reply = client.post("/v1/predict", content=streamed(100_000), headers=FORM)
     else:
@@ -257,27 +295,56 @@ def test_limits_hold_while_a_body_streams_in(desk, limits, count, code, status):
     assert (client.get("/ready").status_code == 200) == bool(limits.requests)
 
 
-def test_a_body_whose_length_says_too_much_is_not_read(desk):
-    client = TestClient(create_app(desk, {"127.0.0.1"}, Limits(request_bytes=1000)), base_url=HOST)
+def test_a_body_whose_length_says_too_much_is_not_read(registry):
+    client = TestClient(create_app(registry, {"127.0.0.1"}, Limits(request_bytes=1000)), base_url=HOST)
     reply = client.post("/v1/predict", files=parts(bytes(2000)))
     assert (reply.status_code, reply.json()["code"]) == (413, "too-large")
     assert "send it in parts" in reply.json()["detail"]
 
 
-def test_an_error_that_was_not_foreseen_says_nothing_of_the_request(desk, monkeypatch, caplog):
-    async def broken(*_):
+def test_an_error_that_was_not_foreseen_says_nothing_of_the_request(registry, monkeypatch, caplog):
+    def broken(*_):
         raise ValueError(PATIENT)
 
-    monkeypatch.setattr(desk, "scans", broken)
-    reply = ask(TestClient(create_app(desk, {"127.0.0.1"}), base_url=HOST, raise_server_exceptions=False))
+    monkeypatch.setattr("brainstage.serve.app.scans_of", broken)
+    reply = ask(TestClient(create_app(registry, {"127.0.0.1"}), base_url=HOST, raise_server_exceptions=False))
     assert (reply.status_code, reply.json()["code"]) == (500, "internal")
     assert PATIENT not in reply.text + caplog.text
     assert "ValueError at " in caplog.text
 
 
-def test_many_at_once_get_their_own_answers(desk, heads, phantom):
+def test_explaining_and_predicting_at_once_give_what_each_gives_alone(registry, phantom):
+    """Eight explanations of a network among forty predictions by it."""
+    app = create_app(registry, {"127.0.0.1"}, Limits(requests=200))
+    pictures = [encode(image) for image in phantom.images[:40]]
+
+    async def ask(client, address, picture):
+        reply = await client.post(address, files=parts(picture), data={"model": "trained"})
+        assert reply.status_code == 200
+        return reply.json()
+
+    async def everyone():
+        async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url=HOST, timeout=60) as client:
+            explained = [await ask(client, "/v1/explain", picture) for picture in pictures[:8]]
+            together = await asyncio.gather(
+                *(ask(client, "/v1/explain", picture) for picture in pictures[:8]),
+                *(ask(client, "/v1/predict", picture) for picture in pictures),
+            )
+            return explained, together[:8], together[8:]
+
+    alone, explained, predicted = asyncio.run(everyone())
+    for one, other in zip(alone, explained, strict=True):
+        difference = np.abs(decoded(one["maps"][0]["overlay"]).astype(int) - decoded(other["maps"][0]["overlay"]))
+        assert difference.max() <= 1
+    expected = registry.model("trained").predictor.predict_proba(phantom.images[:40])
+    for reply, probabilities in zip(predicted, expected, strict=True):
+        [row] = reply["predictions"]
+        assert [row[f"prob_{name}"] for name in reply["classes"]] == pytest.approx(probabilities.tolist(), abs=1e-5)
+
+
+def test_many_at_once_get_their_own_answers(registry, heads, phantom):
     """A hundred requests of two models, half of them with something broken in it, all under way together."""
-    app = create_app(desk, {"127.0.0.1"}, Limits(requests=200))
+    app = create_app(registry, {"127.0.0.1"}, Limits(requests=200))
     known = {one: slice_id(np.asarray(Image.open(io.BytesIO(one)))) for one in heads}
 
     async def ask(client, number):

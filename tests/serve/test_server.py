@@ -8,14 +8,16 @@ import sys
 
 import httpx2
 import pytest
+from starlette.testclient import TestClient
 
-from brainstage.serve.server import is_loopback, listen
-from helpers import brainstage, encode, picture
+from brainstage.cli import main
+from brainstage.serve.app import create_app
+from brainstage.serve.server import LOOPBACK, is_loopback, listen
+from helpers import encode, picture
 from volumes import brain, write_nifti
 
 AUDITED = """
 import sys
-seen = []
 def hook(event, arguments):
     if event in ("socket.connect", "socket.getaddrinfo", "socket.sendto"):
         print("AUDIT", event, arguments, file=sys.stderr, flush=True)
@@ -28,7 +30,7 @@ main()
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    """Give the address of a server that tells each connection it makes, and the file in which it does."""
+    """Return a server process that logs each connection it makes: its address, the log, the process."""
     log = tmp_path_factory.mktemp("server") / "log"
     environment = {name: value for name, value in os.environ.items() if not name.startswith("BRAINSTAGE")}
     with log.open("w") as stream:
@@ -53,9 +55,24 @@ def test_it_connects_to_nobody_and_ends_when_told(server, tmp_path):
         assert client.post("/v1/explain", files={"files": encode(picture())}).status_code == 200
     process.send_signal(signal.SIGTERM)
     assert process.wait(20) in (0, -signal.SIGTERM)
-    told = [line for line in log.read_text().splitlines() if line.startswith("AUDIT")]
-    assert told
-    assert [line for line in told if not line.startswith("AUDIT socket.getaddrinfo ('127.0.0.1', ")] == []
+    audited = [line for line in log.read_text().splitlines() if line.startswith("AUDIT")]
+    assert audited
+    assert [line for line in audited if not line.startswith("AUDIT socket.getaddrinfo ('127.0.0.1', ")] == []
+
+
+@pytest.fixture
+def serve(monkeypatch, capsys):
+    """Return what runs the command in this process, and returns its one line of an error."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["brainstage", "serve", "--port", "0", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert ended.value.code == 1
+        [line] = capsys.readouterr().err.strip().splitlines()
+        return line
+
+    return run
 
 
 @pytest.mark.parametrize(
@@ -64,37 +81,41 @@ def test_it_connects_to_nobody_and_ends_when_told(server, tmp_path):
         (["--host", "0.0.0.0"], "whoever reaches this machine could use the server"),
         (["--host", "no.such.host.invalid", "--allow-host", "a"], "cannot listen there"),
         (["no-such-run"], "no-such-run: no such run"),
-        (["patient", "patient"], "two models have one name"),
+        (["patient", "patient"], "two models have the same name"),
+        (
+            ["patient", "--allow-host", "*.example.org"],
+            "--allow-host *.example.org: a pattern would let any site in",
+        ),
     ],
 )
-def test_what_cannot_be_served_is_one_sentence(arguments, says):
-    done = brainstage("serve", "--port", "0", *arguments)
-    assert done.returncode == 1
-    assert says in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1
+def test_what_cannot_be_served_is_one_sentence(serve, arguments, says):
+    assert says in serve(*arguments)
 
 
-def test_a_port_that_is_taken_is_told():
+def test_a_port_in_use_is_named(serve):
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        done = brainstage("serve", "--port", taken.getsockname()[1])
-    assert done.returncode == 1
-    assert "cannot listen there" in done.stderr
-    assert "take another --port" in done.stderr
+        said = serve("--port", taken.getsockname()[1])
+    assert "cannot listen there" in said
+    assert "take another --port" in said
 
 
-def test_small_answers_do_not_wait_for_more_to_send():
-    with listen("127.0.0.1", 0) as place:
-        assert place.proto == socket.IPPROTO_TCP  # else asyncio leaves Nagle's algorithm on
+def test_small_replies_do_not_wait_for_more_to_send():
+    with listen("127.0.0.1", 0) as listener:
+        assert listener.proto == socket.IPPROTO_TCP  # else asyncio leaves Nagle's algorithm on
 
 
-def test_loopback_is_told_from_the_rest():
+def test_loopback_addresses_are_distinguished_from_others():
     assert all(map(is_loopback, ("127.0.0.1", "127.8.8.8", "::1", "localhost")))
     assert not any(map(is_loopback, ("0.0.0.0", "::", "192.168.0.2", "localhost.example")))
 
 
-def test_without_the_extra_its_install_command_is_told(tmp_path):
-    (tmp_path / "uvicorn.py").write_text("raise ImportError")
-    done = brainstage("serve", PYTHONPATH=os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]))
-    assert done.returncode == 1
-    assert "pip install 'brainstage[serve]'" in done.stderr
-    assert done.stderr.count("\n") == 1
+def test_it_answers_at_the_ipv6_loopback(registry):
+    app = create_app(registry, LOOPBACK)
+    for host in ("[::1]:8000", "localhost:8000", "127.0.0.1"):
+        assert TestClient(app, base_url=f"http://{host}").get("/health").status_code == 200
+
+
+def test_without_the_extra_its_install_command_is_shown(serve, monkeypatch):
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    monkeypatch.delitem(sys.modules, "brainstage.serve.server")
+    assert "pip install 'brainstage[serve]'" in serve()

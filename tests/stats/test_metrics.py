@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sk
 
-from brainstage.stats.metrics import majority, score
+from brainstage.stats.metrics import differences_from_leader, majority, score
 
 CLASSES = ("a", "b", "c", "d")
 
@@ -89,3 +89,39 @@ def test_patients_drawn_whole_give_wider_intervals_than_slices():
 
 def test_majority_baseline():
     assert majority(np.array([2, 2, 0, 1]), 4) == (2, 0.5)
+
+
+def of_accuracy(rng, labels, share):
+    """Return predictions of which about a share is correct."""
+    predicted = np.where(rng.random(len(labels)) < share, labels, 1 - labels)
+    return np.eye(2)[predicted] * 0.8 + 0.1
+
+
+def test_equal_models_are_rarely_called_different():
+    rng = np.random.default_rng(11)
+    trials, claimed = 120, 0
+    for trial in range(trials):
+        labels = rng.integers(0, 2, 100)
+        candidates = [of_accuracy(rng, labels, 0.75) for _ in range(6)]
+        accuracies = [(candidate.argmax(1) == labels).mean() for candidate in candidates]
+        leader = int(np.argmax(accuracies))
+        differences = differences_from_leader(labels, candidates, leader, draws=100, seed=trial)
+        claimed += any(difference["accuracy"].low > 0 for difference in differences)
+    # 5 % are expected; with an interval for each pair alone the leader of six is above some other in a third
+    assert claimed / trials < 0.09
+
+
+def test_a_better_model_is_distinguished():
+    rng = np.random.default_rng(12)
+    labels = rng.integers(0, 2, 600)
+    candidates = [of_accuracy(rng, labels, share) for share in (0.7, 0.9, 0.8)]
+    differences = differences_from_leader(labels, candidates, 1)
+    assert vars(differences[1]["accuracy"]) == {"value": 0, "low": 0, "high": 0}
+    assert all(differences[number]["accuracy"].low > 0 for number in (0, 2))
+
+
+def test_a_score_that_is_not_defined_has_no_difference():
+    labels = np.zeros(20, dtype=np.int64)  # one class, so no area under a curve
+    differences = differences_from_leader(labels, [np.full((20, 2), 0.5)] * 2, 0, draws=20)
+    assert np.isnan(differences[1]["auroc_ovr"].low)
+    assert differences[1]["accuracy"].to_dict() == {"value": 0, "low": 0, "high": 0}

@@ -1,10 +1,10 @@
-"""One recipe under both protocols: what the shared people are worth, with Yagis's control."""
+"""One recipe under both protocols: by how much shared people inflate scores, with Yagis's control."""
 
 import json
 
 import pytest
 
-from brainstage.core.errors import LeakageError
+from brainstage.core.errors import ConfigError, DataError, LeakageError
 from brainstage.datasets.sources import load_slices
 from brainstage.datasets.table import SLICE_SCHEMA, SliceTable
 from brainstage.report.results import write_protocols
@@ -13,33 +13,45 @@ from brainstage.studies.protocols import compare_protocols, shuffle_people
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory, phantom, tiny):
-    config = tiny.replace(folds=2, epochs=2, validation_share=0.2)
-    comparison = compare_protocols(phantom, config, name="p", out=tmp_path_factory.mktemp("runs"))
+def config(tiny):
+    return tiny.replace(folds=2, epochs=1, validation_share=0.3)
+
+
+@pytest.fixture(scope="module")
+def comparison(tmp_path_factory, few, config):
+    comparison = compare_protocols(few, config, name="p", out=tmp_path_factory.mktemp("runs"))
     write_protocols(comparison)
     return comparison
 
 
-def test_both_protocols_are_named_with_their_verdicts(found, capsys):
-    assert found.official.leakage_status == "leaky"
-    assert found.patient.leakage_status == "clean"
-    assert [row.name for row in found.rows] == ["compact", "linear baseline", "stages shuffled"]
-    show_protocols(found)
+def test_both_protocols_are_named_with_their_verdicts(comparison, capsys):
+    assert comparison.official.leakage_status == "leaky"
+    assert comparison.patient.leakage_status == "clean"
+    assert [row.name for row in comparison.rows] == ["compact", "linear baseline", "stages shuffled"]
+    show_protocols(comparison)
     shown = capsys.readouterr().out
     assert max(len(line) for line in shown.splitlines()) <= 80
     words = " ".join(shown.split())
     assert "protocol official · leaky" in words
     assert "protocol patient · clean" in words
     assert "synthetic: says nothing about real brains" in words
-    content = json.loads((found.folder / "protocols.json").read_text())
+    content = json.loads((comparison.folder / "protocols.json").read_text())
     assert content["leakage"]["patient"] == "clean: no patient on both sides"
-    assert content["rows"][0]["patient_people"]["accuracy"]["value"] == found.rows[0].people["accuracy"].value
-    assert (found.folder / "protocols.png").read_bytes().startswith(b"\x89PNG")
+    assert content["rows"][0]["patient_people"]["accuracy"]["value"] == comparison.rows[0].people["accuracy"].value
+    assert (comparison.folder / "protocols.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_linear_model_knows_shuffled_phantoms_again_only_where_it_has_seen_them(found, phantom):
-    # what the baseline gains from seeing people does not come from the stages
-    baseline = found.rows[1]
+def test_one_that_was_started_with_something_else_is_not_gone_on_with(comparison, few, config):
+    options = {"name": "p", "out": comparison.folder.parent, "resume": True}
+    with pytest.raises(ConfigError, match="started with different settings: epochs 1, not 2"):
+        compare_protocols(few, config.replace(epochs=2), **options)
+    with pytest.raises(DataError, match="started with different data"):
+        compare_protocols(shuffle_people(few, 1), config, **options)
+
+
+def test_a_linear_model_recognises_shuffled_phantoms_only_in_its_training_set(comparison):
+    # what the baseline gains from people of the training set does not come from the stages
+    baseline = comparison.rows[1]
     assert baseline.official["accuracy"].value > baseline.patient["accuracy"].value
 
 

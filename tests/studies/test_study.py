@@ -1,9 +1,12 @@
 import re
+import shutil
 
 import pytest
 from PIL import Image
 
-from brainstage.core.errors import ConfigError, RunError
+from brainstage.core.config import TrainConfig
+from brainstage.core.errors import ConfigError, DataError, RunError
+from brainstage.datasets.splits import make_splits
 from brainstage.report.results import write_comparison
 from brainstage.report.study_page import write_study
 from brainstage.studies.study import candidate, compare_candidates, run_study
@@ -31,7 +34,7 @@ def small(monkeypatch):
     )
 
 
-def test_candidates_of_all_three_kinds_have_the_same_rows(phantom, vit_folder, tmp_path, monkeypatch):
+def test_candidates_of_all_three_kinds_have_the_same_rows(few, vit_folder, tmp_path, monkeypatch):
     from brainstage.models import recipes
 
     settings = {"compact": TINY, "fine-tune": {"backbone": str(vit_folder), "epochs": 1}}
@@ -40,38 +43,64 @@ def test_candidates_of_all_three_kinds_have_the_same_rows(phantom, vit_folder, t
         lambda name, **changes: recipes.load_recipe(name, **{**settings.get(name, {}), **changes}),
     )
     names = [str(vit_folder), "fine-tune", "compact"]
-    found = compare_candidates(phantom, names, tmp_path, train_rows=96, epochs=1)
+    found = compare_candidates(few, names, tmp_path, train_rows=64, epochs=1)
     assert {one.name for one in found.candidates} == {vit_folder.name, "fine-tune", "compact"}
     assert all(one.seconds is not None and one.parameters for one in found.candidates)
     write_comparison(found, tmp_path)
     assert Image.open(tmp_path / "comparison.png").width > 800
-    again = compare_candidates(phantom, names, tmp_path, train_rows=96, epochs=1)  # finished runs are kept
+    again = compare_candidates(few, names, tmp_path, train_rows=64, epochs=1)  # finished runs are kept
     assert [one.seconds for one in again.candidates] == [one.seconds for one in found.candidates]
+    with pytest.raises(ConfigError, match="train_rows 64, not 65"):
+        compare_candidates(few, names, tmp_path, train_rows=65, epochs=1)
+    with pytest.raises(ConfigError, match="was started with .*, not compact, fine-tune; name the same"):
+        compare_candidates(few, ["compact", "fine-tune"], tmp_path, train_rows=64, epochs=1)
+    with pytest.raises(DataError, match="started with different data"):
+        compare_candidates(few.with_labels(few.labels[::-1]), names, tmp_path, train_rows=64, epochs=1)
 
 
 @pytest.mark.parametrize("as_reported", [True, False])
-def test_a_study_tells_all_in_one_page(as_reported, phantom, vit_folder, other_folder, tmp_path, small):
+def test_a_study_tells_all_in_one_page(as_reported, few, vit_folder, other_folder, tmp_path, small):
     said = []
     names = [str(vit_folder), str(other_folder)]
-    changes = {} if as_reported else {"epochs": 2}
-    found = run_study(phantom, names, as_reported=as_reported, name="s", out=tmp_path, say=said.append, **changes)
+    changes = {} if as_reported else {"epochs": 1}
+    found = run_study(few, names, as_reported=as_reported, name="s", out=tmp_path, say=said.append, **changes)
     page = write_study(found, ["brainstage", "study", "a b"]).read_text()
     assert "never a diagnosis" in page
     assert "synthetic: says nothing about real brains" in page
     assert found.comparison.verdict in page.replace("&#39;", "'")
-    assert phantom.data_hash in page
+    assert few.data_hash in page
     assert "brainstage study &#39;a b&#39;" in page
     assert page.count("data:image/png;base64,") >= 4
     assert not re.findall(r"(?:src|href)=\"(?!data:)", page)  # nothing is fetched
     assert "http" not in re.sub(r"base64,[A-Za-z0-9+/=]+", "", page)
     assert ("chosen on the test slices" in page) == as_reported
     assert found.comparison.leader.evaluation.split == ("test" if as_reported else "validation")
-    assert found.comparison.leader.evaluation.slices == (50 if as_reported else 41)
+    [fold] = make_splits(few, TrainConfig.from_json(found.final.config)).folds
+    assert found.comparison.leader.evaluation.slices == len(fold.test if as_reported else fold.validation)
     assert len(said) == 4
-    again = run_study(phantom, names, as_reported=as_reported, name="s", out=tmp_path, resume=True, **changes)
+    again = run_study(few, names, as_reported=as_reported, name="s", out=tmp_path, resume=True, **changes)
     assert again.sweep.trials == found.sweep.trials
     with pytest.raises(RunError, match="go on with --resume"):
-        run_study(phantom, names, as_reported=as_reported, name="s", out=tmp_path)
+        run_study(few, names, as_reported=as_reported, name="s", out=tmp_path)
+    with pytest.raises(ConfigError, match="started with different settings"):
+        run_study(few, names, as_reported=not as_reported, name="s", out=tmp_path, resume=True)
+
+
+def test_a_study_of_people_stays_within_one_fold(few, vit_folder, other_folder, tmp_path, small):
+    names, changes = [str(vit_folder), str(other_folder)], {"epochs": 1, "protocol": "patient", "folds": 2}
+    result = run_study(few, names, name="s", out=tmp_path, **changes)
+    assert "test people of other folds" in result.comparison.title
+    assert "test people of other folds" in result.sweep.title
+    assert "protocol patient, fold 0 of 2 · clean" in result.evaluation.title
+    assert "optimistic" not in result.evaluation.title  # its test people played no part in any choice
+
+
+def test_what_fails_at_its_first_training_leaves_no_folder(few, vit_folder, tmp_path):
+    broken = shutil.copytree(vit_folder, tmp_path / "broken")
+    (broken / "model.safetensors").write_bytes(b"")
+    with pytest.raises(DataError, match="not a usable model folder"):
+        run_study(few, [str(broken), str(vit_folder)], name="s", out=tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()
 
 
 def test_a_candidate_is_a_recipe_or_a_backbone():

@@ -1,6 +1,6 @@
 """Broken files of every format through the command line and the API: `python tests/support/fuzz.py --files 2000`.
 
-Each is answered, refused or told to be unreadable: no crash, no answer after more than two seconds, no 5xx.
+Each is predicted, refused or reported as unreadable: no crash, no reply after more than two seconds, no 5xx.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from helpers import encode, served
 from volumes import brain, write_enhanced, write_nifti, write_series
 
 LONGEST = 2.0
-"""Seconds that an answer may take."""
+"""Seconds that a reply may take."""
 START = 60
 """Seconds that a process may take before its first file, on a machine with other work."""
 AT_ONCE = 250
 """Files of one call of the command line."""
 HEADER = 600
-"""Bytes at the beginning that most changes are made in: what is wrong there does most harm."""
+"""Bytes at the beginning, where most changes are made: errors there do most harm."""
 
 ONE_BY_ONE = """
 import sys, time
@@ -94,7 +94,7 @@ def mutated(data, draw):
 
 
 def through_the_api(files, address):
-    """Send each file alone; return how often each outcome was, the longest time and what went wrong."""
+    """Send each file alone; return how often each outcome occurred, the longest time and what went wrong."""
     outcomes, longest, wrong = Counter(), 0.0, []
     with httpx2.Client(base_url=address, timeout=60) as client:
         for number, content in enumerate(files):
@@ -118,7 +118,7 @@ def written(files, folder):
 
 
 def through_the_command_line(files, folder, model):
-    """Name files to `predict`, many at a time; return how often each outcome was and what went wrong."""
+    """Name files to `predict`, many at a time; return how often each outcome occurred and what went wrong."""
     outcomes, wrong = Counter(), []
     for start in range(0, len(files), AT_ONCE):
         names = written(files[start : start + AT_ONCE], folder)
@@ -136,7 +136,7 @@ def through_the_command_line(files, folder, model):
             outcomes.update(people.values())
             out.unlink()
         elif not done.stderr.startswith("Error: "):
-            wrong.append(f"files {start} to {start + len(names)}: no answers, {done.stderr[-300:]}")
+            wrong.append(f"files {start} to {start + len(names)}: no predictions, {done.stderr[-300:]}")
         for name in names:
             name.unlink()
     return outcomes, wrong
@@ -153,11 +153,11 @@ def parquet_by_the_command_line(files, folder, _model):
             text=True,
             timeout=START + LONGEST * len(names),
         )
-        told = [line.split() for line in done.stderr.splitlines() if line.startswith("OUTCOME")]
-        outcomes.update("predicted" if one[1] == "0" else "failed" for one in told)
-        if len(told) < len(names) or "Traceback" in done.stderr:
+        outcome_lines = [line.split() for line in done.stderr.splitlines() if line.startswith("OUTCOME")]
+        outcomes.update("predicted" if code == "0" else "failed" for _, code, _ in outcome_lines)
+        if len(outcome_lines) < len(names) or "Traceback" in done.stderr:
             wrong.append(f"files {start} to {start + len(names)}: {done.returncode}, {done.stderr[-300:]}")
-        wrong += [f"{float(one[2]):.1f} s" for one in told if float(one[2]) > LONGEST]
+        wrong += [f"{float(seconds):.1f} s" for _, _, seconds in outcome_lines if float(seconds) > LONGEST]
     return outcomes, wrong
 
 
@@ -165,12 +165,14 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--files", type=int, default=2000, help="of each format")
     parser.add_argument("--formats", nargs="*", help="JPEG PNG NIfTI DICOM parquet")
-    parser.add_argument("--model", default="patient", help="compact is faster: it is not fitted to the levels seen")
+    parser.add_argument(
+        "--model", default="patient", help="compact is faster: it is not fitted to the levels of each scan"
+    )
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     failures = 0
     with tempfile.TemporaryDirectory() as temporary, served(options.model) as address:
-        time.sleep(10)  # the model is fitted to each level that it sees for the first time
+        time.sleep(10)  # the model is fitted to each level when it first meets it
         folder = Path(temporary)
         for name, whole in originals(folder).items():
             if options.formats and name not in options.formats:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import warnings
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import replace
 from typing import NamedTuple
 from unittest.mock import patch
 
@@ -21,6 +22,17 @@ TINY = {
     "epochs": 3,
     "batch_size": 32,
 }
+
+
+def few_people(slices):
+    """Return every second slice of eight people, two of each stage."""
+    people_of = {}
+    for patient, label in zip(slices.patients, slices.labels, strict=True):
+        people_of.setdefault(label, set()).add(patient)
+    chosen = {patient for people in people_of.values() for patient in sorted(people)[:2]}
+    levels = slices.rows["slice_index"].to_pylist()
+    rows = [row for row, patient in enumerate(slices.patients) if patient in chosen and levels[row] % 2]
+    return replace(slices, rows=slices.rows.take(rows), images=[slices.images[row] for row in rows])
 
 
 def picture(seed=0, size=(40, 40)):

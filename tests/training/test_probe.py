@@ -93,11 +93,11 @@ def scores_of(run):
 
 @pytest.mark.parametrize("accumulation", [1, 2])
 def test_cached_features_give_what_the_frozen_network_gives_at_every_step(
-    accumulation, phantom, vit_folder, report, tmp_path
+    accumulation, few, vit_folder, report, tmp_path
 ):
     config = report.replace(gradient_accumulation=accumulation)
-    run = train(phantom, config, name="ours", out=tmp_path)
-    (training, test), scores = the_reports_way(phantom, config, vit_folder, tmp_path / "plain")
+    run = train(few, config, name="ours", out=tmp_path)
+    (training, test), scores = the_reports_way(few, config, vit_folder, tmp_path / "plain")
     history = [json.loads(line) for line in run.history.read_text().splitlines()]
     np.testing.assert_allclose([line["train_loss"] for line in history], training, atol=1e-4)
     np.testing.assert_allclose([line["test_loss"] for line in history], test, atol=1e-4)
@@ -105,20 +105,20 @@ def test_cached_features_give_what_the_frozen_network_gives_at_every_step(
     assert max(training) - min(training) > 0.01  # it has learned something, so the epochs differ
 
 
-def test_the_saved_network_gives_the_runs_predictions(phantom, report, tmp_path):
-    run = train(phantom, report.replace(train_rows=64, test_rows=20), name="ours", out=tmp_path)
+def test_the_saved_network_gives_the_runs_predictions(few, report, tmp_path):
+    run = train(few, report.replace(train_rows=64, test_rows=20), name="ours", out=tmp_path)
     ids = pq.read_table(run.predictions)["slice_id"].to_pylist()
-    images = [phantom.images[phantom.row_of[slice_id]] for slice_id in ids]
+    images = [few.images[few.row_of[slice_id]] for slice_id in ids]
     assert len(ids) == 20
     np.testing.assert_allclose(Predictor.open(run.path).predict_proba(images), scores_of(run), atol=1e-5)
     stock = pipeline("image-classification", model=str(run.model), top_k=4)
     answers = {answer["label"]: answer["score"] for answer in stock(Image.fromarray(images[0]).convert("RGB"))}
-    assert [answers[name] for name in phantom.classes] == pytest.approx(scores_of(run)[0].tolist(), abs=1e-4)
+    assert [answers[name] for name in few.classes] == pytest.approx(scores_of(run)[0].tolist(), abs=1e-4)
 
 
-def test_bf16_features_move_the_predictions_by_little(phantom, report, tmp_path):
+def test_bf16_features_move_the_predictions_by_little(few, report, tmp_path):
     runs = [
-        train(phantom, report.replace(precision=kind, test_rows=50), name=kind, out=tmp_path)
+        train(few, report.replace(precision=kind, train_rows=64, test_rows=50), name=kind, out=tmp_path)
         for kind in ("fp32", "bf16")
     ]
     exact, rounded = map(scores_of, runs)
@@ -133,8 +133,16 @@ def test_openvino_gives_the_same_features_and_keeps_its_8_bit_network(phantom, v
     ids = phantom.slice_ids[:150]
 
     def features(precision, engine, ids=ids):
-        found = slice_features(phantom, ids, vit_folder, model, precision=precision, engine=engine)
-        return np.stack(list(found.values()))
+        computed = slice_features(
+            phantom,
+            ids,
+            vit_folder,
+            model,
+            precision=precision,
+            engine=engine,
+            training_ids=phantom.slice_ids[:100],
+        )
+        return np.stack(list(computed.values()))
 
     exact = features("fp32", "torch")
     np.testing.assert_allclose(features("fp32", "openvino"), exact, atol=1e-4)
@@ -145,20 +153,37 @@ def test_openvino_gives_the_same_features_and_keeps_its_8_bit_network(phantom, v
     assert next((tmp_path / "cache").rglob("int8.xml")).stat().st_mtime_ns == kept
 
 
+def test_8_bit_features_do_not_depend_on_what_is_in_the_cache(phantom, vit_folder, tmp_path, monkeypatch):
+    pytest.importorskip("openvino")
+    model = open_backbone(vit_folder, phantom.classes, 0)
+    training, other = phantom.slice_ids[:40], phantom.slice_ids[200:220]
+
+    def features(cache, ids):
+        monkeypatch.setenv("BRAINSTAGE_CACHE", str(tmp_path / cache))
+        options = {"precision": "int8", "engine": "openvino", "training_ids": training}
+        return slice_features(phantom, ids, vit_folder, model, **options)
+
+    alone = features("new", training)
+    features("used", other)
+    after = features("used", training[::-1])
+    for slice_id in training:
+        np.testing.assert_array_equal(after[slice_id], alone[slice_id])
+
+
 def test_an_engine_that_is_not_installed_is_told(phantom, report, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "openvino", None)
     with pytest.raises(ConfigError, match=r"pip install 'brainstage\[openvino\]'"):
         train(phantom, report.replace(engine="openvino"), name="a", out=tmp_path)
 
 
-def test_choosing_the_epoch_on_test_is_stamped_on_every_figure(phantom, report, tmp_path):
-    run = train(phantom, report.replace(train_rows=64, epochs=1), name="ours", out=tmp_path)
+def test_choosing_the_epoch_on_test_is_stamped_on_every_figure(few, report, tmp_path):
+    run = train(few, report.replace(train_rows=64, epochs=1), name="ours", out=tmp_path)
     judged = evaluate(run)
     assert judged.title.endswith("epoch chosen on the test slices")
     assert judged.to_dict()["selection"] == "test"
     assert json.loads(run.manifest.read_text())["selection"] == "test"
     honest = report.replace(selection="validation", validation_share=0.1, train_rows=64, epochs=1)
-    run = train(phantom, honest, name="honest", out=tmp_path)
+    run = train(few, honest, name="honest", out=tmp_path)
     assert "chosen on" not in evaluate(run).title
     assert "validation_loss" in json.loads(run.history.read_text())
 
@@ -172,10 +197,10 @@ def test_the_reports_rows_are_drawn(phantom, report):
     assert set(drawn.test) < set(whole.test)
 
 
-def test_every_weight_can_be_tuned(phantom, vit_folder, tmp_path):
+def test_every_weight_can_be_tuned(few, vit_folder, tmp_path):
     config = load_recipe("fine-tune", backbone=str(vit_folder), epochs=1, train_rows=96, test_rows=20)
-    run = train(phantom, config, name="tuned", out=tmp_path)
-    before, after = (open_backbone(folder, phantom.classes, 0).vit for folder in (vit_folder, run.model))
+    run = train(few, config, name="tuned", out=tmp_path)
+    before, after = (open_backbone(folder, few.classes, 0).vit for folder in (vit_folder, run.model))
     assert not torch.equal(before.embeddings.cls_token, after.embeddings.cls_token)
     assert evaluate(run).slices == 20
 

@@ -1,9 +1,5 @@
+import dataclasses
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +9,8 @@ import torch
 from PIL import Image
 from safetensors.numpy import load_file
 
-from brainstage.core.errors import ConfigError, DataError, RunError
+from brainstage.core.config import TrainConfig
+from brainstage.core.errors import ConfigError, DataError
 from brainstage.datasets.preprocessing import Preprocessing
 from brainstage.datasets.splits import make_splits
 from brainstage.evaluation.slices import evaluate
@@ -23,7 +20,7 @@ from brainstage.models.network import build_model, folded, open_grey, to_rgb
 from brainstage.models.recipes import load_recipe
 from brainstage.training.train import train
 from brainstage.training.trainer import COMPLETE, SliceDataset, _last_checkpoint
-from helpers import TINY, picture
+from helpers import picture
 
 
 def weights(run):
@@ -74,18 +71,23 @@ def test_predictions_cover_validation_and_test_once(trained, phantom, tiny):
     assert set(table["split"].to_pylist()) == {"validation", "test"}
 
 
-def test_golden_run_learns_the_heads_it_has_seen(phantom, tmp_path):
-    """The leak in one figure: 16 people on both sides are told apart far above the majority answer."""
-    config = load_recipe("compact", image_size=48, epochs=12, batch_size=32)
-    found = evaluate(train(phantom, config, name="golden", out=tmp_path))
-    assert found.leakage_status == "leaky"
-    assert found.scores.overall["accuracy"].value > found.majority_accuracy + 0.25
-    assert found.scores.overall["auroc_ovr"].value > 0.8
+def test_golden_run_recognises_people_of_the_training_set(phantom, tmp_path):
+    """The leak in one figure: 16 people on both sides are distinguished far better than by the largest stage."""
+    config = load_recipe("compact", image_size=48, stage_channels=[16, 32, 64], epochs=12, batch_size=32)
+    evaluation = evaluate(train(phantom, config, name="golden", out=tmp_path))
+    assert evaluation.leakage_status == "leaky"
+    assert evaluation.scores.overall["accuracy"].value > evaluation.majority_accuracy + 0.25
+    assert evaluation.scores.overall["auroc_ovr"].value > 0.8
 
 
-def test_same_seed_same_weights(trained, phantom, tiny, tmp_path):
-    assert same(weights(trained), weights(train(phantom, tiny, name="again", out=tmp_path)))
-    assert not same(weights(trained), weights(train(phantom, tiny.replace(seed=1), name="other", out=tmp_path)))
+def test_same_seed_same_weights(few, tiny, tmp_path):
+    config = tiny.replace(epochs=1)
+    first, again, other = (
+        weights(train(few, config.replace(seed=seed), name=name, out=tmp_path))
+        for name, seed in (("first", 0), ("again", 0), ("other", 1))
+    )
+    assert same(first, again)
+    assert not same(first, other)
 
 
 def test_the_epoch_of_best_validation_accuracy_is_kept(trained, phantom):
@@ -95,18 +97,10 @@ def test_the_epoch_of_best_validation_accuracy_is_kept(trained, phantom):
     assert validation.scores.overall["accuracy"].value == pytest.approx(best, abs=0.04)  # bf16 against fp32
 
 
-def test_all_training_rows_can_be_used(phantom, tiny, tmp_path):
-    run = train(phantom, tiny.replace(validation_share=0.0), name="all", out=tmp_path)
+def test_all_training_rows_can_be_used(few, tiny, tmp_path):
+    run = train(few, tiny.replace(validation_share=0.0, epochs=1), name="all", out=tmp_path)
     assert set(pq.read_table(run.predictions)["split"].to_pylist()) == {"test"}
     assert "validation_loss" not in run.history.read_text()
-
-
-def test_the_patient_protocol_shares_no_one(phantom, tiny, tmp_path):
-    config = tiny.replace(protocol="patient", folds=2, fold=1, validation_share=0.0)
-    found = evaluate(train(phantom, config, name="patient", out=tmp_path))
-    assert found.leakage_status == "clean"
-    assert found.resampled == "patients"
-    assert "protocol patient" in found.title
 
 
 def test_the_model_folder_opens_with_transformers_alone(trained, phantom):
@@ -151,15 +145,7 @@ def test_muon_makes_steps_of_even_size_in_every_direction(shape):
     assert values.max() < 1.3
 
 
-def test_a_run_is_not_overwritten(trained, phantom, tiny):
-    with pytest.raises(RunError, match="is finished; take another --name"):
-        train(phantom, tiny, name="trained", out=trained.path.parent)
-    assert train(phantom, tiny, name="trained", out=trained.path.parent, resume=True).finished
-
-
 def test_a_class_missing_from_train_is_told(phantom, tiny, tmp_path):
-    import dataclasses
-
     with pytest.raises(DataError, match="class Severe has no slice in train"):
         train(dataclasses.replace(phantom, classes=(*phantom.classes, "Severe")), tiny, name="a", out=tmp_path)
 
@@ -174,41 +160,18 @@ def test_splits_of_another_protocol_are_not_used(phantom, tiny, tmp_path):
         train(phantom, tiny.replace(protocol="patient", fold=3), name="a", out=tmp_path, splits=patient)
 
 
-SCRIPT = """
-import sys
-from brainstage import load_slices, load_recipe
-from brainstage.training.train import train
-train(load_slices(sys.argv[1]), load_recipe("compact", **{settings}), name="killed", out=sys.argv[2], resume=True)
-"""
-
-
-def start(data, out, **settings):
-    code = SCRIPT.format(settings={**TINY, **settings})
-    return subprocess.Popen([sys.executable, "-c", code, str(data), str(out)], start_new_session=True)
-
-
-def wait_for(condition, process):
-    deadline = time.monotonic() + 120
-    while not condition():
-        assert process.poll() is None, "training ended before it could be killed"
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
-def test_killed_and_resumed_ends_with_the_same_weights(phantom, phantom_folder, tmp_path):
-    long = {"epochs": 8}
-    whole = train(phantom, load_recipe("compact", **{**TINY, **long}), name="whole", out=tmp_path)
-    checkpoints = tmp_path / "killed" / "checkpoints"
-    for epoch in (1, 4):  # killed once after an epoch was saved, once in the middle of saving or of an epoch
-        process = start(phantom_folder, tmp_path, **long)
-        wait_for(lambda: len(list(checkpoints.glob("*"))) >= (1 if epoch == 1 else 3), process)  # noqa: B023
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        assert not (tmp_path / "killed" / "manifest.json").exists()
-    assert start(phantom_folder, tmp_path, **long).wait() == 0
-    killed = type(whole)(tmp_path / "killed")
-    assert same(weights(whole), weights(killed))
-    assert whole.history.read_text() == killed.history.read_text()
+def test_killed_and_resumed_ends_with_the_same_weights(killed, few, tmp_path):
+    config = TrainConfig.from_json(killed.run.config)
+    whole = train(few, config, name="whole", out=tmp_path)
+    left = killed.run.path / ".model.left"  # what a kill within the writing of the model leaves
+    (left / "model").mkdir(parents=True)
+    (left / "model" / "model.safetensors").write_bytes(b"half")
+    (killed.run.path / ".predictions.parquet.left.part").write_bytes(b"half")
+    run = train(few, config, name=killed.run.path.name, out=killed.run.path.parent, resume=True)
+    assert same(weights(whole), weights(run))
+    assert whole.history.read_text() == run.history.read_text()
+    assert {file.name for file in run.path.glob(".*")} <= {".lock"}
+    assert not [name for name in run.read_manifest()["files"] if name.startswith(".")]
 
 
 def test_a_half_written_checkpoint_is_never_picked(tmp_path):
@@ -226,19 +189,9 @@ def test_a_half_written_checkpoint_is_never_picked(tmp_path):
     assert not (tmp_path / "checkpoint-30").exists()
 
 
-def test_resuming_with_other_settings_is_refused(phantom, tiny, tmp_path):
-    (tmp_path / "a").mkdir()
-    make_splits(phantom, tiny).save(tmp_path / "a" / "splits.json")
-    (tmp_path / "a" / "train_config.json").write_text(tiny.to_json())
-    with pytest.raises(ConfigError, match="other settings: epochs 3, not 4"):
-        train(phantom, tiny.replace(epochs=4), name="a", out=tmp_path, resume=True)
-    with pytest.raises(RunError, match="was begun; go on with --resume"):
-        train(phantom, tiny, name="a", out=tmp_path)
-
-
-def test_a_local_tracker_gets_the_figures_too(phantom, tiny, tmp_path):
+def test_a_local_tracker_gets_the_figures_too(few, tiny, tmp_path):
     pytest.importorskip("tensorboard")
-    run = train(phantom, tiny.replace(epochs=2, train_rows=64), name="a", out=tmp_path, track="tensorboard")
+    run = train(few, tiny.replace(epochs=2, train_rows=64), name="a", out=tmp_path, track="tensorboard")
     events = list(run.tensorboard.iterdir())
     assert len(events) == 1
     assert b"eval/accuracy" in events[0].read_bytes()

@@ -1,4 +1,4 @@
-"""Who is in the picture: copies, inferred patients, who is on both sides, and what that means."""
+"""Duplicates, people recovered from the pixels, who is on both sides of the split, and what that means."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from sklearn.metrics import adjusted_rand_score
 
-from brainstage.audits.duplicates import find_copies
-from brainstage.audits.recovery import UNKNOWN, People, recover_people
+from brainstage.audits.duplicates import find_duplicates
+from brainstage.audits.neighbours import most_similar, nearest
+from brainstage.audits.originals import choose_originals
+from brainstage.audits.recovery import UNKNOWN, RecoveredPatients, recover_patients
 from brainstage.core.errors import DataError
 from brainstage.core.progress import Progress, silent
 from brainstage.core.schema import RESEARCH_NOTICE, SYNTHETIC_NOTICE, with_metadata
-from brainstage.datasets.signatures import Floats, describe_slices, nearest
+from brainstage.datasets.signatures import Floats, Halves, describe_slices
 from brainstage.datasets.splits import Verdict, find_leaks
 from brainstage.datasets.table import SliceTable
 
@@ -26,20 +28,20 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Audit:
-    """What was found in a slice table.
+    """Duplicates and people in a slice table.
 
     Attributes:
         slices: The slice table, with inferred patients where none was given.
-        copy_of: Row of the first slice that shows the same picture, for each row; int64 of shape (n,).
-        people: The people recovered from the pictures, whether patients were given or not.
+        duplicate_of: Row of the first slice that shows the same picture, for each row; int64 of shape (n,).
+        recovered: The person that each slice belongs to by its pixels, whether patients were given or not.
         grain_agrees: Share of slices whose nearest slice by the scan's grain alone is of the same person; None
             where nobody was recovered.
-        closest: For each row of the test side its most similar row of the train side, and their similarity.
+        closest: For each row of the test side the most similar row of the train side, and their similarity.
     """
 
     slices: SliceTable
-    copy_of: Ints
-    people: People
+    duplicate_of: Ints
+    recovered: RecoveredPatients
     grain_agrees: float | None
     closest: dict[int, tuple[int, float]]
 
@@ -60,7 +62,7 @@ class Audit:
     def members(self) -> dict[str, list[int]]:
         """Rows of each person, by level."""
         rows: dict[str, list[int]] = {}
-        for row in np.argsort(self.people.level, kind="stable").tolist():
+        for row in np.argsort(self.recovered.level, kind="stable").tolist():
             patient = self.slices.patients[row]
             if patient is not None:
                 rows.setdefault(patient, []).append(row)
@@ -68,18 +70,18 @@ class Audit:
 
     @property
     def table(self) -> pa.Table:
-        """One row a slice: ``slice_id``, ``patient_id``, where it comes from, ``level``, ``confidence``, copies."""
+        """One row per slice: identity, patient, level, confidence, ``duplicate_of``, split, label and source."""
         rows = self.slices.rows
-        known = ~np.isnan(self.people.level)
+        known = ~np.isnan(self.recovered.level)
         table = pa.table(
             {
                 "slice_id": rows["slice_id"],
                 "patient_id": rows["patient_id"],
                 "patient_id_source": rows["patient_id_source"],
                 "slice_index": rows["slice_index"],
-                "level": pa.array(self.people.level.round(2), mask=~known),
-                "confidence": pa.array(self.people.confidence.round(4)),
-                "copy_of": [self.slices.slice_ids[row] for row in self.copy_of.tolist()],
+                "level": pa.array(self.recovered.level.round(2), mask=~known),
+                "confidence": pa.array(self.recovered.confidence.round(4)),
+                "duplicate_of": [self.slices.slice_ids[row] for row in self.duplicate_of.tolist()],
                 "split": rows["split"],
                 "label": rows["label"],
                 "source": rows["source"],
@@ -94,21 +96,21 @@ class Audit:
             "synthetic": SYNTHETIC_NOTICE if self.slices.synthetic else None,
             "slices": len(self.slices),
             "data_hash": self.slices.data_hash,
-            "copies": self._copies(),
+            "duplicates": self._duplicates(),
             "people": self._people(),
             "checks": self._checks(),
             "leakage": self.verdict.to_dict() if self.verdict else None,
             "closest": self._closest(),
         }
 
-    def _copies(self) -> dict[str, int]:
-        """Count rows that show the picture of an earlier row, and pictures that stand on both sides."""
+    def _duplicates(self) -> dict[str, int]:
+        """Count rows that show the picture of an earlier row, and repeated pictures that are on both sides."""
         ids, sides = self.slices.slice_ids, self.slices.rows["split"].to_pylist()
-        repeats = np.flatnonzero(self.copy_of != np.arange(len(self.copy_of))).tolist()
+        repeats = np.flatnonzero(self.duplicate_of != np.arange(len(self.duplicate_of))).tolist()
         exact = len(ids) - len(set(ids))
         pictures: dict[int, set[int]] = {}
         for row in repeats:
-            pictures.setdefault(int(self.copy_of[row]), {int(self.copy_of[row])}).add(row)
+            pictures.setdefault(int(self.duplicate_of[row]), {int(self.duplicate_of[row])}).add(row)
         return {
             "exact": exact,
             "altered": len(repeats) - exact,
@@ -131,23 +133,23 @@ class Audit:
         }
 
     def _by_class(self) -> dict[str, int]:
-        """Count people by their class; a person with several is counted under each."""
+        """Count people by class; a person with several classes is counted under each."""
         pairs = {(patient, label) for patient, label in zip(self.slices.patients, self.slices.labels, strict=True)}
         counts = Counter(label for patient, label in pairs if patient is not None and label is not None)
         return {name: counts[name] for name in self.slices.classes if counts[name]}
 
     def _checks(self) -> dict[str, Any]:
-        """Return checks that need no truth: of inferred people, and of given ones against the pictures."""
+        """Return checks that need no known truth, and the agreement of given patients with the pictures."""
         labels = [{self.slices.labels[row] for row in rows} - {None} for rows in self.members.values()]
-        found = self.people.patient != UNKNOWN
+        recovered = self.recovered.patient != UNKNOWN
         given = np.array([source == "given" for source in self.slices.rows["patient_id_source"].to_pylist()])
-        both = found & given
+        both = recovered & given
         return {
             "people_with_one_label": sum(len(names) == 1 for names in labels),
             "people_with_several_labels": sum(len(names) > 1 for names in labels),
             "grain_agrees": self.grain_agrees,
             "agreement_with_given": float(
-                adjusted_rand_score(np.array(self.slices.patients)[both], self.people.patient[both])
+                adjusted_rand_score(np.array(self.slices.patients)[both], self.recovered.patient[both])
             )
             if both.any()
             else None,
@@ -164,69 +166,80 @@ class Audit:
 
 
 def audit(slices: SliceTable, *, progress: Progress = silent) -> Audit:
-    """Find copies and people in a slice table, from the pixels alone.
+    """Find duplicates and people in a slice table, from the pixels alone.
 
-    Labels, names and order of the rows are not looked at. Patients that the data gives stay; where none is given
-    the recovered ones are filled in, marked ``inferred``, and slices that are not sure stay without one.
+    Labels, names and the order of the rows are not used. Given patients stay; where none is given, the recovered
+    ones are filled in, marked ``inferred``, and slices whose person is uncertain stay without one.
 
     Raises:
         DataError: The table is empty.
     """
     if not len(slices):
         raise DataError("the data holds no slices to audit")
-    with progress("Looking for copies and people", 3) as advance:
-        copy_of = find_copies(slices.images)
+    with progress("Finding duplicates and people", 3) as advance:
+        duplicate_of = find_duplicates(slices.images)
         advance(1)
-        pictures, shown = np.unique(copy_of, return_inverse=True)
-        signatures = describe_slices([slices.images[row] for row in pictures])
+        signatures = describe_slices(slices.images)
         advance(1)
-        found = recover_people(signatures)
+        originals = choose_originals(signatures, duplicate_of)
+        picture = np.unique(duplicate_of, return_inverse=True)[1]
+        signatures = signatures.take(originals)
+        recovered = recover_patients(signatures)
         advance(1)
-    people = People(found.patient[shown], found.level[shown], found.confidence[shown])
-    names = _names(slices.slice_ids, people)
-    filled = slices.with_inferred(names, _index(found)[shown].tolist())
+    shown = recovered.take(picture)
+    filled = slices.with_inferred(_names(slices.slice_ids, shown), _index(recovered)[picture].tolist())
     return Audit(
-        filled, copy_of, people, _grain_agrees(signatures.grain, found), _closest(filled, signatures.pattern[shown])
+        filled,
+        duplicate_of,
+        shown,
+        _grain_agreement(signatures.grain, recovered),
+        _closest(filled, signatures.pattern, picture),
     )
 
 
-def _names(slice_ids: list[str], people: People) -> list[str | None]:
-    """Name each person after its first slice in the order of the hashes, so that names do not hang on the rows."""
+def _names(slice_ids: list[str], recovered: RecoveredPatients) -> list[str | None]:
+    """Name each person after their first slice in the order of the hashes, so that names don't depend on rows."""
     first: dict[int, str] = {}
-    for patient, slice_id in sorted(zip(people.patient.tolist(), slice_ids, strict=True)):
+    for patient, slice_id in sorted(zip(recovered.patient.tolist(), slice_ids, strict=True)):
         first.setdefault(patient, f"inferred-{slice_id[:8]}")
-    return [None if patient == UNKNOWN else first[patient] for patient in people.patient.tolist()]
+    return [None if patient == UNKNOWN else first[patient] for patient in recovered.patient.tolist()]
 
 
-def _index(people: People) -> Ints:
+def _index(recovered: RecoveredPatients) -> Ints:
     """Number the pictures of each person by level, from 0."""
-    order = np.lexsort((people.level, people.patient))
+    order = np.lexsort((recovered.level, recovered.patient))
     index = np.empty(len(order), dtype=np.int64)
-    starts = np.searchsorted(people.patient[order], people.patient[order])
+    starts = np.searchsorted(recovered.patient[order], recovered.patient[order])
     index[order] = np.arange(len(order)) - starts
     return index
 
 
-def _grain_agrees(grain: Floats, people: People) -> float | None:
-    """Ask a second signature, which has no part in the first links, who is closest."""
-    known = np.flatnonzero(people.patient != UNKNOWN)
+def _grain_agreement(grain: Floats, recovered: RecoveredPatients) -> float | None:
+    """Return how often the nearest slice by grain, which first links don't use, is of the same person."""
+    known = np.flatnonzero(recovered.patient != UNKNOWN)
     if len(known) < 2:
         return None
     rows = grain[known] - grain[known].mean(axis=0)
     rows /= np.maximum(rows.std(axis=0), 1e-6)
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
-    found, _ = nearest(rows, rows, 1, same=True)
-    return float((people.patient[known][found[:, 0]] == people.patient[known]).mean())
+    neighbours, _ = nearest(rows, rows, 1, same=True)
+    return float((recovered.patient[known][neighbours[:, 0]] == recovered.patient[known]).mean())
 
 
-def _closest(slices: SliceTable, pattern: Floats) -> dict[int, tuple[int, float]]:
-    """Find the training slice that looks most like each test slice."""
+def _closest(slices: SliceTable, pattern: Halves, picture: Ints) -> dict[int, tuple[int, float]]:
+    """Find the training slice most similar to each test slice.
+
+    Args:
+        slices: The slice table, n rows.
+        pattern: Pattern of each picture, shape (pictures, 4096).
+        picture: Number of the picture that each row shows, shape (n,).
+    """
     sides = np.array([side or "" for side in slices.rows["split"].to_pylist()])
     test, train = np.flatnonzero(sides == "test"), np.flatnonzero(sides == "train")
     if not (len(test) and len(train)):
         return {}
-    found, similarity = nearest(pattern[test], pattern[train], 1)
+    rows, similarity = most_similar(pattern, picture[test], picture[train])
     return {
-        int(row): (int(train[one]), float(alike))
-        for row, one, alike in zip(test, found[:, 0], similarity[:, 0], strict=True)
+        int(row): (int(train[other]), float(value))
+        for row, other, value in zip(test, rows, similarity, strict=True)
     }

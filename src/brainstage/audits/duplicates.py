@@ -1,20 +1,18 @@
-"""Copies of one picture: exact, or re-encoded, resized, flipped, turned, zoomed, brightened.
+"""Duplicates of one picture: exact, or re-encoded, resized, flipped, turned, zoomed, brightened.
 
 Every slice is brought to a pose of its own (centre, axes and size of the head), so that a turned, moved or zoomed
-copy comes to lie on its original; nearest neighbours among the posed slices and their flips are the candidates. A
+duplicate lies on its original; the nearest neighbours among the posed slices and their flips are the candidates. A
 candidate is then judged by its tangent distance (Simard, LeCun and Denker 1993, NIPS 5, 50): how much of it the
 other slice cannot explain together with small moves, turns, zooms, blurs and changes of tone.
 
-How small is small enough is measured on the data: some slices are copied in every one of these ways, and the
-threshold is the one that finds them again.
+The threshold is measured on the data: some slices are duplicated in each of these ways, and the threshold is the
+one that recovers these duplicates.
 """
 
 from __future__ import annotations
 
 import io
-import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,82 +22,117 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from sklearn.decomposition import PCA
 
+from brainstage.audits.neighbours import Neighbours
 from brainstage.core.errors import ConfigError
-from brainstage.datasets.signatures import Floats, nearest, relief, square, unit
+from brainstage.datasets.signatures import Floats, Halves, blocks, parallel_map, relief, square, unit
 from brainstage.datasets.table import slice_id
 
 Ints = NDArray[np.int64]
 Pixels = NDArray[np.uint8]
 
-MISSED = 0.0075
-"""Share of the copies made for measuring that the threshold may miss."""
-_POSED = 64
+ALTERATIONS = ("re-encoded", "resized", "flipped", "turned", "brightened")
+"""How slices are altered to measure the threshold, as in augmented copies of the public dataset."""
+ALLOWED_MISS_RATE = 0.0075
+"""Share of the duplicates made for measuring that the threshold may miss."""
+_POSE_SIDE = 64
+_SURROUNDINGS = 13
 _CANDIDATES = 4
-WAYS = ("re-encoded", "resized", "flipped", "turned", "brightened")
-"""What is done to the copies made for measuring, as in the augmented versions of the public dataset."""
-_CHUNK = 200
-_PLANTED = 200
+_COMPONENTS = 128
+_FLIPS = 4
+_BLOCK_ROWS = 200
+_SAMPLED_ORIGINALS = 200
 
 
-def find_copies(images: Sequence[Pixels]) -> Ints:
-    """Number the pictures that slices show, so that copies of one picture have one number.
+def find_duplicates(images: Sequence[Pixels]) -> Ints:
+    """Find slices that show the same picture, whether its pixels are equal or were altered.
 
     Args:
         images: Grey slices, each uint8 of shape (H, W).
 
     Returns:
-        For each slice the row of the first slice that shows the same picture, its own where there is none
-        before; shape (n,).
+        For each slice the row of the first slice that shows the same picture, which is its own row where no
+        earlier slice does; shape (n,).
     """
     first: dict[str, int] = {}
     exact = np.array(
-        [first.setdefault(f"{image.shape} {slice_id(image)}", row) for row, image in enumerate(images)]
+        [first.setdefault(f"{image.shape} {slice_id(image)}", row) for row, image in enumerate(images)],
+        dtype=np.int64,
     )
     # a blank shows no picture
     rows = np.array([row for row in np.unique(exact) if np.ptp(images[row])], dtype=np.int64)
-    one, other = _links([images[row] for row in rows])
-    starts, ends = np.concatenate([np.arange(len(images)), rows[one]]), np.concatenate([exact, rows[other]])
-    graph = coo_array((np.ones(len(starts)), (starts, ends)), shape=(len(images), len(images)))
-    _, group = connected_components(graph, directed=False)
-    _, lowest = np.unique(group, return_index=True)
-    shown: Ints = lowest[group]
-    return shown
+    shown = exact.copy()
+    shown[rows] = rows[_first_of_group(_altered_groups([images[row] for row in rows]))]
+    duplicate_of: Ints = shown[exact]
+    return duplicate_of
 
 
-def _links(images: list[Pixels]) -> tuple[Ints, Ints]:
-    """Return pairs of different pictures that are copies of each other."""
-    if len(images) <= _CANDIDATES:
-        return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
-    posed = pose(images)
-    index = _Index(posed)
-    planted, originals = _plant(images)
-    flips = np.tile(np.arange(4), (len(planted), 1))
-    seen_again = index.likeness(pose(planted), np.repeat(originals[:, None], 4, axis=1), flips).max(axis=1)
-    found, flip = index.search(posed)
-    one, column = np.nonzero(index.likeness(posed, found, flip) >= np.quantile(seen_again, MISSED))
-    return one, found[one, column]
+def _altered_groups(images: list[Pixels]) -> Ints:
+    """Group slices with different pixels that show the same picture; returns the number of each slice's group.
 
-
-def pose(images: Sequence[Pixels]) -> Floats:
-    """Bring slices to their own pose: head in the middle, long axis upright, one size; (n, 64, 64).
-
-    Grey values are above the background's, with a root mean square of 1.
+    A picture with many duplicates may fall into several groups, each slice's candidates all being of its own; so
+    large groups are compared again with the slices of other groups until none grows.
     """
-    chunks = [images[start : start + _CHUNK] for start in range(0, len(images), _CHUNK)]
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return np.concatenate(list(pool.map(_pose, chunks)))
+    groups = np.arange(len(images))
+    if len(images) <= _CANDIDATES:
+        return groups
+    posed = pose(images)
+    index = _PosedIndex(posed)
+    threshold = _threshold(images, index)
+    rows = groups
+    while len(rows):
+        candidates, flip = index.candidates(rows, groups)
+        left, column = np.nonzero(index.similarity(posed[rows], candidates, flip) >= threshold)
+        joined = _connected(groups, groups[rows[left]], groups[candidates[left, column]])
+        grown = np.unique(joined[rows[left]])
+        rows = np.flatnonzero(np.isin(joined, grown) & (np.bincount(joined)[joined] > _CANDIDATES))
+        groups = joined
+    return groups
 
 
-def _pose(images: Sequence[Pixels]) -> Floats:
+def _threshold(images: list[Pixels], index: _PosedIndex) -> float:
+    """Return the similarity above which slices are duplicates, measured on duplicates made for it."""
+    duplicates, originals = _sample_duplicates(images)
+    flips = np.tile(np.arange(_FLIPS), (len(duplicates), 1))
+    similarity = index.similarity(pose(duplicates), np.repeat(originals[:, None], _FLIPS, axis=1), flips)
+    return float(np.quantile(similarity.max(axis=1), ALLOWED_MISS_RATE))
+
+
+def _connected(groups: Ints, left: Ints, right: Ints) -> Ints:
+    """Join pairs of groups; returns the new group of each slice."""
+    count = groups.max() + 1
+    graph = coo_array((np.ones(len(left)), (left, right)), shape=(count, count))
+    _, joined = connected_components(graph, directed=False)
+    connected: Ints = joined[groups].astype(np.int64)
+    return connected
+
+
+def _first_of_group(groups: Ints) -> Ints:
+    """Return the first row of each row's group."""
+    _, first, group = np.unique(groups, return_index=True, return_inverse=True)
+    rows: Ints = first[group]
+    return rows
+
+
+def pose(images: Sequence[Pixels]) -> Halves:
+    """Bring slices to a pose of their own: head in the middle, long axis upright, one size.
+
+    Returns:
+        Grey values above the background's with a root mean square of 1; float16 (to halve its memory) of shape
+        (n, 64, 64).
+    """
+    return np.concatenate(parallel_map(lambda rows: _pose(images[rows]), blocks(len(images), _BLOCK_ROWS)))
+
+
+def _pose(images: Sequence[Pixels]) -> Halves:
     pictures = square(images)
     pictures = np.maximum(pictures - np.percentile(pictures, 5, axis=(1, 2), keepdims=True), 0)
     pictures /= np.maximum(np.sqrt(np.square(pictures).mean(axis=(1, 2), keepdims=True)), 1e-6)
-    posed = np.empty((len(pictures), _POSED, _POSED), dtype=np.float32)
+    posed = np.empty((len(pictures), _POSE_SIDE, _POSE_SIDE), dtype=np.float16)
     for row, (picture, centre, turn, size) in enumerate(zip(pictures, *_axes(pictures), strict=True)):
         cosine, sine = np.cos(turn), np.sin(turn)
-        matrix = np.array([[cosine, -sine], [sine, cosine]]) * size / (0.55 * _POSED)
-        offset = centre - matrix @ np.full(2, (_POSED - 1) / 2)
-        posed[row] = affine_transform(picture, matrix, offset, output_shape=(_POSED, _POSED), order=1)
+        matrix = np.array([[cosine, -sine], [sine, cosine]]) * size / (0.55 * _POSE_SIDE)
+        offset = centre - matrix @ np.full(2, (_POSE_SIDE - 1) / 2)
+        posed[row] = affine_transform(picture, matrix, offset, output_shape=posed.shape[1:], order=1)
     return posed
 
 
@@ -119,48 +152,84 @@ def _axes(pictures: Floats) -> tuple[NDArray[np.float64], NDArray[np.float64], N
     return np.stack([y, x], axis=1) + (side - 1) / 2, 0.5 * np.arctan2(2 * yx, yy - xx), size
 
 
-class _Index:
-    """Posed slices, to be searched for copies."""
+class _PosedIndex:
+    """Posed slices that are searched for duplicates of each other."""
 
-    def __init__(self, posed: Floats) -> None:
-        rows = relief(posed, 13)
-        sample = np.random.default_rng(0).permutation(len(rows))[:10_000]
-        count = min(128, len(sample) - 1)
-        self._pca = PCA(count, svd_solver="randomized", iterated_power=1, random_state=0).fit(rows[sample])
-        self._keys = unit(self._pca.transform(rows))
-        self._rows = unit(relief(gaussian_filter(posed, (0, 1, 1)), 13))
+    def __init__(self, posed: Halves) -> None:
+        """Compute what is searched: principal components in each flip, and smoothed pictures to compare with."""
+        count = len(posed)
+        sample = np.random.default_rng(0).permutation(count)[:10_000]
+        pca = PCA(min(_COMPONENTS, len(sample) - 1), svd_solver="randomized", iterated_power=1, random_state=0)
+        pca.fit(np.concatenate(parallel_map(lambda rows: _relief(posed[sample[rows]]), blocks(len(sample), 1000))))
+        # flipping the components instead of the slices is the same, and done once
+        axes = np.concatenate([_flipped(_as_pictures(pca.components_), flip) for flip in range(_FLIPS)])
+        axes, shift = axes.reshape(len(axes), -1).T, pca.mean_ @ pca.components_.T
+        self._components = np.empty((_FLIPS, count, len(shift)), dtype=np.float32)
+        self._smooth = np.empty((count, _POSE_SIDE**2), dtype=np.float16)
 
-    def search(self, queries: Floats) -> tuple[Ints, Ints]:
-        """Return the other slices that are most like each of the index's own, and the flip that they are like in.
+        def fill(rows: slice) -> None:
+            components = (_relief(posed[rows]) @ axes).reshape(-1, _FLIPS, len(shift)) - shift
+            for flip in range(_FLIPS):
+                self._components[flip, rows] = unit(components[:, flip])
+            self._smooth[rows] = unit(_relief(gaussian_filter(posed[rows].astype(np.float32), (0, 1, 1))))
 
-        Both have shape (n, candidates).
+        parallel_map(fill, blocks(count, _BLOCK_ROWS))
+        self._neighbours = Neighbours(self._components[0])
+
+    def candidates(self, rows: Ints, groups: Ints) -> tuple[Ints, Ints]:
+        """Return the most similar slices of other groups, and the flip that they are similar in.
+
+        Args:
+            rows: Slices to find candidates for, shape (n,).
+            groups: Group of every slice of the index.
+
+        Returns:
+            Rows of the index and flips, 0 to 3, both of shape (n, candidates).
         """
-        count = min(_CANDIDATES, len(self._keys) - 1)
+        count = min(_CANDIDATES, len(groups) - 1)
         parts = [
-            nearest(unit(self._pca.transform(relief(_flipped(queries, flip), 13))), self._keys, count, same=True)
-            for flip in range(4)
+            self._neighbours.search(flipped[rows], count, groups=(groups[rows], groups))
+            for flipped in self._components
         ]
-        found, similarity = (np.concatenate(part, axis=1) for part in zip(*parts, strict=True))
+        candidates, similarity = (np.concatenate(part, axis=1) for part in zip(*parts, strict=True))
         best = np.argsort(-similarity, axis=1, kind="stable")[:, :count]
-        return np.take_along_axis(found, best, axis=1), best // count
+        return np.take_along_axis(candidates, best, axis=1), best // count
 
-    def likeness(self, queries: Floats, found: Ints, flip: Ints) -> Floats:
-        """Return the tangent likeness, from 0 to 1, of each query to some rows, each in one flip; all (n, m)."""
-        chunks = [slice(start, start + _CHUNK) for start in range(0, len(queries), _CHUNK)]
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            parts = pool.map(lambda rows: self._likeness(queries[rows], found[rows], flip[rows]), chunks)
-            return np.concatenate(list(parts))
+    def similarity(self, queries: Halves, rows: Ints, flip: Ints) -> Floats:
+        """Return the tangent similarity of posed slices to some rows of the index.
 
-    def _likeness(self, queries: Floats, found: Ints, flip: Ints) -> Floats:
-        pictures = self._rows[found].reshape(*found.shape, _POSED, _POSED)
-        for one in range(1, 4):
-            pictures[flip == one] = _flipped(pictures[flip == one], one)
+        Args:
+            queries: Posed slices, shape (n, 64, 64).
+            rows: Rows of the index to compare each query with, shape (n, m).
+            flip: Flip of each of these rows, 0 to 3, shape (n, m).
+
+        Returns:
+            From 0 to 1, shape (n, m).
+        """
+        parts = parallel_map(
+            lambda part: self._similarity(queries[part].astype(np.float32), rows[part], flip[part]),
+            blocks(len(queries), _BLOCK_ROWS),
+        )
+        return np.concatenate(parts)
+
+    def _similarity(self, queries: Floats, rows: Ints, flip: Ints) -> Floats:
+        pictures = _as_pictures(self._smooth[rows].astype(np.float32))
+        for number in range(1, _FLIPS):
+            pictures[flip == number] = _flipped(pictures[flip == number], number)
         plane = _tangent_plane(queries)
-        shadows = plane @ np.swapaxes(pictures.reshape(*found.shape, -1), 1, 2)  # (n, 8, m)
+        shadows = plane @ np.swapaxes(pictures.reshape(*rows.shape, -1), 1, 2)  # (n, 8, m)
         gram = plane @ np.swapaxes(plane, 1, 2) + 1e-6 * np.eye(plane.shape[1], dtype=np.float32)
         explained = (shadows * np.linalg.solve(gram, shadows)).sum(axis=1)
-        likeness: Floats = np.sqrt(np.maximum(explained, 0))
-        return likeness
+        similarity: Floats = np.sqrt(np.maximum(explained, 0))
+        return similarity
+
+
+def _relief(posed: Floats | Halves) -> Floats:
+    return relief(posed.astype(np.float32, copy=False), _SURROUNDINGS)
+
+
+def _as_pictures(rows: Floats) -> Floats:
+    return rows.reshape(*rows.shape[:-1], _POSE_SIDE, _POSE_SIDE)
 
 
 def _flipped(posed: Floats, flip: int) -> Floats:
@@ -175,53 +244,53 @@ def _tangent_plane(posed: Floats) -> Floats:
     """
     smooth = gaussian_filter(posed, (0, 1, 1))
     down, right = np.gradient(smooth, axis=1), np.gradient(smooth, axis=2)
-    y, x = (np.mgrid[:_POSED, :_POSED] - (_POSED - 1) / 2).astype(np.float32)
+    y, x = (np.mgrid[:_POSE_SIDE, :_POSE_SIDE] - (_POSE_SIDE - 1) / 2).astype(np.float32)
     blur = np.gradient(down, axis=1) + np.gradient(right, axis=2)
     changes = [smooth, down, right, y * right - x * down, y * down + x * right, blur, smooth**2, smooth**3]
-    return np.stack([unit(relief(change, 13)) for change in changes], axis=1)
+    return np.stack([unit(_relief(change)) for change in changes], axis=1)
 
 
-# --- copies made for measuring ----------------------------------------------------------------------------------
+# --- duplicates made for measuring ------------------------------------------------------------------------------
 
 
-def _plant(images: Sequence[Pixels]) -> tuple[list[Pixels], Ints]:
-    """Copy a sample of slices in every way; also returns the row of each copy's original."""
+def _sample_duplicates(images: Sequence[Pixels]) -> tuple[list[Pixels], Ints]:
+    """Duplicate a sample of slices in every way; also returns the row of each duplicate's original."""
     rng = np.random.default_rng(0)
-    rows = rng.permutation(len(images))[:_PLANTED]
-    planted = [copy_slice(images[row], way, rng) for row in rows for way in WAYS]
-    return planted, np.repeat(rows, len(WAYS))
+    rows = rng.permutation(len(images))[:_SAMPLED_ORIGINALS]
+    duplicates = [alter_slice(images[row], alteration, rng) for row in rows for alteration in ALTERATIONS]
+    return duplicates, np.repeat(rows, len(ALTERATIONS))
 
 
-def copy_slice(image: Pixels, way: str, rng: np.random.Generator) -> Pixels:
-    """Make a copy as augmented versions of the public dataset hold them.
+def alter_slice(image: Pixels, alteration: str, rng: np.random.Generator) -> Pixels:
+    """Make a duplicate as augmented copies of the public dataset hold them.
 
     Args:
         image: Grey slice, uint8 of shape (H, W).
-        way: ``re-encoded`` (JPEG quality 50 to 95), ``resized`` (half to twice the side), ``flipped`` (left to
-            right), ``turned`` (2 to 10 degrees) or ``brightened`` (0.6 to 1.4 times).
-        rng: Where the amount is drawn from.
+        alteration: ``re-encoded`` (JPEG quality 50 to 95), ``resized`` (half to twice the side), ``flipped``
+            (left to right), ``turned`` (2 to 10 degrees) or ``brightened`` (0.6 to 1.4 times).
+        rng: Generator that the amount is drawn from.
 
     Returns:
-        The copy, uint8.
+        The duplicate, uint8.
 
     Raises:
-        ConfigError: The way is not known.
+        ConfigError: The alteration is not known.
     """
     picture = Image.fromarray(image)
-    if way == "re-encoded":
+    if alteration == "re-encoded":
         stream = io.BytesIO()
         picture.save(stream, format="JPEG", quality=int(rng.integers(50, 96)))
         picture = Image.open(stream)
-    elif way == "resized":
+    elif alteration == "resized":
         scale = 2 ** rng.uniform(-1, 1)
         size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
         picture = picture.resize(size, Image.Resampling.BILINEAR)
-    elif way == "flipped":
+    elif alteration == "flipped":
         picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    elif way == "turned":
+    elif alteration == "turned":
         picture = picture.rotate(rng.uniform(2, 10) * rng.choice([-1, 1]), Image.Resampling.BILINEAR)
-    elif way == "brightened":
+    elif alteration == "brightened":
         picture = ImageEnhance.Brightness(picture).enhance(rng.uniform(0.6, 1.4))
     else:
-        raise ConfigError(f"{way}: not a way to copy a slice; expected one of {', '.join(WAYS)}")
+        raise ConfigError(f"{alteration}: not a known alteration; expected one of {', '.join(ALTERATIONS)}")
     return np.asarray(picture)

@@ -1,13 +1,13 @@
-"""Who is who: people recovered from the pictures of their slices alone, without labels, names or order.
+"""People recovered from the pixels of their slices alone, without labels, names or order.
 
 How it works, on slices of heads registered to one space:
 
-1. **Levels.** Slices of different people at one level look alike; a spectral embedding of that likeness (Belkin and
-   Niyogi 2003, Neural Computation 15, 1373) orders all slices from one end of the brain to the other.
-2. **What is a person's own.** What all people share at a level, the local mean over levels, is subtracted.
-3. **First links.** Two slices belong together when what is left matches better than it ever does between mirrored
-   heads. A mirrored head stands for a stranger of the same population, so the pictures themselves set the
-   threshold: the target-decoy method of proteomics (Elias and Gygi 2007, Nature Methods 4, 207).
+1. **Levels.** Slices of different people at one level are similar; a spectral embedding of that similarity (Belkin
+   and Niyogi 2003, Neural Computation 15, 1373) orders all slices from one end of the brain to the other.
+2. **Residuals.** What all people share at a level, the local mean over levels, is subtracted.
+3. **First links.** Two slices are linked when their residuals match better than those of mirrored heads ever do. A
+   mirrored head stands for a stranger of the same population, so the pictures themselves set the threshold: the
+   target-decoy method of proteomics (Elias and Gygi 2007, Nature Methods 4, 207).
 4. **Joining.** The groups found so far show how each trait varies along one person's levels. With that, a person is
    a Gaussian process over levels (Rasmussen and Williams 2006, chapter 2); two groups are joined when the odds that
    they are one person are 99 to 1 against a random pair of groups. This is repeated until nothing changes.
@@ -15,6 +15,7 @@ How it works, on slices of heads registered to one space:
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,17 +27,28 @@ from scipy.special import expit
 from sklearn.decomposition import PCA
 from sklearn.isotonic import IsotonicRegression
 
-from brainstage.audits.trait_model import Person, spaced
-from brainstage.datasets.signatures import Floats, Signatures, mirrored, nearest, unit
+from brainstage.audits.neighbours import EXACT_LIMIT, Neighbours, nearest
+from brainstage.audits.trait_model import TraitModel, spaced
+from brainstage.datasets.signatures import (
+    BLOCK_ROWS,
+    Floats,
+    Halves,
+    Signatures,
+    blocks,
+    mirrored,
+    parallel_map,
+    unit,
+)
 
 Ints = NDArray[np.int64]
 Reals = NDArray[np.float64]
 
-ERROR_RATE = 0.001
-"""Largest share of first links that may be wrong, as counted on mirrored heads."""
-ODDS = 99.0
-"""Odds that two groups must have of being one person, to be joined."""
+LINK_ERROR_RATE = 0.001
+"""Largest share of first links that may be wrong, estimated from mirrored heads."""
+JOINING_ODDS = 99.0
+"""Odds of being one person that two groups need in order to be joined."""
 UNKNOWN = -1
+"""Number of the person of a slice whose person is not known."""
 
 _LANDMARKS = 2000
 _NEIGHBOURS = 40
@@ -46,39 +58,47 @@ _SEED = 0
 
 
 @dataclass(frozen=True)
-class People:
-    """Who is on each of n slices."""
+class RecoveredPatients:
+    """The person, level and confidence of each of n slices."""
 
     patient: Ints
-    """Number of the person, from 0; :data:`UNKNOWN` where it is not sure, shape (n,)."""
+    """Number of the person, from 0; :data:`UNKNOWN` where it is not certain enough, shape (n,)."""
     level: Reals
     """Place along the axis of the brain, in steps between neighbouring slices; NaN where unknown, shape (n,)."""
     confidence: Reals
     """Probability that the slice belongs to its person and that no other slices do, shape (n,); 0 for unknown."""
 
+    @classmethod
+    def nobody(cls, count: int) -> RecoveredPatients:
+        """Return that the person of each of ``count`` slices is unknown."""
+        return cls(np.full(count, UNKNOWN), np.full(count, np.nan), np.zeros(count))
+
     @property
     def count(self) -> int:
-        """Number of people found."""
+        """Number of people recovered."""
         return int(self.patient.max(initial=UNKNOWN)) + 1
 
+    def take(self, rows: Ints) -> RecoveredPatients:
+        """Return the result for some slices."""
+        return RecoveredPatients(self.patient[rows], self.level[rows], self.confidence[rows])
 
-def recover_people(signatures: Signatures) -> People:
+
+def recover_patients(signatures: Signatures) -> RecoveredPatients:
     """Group slices by person from their signatures.
 
-    Give one slice of each picture: copies are to be found and set aside before. Slices that belong to no series
-    (photographs, single heads) stay unknown.
+    Pass one slice of each picture: duplicates are to be found and set aside before. Slices that belong to no
+    series (photographs, single heads) stay unknown.
     """
-    count = len(signatures)
-    people = People(np.full(count, UNKNOWN), np.full(count, np.nan), np.zeros(count))
-    if count < 2 * _NEIGHBOURS:
-        return people
+    recovered = RecoveredPatients.nobody(len(signatures))
+    if len(signatures) < 2 * _NEIGHBOURS:
+        return recovered
     place, series = find_levels(signatures.coarse)
     for number in range(series.max() + 1):
         rows = np.flatnonzero(series == number)
-        found = _recover_series(signatures.take(rows), place[rows])
-        patient = np.where(found.patient == UNKNOWN, UNKNOWN, found.patient + people.count)
-        people.patient[rows], people.level[rows], people.confidence[rows] = patient, found.level, found.confidence
-    return people
+        part = _recover_series(signatures, rows, place[rows])
+        recovered.patient[rows] = np.where(part.patient == UNKNOWN, UNKNOWN, part.patient + recovered.count)
+        recovered.level[rows], recovered.confidence[rows] = part.level, part.confidence
+    return recovered
 
 
 # --- levels -----------------------------------------------------------------------------------------------------
@@ -88,37 +108,40 @@ def find_levels(coarse: Floats) -> tuple[Reals, Ints]:
     """Order slices along the axis of the brain.
 
     A sample of landmark slices is embedded by the second eigenvector of its neighbour graph; every slice takes the
-    mean place of the landmarks it is most like. In a sample neighbours are strangers more often than slices of one
-    person, which is what makes them neighbours in level.
+    mean place of the landmarks most similar to it. In a sample neighbours are strangers more often than slices of
+    one person, which is what makes them neighbours in level.
+
+    Args:
+        coarse: Coarse anatomy of the slices, float32 of shape (n, 1024).
 
     Returns:
-        Rank of each slice along its series, from 0 to 1, NaN where the slice is like no other; and the number of
-        its series (several where the data mixes kinds of slices), -1 for none.
+        Rank of each slice along its series, from 0 to 1, NaN where the slice is similar to no other, float64 of
+        shape (n,); and the number of its series (several where the data mixes kinds of slices), -1 for none.
     """
     sample = np.random.default_rng(_SEED).permutation(len(coarse))[:_LANDMARKS]
     landmarks = coarse[sample]
     graph = _neighbour_graph(landmarks)
     _, part = connected_components(graph.minimum(graph.T), directed=False)
-    found, similarity = nearest(coarse, landmarks, 11)
-    likeness = similarity[:, 5]
+    neighbours, similarity = nearest(coarse, landmarks, 11)
+    distance = 1 - similarity[:, 5]
     place, series = np.full(len(coarse), np.nan), np.full(len(coarse), UNKNOWN)
-    for one in np.flatnonzero(np.bincount(part) >= 2 * _NEIGHBOURS):
-        members = np.flatnonzero(part == one)
+    for number in np.flatnonzero(np.bincount(part) >= 2 * _NEIGHBOURS):
+        members = np.flatnonzero(part == number)
         inner = graph[members][:, members]
         rank = np.zeros(len(sample))
         rank[members] = _ranks(_second_eigenvector(inner.maximum(inner.T)))
-        among = part[found] == one
-        inside = (among.mean(axis=1) > 0.5) & (1 - likeness <= 1.5 * (1 - likeness[sample[members]]).max())
+        among = part[neighbours] == number
+        inside = (among.mean(axis=1) > 0.5) & (distance <= 1.5 * distance[sample[members]].max())
         series[inside] = series.max() + 1
-        place[inside] = _ranks((rank[found] * among).sum(axis=1)[inside] / among.sum(axis=1)[inside])
+        place[inside] = _ranks((rank[neighbours] * among).sum(axis=1)[inside] / among.sum(axis=1)[inside])
     return place, series
 
 
 def _neighbour_graph(rows: Floats) -> csr_array:
     count = len(rows)
-    found, _ = nearest(rows, rows, _NEIGHBOURS, same=True)
+    neighbours, _ = nearest(rows, rows, _NEIGHBOURS, same=True)
     starts = np.repeat(np.arange(count), _NEIGHBOURS)
-    return coo_array((np.ones(len(starts)), (starts, found.ravel())), shape=(count, count)).tocsr()
+    return coo_array((np.ones(len(starts)), (starts, neighbours.ravel())), shape=(count, count)).tocsr()
 
 
 def _second_eigenvector(graph: csr_array) -> Reals:
@@ -138,46 +161,82 @@ def _ranks(values: Reals) -> Reals:
     return ranks
 
 
-def _own(rows: Floats, place: Reals) -> Floats:
-    """Subtract what slices at one level share: the mean over places, in bands with linear interpolation between."""
-    bands = np.arange(_BANDS, dtype=np.float32)
-    position = np.clip(place * _BANDS - 0.5, 0, _BANDS - 1).astype(np.float32)
-    near = np.exp(-0.5 * np.square((bands[:, None] - position) / 2))
-    shared = (near @ rows) / near.sum(axis=1, keepdims=True)
-    own: Floats = np.maximum(0, 1 - np.abs(position[:, None] - bands)) @ shared
-    return np.subtract(rows, own, out=own)
+class _Residuals:
+    """What remains of features when the mean of all slices at a level is subtracted, computed block by block.
+
+    The mean over levels is taken in bands, with linear interpolation between them.
+    """
+
+    def __init__(
+        self, features: Floats | Halves, members: Ints, place: Reals, *, unit_length: bool = False
+    ) -> None:
+        """Compute the mean at each level.
+
+        Args:
+            features: Features of all slices, shape (slices, d).
+            members: The slices of one series, shape (n,).
+            place: Rank of each of these along the series, from 0 to 1, shape (n,).
+            unit_length: Scale every row of the residuals to length 1.
+        """
+        self._features, self._members = features, members
+        self._unit_length = unit_length
+        self._position = np.clip(place * _BANDS - 0.5, 0, _BANDS - 1).astype(np.float32)
+        weights = np.exp(-0.5 * np.square((np.arange(_BANDS, dtype=np.float32)[:, None] - self._position) / 2))
+        sums = parallel_map(
+            lambda rows: weights[:, rows] @ features[members[rows]].astype(np.float32, copy=False),
+            blocks(len(place), BLOCK_ROWS),
+        )
+        self._shared = np.sum(sums, axis=0, dtype=np.float32) / weights.sum(axis=1, keepdims=True)
+
+    def __len__(self) -> int:
+        return len(self._members)
+
+    def rows(self, rows: slice | Ints) -> Floats:
+        """Return the residuals of some rows."""
+        bands = np.arange(_BANDS, dtype=np.float32)
+        shared = np.maximum(0, 1 - np.abs(self._position[rows][:, None] - bands)) @ self._shared
+        residuals = np.subtract(self._features[self._members[rows]], shared, out=shared)
+        return unit(residuals) if self._unit_length else residuals
+
+    def components(self, count: int) -> PCA:
+        """Fit principal components to a sample of the residuals."""
+        sample = np.random.default_rng(_SEED).permutation(len(self))[:10_000]
+        width = self._shared.shape[1]
+        solver = "randomized" if width > 1000 else "covariance_eigh"
+        pca = PCA(min(count, len(self) // 8, width), svd_solver=solver, iterated_power=1, random_state=_SEED)
+        parts = parallel_map(lambda rows: self.rows(sample[rows]), blocks(len(sample), BLOCK_ROWS))
+        return pca.fit(np.concatenate(parts))
+
+    def project(self, components: PCA, change: Callable[[Floats], Floats] | None = None) -> Floats:
+        """Return the principal components of all residuals, or of changed ones; shape (n, components)."""
+
+        def project(rows: slice) -> Floats:
+            residuals = self.rows(rows)
+            projected: Floats = components.transform(change(residuals) if change else residuals)
+            return projected
+
+        return np.concatenate(parallel_map(project, blocks(len(self), BLOCK_ROWS)))
 
 
 # --- one series of slices ---------------------------------------------------------------------------------------
 
 
-def _recover_series(signatures: Signatures, place: Reals) -> People:
-    own = unit(_own(signatures.pattern, place))
-    components = _components(own, 512)
-    pattern, mirror = components.transform(own), components.transform(mirrored(own))
-    first, second, similarity = _first_links(pattern, mirror)
+def _recover_series(signatures: Signatures, members: Ints, place: Reals) -> RecoveredPatients:
+    own = _Residuals(signatures.pattern, members, place, unit_length=True)
+    components = own.components(512)
+    pattern = own.project(components)
+    first, second, similarity = _first_links(pattern, own.project(components, mirrored))
     if not len(first):
-        return People(np.full(len(place), UNKNOWN), np.full(len(place), np.nan), np.zeros(len(place)))
-    groups = _connected(len(place), first, second)
+        return RecoveredPatients.nobody(len(members))
+    groups = _connected(len(members), first, second)
     level = _refined(place, first, second, similarity)
-    if np.corrcoef(level, signatures.area)[0, 1] > 0:  # heads narrow towards the top: level 0 is the lower end
+    if np.corrcoef(level, signatures.area[members])[0, 1] > 0:  # heads narrow towards the top: level 0 is low
         level = level.max() - level
-    traits = np.concatenate(
-        [
-            _whitened(pattern[:, :300]),
-            _whitened(_components(own := _own(signatures.grain, place), 100).transform(own)),
-            _whitened(_components(own := _own(signatures.tones, place), 20).transform(own)),
-        ],
-        axis=1,
-    )
-    return _join(traits, level, groups)
-
-
-def _components(rows: Floats, count: int) -> PCA:
-    count = min(count, len(rows) // 8, rows.shape[1])
-    solver = "randomized" if rows.shape[1] > 1000 else "covariance_eigh"
-    sample = np.random.default_rng(_SEED).permutation(len(rows))[:10_000]
-    return PCA(count, svd_solver=solver, iterated_power=1, random_state=_SEED).fit(rows[sample])
+    traits = [_whitened(pattern[:, :300])]
+    for features, count in ((signatures.grain, 100), (signatures.tones, 20)):
+        residuals = _Residuals(features, members, place)
+        traits.append(_whitened(residuals.project(residuals.components(count))))
+    return _join(np.concatenate(traits, axis=1), level, groups)
 
 
 def _whitened(components: Floats) -> Floats:
@@ -190,24 +249,29 @@ def _whitened(components: Floats) -> Floats:
 
 
 def _first_links(pattern: Floats, mirror: Floats) -> tuple[Ints, Ints, Floats]:
-    """Return pairs of slices that match better than mirrored ones do, and their similarities."""
+    """Return pairs of slices that match better than mirrored heads do, and their similarities.
+
+    Mirrored heads are compared exactly even where the links are searched in cells, so that the threshold is not
+    lowered by strangers that a search in cells overlooks; many slices are sampled for that.
+    """
     count = min(10, len(pattern) - 1)
-    found, similarity = nearest(pattern, pattern, count, same=True)
-    _, decoy = nearest(pattern, mirror, 1)
+    neighbours, similarity = nearest(pattern, pattern, count, same=True)
+    sample = np.sort(np.random.default_rng(_SEED).permutation(len(pattern))[:EXACT_LIMIT])
+    _, decoy = Neighbours(mirror, exact=True).search(pattern[sample], 1)
     best, decoys = np.sort(similarity[:, 0]), np.sort(decoy[:, 0])
     above = len(best) - np.searchsorted(best, best)
-    wrong = len(decoys) - np.searchsorted(decoys, best)
-    passed = best[wrong <= ERROR_RATE * above]
+    wrong = (len(decoys) - np.searchsorted(decoys, best)) * (len(best) / len(decoys))
+    passed = best[wrong <= LINK_ERROR_RATE * above]
     rows, column = np.nonzero(similarity >= (passed[0] if len(passed) else np.inf))
-    return rows, found[rows, column], similarity[rows, column]
+    return rows, neighbours[rows, column], similarity[rows, column]
 
 
 def _refined(place: Reals, first: Ints, second: Ints, similarity: Floats) -> Reals:
-    """Return levels, in steps between neighbouring slices, from places and from the likeness of linked slices.
+    """Return levels, in steps between neighbouring slices, from places and from the similarity of linked slices.
 
-    How far apart two slices of one person lie shows in their likeness better than in their places, which are
-    compared across people. So distances are read off the likeness (by isotonic regression on the differences of
-    place), and levels are the least-squares compromise of both.
+    How far apart two slices of one person lie shows in their similarity better than in their places, which are
+    compared across people. So distances are predicted from the similarity (by isotonic regression on the
+    differences of place), and levels are the least-squares compromise of both.
     """
     apart = np.abs(place[first] - place[second])
     distance = IsotonicRegression(increasing=False).fit(similarity, apart).predict(similarity)
@@ -258,28 +322,28 @@ def _members(groups: Ints) -> list[Ints]:
 # --- joining ----------------------------------------------------------------------------------------------------
 
 
-def _join(traits: Floats, level: Reals, groups: Ints) -> People:
-    """Join groups until no two of them are one person by the odds that are asked for."""
+def _join(traits: Floats, level: Reals, groups: Ints) -> RecoveredPatients:
+    """Join groups until no two of them are one person by :data:`JOINING_ODDS`."""
     while True:
-        model = Person(traits, level, _members(groups))
+        model = TraitModel(traits, level, _members(groups))
         joined, doubt = _join_by(model, groups)
         if joined.max() == groups.max():
-            return _people(model, groups, doubt)
+            return _result(model, groups, doubt)
         groups, level = joined, model.level
 
 
-def _join_by(model: Person, groups: Ints) -> tuple[Ints, Reals]:
+def _join_by(model: TraitModel, groups: Ints) -> tuple[Ints, Reals]:
     """Join by one model. Also returns the log odds that each group is part of a larger one."""
     likeliest = model.likeliest(groups)
     while True:
         members = _members(groups)
         pairs = _candidates(*likeliest, groups)
-        weighed = np.array([model.odds(members[one], members[other]) for one, other in pairs]).reshape(-1, 2)
+        weighed = np.array([model.odds(members[left], members[right]) for left, right in pairs]).reshape(-1, 2)
         odds = weighed[:, 0] - np.log(len(members))
         best = np.full(len(members), -np.inf)
         for side in (0, 1):
             np.maximum.at(best, pairs[:, side], odds)
-        mutual = np.flatnonzero((odds >= best[pairs].max(axis=1)) & (odds > np.log(ODDS)))
+        mutual = np.flatnonzero((odds >= best[pairs].max(axis=1)) & (odds > np.log(JOINING_ODDS)))
         if not len(mutual):
             sizes = np.array([len(rows) for rows in members])
             smaller = np.where(sizes[pairs[:, 0]] < sizes[pairs[:, 1]], pairs[:, 0], pairs[:, 1])
@@ -288,34 +352,34 @@ def _join_by(model: Person, groups: Ints) -> tuple[Ints, Reals]:
             return groups, doubt
         number = np.arange(len(members))
         for pair in mutual:
-            one, other = pairs[pair]
-            number[other] = one
-            model.level[members[other]] += weighed[pair, 1]
+            left, right = pairs[pair]
+            number[right] = left
+            model.level[members[right]] += weighed[pair, 1]
         groups = np.unique(number[groups], return_inverse=True)[1]
 
 
-def _candidates(found: Ints, evidence: Floats, groups: Ints, most: int = 4) -> Ints:
-    """Return pairs of groups worth a look: for each group those whose slices are most likely its own, (m, 2)."""
-    one, other = np.repeat(groups, found.shape[1]), groups[found.ravel()]
-    order = np.lexsort((-evidence.ravel(), one))
-    order = order[one[order] != other[order]]
-    named: dict[int, dict[int, None]] = {}
-    for group, name in zip(one[order].tolist(), other[order].tolist(), strict=True):
-        names = named.setdefault(group, {})
-        if len(names) < most:
-            names[name] = None
+def _candidates(rows: Ints, evidence: Floats, groups: Ints, most: int = 4) -> Ints:
+    """Return pairs of groups to weigh: for each group those whose slices are most likely its own, shape (m, 2)."""
+    group, other = np.repeat(groups, rows.shape[1]), groups[rows.ravel()]
+    order = np.lexsort((-evidence.ravel(), group))
+    order = order[group[order] != other[order]]
+    candidates: dict[int, dict[int, None]] = {}
+    for number, candidate in zip(group[order].tolist(), other[order].tolist(), strict=True):
+        chosen = candidates.setdefault(number, {})
+        if len(chosen) < most:
+            chosen[candidate] = None
     size = np.bincount(groups)
     pairs = {
-        (min(group, name), max(group, name))
-        for group, names in named.items()
-        for name in names
-        if size[group] + size[name] > 2
+        (min(number, candidate), max(number, candidate))
+        for number, chosen in candidates.items()
+        for candidate in chosen
+        if size[number] + size[candidate] > 2
     }
     return np.array(sorted(pairs), dtype=np.int64).reshape(-1, 2)
 
 
-def _people(model: Person, groups: Ints, doubt: Reals) -> People:
-    """Turn groups into people: numbers, levels and how sure each slice is."""
+def _result(model: TraitModel, groups: Ints, doubt: Reals) -> RecoveredPatients:
+    """Turn groups into numbered people, with the level and confidence of each slice."""
     patient, level, confidence = groups.copy(), model.level.copy(), np.zeros(len(groups))
     for group, rows in enumerate(_members(groups)):
         level[rows] = spaced(level[rows])
@@ -326,4 +390,4 @@ def _people(model: Person, groups: Ints, doubt: Reals) -> People:
     known = patient != UNKNOWN
     patient[known] = np.unique(patient[known], return_inverse=True)[1]
     confidence[~known] = 0.0
-    return People(patient, level - level.min(), confidence)
+    return RecoveredPatients(patient, level - level.min(), confidence)

@@ -1,9 +1,6 @@
-"""One person: how traits run along the levels, learnt from groups of slices, and the odds that two are one."""
+"""How traits vary along one person's levels, learnt from groups of slices, and the odds that two groups are one."""
 
 from __future__ import annotations
-
-import os
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,35 +8,50 @@ from scipy.optimize import nnls
 from scipy.sparse import csr_array
 from sklearn.cluster import KMeans
 
-from brainstage.datasets.signatures import BLOCK, Floats, largest
+from brainstage.audits.neighbours import Neighbours, largest
+from brainstage.datasets.signatures import BLOCK_ROWS, Floats, blocks, parallel_map, unit
 
 Ints = NDArray[np.int64]
 Reals = NDArray[np.float64]
 
 _SEED = 0
 _KINDS = 12
-_MOVES = np.array([-1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.0, 3.0])
-_FACING = 8
+"""Kinds of traits; traits of one kind share a kernel."""
+_SHIFTS = np.array([-1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.0, 3.0])
+"""Shifts between two groups' levels that are tried, in steps."""
+_FACING_SLICES = 8
+"""Slices of each group, nearest to the other group, that are weighed."""
+_SHORTLIST = 24
+_SHORTLIST_DISTANCES = (2.0, 6.0)
+"""Distances, in steps, at which slices are searched for likely ones of the same person."""
 
 
-class Person:
-    """A person's traits as Gaussian processes over levels, learnt from the groups found so far.
+class TraitModel:
+    """A person's traits as Gaussian processes over levels, learnt from the groups of slices joined so far.
 
     Each trait has unit variance over all slices and no correlation between people; along one person's levels it
-    is correlated by a mixture of Gaussian kernels of several lengths, a constant, and white noise. Traits that run
-    alike share a kernel.
+    is correlated by a mixture of Gaussian kernels of several lengths, a constant, and white noise. Traits that vary
+    in a similar way share a kernel.
     """
 
     LENGTHS = 0.75 * 2.0 ** np.arange(7)
     """Lengths of the kernels, in steps between neighbouring slices."""
 
     def __init__(self, traits: Floats, level: Reals, members: list[Ints]) -> None:
+        """Learn from groups.
+
+        Args:
+            traits: Traits of all slices, shape (n, traits).
+            level: Level of each slice in steps, shape (n,).
+            members: Rows of each group.
+        """
         self.level = level.copy()
         self.traits = traits
         self.kind, self.weights = self._learn(members)
         order = np.argsort(self.kind, kind="stable")
-        self._sorted = traits[:, order].astype(np.float64)
+        self._sorted = traits[:, order]
         kinds, self._starts, self._sizes = np.unique(self.kind[order], return_index=True, return_counts=True)
+        self._squares = np.add.reduceat(np.square(self._sorted), self._starts, axis=1)
         self.weights = self.weights[kinds]
         self.kind = np.searchsorted(kinds, self.kind)
         self._weighed: dict[tuple[bytes, bytes], tuple[float, float]] = {}
@@ -47,16 +59,16 @@ class Person:
     def _learn(self, members: list[Ints]) -> tuple[Ints, Reals]:
         """Return the kind of each trait, and each kind's weights of the kernels."""
         products, counts = self._products(members)
-        seen = counts >= 20
-        if not seen.any():
+        enough = counts >= 20
+        if not enough.any():
             return np.zeros(self.traits.shape[1], dtype=np.int64), np.zeros((1, len(self.LENGTHS) + 1))
-        courses = products[seen] / counts[seen, None]
-        trust = np.sqrt(np.minimum(counts[seen], 500))[:, None]
-        kinds = min(_KINDS, courses.shape[1])
-        kind = KMeans(kinds, n_init=2, random_state=_SEED).fit_predict((courses * trust).T)
-        kernels = self._kernels(np.flatnonzero(seen).astype(np.float64) * 0.5 + 0.25) * trust
+        correlation = products[enough] / counts[enough, None]
+        trust = np.sqrt(np.minimum(counts[enough], 500))[:, None]
+        kinds = min(_KINDS, correlation.shape[1])
+        kind = KMeans(kinds, n_init=2, random_state=_SEED).fit_predict((correlation * trust).T)
+        kernels = self._kernels(np.flatnonzero(enough).astype(np.float64) * 0.5 + 0.25) * trust
         weights = np.array(
-            [nnls(kernels, courses[:, kind == one].mean(axis=1) * trust[:, 0])[0] for one in range(kinds)]
+            [nnls(kernels, correlation[:, kind == number].mean(axis=1) * trust[:, 0])[0] for number in range(kinds)]
         )
         return kind, weights * np.minimum(1, 0.985 / np.maximum(weights.sum(axis=1, keepdims=True), 1e-9))
 
@@ -95,16 +107,16 @@ class Person:
         return covariance
 
     def _evidence(self, rows: Ints, levels: Reals) -> Reals:
-        """Return the log likelihood ratio of slices being one person against each being another one.
+        """Return the log likelihood ratio of slices being of one person against each being of another.
 
         Args:
             rows: The slices, shape (n,).
-            levels: Where they may lie, shape (m, n).
+            levels: Levels they may have, shape (m, n).
 
         Returns:
             Shape (m,).
         """
-        own = self._sorted[rows].T
+        own = self._sorted[rows].T.astype(np.float64)
         products = np.add.reduceat(own[:, :, None] * own[:, None, :], self._starts)
         covariance = self._covariance(spaced(levels))
         _, volume = np.linalg.slogdet(covariance)
@@ -112,32 +124,36 @@ class Person:
         ratio: Reals = -0.5 * (volume @ self._sizes + np.einsum("mkij,kij->m", difference, products))
         return ratio
 
-    def odds(self, one: Ints, other: Ints) -> tuple[float, float]:
+    def odds(self, left: Ints, right: Ints) -> tuple[float, float]:
         """Weigh whether two groups are one person, by the slices of each that are closest to the other.
 
-        Levels of two groups were found apart from each other, so other distances between them are tried, with a
-        normal prior of one step.
+        Levels of two groups were estimated separately, so other distances between them are tried, with a normal
+        prior of one step.
+
+        Args:
+            left: Rows of the first group.
+            right: Rows of the second group.
 
         Returns:
             The log likelihood ratio of one person against two, and by how many steps the second group is to be
             moved up for it.
         """
-        key = one.tobytes(), other.tobytes()
+        key = left.tobytes(), right.tobytes()
         if key not in self._weighed:
-            one, other = self._facing(one, other), self._facing(other, one)
-            alone = sum(self._evidence(rows, self.level[None, rows])[0] for rows in (one, other))
-            rows = np.concatenate([one, other])
-            up = 1.0 if self.level[other].mean() >= self.level[one].mean() else -1.0
-            levels = self.level[rows] + up * _MOVES[:, None] * np.repeat([0.0, 1.0], [len(one), len(other)])
-            ratios = self._evidence(rows, levels) - alone - 2.0 * np.square(_MOVES)
+            left, right = self._facing(left, right), self._facing(right, left)
+            apart = sum(self._evidence(rows, self.level[None, rows])[0] for rows in (left, right))
+            rows = np.concatenate([left, right])
+            up = 1.0 if self.level[right].mean() >= self.level[left].mean() else -1.0
+            levels = self.level[rows] + up * _SHIFTS[:, None] * np.repeat([0.0, 1.0], [len(left), len(right)])
+            ratios = self._evidence(rows, levels) - apart - 2.0 * np.square(_SHIFTS)
             best = int(ratios.argmax())
-            self._weighed[key] = ratios[best] - np.log(len(_MOVES)), up * _MOVES[best]
+            self._weighed[key] = ratios[best] - np.log(len(_SHIFTS)), up * _SHIFTS[best]
         return self._weighed[key]
 
-    def _facing(self, one: Ints, other: Ints) -> Ints:
-        """Return the slices of one group that are closest to the other in level."""
-        distance = np.abs(self.level[one][:, None] - self.level[other]).min(axis=1)
-        return one[np.argsort(distance, kind="stable")[:_FACING]]
+    def _facing(self, rows: Ints, others: Ints) -> Ints:
+        """Return the slices of one group that are closest to another group in level."""
+        distance = np.abs(self.level[rows][:, None] - self.level[others]).min(axis=1)
+        return rows[np.argsort(distance, kind="stable")[:_FACING_SLICES]]
 
     def membership(self, rows: Ints) -> Reals:
         """Return each slice's log likelihood ratio of belonging to the others of its group.
@@ -145,46 +161,55 @@ class Person:
         The slice left out is predicted in closed form (Rasmussen and Williams 2006, equations 5.10 to 5.12).
         """
         inverse = np.linalg.inv(self._covariance(spaced(self.level[rows])))
+        by_kind = np.split(self._sorted[rows].astype(np.float64), self._starts[1:], axis=1)
         total = np.zeros(len(rows))
-        for traits, one in zip(np.split(self._sorted[rows], self._starts[1:], axis=1), inverse, strict=True):
-            precision = np.diag(one)
-            surprise = np.square(one @ traits).sum(axis=1) / precision
+        for traits, weights in zip(by_kind, inverse, strict=True):
+            precision = np.diag(weights)
+            surprise = np.square(weights @ traits).sum(axis=1) / precision
             total += 0.5 * (traits.shape[1] * np.log(precision) - surprise + np.square(traits).sum(axis=1))
         return total
 
     def likeliest(self, groups: Ints, count: int = 8) -> tuple[Ints, Floats]:
         """Find the slices of other groups that are most likely of each slice's person.
 
+        Slices with similar traits are searched, traits weighted by how much they say at a near and a far distance
+        of level; those on this shortlist are judged by the model at their own distance.
+
+        Args:
+            groups: Group of each slice, shape (n,).
+            count: Number of slices to find.
+
         Returns:
-            Their rows and log likelihood ratios, both of shape (n, count).
+            Their rows and log likelihood ratios, both of shape (n, count); a ratio is -inf where there are fewer.
         """
-        order = np.argsort(self.level, kind="stable")
-        blocks = np.array_split(order, max(1, round(np.ptp(self.level)), len(order) // BLOCK))
-        middles = [self.level[block].mean() for block in blocks]
+        parts = []
+        for distance in _SHORTLIST_DISTANCES:
+            correlation = (self._kernels(np.array(distance)) @ self.weights.T)[self.kind]
+            weights = np.sqrt(correlation / (1 - np.square(correlation))).astype(np.float32)
+            keys = unit(self.traits * weights)
+            parts.append(Neighbours(keys).search(keys, min(_SHORTLIST, len(keys)), groups=(groups, groups)))
+        rows, similarity = (np.concatenate(part, axis=1) for part in zip(*parts, strict=True))
+        evidence = np.where(np.isfinite(similarity), self._pairs(rows), -np.inf).astype(np.float32)
+        column, evidence = largest(evidence, min(count, rows.shape[1]))
+        return np.take_along_axis(rows, column, axis=1), evidence
 
-        def search(number: int) -> tuple[Ints, Floats]:
-            rows = blocks[number]
-            steps = [max(abs(middles[number] - far), 2.0) for far in middles]  # levels may be wrong by as much
-            ratio = np.concatenate([self._pairs(rows, *other) for other in zip(blocks, steps, strict=True)], axis=1)
-            ratio[groups[rows][:, None] == groups[order]] = -np.inf
-            return largest(ratio, min(count, len(order) - 1))
+    def _pairs(self, rows: Ints) -> Floats:
+        """Return the log likelihood ratio of each slice and some others being one person, shape of ``rows``."""
 
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            columns, evidence = zip(*pool.map(search, range(len(blocks))), strict=True)
-        back = np.argsort(order)
-        return order[np.concatenate(columns)][back], np.concatenate(evidence)[back]
+        def ratio(part: slice) -> Floats:
+            others = rows[part]
+            own, theirs = self._sorted[part, None], self._sorted[others]
+            products = np.add.reduceat(own * theirs, self._starts, axis=-1)
+            squares = self._squares[part, None] + self._squares[others]
+            # levels may be wrong by two steps
+            distance = np.maximum(np.abs(self.level[part, None] - self.level[others]), 2.0)
+            correlation = self._kernels(distance) @ self.weights.T
+            rest = 1 - np.square(correlation)
+            exponent = (correlation * products - 0.5 * np.square(correlation) * squares) / rest
+            ratios: Floats = (exponent - 0.5 * self._sizes * np.log(rest)).sum(axis=-1).astype(np.float32)
+            return ratios
 
-    def _pairs(self, rows: Ints, others: Ints, distance: float) -> Floats:
-        """Return the log likelihood ratio of each pair of slices being one person, at one distance of level."""
-        by_kind = self._kernels(np.array(distance)) @ self.weights.T
-        correlation = by_kind[self.kind].astype(np.float32)
-        rest = 1 - np.square(correlation)
-        one, other = self.traits[rows], self.traits[others]
-        own = -0.5 * np.square(correlation) / rest
-        ratio: Floats = (
-            (one * (correlation / rest)) @ other.T + (np.square(one) @ own)[:, None] + np.square(other) @ own
-        )
-        return ratio - 0.5 * np.log(rest).sum()
+        return np.concatenate(parallel_map(ratio, blocks(len(rows), BLOCK_ROWS // 5)))
 
 
 def spaced(level: Reals) -> Reals:

@@ -65,6 +65,10 @@ TableProtocol = Annotated[
     str | None, choice("--protocol", PROTOCOLS, "Protocol of a table that does not name its own.")
 ]
 Split = Annotated[str, choice("--split", SPLIT_NAMES, "Side to evaluate.")]
+SharedSplit = Annotated[
+    str | None,
+    choice("--split", SPLIT_NAMES, "Side to compare on; without it validation where all runs have one, else test."),
+]
 Level = Annotated[str, choice("--level", ("slice", "patient"), "Score each slice, or each person.")]
 Tracker = Annotated[
     str | None, choice("--track", ("tensorboard",), "Local tracker that gets the figures of each epoch too.")

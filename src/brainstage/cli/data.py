@@ -64,7 +64,7 @@ def describe(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Count slices, classes, sizes, modes, unreadable rows and exact duplicates."""
+    """Count rows, classes, sizes, modes, exact duplicates, and what is not read."""
     from brainstage.datasets.describe import describe
     from brainstage.report.terminal import show_description
 

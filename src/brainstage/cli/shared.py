@@ -39,7 +39,8 @@ ClassName = Annotated[
     typer.Option("--class-name", help="LABEL=NAME: class name for a label of the data. Repeatable."),
 ]
 ClassOrder = Annotated[
-    str | None, typer.Option(help="Class names from the least to the most severe, separated by commas.")
+    str | None,
+    typer.Option(help="Class names from the least to the most severe, separated by commas; usual names are known."),
 ]
 MaxUnreadable = Annotated[float, typer.Option(min=0, max=1, help="Largest share of rows that may be unreadable.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with work that was stopped.")]
@@ -105,7 +106,7 @@ def _load(
         label=label_column,
         patient=patient_column,
         class_names=names,
-        class_order=tuple(name.strip() for name in class_order.split(",")) if class_order else None,
+        class_order=parse_order(class_order),
     )
     return load_slices(
         data, columns=columns, patients=patients, max_unreadable=max_unreadable, progress=progress_of(quiet)
@@ -133,9 +134,9 @@ def takes_data(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def read_slices(load: Callable[[], Any]) -> Any:
-    """Read the data and name the rows that were left out."""
+    """Read the data and name the rows and files that are left out."""
     slices = load()
-    for sentence in slices.unreadable:
+    for sentence in (*slices.skipped, *slices.unreadable):
         warn(f"left out: {sentence}")
     return slices
 
@@ -143,6 +144,11 @@ def read_slices(load: Callable[[], Any]) -> Any:
 def given(**values: Any) -> dict[str, Any]:
     """Return the options that were given."""
     return {key: value for key, value in values.items() if value is not None}
+
+
+def parse_order(names: str | None) -> tuple[str, ...] | None:
+    """Return the class names of --class-order."""
+    return tuple(name.strip() for name in names.split(",")) if names else None
 
 
 def parse_settings(pairs: list[str] | None) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from brainstage.cli.choices import ProtocolOption, Recipe, Split, TableProtocol, choice, recipe_option
+from brainstage.cli.choices import ProtocolOption, Recipe, SharedSplit, TableProtocol, choice, recipe_option
 from brainstage.cli.shared import (
     BACKBONE,
     Json,
@@ -37,7 +37,7 @@ def compare(
     sources: Annotated[
         list[Path], typer.Argument(metavar="RUN|TABLE", help="Finished runs, or prediction tables of any tool.")
     ],
-    split: Split = "validation",
+    split: SharedSplit = None,
     protocol: TableProtocol = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -79,7 +79,8 @@ def compare_backbones(
     """Train backbones and recipes on the same slices, and compare them as compare does."""
     from brainstage.report.results import write_comparison
     from brainstage.report.terminal import show_comparison
-    from brainstage.studies.study import begin, candidate, compare_candidates
+    from brainstage.studies.folder import begin
+    from brainstage.studies.study import candidate, compare_candidates
 
     changes = given(train_rows=rows, protocol=protocol, seed=seed, validation_share=validation_share)
     changes |= parse_settings(settings)

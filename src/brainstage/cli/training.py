@@ -12,6 +12,7 @@ import typer
 from brainstage.cli.choices import Level, ProtocolOption, Recipe, Split, TableProtocol, Tracker
 from brainstage.cli.shared import (
     BACKBONE,
+    ClassOrder,
     Json,
     Out,
     Quiet,
@@ -21,6 +22,7 @@ from brainstage.cli.shared import (
     SplitsFile,
     ValidationShare,
     given,
+    parse_order,
     parse_settings,
     progress_of,
     read_slices,
@@ -216,6 +218,7 @@ def evaluate(
     split: Split = "test",
     protocol: TableProtocol = None,
     level: Level = "slice",
+    class_order: ClassOrder = None,
     out: Annotated[
         Path | None, typer.Option("--out", help="Folder for the metrics and charts; without it the run's own.")
     ] = None,
@@ -224,18 +227,17 @@ def evaluate(
 ) -> None:
     """Evaluate predictions: every score with its 95 % interval, as a table, as JSON and as charts."""
     evaluate_level = _evaluate_patients if level == "patient" else _evaluate_slices
-    evaluate_level(source, split, protocol, out, partial(show_result, as_json=as_json, quiet=quiet))
+    side = {"split": split, "protocol": protocol, "class_order": parse_order(class_order)}
+    evaluate_level(source, out, partial(show_result, as_json=as_json, quiet=quiet), **side)
 
 
-def _evaluate_slices(
-    source: Path, split: str, protocol: str | None, out: Path | None, show: Callable[..., None]
-) -> None:
+def _evaluate_slices(source: Path, out: Path | None, show: Callable[..., None], **side: Any) -> None:
     from brainstage.core.run import RunFolder
     from brainstage.evaluation.slices import evaluate
     from brainstage.report.results import write_evaluation
     from brainstage.report.terminal import show_evaluation
 
-    evaluation = evaluate(source, split=split, protocol=protocol)
+    evaluation = evaluate(source, **side)
     run = RunFolder(source) if source.is_dir() else None
     folder = out or (run.path if run else None)
     saved = None
@@ -245,15 +247,13 @@ def _evaluate_slices(
     show(evaluation, show_evaluation, saved=saved)
 
 
-def _evaluate_patients(
-    source: Path, split: str, protocol: str | None, out: Path | None, show: Callable[..., None]
-) -> None:
+def _evaluate_patients(source: Path, out: Path | None, show: Callable[..., None], **side: Any) -> None:
     from brainstage.core.files import make_folder
     from brainstage.evaluation.patients import evaluate_patients
     from brainstage.report.results import write_patient_evaluation
     from brainstage.report.terminal import show_patient_evaluation
 
-    evaluation = evaluate_patients(source, split=split, protocol=protocol)
+    evaluation = evaluate_patients(source, **side)
     folder = out or (source if source.is_dir() else None)
     file = write_patient_evaluation(evaluation, make_folder(folder)) if folder else None
     show(evaluation, show_patient_evaluation, saved=file)

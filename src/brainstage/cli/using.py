@@ -194,8 +194,8 @@ def extract(
         write_brain(extraction.brain, out)
         draw_extraction(picture_path(out), extraction)
     say(
-        f"Saved {out} and {picture_path(out)} (similarity to the MNI152 template {extraction.likeness:.2f}). Check "
-        "the picture: the line must follow the edge of the brain in every cut. If it does, run: "
+        f"Saved {out} and {picture_path(out)} (similarity to the MNI152 template {extraction.similarity:.2f}). "
+        "Check the picture: the line must follow the edge of the brain in every cut. If it does, run: "
         f"brainstage predict {out}\n{RESEARCH_NOTICE}",
         quiet,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from types import UnionType
@@ -91,6 +92,13 @@ class TrainConfig:
     fold: int = 0
     """Fold of the patient protocol that is the test set, counted over all repeats."""
 
+    # Provenance of the settings
+    tuned_on: str | None = None
+    """Data hash of the slices that these settings were chosen on, by a sweep or by hand; None where on none."""
+    tuned_without: str | None = None
+    """SHA-256 of the test slices that played no part in that choice (``Fold.tested``); None where all slices did. A
+    figure of other slices of the same data is stamped optimistic."""
+
     # Machine
     seed: int = 0
     precision: Precision = "auto"
@@ -103,6 +111,7 @@ class TrainConfig:
         for field, kind in get_type_hints(type(self)).items():
             object.__setattr__(self, field, _coerce(field, kind, getattr(self, field)))
         _check_ranges(self)
+        _check_provenance(self)
         _check_patient_model(self)
         _check_backbone(self)
 
@@ -122,9 +131,20 @@ class TrainConfig:
         """Return the settings as indented JSON."""
         return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
 
+    def to_toml(self) -> str:
+        """Return the settings that differ from the defaults as TOML: a recipe for ``--recipe FILE``."""
+        values = {field.name: (getattr(self, field.name), field.default) for field in dataclasses.fields(self)}
+        values.pop("recipe")
+        changed = {name: value for name, (value, default) in values.items() if value != default}
+        return "".join(f"{name} = {json.dumps(value)}\n" for name, value in changed.items())
+
     @classmethod
     def from_dict(cls, settings: dict[str, Any], where: str = "settings") -> Self:
         """Build from a mapping of field names to values.
+
+        Args:
+            settings: Values by field name, ``recipe`` among them; fields that are missing have their defaults.
+            where: What errors name as the source: a file or a recipe.
 
         Raises:
             ConfigError: A name is not a field, ``recipe`` is missing, or a value is out of its range.
@@ -135,7 +155,10 @@ class TrainConfig:
         for name in settings:
             if name not in known:
                 raise ConfigError(f"{where}: unknown setting {name!r}{did_you_mean(name, known)}")
-        return cls(**settings)
+        try:
+            return cls(**settings)
+        except ConfigError as error:
+            raise ConfigError(f"{where}: {error}") from None
 
     @classmethod
     def from_json(cls, path: Path) -> Self:
@@ -232,14 +255,26 @@ def _check_ranges(config: TrainConfig) -> None:
         )
 
 
+_HASH = re.compile(r"[0-9a-f]{64}")
+
+
+def _check_provenance(config: TrainConfig) -> None:
+    for name in ("tuned_on", "tuned_without"):
+        value = getattr(config, name)
+        if value is not None and not _HASH.fullmatch(value):
+            raise ConfigError(f"{name}: {value!r} is not a SHA-256 of 64 hexadecimal digits")
+    if config.tuned_without and not config.tuned_on:
+        raise ConfigError("tuned_without: needs tuned_on, the hash of the data that the settings were chosen on")
+
+
 _OF_ANY_MODEL = (
     *("recipe", "model", "protocol", "validation_share", "train_rows", "test_rows"),
-    *("folds", "repeats", "fold", "seed"),
+    *("folds", "repeats", "fold", "tuned_on", "tuned_without", "seed"),
 )
 
 
 def _check_patient_model(config: TrainConfig) -> None:
-    """Refuse settings of networks that the patient model would pass over."""
+    """Refuse settings of networks that the patient model does not use."""
     for field in dataclasses.fields(config) if config.model == "patient" else ():
         if field.name not in _OF_ANY_MODEL and getattr(config, field.name) != field.default:
             raise ConfigError(
@@ -251,7 +286,7 @@ _FROM_SCRATCH = ("image_size", "crop_share", "stem_channels", "stage_channels", 
 
 
 def _check_backbone(config: TrainConfig) -> None:
-    """Refuse settings that a backbone, or a network without one, would pass over."""
+    """Refuse settings that a backbone, or a network without one, does not use."""
     if config.engine == "openvino" and not config.frozen:
         raise ConfigError(
             "engine: openvino computes the features of a frozen backbone only; take linear-probe or report"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -11,9 +12,18 @@ from brainstage.core.errors import DataError
 
 STAGES = ("Non_Demented", "Very_Mild_Demented", "Mild_Demented", "Moderate_Demented")
 """The dataset's classes in clinical order (Clinical Dementia Rating 0, 0.5, 1 and 2)."""
+STACK_LEVELS = 32
+"""Slices of a person in the training data, from the thalamus upwards, a millimetre apart."""
+SLICE_SIDE = 128
+"""Side of a slice of the training data, in pixels."""
+STACK_SHAPE = (STACK_LEVELS, SLICE_SIDE, SLICE_SIDE)
+"""Shape of all slices of a person: level, row, column."""
 
 RESEARCH_NOTICE = "Research software. Not a medical device, never a diagnosis."
 SYNTHETIC_NOTICE = "synthetic: says nothing about real brains"
+UNORDERED_NOTICE = (
+    "Quadratic kappa and joined stages are not given: the order of the classes is not known; give --class-order"
+)
 
 PROB_PREFIX = "prob_"
 SET_PREFIX = "in_set_"
@@ -23,34 +33,129 @@ SPLIT_NAMES = ("train", "validation", "test")
 PREDICTION_COLUMNS = ("slice_id", "patient_id", "split", "fold", "label", "model")
 
 
-def figure_title(what: str, protocol: str, leakage: str, synthetic: bool) -> str:
-    """Return what stands above every table and chart of figures: it names the protocol and the leakage verdict."""
+def figure_title(
+    what: str,
+    protocol: str,
+    leakage: str,
+    synthetic: bool,
+    *,
+    fold: str | None = None,
+    optimistic: str | None = None,
+) -> str:
+    """Return what stands above every table and chart of figures: it names the protocol and the leakage verdict.
+
+    Args:
+        what: What the figures are of.
+        protocol: ``official`` or ``patient``.
+        leakage: The leakage verdict's sentence.
+        synthetic: Whether the data was the phantom cohort.
+        fold: Which fold was judged, ``fold 0 of 5``; None where all were, or where there is one.
+        optimistic: Why the figures are too good; None where nothing is known against them.
+    """
     stamp = f"{SYNTHETIC_NOTICE} · " if synthetic else ""
-    return f"{stamp}{what} · protocol {protocol} · {leakage}"
+    of_fold = f", {fold}" if fold else ""
+    caution = f" · optimistic: {optimistic}" if optimistic else ""
+    return f"{stamp}{what} · protocol {protocol}{of_fold} · {leakage}{caution}"
+
+
+def choice_caution(fold: str) -> str:
+    """Return what must be said of a choice made on the validation people of one fold, ``fold 0 of 5``."""
+    return (
+        f"chosen on validation people of {fold}, who are test people of other folds: "
+        "a cross-validated figure of this choice is optimistic"
+    )
+
+
+_DEMENTIA_STAGES = (
+    "nondemented nodemented noimpairment",
+    "verymilddemented verymildimpairment",
+    "milddemented mildimpairment",
+    "moderatedemented moderateimpairment",
+    "severedemented severeimpairment",
+)
+_DIAGNOSES = (
+    "cn hc nc nl cu normal normalcontrol control controls healthy healthycontrol cognitivelynormal nondemented",
+    "smc scd subjectivememoryconcern subjectivecognitivedecline",
+    "emci earlymci",
+    "mci mildcognitiveimpairment",
+    "lmci latemci",
+    "ad alzheimer alzheimers alzheimerdisease alzheimersdisease demented",
+)
+_CLINICAL_DEMENTIA_RATINGS = ("0", "0.5", "1", "2", "3")
+"""Morris 1993, Neurology 43, 2412."""
+
+
+def stage_key(name: str) -> str:
+    """Return a class name without case, spaces, hyphens, underscores and apostrophes; dementia reads demented."""
+    return re.sub(r"[\s_'\u2019-]+", "", name.casefold()).replace("dementia", "demented")
+
+
+def recognised_order(names: Iterable[str], column: str = "") -> tuple[str, ...] | None:
+    """Return class names from the least to the most severe stage, where they are those of a usual staging.
+
+    Args:
+        names: The class names, as the data spells them.
+        column: Name of the column that they come from. Bare numbers are taken for Clinical Dementia Ratings where
+            it is ``cdr``, or where 0.5 is among them: 0, 1, 2 may number anything.
+
+    Returns:
+        The names as they were given, in clinical order; None where one is not known, where they are of different
+        stagings, or where two are names of one stage.
+    """
+    names = tuple(dict.fromkeys(names))
+    keys = {name: stage_key(name) for name in names}
+    return (
+        _ranked(keys, _DEMENTIA_STAGES)
+        or _ranked(keys, _DIAGNOSES)
+        or _ranked(_ratings(keys, column), _CLINICAL_DEMENTIA_RATINGS)
+    )
+
+
+def is_dementia_stage(name: str) -> bool:
+    """Return whether a class name is a stage of the public dataset, in any of the spellings of its copies."""
+    return _ranked({name: stage_key(name)}, _DEMENTIA_STAGES) is not None
+
+
+def _ranked(keys: dict[str, str], staging: Sequence[str]) -> tuple[str, ...] | None:
+    """Return the names in the order of a staging's spellings, by their keys; None where they are not all of it."""
+    rank_of = {spelling: rank for rank, spellings in enumerate(staging) for spelling in spellings.split()}
+    ranks = {name: rank_of.get(key) for name, key in keys.items()}
+    if not ranks or None in ranks.values() or len(set(ranks.values())) < len(ranks):
+        return None
+    return tuple(sorted(ranks, key=lambda name: ranks[name] or 0))
+
+
+def _ratings(keys: dict[str, str], column: str) -> dict[str, str]:
+    """Return the rating that each name stands for; nothing where they need not be ratings."""
+    values = {name: key.removeprefix("cdr").removeprefix("=").removesuffix(".0") for name, key in keys.items()}
+    named = stage_key(column) == "cdr" or all(key.startswith("cdr") for key in keys.values())
+    return values if named or "0.5" in values.values() else {}
+
+
+def is_ordered(names: Sequence[str]) -> bool:
+    """Return whether class names are those of a usual staging and stand in its clinical order."""
+    return recognised_order(names) == tuple(names)
 
 
 def clinical_order(names: Iterable[str], order: Sequence[str] | None = None) -> tuple[str, ...]:
     """Return the class names from the least to the most severe stage.
 
     Args:
-        names: The class names found in the data.
-        order: The order to use. Without it the public dataset's own names are put in clinical order, and
-            names that are not known keep the order in which they came.
+        names: The class names in the data.
+        order: The order to use. Without it the names of the usual stagings are put in clinical order
+            (:func:`recognised_order`), and names that are not known keep the order in which they came.
 
     Raises:
-        DataError: ``order`` does not hold exactly the names found.
+        DataError: ``order`` does not hold exactly the names in the data.
     """
-    found = tuple(dict.fromkeys(names))
-    if order is not None:
-        if set(order) != set(found) or len(order) != len(found):
-            raise DataError(
-                f"the class order names {', '.join(order)}, but the data holds {', '.join(found)}; "
-                "give each class once"
-            )
-        return tuple(order)
-    if set(found) <= set(STAGES):
-        return tuple(stage for stage in STAGES if stage in found)
-    return found
+    names = tuple(dict.fromkeys(names))
+    if order is None:
+        return recognised_order(names) or names
+    if set(order) != set(names) or len(order) != len(names):
+        raise DataError(
+            f"the class order names {', '.join(order)}, but the data holds {', '.join(names)}; name each class once"
+        )
+    return tuple(order)
 
 
 def class_names(predictions: pa.Table) -> tuple[str, ...]:
@@ -60,11 +165,31 @@ def class_names(predictions: pa.Table) -> tuple[str, ...]:
     )
 
 
+def table_classes(predictions: pa.Table, order: Sequence[str] | None = None) -> tuple[tuple[str, ...], bool]:
+    """Return the class names of a prediction table, and whether they stand in clinical order.
+
+    Args:
+        predictions: A prediction table of any tool. Where it does not say that its columns are in order, the names
+            of the usual stagings are put in clinical order.
+        order: Class names from the least to the most severe stage, for names that are not known.
+
+    Raises:
+        DataError: ``order`` does not hold exactly the table's classes.
+    """
+    names = class_names(predictions)
+    if order is not None:
+        return clinical_order(names, order), True
+    if read_metadata(predictions).get("ordered"):
+        return names, True
+    ordered = clinical_order(names)
+    return ordered, is_ordered(ordered)
+
+
 def short_names(names: Sequence[str]) -> list[str]:
-    """Return class names as words, without the last one where all have it in common."""
+    """Return class names as words, without the last word where all have it in common."""
     words = [name.split("_") for name in names]
-    common = len(names) > 1 and len({last for *_, last in words}) == 1 and all(len(one) > 1 for one in words)
-    return [" ".join(one[:-1] if common else one) for one in words]
+    common = len(words) > 1 and len({parts[-1] for parts in words}) == 1 and all(len(parts) > 1 for parts in words)
+    return [" ".join(parts[:-1] if common else parts) for parts in words]
 
 
 def require_columns(found: Iterable[str], expected: Iterable[str], where: str) -> None:
@@ -81,8 +206,8 @@ def validate_predictions(table: pa.Table, where: str = "prediction table") -> pa
     """Return ``table`` when it is a prediction table that can be judged.
 
     A prediction table has ``slice_id``, ``patient_id`` (or null), ``split`` (train, validation or test),
-    ``fold``, ``label`` (class name), ``model`` and one ``prob_<class name>`` column for each class; it may have
-    ``conformal_threshold``.
+    ``fold``, ``label`` (class name, or null where it is not known), ``model`` and one ``prob_<class name>`` column
+    for each class; it may have ``conformal_threshold``.
 
     Raises:
         DataError: A column is missing, a probability is not a number from 0 to 1, a row's probabilities do
@@ -92,7 +217,7 @@ def validate_predictions(table: pa.Table, where: str = "prediction table") -> pa
     names = class_names(table)
     if len(names) < 2:
         raise DataError(f"{where}: expected a {PROB_PREFIX}<class> column for each class, found {len(names)}")
-    unknown = sorted({label for label in table["label"].to_pylist() if label not in names}, key=str)
+    unknown = sorted(set(table["label"].to_pylist()) - {None, *names}, key=str)
     if unknown:
         raise DataError(f"{where}: label {unknown[0]!r} is not one of the classes {', '.join(names)}")
     splits = sorted({split for split in table["split"].to_pylist() if split not in SPLIT_NAMES}, key=str)

@@ -13,9 +13,10 @@ def describe(slices: SliceTable) -> dict[str, Any]:
 
     Returns:
         A JSON-ready mapping: ``rows``, ``classes`` (by side), ``sizes`` (``width×height``), ``modes``,
-        ``patients``, ``patient_id_source``, ``unlabelled``, ``unreadable`` (sentences), ``duplicates`` (rows that
-        repeat an earlier row's pixels, and how many pictures stand on both sides or carry two labels),
-        ``data_hash`` and ``synthetic``.
+        ``patients``, ``patient_id_source``, ``unlabelled``, ``unreadable`` (a sentence for each row), ``skipped``
+        (a sentence for each kind of files that are not read), ``class_order`` (the classes from the least to the
+        most severe; None where that is not known), ``duplicates`` (rows that repeat an earlier row's pixels, and
+        how many images are on both sides or carry two labels), ``data_hash`` and ``synthetic``.
     """
     sides = [side or "all" for side in slices.rows["split"].to_pylist()]
     labels = [label or "(no label)" for label in slices.labels]
@@ -32,6 +33,8 @@ def describe(slices: SliceTable) -> dict[str, Any]:
         "patient_id_source": slices.patient_source,
         "unlabelled": slices.labels.count(None),
         "unreadable": list(slices.unreadable),
+        "skipped": list(slices.skipped),
+        "class_order": list(slices.classes) if slices.ordered else None,
         "duplicates": _duplicates(slices, sides),
         "data_hash": slices.data_hash,
         "synthetic": slices.synthetic,

@@ -1,4 +1,4 @@
-"""Pictures (JPEG, PNG), from files or bytes, to grey slices."""
+"""JPEG and PNG images, from files or bytes, to grey slices."""
 
 from __future__ import annotations
 
@@ -13,10 +13,13 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from brainstage.core.errors import DataError
+from brainstage.core.quiet import silence
 
-FORMATS = ("JPEG", "PNG")
-SUFFIXES = (".jpg", ".jpeg", ".png")
-MAX_BYTES = 2**30
+silence("PIL")  # of a damaged EXIF block; sizes are checked below
+
+IMAGE_FORMATS = ("JPEG", "PNG")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+MAX_FILE_BYTES = 2**30
 """Largest file that is read."""
 MAX_PIXELS = 4096 * 4096
 """Largest image that is decoded; a file of a few bytes can ask for gigabytes."""
@@ -36,11 +39,11 @@ Reader = Callable[[], Picture]
 """Reads one image; raises :class:`DataError` where it cannot."""
 
 CHUNK = 32
-"""Images that a thread takes in one go: one takes less time than handing over a task."""
+"""Images of one task of a thread: decoding one takes less time than handing over a task."""
 
 
 def read_chunk(readers: Sequence[Reader]) -> list[Picture | str]:
-    """Return the picture of each reader, or the sentence that says why it cannot be read."""
+    """Return the image of each reader, or the sentence that says why it cannot be read."""
     return [_picture_or_reason(read) for read in readers]
 
 
@@ -60,17 +63,17 @@ def read_bytes(open_file: Callable[[], BinaryIO], where: str) -> bytes:
     """Return all bytes of a file.
 
     Raises:
-        DataError: The file is missing, unreadable or larger than :data:`MAX_BYTES`.
+        DataError: The file is missing, unreadable or larger than :data:`MAX_FILE_BYTES`.
     """
     try:
         with open_file() as stream:
-            data = stream.read(MAX_BYTES + 1)
+            data = stream.read(MAX_FILE_BYTES + 1)
     except FileNotFoundError:
         raise DataError(f"{where}: no such file") from None
     except OSError as error:
         raise DataError(f"{where}: cannot be read ({error.strerror})") from error
-    if len(data) > MAX_BYTES:
-        raise DataError(f"{where}: larger than {MAX_BYTES / 2**30:g} GiB, more than a scan needs")
+    if len(data) > MAX_FILE_BYTES:
+        raise DataError(f"{where}: larger than {MAX_FILE_BYTES / 2**30:g} GiB, more than a scan needs")
     return data
 
 
@@ -97,7 +100,7 @@ def decode_slice(data: Any, where: str) -> Picture:
         DataError: The bytes are not a whole JPEG or PNG, or the image is larger than :data:`MAX_PIXELS`.
     """
     try:
-        image = Image.open(io.BytesIO(data), formats=FORMATS)
+        image = Image.open(io.BytesIO(data), formats=IMAGE_FORMATS)
     except UnidentifiedImageError:
         raise DataError(f"{where}: not a JPEG or PNG image") from None
     except Image.DecompressionBombError:

@@ -17,21 +17,21 @@ MAP_COLUMNS = ("slice_id", "patient_id", "slice_index", "level", "confidence")
 
 
 def with_patients(slices: SliceTable, file: Path | None = None) -> SliceTable:
-    """Fill in the inferred patients of slices for which the data gives none.
+    """Add inferred patients to the slices of which the data does not name the patient.
 
     Args:
         slices: The slice table.
-        file: A table that ``brainstage audit`` wrote; None takes the map of the public dataset that comes with
-            the package, which knows the slices of *Falah/Alzheimer_MRI* by their hashes and no others.
+        file: A table that ``brainstage audit`` wrote; None takes the map of the public dataset that is bundled with
+            the package: of the slices of *Falah/Alzheimer_MRI*, by their hashes, and of no others.
 
     Raises:
-        DataError: The file is not such a table, or knows none of the slices.
+        DataError: The file is not such a table, or holds none of the slices.
     """
     known = _public_map() if file is None else _read(file)
-    found = [known.get(slice_id, (None, None)) for slice_id in slices.slice_ids]
-    if file is not None and not any(patient for patient, _ in found):
-        raise DataError(f"{file}: knows none of these slices; give the table that was made for this data")
-    patients, index = zip(*found, strict=True) if found else ((), ())
+    inferred = [known.get(slice_id, (None, None)) for slice_id in slices.slice_ids]
+    if file is not None and not any(patient for patient, _ in inferred):
+        raise DataError(f"{file}: holds none of these slices; give the table that was made for this data")
+    patients, index = zip(*inferred, strict=True) if inferred else ((), ())
     return slices.with_inferred(patients, index)
 
 

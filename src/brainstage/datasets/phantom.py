@@ -23,10 +23,8 @@ from scipy.ndimage import gaussian_filter
 from brainstage.core.errors import ConfigError
 from brainstage.core.files import make_folder, write_table
 from brainstage.core.progress import Progress, silent
-from brainstage.core.schema import STAGES
+from brainstage.core.schema import SLICE_SIDE, STACK_LEVELS, STACK_SHAPE, STAGES
 
-SIDE = 128
-LEVELS = 32
 STAGE_SHARES = (0.50, 0.35, 0.14, 0.01)
 """The public dataset's shares: 100, 70, 28 and 2 of 200 people."""
 TEST_SHARE = 0.2
@@ -41,7 +39,7 @@ class _Head:
     width: float
     height: float
     contour: Floats  # Fourier coefficients of the outline, (harmonic, cos and sin)
-    folds: Floats  # smooth noise, (LEVELS, SIDE, SIDE), unit variance; its zero lines are the sulci
+    folds: Floats  # smooth noise of STACK_SHAPE, unit variance; its zero lines are the sulci
     texture: Floats  # smooth noise of the tissue, same shape
     sulcus_width: float
     ventricle: float
@@ -54,10 +52,16 @@ class _Head:
 def write_phantom(folder: Path, *, patients: int = 200, seed: int = 0, progress: Progress = silent) -> Path:
     """Write a phantom cohort in the layout and schema of the public dataset.
 
-    Each of ``patients`` people has 32 axial slices of 128×128 pixels (JPEG). As in the public dataset the
-    slices are shuffled one by one into ``data/train-….parquet`` (80 %) and ``data/test-….parquet`` (20 %), so
-    that every person is on both sides. Beside the public columns stand the true ``patient_id`` and
-    ``slice_index``. Equal arguments give equal files.
+    Each person has 32 axial slices of 128×128 pixels (JPEG). As in the public dataset the slices are shuffled one
+    by one into ``data/train-….parquet`` (80 %) and ``data/test-….parquet`` (20 %), so that every person is on both
+    sides. Beside the public columns stand the true ``patient_id`` and ``slice_index``. Equal arguments write equal
+    files.
+
+    Args:
+        folder: Folder to write to.
+        patients: Number of people.
+        seed: Seed of the cohort.
+        progress: How to show progress.
 
     Returns:
         ``folder``.
@@ -78,9 +82,9 @@ def write_phantom(folder: Path, *, patients: int = 200, seed: int = 0, progress:
         heads = pool.map(partial(draw_head, seed=seed), stages, range(patients))
         for patient, head in enumerate(heads):
             images += [_jpeg(picture) for picture in head]
-            labels += [int(stages[patient])] * LEVELS
-            ids += [f"phantom-{patient:03d}"] * LEVELS
-            levels += range(LEVELS)
+            labels += [int(stages[patient])] * STACK_LEVELS
+            ids += [f"phantom-{patient:03d}"] * STACK_LEVELS
+            levels += range(STACK_LEVELS)
             advance(1)
     order = np.random.default_rng([seed, patients]).permutation(len(images))
     table = _hub_table(images, labels, ids, levels).take(pa.array(order))
@@ -102,13 +106,13 @@ def draw_head(stage: int, patient: int, *, seed: int) -> NDArray[np.uint8]:
 
     Args:
         stage: 0 (none) to 3 (moderate).
-        patient: Number of the person; equal numbers give equal heads.
+        patient: Number of the person; of equal numbers the heads are equal.
         seed: Seed of the cohort.
     """
     rng = np.random.default_rng([seed, patient, 77])
     head = _person(stage, rng)
-    brightness = rng.uniform(0.85, 1.1, LEVELS)  # each slice of the public dataset has a scaling of its own
-    volume = np.stack([_slice(head, level) for level in range(LEVELS)])
+    brightness = rng.uniform(0.85, 1.1, STACK_LEVELS)  # each slice of the public dataset has a scaling of its own
+    volume = np.stack([_slice(head, level) for level in range(STACK_LEVELS)])
     volume += head.noise * rng.standard_normal(volume.shape) * (volume > 5)
     volume *= brightness[:, None, None]
     return volume.clip(0, 255).astype(np.uint8)
@@ -132,14 +136,14 @@ def _person(stage: int, rng: np.random.Generator) -> _Head:
 
 
 def _smooth_noise(rng: np.random.Generator, sigma: tuple[float, float, float]) -> Floats:
-    noise = gaussian_filter(rng.standard_normal((LEVELS, SIDE, SIDE)), sigma, mode="wrap", truncate=3.0)
+    noise = gaussian_filter(rng.standard_normal(STACK_SHAPE), sigma, mode="wrap", truncate=3.0)
     return noise / noise.std()
 
 
 def _slice(head: _Head, level: int) -> Floats:
     """Draw one level: grey values from 0 to 255, float64 of shape (128, 128)."""
-    z = level / (LEVELS - 1)
-    y, x = np.mgrid[-1 : 1 : SIDE * 1j, -1 : 1 : SIDE * 1j]
+    z = level / (STACK_LEVELS - 1)
+    y, x = np.mgrid[-1 : 1 : SLICE_SIDE * 1j, -1 : 1 : SLICE_SIDE * 1j]
     depth = _depth(head, x, y, z)
     folds = np.abs(head.folds[level]) + 0.05 * head.texture[level]
     band = np.clip(1.25 - depth / 0.34, 0, 1)  # sulci open outwards and end in the white matter
@@ -206,7 +210,7 @@ def _deep_grey(x: Floats, y: Floats, z: float) -> Floats:
 
 def _fissure(head: _Head, x: Floats, y: Floats, level: int) -> Floats:
     """The dark line between the hemispheres, in front and behind."""
-    wobble = 0.006 * head.folds[level][:, SIDE // 2][:, None]
+    wobble = 0.006 * head.folds[level][:, SLICE_SIDE // 2][:, None]
     reach = np.clip((np.abs(y - 0.02) - 0.36) / 0.08, 0, 1)
     return reach * _edge(0.008 + 0.03 * head.sulcus_width - np.abs(x + wobble), 0.012)
 

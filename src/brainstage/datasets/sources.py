@@ -18,13 +18,12 @@ import pyarrow.parquet as pq
 from brainstage.core.config import did_you_mean
 from brainstage.core.errors import DataError
 from brainstage.core.progress import Progress, silent
-from brainstage.core.schema import STAGES, clinical_order, require_columns
-from brainstage.datasets.images import CHUNK, SUFFIXES, Picture, Reader, decode_slice, read_chunk, read_slice
+from brainstage.core.schema import STAGES, is_dementia_stage, recognised_order, require_columns, stage_key
+from brainstage.datasets.images import CHUNK, IMAGE_SUFFIXES, Picture, Reader, decode_slice, read_chunk, read_slice
 from brainstage.datasets.patient_map import with_patients
 from brainstage.datasets.public import cache_folder
+from brainstage.datasets.skipped import SPLIT_FOLDERS, skipped_files
 from brainstage.datasets.table import SLICE_SCHEMA, SliceTable, slice_id
-
-SPLIT_FOLDERS = ("train", "test")
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,9 @@ class Columns:
         patient: Column with the patient; used where it exists.
         split: Column with ``train`` or ``test``; used where it exists.
         class_names: What to call a label found in the data, e.g. ``{"0": "CN", "1": "MCI"}``.
-        class_order: Class names from the least to the most severe stage. Other labels are then refused.
+        class_order: Class names from the least to the most severe stage. Other labels are then refused. Without it
+            the names of the usual stagings are put in clinical order
+            (:func:`brainstage.core.schema.recognised_order`), others in alphabetical order.
     """
 
     image: str = "image"
@@ -60,6 +61,16 @@ class _Row:
     patient: str | None = None
     split: str | None = None
     index: int | None = None
+
+
+@dataclass(frozen=True)
+class _Content:
+    """What a source holds before it is decoded."""
+
+    rows: Sequence[_Row]
+    synthetic: bool = False
+    files: Sequence[Path] = ()
+    """The files of a folder that are read."""
 
 
 def default_source() -> Path:
@@ -90,13 +101,14 @@ def load_slices(
     """Read every slice of a source into memory.
 
     A source is a folder in the hub's layout (``data/train-*.parquet``, ``data/test-*.parquet``), a folder of
-    class folders with JPEG or PNG files (also below ``train`` and ``test``), one parquet file, or a CSV file.
+    class folders with JPEG or PNG files (also below ``train`` and ``test``), one parquet file, or a CSV file. Files
+    of a folder that are none of these are counted and named in the table's ``skipped``.
 
     Args:
         source: The place; None takes :func:`default_source`.
         columns: What the source calls its columns and classes.
-        patients: A table that ``brainstage audit`` wrote, for slices to which the data gives no patient. Without it
-            the slices of the public dataset get those of the map that comes with the package.
+        patients: A table that ``brainstage audit`` wrote, for slices of which the data does not name the patient.
+            Without it the slices of the public dataset get those of the map that is bundled with the package.
         max_unreadable: Largest share of rows that may be unreadable; those rows are left out and named in
             the table's ``unreadable``.
         progress: How to show progress.
@@ -107,10 +119,12 @@ def load_slices(
     """
     path = default_source() if source is None else Path(source)
     columns = columns or Columns()
-    rows, synthetic = _find_rows(path, columns)
+    content = _find(path, columns)
+    rows = content.rows
+    skipped = skipped_files(path, content.files) if path.is_dir() else ()
     if not rows:
-        raise DataError(f"{path}: no slices found")
-    classes = _classes(rows, columns, path)
+        raise DataError(". ".join([f"{path}: no slices found", *skipped]))
+    classes, ordered = _classes(rows, columns, path)
     pictures, unreadable = _decode(rows, progress)
     if len(unreadable) > max_unreadable * len(rows):
         raise DataError(
@@ -119,7 +133,7 @@ def load_slices(
         )
     kept = [(row, picture) for row, picture in zip(rows, pictures, strict=True) if picture is not None]
     images = [picture.pixels for _, picture in kept]
-    slices = SliceTable(_table(kept), images, classes, tuple(unreadable), synthetic)
+    slices = SliceTable(_table(kept), images, classes, tuple(unreadable), content.synthetic, skipped, ordered)
     return with_patients(slices, patients)
 
 
@@ -140,31 +154,35 @@ def _table(kept: Sequence[tuple[_Row, Picture]]) -> pa.Table:
 def hub_files(folder: Path) -> dict[str, list[Path]]:
     """Return the parquet files of each split in a folder with the hub's layout, or one folder above it."""
     for pattern in ("{}-*.parquet", "data/{}-*.parquet", "*/data/{}-*.parquet"):
-        found = {split: sorted(folder.glob(pattern.format(split))) for split in SPLIT_FOLDERS}
-        if any(found.values()):
-            return {split: files for split, files in found.items() if files}
+        files_of = {split: sorted(folder.glob(pattern.format(split))) for split in SPLIT_FOLDERS}
+        if any(files_of.values()):
+            return {split: files for split, files in files_of.items() if files}
     return {}
 
 
-def _find_rows(path: Path, columns: Columns) -> tuple[list[_Row], bool]:
-    """Return the rows of a source, and whether they are synthetic."""
+def _find(path: Path, columns: Columns) -> _Content:
+    """Return what a source holds."""
     if not path.exists():
         raise DataError(f"{path}: no such file or folder")
     try:
         if path.is_dir():
-            files = hub_files(path)
-            if files:
-                parts = [_parquet_rows(file, columns, split) for split in files for file in files[split]]
-                return [row for rows, _ in parts for row in rows], any(synthetic for _, synthetic in parts)
-            return list(_folder_rows(path)), False
+            splits = hub_files(path)
+            if not splits:
+                return _find_in_folder(path, columns)
+            parts = [_find_in_parquet(file, columns, split) for split, files in splits.items() for file in files]
+            return _Content(
+                rows=[row for part in parts for row in part.rows],
+                synthetic=any(part.synthetic for part in parts),
+                files=[file for files in splits.values() for file in files],
+            )
         if path.suffix.lower() == ".csv":
-            return list(_csv_rows(path, columns)), False
-        return _parquet_rows(path, columns, None)
+            return _Content(list(_csv_rows(path, columns)))
+        return _find_in_parquet(path, columns, None)
     except PermissionError as error:
         raise DataError(f"{error.filename}: this user may not read it") from error
 
 
-def _parquet_rows(file: Path, columns: Columns, split: str | None) -> tuple[list[_Row], bool]:
+def _find_in_parquet(file: Path, columns: Columns, split: str | None) -> _Content:
     table = _read_parquet(file)
     require_columns(table.column_names, (columns.image, columns.label), str(file))
     labels = _labels(table, columns)
@@ -176,7 +194,7 @@ def _parquet_rows(file: Path, columns: Columns, split: str | None) -> tuple[list
         patient = None if patients[number] is None else str(patients[number])
         rows.append(_Row(read, where, labels[number], patient, _split_name(splits[number], where), indices[number]))
     metadata = table.schema.metadata or {}
-    return rows, metadata.get(b"brainstage_synthetic") == b"true"
+    return _Content(rows, metadata.get(b"brainstage_synthetic") == b"true")
 
 
 def parquet_readers(file: Path, image_column: str) -> list[tuple[str, Reader]]:
@@ -224,15 +242,15 @@ def _labels(table: pa.Table, columns: Columns) -> list[str | None]:
     """Return class names: the column's own text, or its numbers by the names in the file's schema."""
     values = table[columns.label].to_pylist()
     known = _schema_names(table, columns.label)
-    found: list[str | None] = []
+    labels: list[str | None] = []
     for value in values:
-        if value is None or (isinstance(value, int) and value < 0):  # -1: unlabelled, in hub datasets
-            found.append(None)
+        if value is None or value != value or (isinstance(value, int) and value < 0):  # -1: no label, on the hub
+            labels.append(None)
         elif known and isinstance(value, int) and value < len(known):
-            found.append(known[value])
+            labels.append(known[value])
         else:
-            found.append(str(value))
-    return [None if label is None else columns.class_names.get(label, label) for label in found]
+            labels.append(str(value))
+    return [None if label is None else columns.class_names.get(label, label) for label in labels]
 
 
 def _schema_names(table: pa.Table, label: str) -> list[str]:
@@ -255,16 +273,20 @@ def _split_name(value: str | None, where: str) -> str | None:
     raise DataError(f"{where}: split {value!r} is not one of {', '.join(SPLIT_FOLDERS)}")
 
 
-def _folder_rows(folder: Path) -> Iterator[_Row]:
-    """Yield the files of ``folder/CLASS/`` or of ``folder/{train,test}/CLASS/``."""
+def _find_in_folder(folder: Path, columns: Columns) -> _Content:
+    """Return the images of ``folder/CLASS/`` or of ``folder/{train,test}/CLASS/``."""
     names = {child.name: child for child in sorted(folder.iterdir()) if child.is_dir()}
     splits: dict[str | None, Path] = {split: names[split] for split in SPLIT_FOLDERS if split in names}
+    rows, files = [], []
     for split, base in (splits or {None: folder}).items():
         for class_folder in sorted(child for child in base.iterdir() if child.is_dir()):
+            label = columns.class_names.get(class_folder.name, class_folder.name)
             for file in sorted(class_folder.iterdir()):
-                if file.suffix.lower() in SUFFIXES:
+                if file.suffix.lower() in IMAGE_SUFFIXES and not file.is_dir():
                     source = file.relative_to(folder).as_posix()
-                    yield _Row(partial(read_slice, file), source, class_folder.name, split=split)
+                    rows.append(_Row(partial(read_slice, file), source, label, split=split))
+                    files.append(file)
+    return _Content(rows, files=files)
 
 
 def _csv_rows(file: Path, columns: Columns) -> Iterator[_Row]:
@@ -278,6 +300,8 @@ def _csv_rows(file: Path, columns: Columns) -> Iterator[_Row]:
         raise DataError(f"{file}: not readable as a CSV file in UTF-8 ({error})") from error
     for line, record in enumerate(records, start=2):
         where = f"{file.name} line {line}"
+        if None in record:
+            raise DataError(f"{where}: has more cells than the header; put cells that hold commas in quotes")
         image = (root / (record[columns.path] or "")).resolve()
         if not image.is_relative_to(root):
             raise DataError(
@@ -293,22 +317,46 @@ def _csv_rows(file: Path, columns: Columns) -> Iterator[_Row]:
         )
 
 
-def _classes(rows: Sequence[_Row], columns: Columns, path: Path) -> tuple[str, ...]:
-    """Return the class names in clinical order.
-
-    Once one label is a stage of the public dataset all must be, so that a misspelt one is not a class.
-    """
-    labels = [row.label for row in rows if row.label is not None]
-    allowed = columns.class_order or (STAGES if set(labels) & set(STAGES) else None)
-    for row in rows:
-        if allowed and row.label is not None and row.label not in allowed:
+def _classes(rows: Sequence[_Row], columns: Columns, path: Path) -> tuple[tuple[str, ...], bool]:
+    """Return the class names, and whether they stand in clinical order; where not, the order is alphabetical."""
+    source_of = {row.label: row.source for row in reversed(rows) if row.label is not None}
+    labels = sorted(source_of)
+    allowed = columns.class_order or _expected_stages(labels)
+    for label in labels:
+        if allowed and label not in allowed:
             raise DataError(
-                f"{path}: {row.source} has the label {row.label!r}, expected one of {', '.join(allowed)}"
-                f"{did_you_mean(row.label, list(allowed))}; map names with --class-name FOUND=NAME"
+                f"{path}: {source_of[label]} has the label {label!r}, expected one of {', '.join(allowed)}"
+                f"{did_you_mean(label, list(allowed))}; map names with --class-name FOUND=NAME"
+                + ("" if columns.class_order else ", or list all classes with --class-order")
             )
     if columns.class_order:
-        return columns.class_order
-    return clinical_order(sorted(set(labels)))
+        return columns.class_order, True
+    _refuse_two_spellings(labels, source_of, path)
+    order = recognised_order(labels, columns.label)
+    return order or tuple(labels), order is not None
+
+
+def _expected_stages(labels: Sequence[str]) -> tuple[str, ...]:
+    """Return the labels that are allowed, so that a misspelt stage is an error and not one class more.
+
+    Once one label is a stage of the public dataset, or two are in other spellings, all must be.
+    """
+    stages = [label for label in labels if is_dementia_stage(label)]
+    if set(labels) & set(STAGES):
+        return tuple(dict.fromkeys([*STAGES, *stages]))
+    return tuple(stages) if len(stages) > 1 else ()
+
+
+def _refuse_two_spellings(labels: Sequence[str], source_of: Mapping[str, str], path: Path) -> None:
+    """Raise :class:`DataError` where two labels are one known stage in two spellings."""
+    first: dict[str, str] = {}
+    for label in labels:
+        other = first.setdefault(stage_key(label), label)
+        if other != label and recognised_order([label]):
+            raise DataError(
+                f"{path}: the labels {other!r} ({source_of[other]}) and {label!r} ({source_of[label]}) are two "
+                f"spellings of one stage; make them one with --class-name {label!r}={other!r}"
+            )
 
 
 def _decode(rows: Sequence[_Row], progress: Progress) -> tuple[list[Picture | None], list[str]]:

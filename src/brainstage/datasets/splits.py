@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -17,6 +18,7 @@ from sklearn.model_selection import StratifiedGroupKFold, train_test_split
 from brainstage.core.config import Protocol, TrainConfig
 from brainstage.core.errors import ConfigError, DataError, LeakageError
 from brainstage.core.files import write_json
+from brainstage.core.run import StrPath
 from brainstage.core.schema import SPLIT_NAMES
 from brainstage.datasets.table import SliceTable
 
@@ -73,6 +75,11 @@ class Fold:
         """Return the slices that pick the epoch."""
         return self.test if config.selection == "test" else self.validation
 
+    @property
+    def tested(self) -> str:
+        """SHA-256 of the test slices, whatever their order."""
+        return hashlib.sha256("\n".join(sorted(self.test)).encode()).hexdigest()
+
 
 @dataclass(frozen=True)
 class Splits:
@@ -127,6 +134,10 @@ class Splits:
             )
         return self.folds[number]
 
+    def named(self, number: int) -> str | None:
+        """Return ``fold 0 of 5`` for a fold of the patient protocol; None where there is only one."""
+        return f"fold {number} of {len(self.folds)}" if len(self.folds) > 1 else None
+
     def save(self, path: Path) -> None:
         """Write the folds as JSON, to be read and edited by hand: people where every side holds whole people."""
         sides = [{side: getattr(fold, side) for side in SPLIT_NAMES} for fold in self.folds]
@@ -147,20 +158,26 @@ class Splits:
         write_json(path, content)
 
     @classmethod
-    def load(cls, path: Path, slices: SliceTable) -> Splits:
+    def load(cls, path: StrPath, slices: SliceTable) -> Splits:
         """Read folds and check them against the data they are for; the verdict is computed anew.
+
+        Args:
+            path: A file that :meth:`save` wrote, as it was or edited by hand.
+            slices: The data.
 
         Raises:
             DataError: The file is not a splits file, or names slices that the data does not have.
             LeakageError: It claims the patient protocol and breaks it.
         """
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = json.loads(Path(path).read_text(encoding="utf-8"))
             folds = [{side: tuple(fold[side]) for side in SPLIT_NAMES} for fold in content["folds"]]
             by_people = content.get("names") == "patient_id"
             protocol, seed = content["protocol"], content["seed"]
             if protocol not in get_args(Protocol):
                 raise ValueError(f"unknown protocol {protocol!r}")
+            if not folds:
+                raise ValueError("no folds")
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise DataError(f"{path}: not a readable splits file ({error})") from error
         patient_of, inferred = _patients(slices)
@@ -208,19 +225,14 @@ def make_splits(slices: SliceTable, config: TrainConfig) -> Splits:
     return Splits(config.protocol, folds, config.seed, slices.data_hash, *_patients(slices))
 
 
-def make_everyone(slices: SliceTable, config: TrainConfig) -> Splits:
-    """Return a fold that trains on everyone but the validation people and tests nobody: for the model to be used.
+def make_everyone(splits: Splits) -> Splits:
+    """Return a fold that trains on every slice of some folds, whichever their side, and tests nobody.
 
-    Raises:
-        DataError, LeakageError: As :func:`make_splits`.
+    It is for the model to be used, whose performance the folds tell.
     """
-    rows, labels, people = _labelled_people(slices)
-    train, validation = np.arange(len(rows)), np.arange(0)
-    if config.validation_share > 0:
-        train, validation = _validation_people(train, labels, people, config)
-    ids = np.array([slices.slice_ids[row] for row in rows])
-    fold = Fold(tuple(ids[train]), tuple(ids[validation]), ())
-    return Splits("patient", (fold,), config.seed, slices.data_hash, *_patients(slices))
+    slice_ids = {slice_id for fold in splits.folds for side in SPLIT_NAMES for slice_id in getattr(fold, side)}
+    train = tuple(slice_id for slice_id in splits.patient_of if slice_id in slice_ids)
+    return replace(splits, folds=(Fold(train, (), ()),))
 
 
 def _sampled(fold: Fold, config: TrainConfig) -> Fold:

@@ -20,7 +20,7 @@ SLICE_SCHEMA = pa.schema(
         ("patient_id", pa.string()),  # or null
         ("patient_id_source", pa.string()),  # given, inferred, unknown
         ("slice_index", pa.int32()),  # level within the patient, or null
-        ("split", pa.string()),  # the side that the source itself gives the slice (train, test), or null
+        ("split", pa.string()),  # the slice's side in the source itself (train, test), or null
         ("mode", pa.string()),  # how the file stores the pixels: L, RGB, I;16 …
         ("source", pa.string()),  # where the slice came from, for messages
     ]
@@ -37,6 +37,9 @@ class SliceTable:
         classes: Class names, from the least to the most severe stage.
         unreadable: One sentence for each row that was left out because it could not be read.
         synthetic: Whether the slices come from the phantom cohort.
+        skipped: One sentence for each kind of files in the source's folder that are not read, with their number.
+        ordered: Whether ``classes`` stand in clinical order. Where not, their names are not known and no order was
+            given: nothing that depends on the order of three classes or more may be computed.
     """
 
     rows: pa.Table
@@ -44,6 +47,8 @@ class SliceTable:
     classes: tuple[str, ...]
     unreadable: tuple[str, ...] = field(default=())
     synthetic: bool = False
+    skipped: tuple[str, ...] = ()
+    ordered: bool = True
 
     def __len__(self) -> int:
         return len(self.images)

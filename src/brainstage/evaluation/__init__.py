@@ -1,1 +1,1 @@
-"""What predictions are worth: prediction tables in, figures out, never a model."""
+"""The performance of predictions: prediction tables in, figures out, never a model."""

@@ -1,4 +1,4 @@
-"""Paired comparison: runs judged on the same slices, with the interval of every difference."""
+"""Paired comparison: runs evaluated on the same slices, with the interval of every difference."""
 
 from __future__ import annotations
 
@@ -12,19 +12,21 @@ import numpy as np
 
 from brainstage.core.errors import ConfigError, DataError
 from brainstage.core.run import RunFolder
-from brainstage.core.schema import RESEARCH_NOTICE
-from brainstage.evaluation.slices import Evaluation, Side, judge, read_side
+from brainstage.core.schema import RESEARCH_NOTICE, choice_caution
+from brainstage.evaluation.slices import Evaluation, Side, judge, labelled_sides, read_side
 from brainstage.stats import metrics
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """One of the runs that are compared.
+    """A run that is compared with others.
 
     Attributes:
         name: The run.
         evaluation: Its scores.
-        behind: Each overall score of the leader less this one's, on the same slices; empty for the leader.
+        behind: Each overall score of the leader less that of this run, on the same slices; empty for the leader.
+            The intervals of a score hold simultaneously for all pairs of runs
+            (:func:`brainstage.stats.metrics.differences_from_leader`).
         seconds: Time of features and training; None where it is not known.
         parameters: Number of the network's weights; None where it is not known.
     """
@@ -43,7 +45,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Runs on the same slices, the one of the highest accuracy first.
+    """Runs on the same slices, the run of the highest accuracy first.
 
     Attributes:
         candidates: The runs.
@@ -59,21 +61,26 @@ class Comparison:
     @property
     def title(self) -> str:
         """What the table says above its figures."""
-        return self.leader.evaluation.title
+        evaluation = self.leader.evaluation
+        if evaluation.fold and evaluation.protocol == "patient" and evaluation.split == "validation":
+            return f"{evaluation.title} · {choice_caution(evaluation.fold)}"
+        return evaluation.title
 
     @property
     def verdict(self) -> str:
-        """What these slices can and cannot tell."""
-        level = [candidate.name for candidate in self.candidates[1:] if not candidate.is_behind]
-        count = f"{self.leader.evaluation.slices:,} {self.leader.evaluation.split} slices"
-        if level:
-            return f"{count} cannot tell {self.leader.name} from {_joined(level)} (95 % intervals of accuracy)."
-        return f"On {count} the accuracy of {self.leader.name} is above that of all others (95 % intervals)."
+        """Which candidates these slices can distinguish from the leader."""
+        close = [candidate.name for candidate in self.candidates[1:] if not candidate.is_behind]
+        slices = f"{self.leader.evaluation.slices:,} {self.leader.evaluation.split} slices"
+        basis = "95 % intervals of accuracy, simultaneous for all pairs"
+        if close:
+            return f"{slices} cannot distinguish {self.leader.name} from {_in_words(close)} ({basis})."
+        return f"On {slices} the accuracy of {self.leader.name} is above that of all others ({basis})."
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything for a JSON file."""
         return {
             "notice": RESEARCH_NOTICE,
+            "title": self.title,
             "verdict": self.verdict,
             "candidates": [
                 {
@@ -88,40 +95,49 @@ class Comparison:
         }
 
 
-def _joined(names: Sequence[str]) -> str:
+def _in_words(names: Sequence[str]) -> str:
     return " or ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
 def compare(
     sources: Sequence[RunFolder | Path | str],
     *,
-    split: str = "validation",
+    split: str | None = None,
     protocol: str | None = None,
 ) -> Comparison:
-    """Compare runs, or prediction tables of any tool, on the slices that all of them answered.
+    """Compare runs, or prediction tables of any tool, on the slices that all of them predicted.
 
-    Who is to be chosen by the comparison is compared on ``validation``; the test side is for the one chosen.
+    Predictions are paired by fold and slice, so cross-validated runs are compared fold by fold. A choice between
+    runs belongs on the ``validation`` side; the test side is for the run that was chosen.
 
     Args:
         sources: Two or more run folders or prediction tables.
-        split: The side to judge.
+        split: The side to compare on. None takes ``validation`` where all have labelled slices of it, else
+            ``test``; :attr:`Comparison.title` says which.
         protocol: Protocol of tables that do not say under which they were made.
 
     Raises:
         ConfigError: There is only one source.
-        DataError: They were not judged on the same slices, classes or protocol, or one has no such side.
+        DataError: They do not predict the same slices of the same folds, or have different classes or protocols, or
+            one has no such side.
         RunError, LeakageError: As :func:`brainstage.evaluate`.
     """
     if len(sources) < 2:
         raise ConfigError("a comparison needs two runs or more")
     paths = [source.path if isinstance(source, RunFolder) else Path(source) for source in sources]
+    split = split or _shared_side(paths)
     sides = [read_side(path, split=split, protocol=protocol) for path in paths]
-    sides = [sides[0], *(_aligned(side, sides[0]) for side in sides[1:])]
+    sides = [_aligned(side, sides[0]) for side in sides]
     evaluations = [judge(side) for side in sides]
-    first = max(range(len(sides)), key=lambda number: evaluations[number].scores.overall["accuracy"].value)
+    leader = int(np.argmax([evaluation.scores.overall["accuracy"].value for evaluation in evaluations]))
+    differences = metrics.differences_from_leader(
+        sides[0].labels, [side.probabilities for side in sides], leader, sides[0].patients
+    )
+    if not sides[0].ordinal:
+        differences = [metrics.without_ordinal(difference) for difference in differences]
     candidates = [
-        Candidate(path.name, evaluation, {} if side is sides[first] else _behind(sides[first], side), *_costs(path))
-        for path, evaluation, side in zip(paths, evaluations, sides, strict=True)
+        Candidate(path.name, evaluation, {} if number == leader else difference, *_costs(path))
+        for number, (path, evaluation, difference) in enumerate(zip(paths, evaluations, differences, strict=True))
     ]
     candidates.sort(key=lambda candidate: (bool(candidate.behind), -_accuracy(candidate)))
     return Comparison(tuple(candidates))
@@ -131,29 +147,55 @@ def _accuracy(candidate: Candidate) -> float:
     return candidate.evaluation.scores.overall["accuracy"].value
 
 
+def _shared_side(paths: Sequence[Path]) -> str:
+    """Return the side to compare on: the validation side where all have it, else the test side."""
+    shared = set.intersection(*(set(labelled_sides(path)) for path in paths))
+    for name in ("validation", "test"):
+        if name in shared:
+            return name
+    raise DataError(
+        f"{', '.join(map(str, paths))}: no side (validation, test) has labelled slices in all of them; "
+        "compare runs of the same data and splits"
+    )
+
+
 def _aligned(side: Side, first: Side) -> Side:
-    """Return the side with its rows in the order of the first."""
+    """Return the side with its rows in the order of the first, paired by fold and slice."""
     if (side.protocol, side.classes) != (first.protocol, first.classes):
         raise DataError(f"{side.file}: has another protocol or other classes than {first.file}")
-    if set(side.slice_ids) != set(first.slice_ids) or len(side.slice_ids) != len(first.slice_ids):
-        shared = len(set(side.slice_ids) & set(first.slice_ids))
+    row_of, wanted = _rows(side), _rows(first)
+    if row_of.keys() != wanted.keys():
         raise DataError(
-            f"{side.file}: its {side.name} side and that of {first.file} share {shared} of "
-            f"{len(first.slice_ids)} slices; compare runs of the same data, split and seed"
+            f"{side.file}: its {side.name} side and that of {first.file} share "
+            f"{len(row_of.keys() & wanted.keys())} of {len(wanted)} slices in the same folds; "
+            "compare runs of the same data, splits and seed"
         )
-    row_of = {slice_id: row for row, slice_id in enumerate(side.slice_ids)}
-    rows = np.array([row_of[slice_id] for slice_id in first.slice_ids])
+    rows = np.array([row_of[key] for key in wanted])
     if (side.labels[rows] != first.labels).any():
         raise DataError(f"{side.file}: gives some slices another label than {first.file}")
-    return replace(first, file=side.file, about=side.about, probabilities=side.probabilities[rows])
+    return replace(
+        first,
+        file=side.file,
+        about=side.about,
+        probabilities=side.probabilities[rows],
+        unlabelled=side.unlabelled,
+    )
 
 
-def _behind(leader: Side, side: Side) -> dict[str, metrics.Score]:
-    return metrics.paired_difference(leader.labels, leader.probabilities, side.probabilities, leader.patients)
+def _rows(side: Side) -> dict[tuple[int, str], int]:
+    """Return the row of each fold and slice."""
+    keys = list(zip(side.folds.tolist(), side.slice_ids, strict=True))
+    rows = {key: row for row, key in enumerate(keys)}
+    if len(rows) < len(keys):
+        raise DataError(
+            f"{side.file}: {len(keys) - len(rows)} rows of its {side.name} side have the fold and slice_id of "
+            "another row; give each prediction once"
+        )
+    return rows
 
 
 def _costs(path: Path) -> tuple[float | None, int | None]:
-    """Return the seconds and the number of weights that a run's manifest tells."""
+    """Return the seconds and the number of weights in a run's manifest."""
     manifest = RunFolder(path).manifest
     if not manifest.is_file():
         return None, None

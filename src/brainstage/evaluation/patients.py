@@ -1,15 +1,14 @@
-"""From predictions of slices to figures of people: joined, calibrated, beside what would do without a model.
+"""Evaluation by person: calibrated predictions averaged over slices, beside baselines that need no model.
 
-**How slices are joined.** The probabilities of a person's slices, after temperature, are averaged.
-**Calibration.** A fold's validation people, once joined, give its temperature and its 90 % sets
-(:mod:`brainstage.stats.calibration`), unless the model brought its own. Test people play no part in it.
+How slices become predictions of people is in :mod:`brainstage.evaluation.aggregation`.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,22 +17,23 @@ import numpy as np
 from brainstage.core.errors import DataError, LeakageError
 from brainstage.core.run import RunFolder
 from brainstage.core.schema import RESEARCH_NOTICE, SYNTHETIC_NOTICE, figure_title
+from brainstage.evaluation.aggregation import People, aggregate
 from brainstage.evaluation.slices import Side, read_side
 from brainstage.stats import metrics
-from brainstage.stats.calibration import COVERAGE, Calibration, Fit, in_set, joined, softened
+from brainstage.stats.calibration import COVERAGE, in_set
 
 FEW = 10
 """People of a stage below which no claim is made for it: the interval of a share of so few spans half of all."""
 
 
 @dataclass(frozen=True)
-class View:
-    """One way to ask: which stages count as one.
+class StageView:
+    """Scores with some stages counted as one.
 
     Attributes:
         name: What a reader sees.
-        classes: The names of the joined stages, in clinical order.
-        rows: Scores of each row of the table: the model first, then what would do without it.
+        classes: The names of the stages, or of the joined stages, in clinical order.
+        rows: Scores of each row of the table: the model first, then the baselines that need no model.
     """
 
     name: str
@@ -42,14 +42,14 @@ class View:
 
 
 @dataclass(frozen=True)
-class Sets:
-    """What 90 % sets are worth.
+class PredictionSets:
+    """Coverage and size of the 90 % prediction sets.
 
     Attributes:
         coverage: Share of people whose stage is in their set.
-        by_stage: The same of the people of each stage.
+        by_stage: The same for the people of each stage.
         size: Number of stages in a set.
-        shares: Share of answers with each set, the most frequent first; stages joined by a plus sign.
+        shares: Share of predictions with each set, the most frequent first; stages joined by a plus sign.
     """
 
     coverage: metrics.Score
@@ -70,31 +70,46 @@ class Sets:
 
 @dataclass(frozen=True)
 class PatientEvaluation:
-    """What a run's predictions are worth for people.
+    """The performance of a run's predictions of people.
 
     Attributes:
-        views: Four stages, three, two.
+        views: The scores of all stages, of the last two joined, and of the first against the rest; of all stages
+            alone where the order of the classes is not known.
+        ordinal: Whether that order is known, or there are but two classes.
         people: Number of people of each stage.
-        repeats: How often everyone was predicted out of fold.
-        temperatures: Of each fold, by its number; 1 where a fold has no validation people.
-        sets: What the 90 % sets are worth; None where there are no people to fit them to.
-        right: The calibration error of four stages that so few people would show if each probability were right.
+        repeats: How often people were predicted. Where some were predicted less often than others, as on the
+            validation side, this is the largest number: their predictions are repeated in turn, so that everyone
+            weighs the same in every figure.
+        fewest_repeats: How often the person with the fewest predictions was predicted.
+        temperatures: Of each fold, by its number; 1 where a fold has no people to calibrate it.
+        calibrated_on: Who calibrated: ``people of the other folds`` or ``validation people``; None where nobody
+            did.
+        sets: Coverage and size of the 90 % sets; None where there are no people to fit them to.
+        calibration_error_if_perfect: The calibration error of all stages that a perfectly calibrated model would
+            show on so few people.
         title: Protocol and verdict.
         synthetic: Whether the data was the phantom cohort.
         protocol: ``official`` or ``patient``.
         leakage: The leakage verdict.
+        unlabelled: Number of slices of that side that were left out because their label is not known.
+        optimistic: Why the figures are too good; None where nothing is known against them.
     """
 
-    views: tuple[View, ...]
+    views: tuple[StageView, ...]
+    ordinal: bool
     people: dict[str, int]
     repeats: int
+    fewest_repeats: int
     temperatures: dict[int, float]
-    sets: Sets | None
-    right: metrics.Score
+    calibrated_on: str | None
+    sets: PredictionSets | None
+    calibration_error_if_perfect: metrics.Score
     title: str
     synthetic: bool
     protocol: str
     leakage: dict[str, Any]
+    unlabelled: int
+    optimistic: str | None = None
 
     @property
     def few(self) -> list[str]:
@@ -110,11 +125,9 @@ class PatientEvaluation:
         return f"With {counts} nothing can be claimed for that stage alone."
 
     @property
-    def joined_by(self) -> str:
-        """How a person's slices were joined."""
-        after = (
-            "" if set(self.temperatures.values()) == {1.0} else ", after a temperature fitted on validation people"
-        )
+    def aggregation(self) -> str:
+        """How a person's slices become one prediction."""
+        after = f", after a temperature fitted on {self.calibrated_on}" if self.calibrated_on else ""
         return f"mean of the slices' probabilities{after}"
 
     def to_dict(self) -> dict[str, Any]:
@@ -124,20 +137,24 @@ class PatientEvaluation:
             "synthetic": SYNTHETIC_NOTICE if self.synthetic else None,
             "protocol": self.protocol,
             "leakage": self.leakage,
+            "optimistic": self.optimistic,
             "level": "patient",
-            "joined_by": self.joined_by,
+            "class_order_known": self.ordinal,
+            "joined_by": self.aggregation,
             "people": self.people,
             "caution": self.caution,
+            "unlabelled": self.unlabelled,
             "repeats": self.repeats,
+            "fewest_repeats": self.fewest_repeats,
             "interval": f"95 % bootstrap over people, {metrics.DRAWS} draws",
             "temperatures": {str(fold): round(value, 4) for fold, value in self.temperatures.items()},
-            "calibration_error_if_right": self.right.to_dict(),
+            "calibration_error_if_right": self.calibration_error_if_perfect.to_dict(),
             "sets": self.sets.to_dict() if self.sets else None,
             "views": {
                 view.name: {
                     "classes": list(view.classes),
                     "rows": {
-                        row: {name: one.to_dict() for name, one in scores.items()}
+                        row: {name: score.to_dict() for name, score in scores.items()}
                         for row, scores in view.rows.items()
                     },
                 }
@@ -146,154 +163,120 @@ class PatientEvaluation:
         }
 
 
-@dataclass(frozen=True)
-class _People:
-    """Probabilities of people: ``repeats`` arrays of shape (n, K), the same people in each."""
-
-    names: tuple[str, ...]
-    labels: metrics.Ints
-    repeats: list[metrics.Floats]
-    conformal_thresholds: list[metrics.Floats] | None
-    """An array of shape (n,) for each repeat."""
-    temperatures: dict[int, float]
-
-
 def evaluate_patients(
-    source: RunFolder | Path | str, *, split: str = "test", protocol: str | None = None
+    source: RunFolder | Path | str,
+    *,
+    split: str = "test",
+    protocol: str | None = None,
+    class_order: Sequence[str] | None = None,
 ) -> PatientEvaluation:
-    """Judge a run, or a prediction table of any tool, by people. No model is opened.
+    """Evaluate a run, or a prediction table of any tool, by person. No model is opened.
+
+    A person's figure is that of the mean over their slices in a fold. People who are predicted several times count
+    once: with repeats every score is the mean over the repeats, and intervals draw people. Slices without a label
+    are left out and counted in ``unlabelled``.
 
     Args:
         source: A run folder, or a parquet file with the columns of a prediction table.
-        split: The side to judge.
+        split: The side to evaluate.
         protocol: ``official`` or ``patient``, for a table that does not say under which it was made.
+        class_order: As for :func:`brainstage.evaluate`.
 
     Raises:
-        RunError, DataError, ConfigError: As :func:`brainstage.evaluate`.
+        RunError, ConfigError: As :func:`brainstage.evaluate`.
+        DataError: As there, or a person has slices of more than one stage, or the run's linear baseline predicts
+            other people.
         LeakageError: A slice has no patient.
     """
-    side = read_side(source, split=split, protocol=protocol)
+    read = partial(read_side, protocol=protocol, class_order=class_order)
+    side = read(source, split=split)
     if side.patients is None:
         raise LeakageError(
             f"{side.file}: figures by patient need the patient of every slice; recover them with `brainstage audit`"
         )
-    people = _join(side, _validation(source, split, protocol))
+    people = aggregate(side, _validation(read, source, split))
     rows = {"model": people.repeats, "always the largest": [_shares(people, len(side.classes))]}
     baseline = side.file.with_name("baseline.parquet")
     if baseline.is_file():
-        rows["linear baseline"] = _join(
-            read_side(baseline, split=split), _validation(baseline, split, protocol)
-        ).repeats
+        linear = aggregate(read(baseline, split=split), _validation(read, baseline, split))
+        rows["linear baseline"] = linear.in_order(people.names, str(baseline)).repeats
     leakage = side.about.get("leakage", {})
     synthetic = bool(side.about.get("synthetic"))
-    what = f"{split} · {len(people.names)} people" + (
-        f" × {len(people.repeats)}" if len(people.repeats) > 1 else ""
-    )
+    what = f"{split} · {len(people.names)} people{_times(people)}"
     return PatientEvaluation(
         views=tuple(
-            _view(name, groups, people.labels, rows, side.classes) for name, groups in _views(side.classes)
+            _view(name, groups, people.labels, rows, side) for name, groups in _views(side.classes, side.ordinal)
         ),
+        ordinal=side.ordinal,
         people={name: int((people.labels == number).sum()) for number, name in enumerate(side.classes)},
         repeats=len(people.repeats),
+        fewest_repeats=people.fewest,
         temperatures=people.temperatures,
+        calibrated_on=people.calibrated_on,
         sets=_sets(people, side.classes),
-        right=metrics.calibration_error_if_right(people.repeats),
-        title=figure_title(what, side.protocol, leakage.get("sentence", "leakage unknown"), synthetic),
+        calibration_error_if_perfect=metrics.calibration_error_if_perfect(people.repeats),
+        title=figure_title(
+            what,
+            side.protocol,
+            leakage.get("sentence", "leakage unknown"),
+            synthetic,
+            fold=side.about.get("fold"),
+            optimistic=side.about.get("optimistic"),
+        ),
+        optimistic=side.about.get("optimistic"),
         synthetic=synthetic,
         protocol=side.protocol,
         leakage=leakage,
+        unlabelled=side.unlabelled,
     )
 
 
-def _validation(source: RunFolder | Path | str, split: str, protocol: str | None) -> Side | None:
-    """Return the validation side, for the temperature; None where it is what is judged, or is not there."""
+def _times(people: People) -> str:
+    """Return how often people were predicted, for the title; nothing where it is once."""
+    most = len(people.repeats)
+    if most == 1:
+        return ""
+    return f" × {most}" if people.fewest == most else f" × {people.fewest} to {most}"
+
+
+def _validation(read: Callable[..., Side], source: RunFolder | Path | str, split: str) -> Side | None:
+    """Return the validation side, for the calibration; None where it is the side to evaluate, or has no slices."""
     if split == "validation":
         return None
     try:
-        return read_side(source, split="validation", protocol=protocol)
+        return read(source, split="validation")
     except DataError:
         return None
 
 
-def _join(side: Side, validation: Side | None) -> _People:
-    """Join slices to people, fold by fold, and order each person's predictions by repeat."""
-    people: dict[str, list[metrics.Floats]] = {}
-    thresholds: dict[str, list[float]] = {}
-    label_of: dict[str, int] = {}
-    temperatures = {}
-    for fold in np.unique(side.folds).tolist():
-        rows = side.folds == fold
-        fit = None if side.conformal_threshold is not None else _fit(validation, fold)
-        temperatures[fold] = fit.temperature if fit else 1.0
-        names, labels, number = _numbered(side, rows)
-        means = joined(softened(side.probabilities[rows], temperatures[fold]), number)
-        threshold = _threshold(side, rows, number, fit)
-        for index, (name, label) in enumerate(zip(names, labels.tolist(), strict=True)):
-            people.setdefault(name, []).append(means[index])
-            thresholds.setdefault(name, []).append(threshold[index])
-            label_of[name] = label
-    counts = {len(predictions) for predictions in people.values()}
-    if len(counts) > 1:
-        raise DataError(f"{side.file}: some people were predicted {min(counts)} times and some {max(counts)} times")
-    repeats, ordered = np.array(list(people.values())), np.array(list(thresholds.values()))
-    known = None if np.isnan(ordered).any() else list(ordered.T)
-    labels = np.array(list(label_of.values()))
-    return _People(tuple(people), labels, list(repeats.transpose(1, 0, 2)), known, temperatures)
-
-
-def _numbered(side: Side, rows: metrics.Ints) -> tuple[list[str], metrics.Ints, metrics.Ints]:
-    """Return the people of some rows: names (n,), labels (n,), and the number of each row's person."""
-    names, first, number = np.unique(np.array(side.patients)[rows], return_index=True, return_inverse=True)
-    labels = side.labels[rows]
-    mixed = np.flatnonzero(labels != labels[first][number])
-    if len(mixed):
-        raise DataError(f"{side.file}: patient {names[number[mixed[0]]]} has slices of more than one stage")
-    return names.tolist(), labels[first], number
-
-
-def _fit(validation: Side | None, fold: int) -> Fit | None:
-    """Return what a fold's validation people make of it; None where there are none."""
-    if validation is None or validation.patients is None or not (validation.folds == fold).any():
-        return None
-    rows = validation.folds == fold
-    names, _, number = _numbered(validation, rows)
-    return Calibration.fit(validation.probabilities[rows], validation.labels[rows], number, len(names)).person
-
-
-def _threshold(side: Side, rows: metrics.Ints, number: metrics.Ints, fit: Fit | None) -> metrics.Floats:
-    """Return the conformal threshold of each person, (n,); NaN where it is not known."""
-    count = int(number.max()) + 1
-    if side.conformal_threshold is None:
-        return np.full(count, fit.conformal_threshold if fit else np.nan)
-    return joined(side.conformal_threshold[rows, None], number)[:, 0]
-
-
-def _sets(people: _People, classes: Sequence[str]) -> Sets | None:
-    """Judge the sets of everyone, the mean over repeats."""
+def _sets(people: People, classes: Sequence[str]) -> PredictionSets | None:
+    """Return coverage and size of everyone's sets, the mean over repeats."""
     if people.conformal_thresholds is None:
         return None
-    inside = np.stack([in_set(*one) for one in zip(people.repeats, people.conformal_thresholds, strict=True)])
-    held = inside[:, np.arange(len(people.labels)), people.labels].mean(axis=0)
-    of_stage = {name: held[people.labels == number] for number, name in enumerate(classes)}
+    inside = np.stack([in_set(*repeat) for repeat in zip(people.repeats, people.conformal_thresholds, strict=True)])
+    covered = inside[:, np.arange(len(people.labels)), people.labels].mean(axis=0)
+    of_stage = {name: covered[people.labels == number] for number, name in enumerate(classes)}
     names = [" + ".join(np.array(classes)[row]) for row in inside.reshape(-1, len(classes))]
-    return Sets(
-        coverage=metrics.mean_over_people(held),
+    return PredictionSets(
+        coverage=metrics.mean_over_people(covered),
         by_stage={name: metrics.mean_over_people(values) for name, values in of_stage.items() if len(values)},
         size=metrics.mean_over_people(inside.sum(axis=2).mean(axis=0)),
         shares={name: count / len(names) for name, count in Counter(names).most_common()},
     )
 
 
-def _shares(people: _People, classes: int) -> metrics.Floats:
-    """Return for everyone the shares of the stages: what would do without a look at any picture."""
+def _shares(people: People, classes: int) -> metrics.Floats:
+    """Return for everyone the shares of the stages: a baseline that needs no model."""
     shares = np.bincount(people.labels, minlength=classes) / len(people.labels)
     return np.tile(shares, (len(people.labels), 1))
 
 
-def _views(classes: Sequence[str]) -> list[tuple[str, list[list[int]]]]:
-    """Return which stages are joined: all apart, the last two joined, and the first against the rest."""
+def _views(classes: Sequence[str], ordinal: bool) -> list[tuple[str, list[list[int]]]]:
+    """Return which stages are joined: none, the last two, and all but the first; none without a known order."""
     each = [[number] for number in range(len(classes))]
     views = [(f"{len(classes)} stages", each)]
+    if not ordinal:
+        return views
     if len(classes) > 3:
         views.append((f"{len(classes) - 1} stages", [*each[:-2], each[-2] + each[-1]]))
     if len(classes) > 2:
@@ -306,16 +289,18 @@ def _view(
     groups: list[list[int]],
     labels: metrics.Ints,
     rows: dict[str, list[metrics.Floats]],
-    classes: Sequence[str],
-) -> View:
+    side: Side,
+) -> StageView:
     """Score every row with some stages joined."""
-    number = {one: group for group, members in enumerate(groups) for one in members}
-    joined_labels = np.array([number[label] for label in labels.tolist()])
-    joined = {
-        row: [np.stack([one[:, members].sum(axis=1) for members in groups], axis=1) for one in repeats]
+    group_of = {member: group for group, members in enumerate(groups) for member in members}
+    grouped_labels = np.array([group_of[label] for label in labels.tolist()])
+    grouped = {
+        row: [np.stack([repeat[:, members].sum(axis=1) for members in groups], axis=1) for repeat in repeats]
         for row, repeats in rows.items()
     }
-    scores = {row: metrics.score_repeats(joined_labels, repeats) for row, repeats in joined.items()}
-    scores["shuffled labels"] = metrics.shuffled_labels(joined_labels, joined["model"])
-    names = tuple(" or ".join(classes[member] for member in members) for members in groups)
-    return View(name, names if len(groups) > 2 or len(classes) == 2 else (names[0], "any other"), scores)
+    scores = {row: metrics.score_repeats(grouped_labels, repeats) for row, repeats in grouped.items()}
+    scores["shuffled labels"] = metrics.shuffled_labels(grouped_labels, grouped["model"])
+    if not side.ordinal:
+        scores = {row: metrics.without_ordinal(overall) for row, overall in scores.items()}
+    names = tuple(" or ".join(side.classes[member] for member in members) for members in groups)
+    return StageView(name, names if len(groups) > 2 or len(side.classes) == 2 else (names[0], "any other"), scores)

@@ -1,8 +1,9 @@
-"""From a prediction table to metrics: what a run's predictions are worth, under which protocol."""
+"""From a prediction table to metrics: the performance of a run, under which protocol."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,11 @@ from brainstage.core.schema import (
     CONFORMAL_THRESHOLD,
     PROB_PREFIX,
     RESEARCH_NOTICE,
+    SPLIT_NAMES,
     SYNTHETIC_NOTICE,
-    class_names,
     figure_title,
     read_metadata,
+    table_classes,
     validate_predictions,
 )
 from brainstage.stats import metrics
@@ -27,11 +29,13 @@ from brainstage.stats import metrics
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The scores of one side of a prediction table, and all that must be said beside them.
+    """The scores of one side of a prediction table, and the protocol and verdict that they are reported with.
 
     Attributes:
         scores: The figures with their intervals.
         classes: Class names in clinical order.
+        ordinal: Whether that order is known, or there are but two classes. Where not, the scores that depend on it
+            are NaN.
         split: The side that was judged.
         protocol: ``official`` or ``patient``.
         leakage: The leakage verdict's sentence.
@@ -39,12 +43,16 @@ class Evaluation:
         synthetic: Whether the data was the phantom cohort.
         resampled: What the bootstrap drew: ``patients`` or ``slices``.
         selection: The slices that picked the epoch: ``validation``, or ``test`` as the report did.
+        fold: Which fold was judged, ``fold 0 of 5``; None where all were, or where there is one.
+        optimistic: Why the figures are too good; None where nothing is known against them.
         majority_class: The most frequent stage.
-        majority_accuracy: Accuracy of always answering it.
+        majority_accuracy: Accuracy of always predicting it.
+        unlabelled: Number of slices of that side that were left out because their label is not known.
     """
 
     scores: metrics.Scores
     classes: tuple[str, ...]
+    ordinal: bool
     split: str
     protocol: str
     leakage: str
@@ -54,6 +62,9 @@ class Evaluation:
     selection: str
     majority_class: str
     majority_accuracy: float
+    fold: str | None = None
+    optimistic: str | None = None
+    unlabelled: int = 0
 
     @property
     def slices(self) -> int:
@@ -66,9 +77,12 @@ class Evaluation:
         return self.titled(f"{self.split} · {self.slices:,} slices")
 
     def titled(self, what: str) -> str:
-        """Return the title of something that shows ``what`` of this run: it names protocol and verdict."""
+        """Return the title of a table or chart that shows ``what``: it names protocol and leakage verdict."""
         chosen = " · epoch chosen on the test slices" if self.selection == "test" else ""
-        return figure_title(what, self.protocol, self.leakage, self.synthetic) + chosen
+        title = figure_title(
+            what, self.protocol, self.leakage, self.synthetic, fold=self.fold, optimistic=self.optimistic
+        )
+        return title + chosen
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything for ``metrics.json``."""
@@ -77,31 +91,45 @@ class Evaluation:
             "synthetic": SYNTHETIC_NOTICE if self.synthetic else None,
             "protocol": self.protocol,
             "leakage": {"status": self.leakage_status, "sentence": self.leakage},
+            "fold": self.fold,
             "selection": self.selection,
+            "optimistic": self.optimistic,
             "split": self.split,
             "slices": self.slices,
+            "unlabelled": self.unlabelled,
             "classes": list(self.classes),
+            "class_order_known": self.ordinal,
             "interval": f"95 % bootstrap over {self.resampled}, {metrics.DRAWS} draws",
             "majority_baseline": {"class": self.majority_class, "accuracy": round(self.majority_accuracy, 6)},
             **metrics.to_dict(self.scores),
         }
 
 
-def evaluate(source: RunFolder | Path | str, *, split: str = "test", protocol: str | None = None) -> Evaluation:
-    """Judge a run, or a prediction table that any tool wrote. No model is opened.
+def evaluate(
+    source: RunFolder | Path | str,
+    *,
+    split: str = "test",
+    protocol: str | None = None,
+    class_order: Sequence[str] | None = None,
+) -> Evaluation:
+    """Evaluate a run, or a prediction table that any tool wrote. No model is opened.
+
+    Slices without a label are left out and counted in ``unlabelled``.
 
     Args:
         source: A run folder, or a parquet file with the columns of a prediction table.
-        split: The side to judge: ``test``, ``validation`` or ``train``.
+        split: The side to evaluate: ``test``, ``validation`` or ``train``.
         protocol: ``official`` or ``patient``, for a table that does not say under which it was made.
+        class_order: Class names from the least to the most severe stage, for a table that does not say it and whose
+            names are not known. Without it no score that depends on the order is given.
 
     Raises:
         RunError: The run is missing or not finished.
-        DataError: The table is not a prediction table, or has no labelled slice of that side.
+        DataError: The table is not a prediction table, has other classes, or no labelled slice of that side.
         ConfigError: The protocol is not known, so no figure can be given.
         LeakageError: The protocol is ``patient`` and patients are not known.
     """
-    return judge(read_side(source, split=split, protocol=protocol))
+    return judge(read_side(source, split=split, protocol=protocol, class_order=class_order))
 
 
 @dataclass(frozen=True)
@@ -109,18 +137,20 @@ class Side:
     """One side of a prediction table as arrays.
 
     Attributes:
-        file: Where the table lies.
+        file: The table's file.
         name: ``test``, ``validation`` or ``train``.
         protocol: ``official`` or ``patient``.
         slice_ids: SHA-256 of each slice.
         labels: Class numbers, int64 of shape (N,).
         probabilities: float64 of shape (N, K).
         classes: K class names in clinical order.
+        ordinal: Whether that order is known, or there are but two classes.
         folds: Number of the fold that predicted each slice, int64 of shape (N,).
         patients: Patient of each slice; None where one is not known.
         conformal_threshold: Probability from which on a stage belongs to the 90 % set, float64 of shape (N,); None
             where the model is not calibrated.
         about: What is written beside the table's columns.
+        unlabelled: Number of slices of that side without a label; they are left out of the arrays.
     """
 
     file: Path
@@ -130,14 +160,40 @@ class Side:
     labels: metrics.Ints
     probabilities: metrics.Floats
     classes: tuple[str, ...]
+    ordinal: bool
     folds: metrics.Ints
     patients: tuple[str, ...] | None
     conformal_threshold: metrics.Floats | None
     about: dict[str, Any]
+    unlabelled: int
 
 
-def read_side(source: RunFolder | Path | str, *, split: str = "test", protocol: str | None = None) -> Side:
+def labelled_sides(source: RunFolder | Path | str) -> list[str]:
+    """Return the sides of a run, or of a prediction table, that have labelled slices.
+
+    Raises:
+        RunError, DataError: As :func:`evaluate`.
+    """
+    file, table = _read(source)
+    validate_predictions(table, str(file))
+    present = set(table.filter(pa.compute.is_valid(table["label"]))["split"].to_pylist())
+    return [name for name in SPLIT_NAMES if name in present]
+
+
+def read_side(
+    source: RunFolder | Path | str,
+    *,
+    split: str = "test",
+    protocol: str | None = None,
+    class_order: Sequence[str] | None = None,
+) -> Side:
     """Read one side of a run's predictions, or of a prediction table.
+
+    Args:
+        source: A run folder, or a parquet file with the columns of a prediction table.
+        split: The side to read: ``test``, ``validation`` or ``train``.
+        protocol: ``official`` or ``patient``, for a table that does not say under which it was made.
+        class_order: As for :func:`evaluate`.
 
     Raises:
         RunError, DataError, ConfigError, LeakageError: As :func:`evaluate`.
@@ -148,8 +204,8 @@ def read_side(source: RunFolder | Path | str, *, split: str = "test", protocol: 
     protocol = about.get("protocol") or protocol
     if protocol not in ("official", "patient"):
         raise ConfigError(f"{file}: does not say under which protocol it was made; name it with --protocol")
-    side = table.filter(pa.compute.equal(table["split"], split))
-    side = side.filter(pa.compute.is_valid(side["label"]))
+    every = table.filter(pa.compute.equal(table["split"], split))
+    side = every.filter(pa.compute.is_valid(every["label"]))
     if not len(side):
         raise DataError(f"{file}: no labelled slice of the {split} side; it has {_sides(table)}")
     patients = side["patient_id"].to_pylist()
@@ -157,7 +213,7 @@ def read_side(source: RunFolder | Path | str, *, split: str = "test", protocol: 
         raise LeakageError(
             f"{file}: a patient figure needs the patient of every slice; {patients.count(None)} have none"
         )
-    classes = class_names(side)
+    classes, ordered = table_classes(side, class_order)
     number = {name: index for index, name in enumerate(classes)}
     return Side(
         file=file,
@@ -167,12 +223,12 @@ def read_side(source: RunFolder | Path | str, *, split: str = "test", protocol: 
         labels=np.array([number[label] for label in side["label"].to_pylist()]),
         probabilities=np.stack([side[PROB_PREFIX + name].to_numpy().astype(np.float64) for name in classes], 1),
         classes=classes,
+        ordinal=ordered or len(classes) <= 2,
         folds=side["fold"].to_numpy().astype(np.int64),
         patients=None if None in patients else tuple(patients),
-        conformal_threshold=side[CONFORMAL_THRESHOLD].to_numpy()
-        if CONFORMAL_THRESHOLD in side.column_names and not side[CONFORMAL_THRESHOLD].null_count
-        else None,
+        conformal_threshold=_complete(side, CONFORMAL_THRESHOLD),
         about=about,
+        unlabelled=len(every) - len(side),
     )
 
 
@@ -188,9 +244,11 @@ def judge(side: Side) -> Evaluation:
     """Return the scores of one side of a prediction table."""
     leakage = side.about.get("leakage", {})
     most, baseline = metrics.majority(side.labels, len(side.classes))
+    scores = metrics.score(side.labels, side.probabilities, side.classes, groups=side.patients)
     return Evaluation(
-        scores=metrics.score(side.labels, side.probabilities, side.classes, groups=side.patients),
+        scores=scores if side.ordinal else replace(scores, overall=metrics.without_ordinal(scores.overall)),
         classes=side.classes,
+        ordinal=side.ordinal,
         split=side.name,
         protocol=side.protocol,
         leakage=leakage.get("sentence", "leakage unknown: the table does not say"),
@@ -200,6 +258,7 @@ def judge(side: Side) -> Evaluation:
         selection=side.about.get("selection", "validation"),
         majority_class=side.classes[most],
         majority_accuracy=baseline,
+        unlabelled=side.unlabelled,
     )
 
 

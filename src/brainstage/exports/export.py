@@ -17,7 +17,7 @@ from brainstage.core.config import TrainConfig
 from brainstage.core.errors import ConfigError, DataError, RunError
 from brainstage.core.files import make_folder, sha256
 from brainstage.core.progress import Progress, silent
-from brainstage.core.run import RunFolder
+from brainstage.core.run import RunFolder, StrPath
 from brainstage.core.schema import SYNTHETIC_NOTICE, figure_title
 from brainstage.datasets.phantom import write_phantom
 from brainstage.datasets.preprocessing import Pixels
@@ -119,7 +119,14 @@ class Export:
         """What was exported, and under which protocol the run was evaluated."""
         what = f"{self.about.get('recipe', 'network')} as ONNX, {'int8' if self.int8 else 'fp32'}"
         synthetic = bool(self.about.get("synthetic"))
-        return figure_title(what, self.about["protocol"], self.about["leakage"]["sentence"], synthetic)
+        return figure_title(
+            what,
+            self.about["protocol"],
+            self.about["leakage"]["sentence"],
+            synthetic,
+            fold=self.about.get("fold"),
+            optimistic=self.about.get("optimistic"),
+        )
 
     @property
     def facts(self) -> dict[str, str]:
@@ -153,8 +160,8 @@ class Export:
 
 
 def export(
-    run: os.PathLike[str] | str,
-    out: os.PathLike[str] | str | None = None,
+    run: StrPath,
+    out: StrPath | None = None,
     *,
     int8: bool = False,
     slices: SliceTable | None = None,
@@ -209,7 +216,7 @@ def export(
     return result
 
 
-def _places(name: str, out: os.PathLike[str] | str | None) -> tuple[RunFolder, Path]:
+def _places(name: str, out: StrPath | None) -> tuple[RunFolder, Path]:
     """Return the run and the new folder."""
     bundled = name in BUNDLED
     if bundled and out is None:

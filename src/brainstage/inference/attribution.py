@@ -1,13 +1,15 @@
-"""Which pixels moved a score. Captum (Kokhlikyan et al. 2020, arXiv 2009.07896) does the arithmetic.
+"""Attribution: how much each pixel moved a score. Captum (Kokhlikyan et al. 2020, arXiv 2009.07896) computes it.
 
 **grad-cam** (Selvaraju et al. 2017, ICCV), for convolutional networks: where the last layer with a grid of at least
-7×7 cells speaks for the stage. **integrated-gradients** (Sundararajan et al. 2017, ICML), for ViT and Swin, whose
-tokens have no such grid: what each patch adds on the way from a blurred slice to the slice. **occlusion** (Zeiler
-and Fergus 2014, ECCV), for any model: how the answer changes where a window of the slice is blurred.
+7×7 cells raises the stage's score. **integrated-gradients** (Sundararajan et al. 2017, ICML), for ViT and Swin,
+whose tokens have no such grid: what each patch adds on the way from a blurred slice to the slice. **occlusion**
+(Zeiler and Fergus 2014, ECCV), for any model: how the probability changes when a window of the slice is blurred.
 """
 
 from __future__ import annotations
 
+import copy
+import itertools
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -27,24 +29,30 @@ Map = NDArray[np.float32]
 
 METHODS = ("grad-cam", "integrated-gradients", "occlusion")
 CONVOLUTIONAL = ("convnext", "regnet", "resnet")
-FINEST = 7
-"""Fewest cells along a side of the layer that Grad-CAM reads: ResNet-50 has so many at 224 pixels."""
-STEPS = 24
-"""Steps of the integral from the blurred slice."""
-WINDOWS = 8
+MIN_GRAD_CAM_CELLS = 7
+"""Fewest cells along a side of the layer that Grad-CAM uses: ResNet-50 has as many at 224 pixels."""
+INTEGRATION_STEPS = 24
+"""Steps of the integral from the blurred slice to the slice."""
+OCCLUSION_WINDOWS = 8
 """Windows of an occlusion along each side of a slice, without overlap."""
-BLUR = 1 / 16
-"""Width of the Gaussian that blurs a slice, as a share of its side: half a window. Black would draw new edges, and
-blurring the outline too, which all training slices have in common, moved the patient model most of all."""
-HEAD = 10
+BLUR_WIDTH = 1 / 16
+"""Standard deviation of the Gaussian that blurs a slice, as a share of its side: half a window. Black would draw
+new edges; a blurred outline, which all training slices have in common, moved the patient model most of all."""
+HEAD_GREY_VALUE = 10
 """Grey value above which a pixel shows the head; the outside of a skull-stripped slice is black."""
 
 
-def default_method(predictor: Predictor) -> str:
-    """Return the method that suits a model."""
+def methods_for(predictor: Predictor) -> list[str]:
+    """Return the methods that suit a model; the first is its default."""
     if predictor.network is None:
-        return "occlusion"
-    return "grad-cam" if _kind(predictor.network) in CONVOLUTIONAL else "integrated-gradients"
+        return ["occlusion"]
+    by_gradient = "grad-cam" if predictor.network.config.model_type in CONVOLUTIONAL else "integrated-gradients"
+    return [by_gradient, "occlusion"]
+
+
+def default_method(predictor: Predictor) -> str:
+    """Return the method that suits a model best."""
+    return methods_for(predictor)[0]
 
 
 def attribute(
@@ -52,17 +60,18 @@ def attribute(
 ) -> list[Map]:
     """Return how much each pixel of a person's slices moved the score of a stage.
 
-    A network answers each slice alone, the patient model all of them together; so do their maps.
+    A network predicts each slice alone, the patient model all of them together; the maps are made accordingly.
 
     Args:
         predictor: The model.
         images: Grey slices, each uint8 of shape (H, W).
-        levels: Place of each among the 32 of the training data; None where it is not known.
-        stage: Number of the stage.
+        levels: Level of each slice among the 32 of the training data; None where it is not known.
+        stage: Index of the stage in the model's classes.
         method: One of :data:`METHODS`.
 
     Returns:
-        For each slice float32 of its own shape: above 0 where the pixel speaks for the stage, below where against.
+        For each slice float32 of its own shape: positive where a pixel raised the score, negative where it lowered
+        it.
 
     Raises:
         ConfigError: The method does not suit the model.
@@ -70,12 +79,12 @@ def attribute(
     check_method(predictor, method)
     if method == "occlusion":
         return _occlude(predictor, images, levels, stage)
-    network, preprocessing = predictor.network, predictor.preprocessing
+    network, preprocessing = _unshared(predictor.network), predictor.preprocessing
     maps: list[Map] = []
     for start in range(0, len(images), BATCH):
-        some = images[start : start + BATCH]
-        found = (_grad_cam if method == "grad-cam" else _integrate)(network, preprocessing, some, stage)
-        maps += [preprocessing.undo(one, image.shape) for one, image in zip(found, some, strict=True)]
+        batch = images[start : start + BATCH]
+        grids = (_grad_cam if method == "grad-cam" else _integrate)(network, preprocessing, batch, stage)
+        maps += [preprocessing.undo(grid, image.shape) for grid, image in zip(grids, batch, strict=True)]
     return maps
 
 
@@ -87,9 +96,9 @@ def check_method(predictor: Predictor, method: str) -> None:
     """
     if method not in METHODS:
         raise ConfigError(f"{method}: no such method; take one of {', '.join(METHODS)}")
-    suits = default_method(predictor)
-    if method not in ("occlusion", suits):
-        raise ConfigError(f"{method}: not right for this model; take {suits} or occlusion")
+    suitable = methods_for(predictor)
+    if method not in suitable:
+        raise ConfigError(f"{method}: not right for this model; take {' or '.join(suitable)}")
 
 
 def outside(map_: Map, image: Pixels) -> float:
@@ -109,9 +118,17 @@ def similarity_to_randomised(
 ) -> float:
     """Return the similarity of maps to those of the same model with its weights randomised: it should be low.
 
-    A map that stays when the model has lost all that it learned shows the picture, not the model (Adebayo et al.
-    2018, NeurIPS). The values of each weight tensor of a network are shuffled; in the patient model, its people's
-    stages.
+    A map that stays the same when the model has lost everything that it learned shows the picture, not the model
+    (Adebayo et al. 2018, NeurIPS). The values of each weight tensor of a network are shuffled; in the patient
+    model, its people's stages.
+
+    Args:
+        predictor: The model.
+        images: Grey slices of one person, each uint8 of shape (H, W).
+        levels: As for :func:`attribute`.
+        stage: As for :func:`attribute`.
+        method: As for :func:`attribute`.
+        seeds: One for each randomised model.
 
     Returns:
         Mean over slices and seeds of Spearman's correlation of the strengths within the head.
@@ -120,23 +137,28 @@ def similarity_to_randomised(
     similarities = []
     for seed in seeds:
         others = attribute(predictor.randomised(seed), images, levels, stage, method)
-        similarities += [_correlation(*three) for three in zip(maps, others, images, strict=True)]
+        similarities += list(map(_correlation, maps, others, images))
     return float(np.mean(similarities))
 
 
-def _correlation(one: Map, other: Map, image: Pixels) -> float:
+def _correlation(first: Map, second: Map, image: Pixels) -> float:
     head = _head(image)
-    strengths = np.abs(one[head]), np.abs(other[head])
+    strengths = np.abs(first[head]), np.abs(second[head])
     if any(np.ptp(strength) == 0 for strength in strengths):
-        return 0.0  # an empty map resembles none
+        return 0.0  # an empty map is similar to none
     return float(spearmanr(*strengths).statistic)
 
 
 # --- networks ---------------------------------------------------------------------------------------------------
 
 
-def _kind(network: Any) -> str:
-    return str(network.config.model_type)
+def _unshared(network: Any) -> Any:
+    """Return the same network with modules of its own, which only read the weights that they share.
+
+    Captum hooks into modules and replaces what they return; other threads predict with the network meanwhile.
+    """
+    weights = itertools.chain(network.parameters(), network.buffers())
+    return copy.deepcopy(network, {id(tensor): tensor for tensor in weights})
 
 
 def _logits(network: Any, pixels: torch.Tensor) -> torch.Tensor:
@@ -149,39 +171,41 @@ def _pixels(preprocessing: Preprocessing, images: Sequence[Pixels]) -> torch.Ten
 
 
 def _grad_cam(network: Any, preprocessing: Preprocessing, images: Sequence[Pixels], stage: int) -> Map:
-    """Return maps of the layer's grid, (N, h, w), nowhere below 0."""
+    """Return maps of the layer's grid, float32 of shape (N, h, w), nowhere negative."""
     pixels = _pixels(preprocessing, images)
     forward = partial(_logits, network)
-    found = LayerGradCam(forward, _last_fine_layer(network, pixels[:1])).attribute(
+    attributions = LayerGradCam(forward, _last_fine_layer(network, pixels[:1])).attribute(
         pixels, target=stage, relu_attributions=True
     )
-    maps: Map = found[:, 0].detach().numpy()
+    maps: Map = attributions[:, 0].detach().numpy()
     return maps
 
 
 def _last_fine_layer(network: Any, pixels: torch.Tensor) -> Any:
-    """Return the last stage of a convolutional network whose grid is fine enough; the first, where none is."""
+    """Return the last stage of a convolutional network whose grid is fine enough; the first if none is."""
     sides: list[int] = []
     stages = network.base_model.encoder.stages
-    hooks = [one.register_forward_hook(lambda _, __, output: sides.append(min(output.shape[2:]))) for one in stages]
+    hooks = [
+        stage.register_forward_hook(lambda _, __, output: sides.append(min(output.shape[2:]))) for stage in stages
+    ]
     with torch.no_grad():
         network(pixels)
     for hook in hooks:
         hook.remove()
-    return stages[max([number for number, side in enumerate(sides) if side >= FINEST], default=0)]
+    return stages[max([number for number, side in enumerate(sides) if side >= MIN_GRAD_CAM_CELLS], default=0)]
 
 
 def _integrate(network: Any, preprocessing: Preprocessing, images: Sequence[Pixels], stage: int) -> Map:
-    """Return maps of the patches, (N, h, w)."""
+    """Return maps of the patches, float32 of shape (N, h, w)."""
     patches = network.base_model.embeddings.patch_embeddings.projection
-    found = LayerIntegratedGradients(partial(_logits, network), patches).attribute(
+    attributions = LayerIntegratedGradients(partial(_logits, network), patches).attribute(
         _pixels(preprocessing, images),
         baselines=_pixels(preprocessing, [blurred(image) for image in images]),
         target=stage,
-        n_steps=STEPS,
+        n_steps=INTEGRATION_STEPS,
         internal_batch_size=BATCH,
     )
-    maps: Map = found.sum(dim=1).detach().numpy().astype(np.float32)
+    maps: Map = attributions.sum(dim=1).detach().numpy().astype(np.float32)
     return maps
 
 
@@ -189,37 +213,39 @@ def _integrate(network: Any, preprocessing: Preprocessing, images: Sequence[Pixe
 
 
 def blurred(image: Pixels) -> Pixels:
-    """Return a slice without detail, but as bright, head and surroundings each for itself: the outline stays."""
+    """Return a slice without detail but of the same brightness; head and surroundings apart: the outline stays."""
     smooth = np.zeros(image.shape)
     for part in (_head(image), ~_head(image)):
-        width = BLUR * np.array(image.shape)
-        bright = gaussian_filter(np.where(part, image, 0), width, output=np.float64)
+        width = BLUR_WIDTH * np.array(image.shape)
+        brightness = gaussian_filter(np.where(part, image, 0), width, output=np.float64)
         share = gaussian_filter(part, width, output=np.float64)
-        smooth[part] = bright[part] / share[part].clip(min=1e-6)
+        smooth[part] = brightness[part] / share[part].clip(min=1e-6)
     return smooth.round().astype(np.uint8)
 
 
 def _head(image: Pixels) -> NDArray[np.bool_]:
-    head: NDArray[np.bool_] = binary_fill_holes(image > HEAD)
+    head: NDArray[np.bool_] = binary_fill_holes(image > HEAD_GREY_VALUE)
     return head
 
 
 def _occlude(predictor: Predictor, images: Sequence[Pixels], levels: Sequence[int | None], stage: int) -> list[Map]:
     features = predictor.extract_features(images)
-    fixed = predictor.levels(features, levels)  # a hidden part must not move the slice to another level
+    fixed = predictor.levels(features, levels)  # a blurred window must not move the slice to another level
     maps = []
     for number, image in enumerate(images):
         forward = partial(_score, predictor, features, fixed, number, stage)
-        window, smooth = (1, *(max(1, side // WINDOWS) for side in image.shape)), blurred(image)
-        found = Occlusion(forward).attribute(
+        window, smooth = (1, *(max(1, side // OCCLUSION_WINDOWS) for side in image.shape)), blurred(image)
+        attributions = Occlusion(forward).attribute(
             _tensor(image),
             sliding_window_shapes=window,
             strides=window,
             baselines=_tensor(smooth),
             perturbations_per_eval=BATCH,
         )
-        moved = np.where(image != smooth, found[0, 0].numpy(), 0)  # a window's black pixels have no part in it
-        maps.append(moved.astype(np.float32))
+        map_ = np.where(
+            image != smooth, attributions[0, 0].numpy(), 0
+        )  # what blurring did not change moved nothing
+        maps.append(map_.astype(np.float32))
     return maps
 
 
@@ -232,7 +258,7 @@ def _score(
     changed: torch.Tensor,
 ) -> torch.Tensor:
     """Return the probability of a stage for changed versions (n, 1, H, W) of one of a person's slices."""
-    versions = predictor.extract_features([one.round().clamp(0, 255).byte().numpy() for one in changed[:, 0]])
+    versions = predictor.extract_features([pixels.round().clamp(0, 255).byte().numpy() for pixels in changed[:, 0]])
     if predictor.by_slice:
         return torch.from_numpy(predictor.predict_features(versions).probabilities[:, stage])
     count, slices = len(versions), len(features)

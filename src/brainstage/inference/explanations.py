@@ -1,4 +1,4 @@
-"""From scans to maps of what moved their scores."""
+"""From scans to explanations: maps of what moved their scores."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def check_request(predictor: Predictor, method: str | None, stage: str | None) -
 def explain_scan(
     predictor: Predictor, scan: Scan, method: str, stage: str | None = None, *, sanity: bool = False
 ) -> list[SliceExplanation]:
-    """Explain a scan of one person: each slice that is not refused, or why there is no map.
+    """Explain a scan of one person: a map for each slice that is not refused, or the reason why there is none.
 
     Args:
         predictor: The model.

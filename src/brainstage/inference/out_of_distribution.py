@@ -24,7 +24,8 @@ Pixels = NDArray[np.uint8]
 FILE = "out_of_distribution.safetensors"
 MAX_CLUSTERS = 32
 """Most clusters of training slices; the public dataset has as many levels."""
-_SAMPLE = 2000
+MAX_TRAINING_SLICES = 2000
+"""Most training slices that the centroids are fitted to."""
 ANGLE_MARGIN = 1.3
 """Largest accepted angle to the nearest centroid, as a multiple of that of 99 % of the training slices.
 
@@ -37,7 +38,7 @@ TURNS: dict[str, Callable[[Pixels], Pixels]] = {
     "turn it by 90 degrees to the left": lambda image: np.rot90(image),
     "turn it by 90 degrees to the right": lambda image: np.rot90(image, -1),
 }
-"""What brings a slice of another orientation to that of the training slices."""
+"""How a slice of another orientation is brought to that of the training slices."""
 HEAD_SHARES = (0.6, 0.7, 0.8, 0.9, 1.0)
 """Shares of the picture that a head is scaled to, in search of the size that it should have."""
 MAX_EXPLAINED_SIDE = 512
@@ -58,10 +59,10 @@ class OutOfDistributionDetector:
 
     @classmethod
     def fit(cls, images: Sequence[Pixels]) -> OutOfDistributionDetector:
-        """Fit to training slices, each uint8 of shape (H, W); of more than 2,000 a sample is taken."""
+        """Fit to training slices, each uint8 of shape (H, W); a random sample of many."""
         from sklearn.cluster import KMeans  # takes a second to import, and prediction does not need it
 
-        chosen = np.random.default_rng(0).permutation(len(images))[:_SAMPLE]
+        chosen = np.random.default_rng(0).permutation(len(images))[:MAX_TRAINING_SLICES]
         rows = coarse_anatomy([images[row] for row in chosen])
         clusters = int(np.clip(len(rows) // 50, 1, MAX_CLUSTERS))
         centroids = unit(KMeans(clusters, random_state=0).fit(rows).cluster_centers_.astype(np.float32))

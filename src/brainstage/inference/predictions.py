@@ -33,7 +33,7 @@ from brainstage.datasets.table import slice_id
 from brainstage.inference.predictor import Prediction, Predictor
 from brainstage.models.weights import BUNDLED, DEFAULT
 from brainstage.scans.discover import Scan
-from brainstage.stats.calibration import in_set, in_words
+from brainstage.stats.calibration import describe_set, in_set
 
 PREDICTED, REFUSED, FAILED = "predicted", "refused", "failed"
 CALIBRATED = (
@@ -342,6 +342,6 @@ def _row(
         "stage": classes[int(stages.probabilities.argmax())] if stages else None,
         **{PROB_PREFIX + name: value for name, value in zip(classes, probabilities, strict=True)},
         **{SET_PREFIX + name: value for name, value in zip(classes, members, strict=True)},
-        "words": in_words(names, len(classes)) if names else None,
+        "words": describe_set(names, len(classes)) if names else None,
         "reason": reason,
     }

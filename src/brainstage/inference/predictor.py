@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import AbstractContextManager, contextmanager
@@ -18,7 +17,7 @@ from brainstage.core.errors import BrainstageError, DataError, RunError
 from brainstage.core.files import sha256
 from brainstage.core.parallel import worker_pool
 from brainstage.core.progress import Progress, silent
-from brainstage.core.run import RunFolder
+from brainstage.core.run import RunFolder, StrPath
 from brainstage.core.schema import CONFORMAL_THRESHOLD, PROB_PREFIX, with_metadata
 from brainstage.datasets.preprocessing import Pixels, Preprocessing
 from brainstage.datasets.table import SliceTable
@@ -28,7 +27,7 @@ from brainstage.models.folder import ONNX, PROCESSOR, class_names, read_config, 
 from brainstage.models.histograms import orientation_histograms
 from brainstage.models.patient_model import PatientModel, is_patient_model, people_rows
 from brainstage.models.weights import BUNDLED, DEFAULT, bundled_folder
-from brainstage.stats.calibration import Calibration, softened
+from brainstage.stats.calibration import Calibration, apply_temperature
 
 BATCH = 32
 """Slices of one forward pass: larger batches exceed the caches of a laptop's processor and are slower."""
@@ -70,27 +69,26 @@ class Predictor:
         self.classes = model.classes
 
     @classmethod
-    def open(cls, path: Path | str = DEFAULT) -> Predictor:
+    def open(cls, path: StrPath = DEFAULT) -> Predictor:
         """Open a run folder, an exported folder, or a bundled model by its name.
 
         Only safetensors weights of the architectures that brainstage trains, and ONNX files of ``brainstage
         export``, are opened. Nothing in the folder is executed, and a folder that holds a pickle is refused.
 
         Raises:
-            RunError: The folder or one of its files is missing, damaged or of another kind.
+            RunError: The folder or one of its files is missing, damaged, of another kind, or was changed after the
+                run finished.
             ConfigError: The library that runs exported networks is not installed.
         """
         run = RunFolder(bundled_folder(str(path)) if path in BUNDLED else path)
         if not run.path.is_dir():
-            raise RunError(f"{path}: no such run; `brainstage train --name NAME` makes runs/NAME")
+            raise RunError(f"{run.path}: no such run; `brainstage train --name NAME` makes runs/NAME")
         with _usable(run.model):
-            about = json.loads(run.manifest.read_text(encoding="utf-8")) if run.finished else {}
-            return cls(
-                open_model(run.model),
-                sha256(weights_file(run.model)),
-                about,
-                OutOfDistributionDetector.open(run.model),
-            )
+            about = run.read_manifest() if run.finished else {}
+            model, detector = open_model(run.model), OutOfDistributionDetector.open(run.model)
+            hashes = run.verify(run.model) if run.finished else {}
+            weights = weights_file(run.model)
+            return cls(model, hashes.get(f"model/{weights.name}") or sha256(weights), about, detector)
 
     def predict_proba(
         self,
@@ -245,22 +243,26 @@ class SliceClassifier:
         patients: Sequence[str | None] | None,
         _levels: Sequence[int | None] | None,
     ) -> Prediction:
-        """Average the probabilities of each person's slices.
+        """Average the probabilities of each person's slices, calibrated for their number.
 
         Args:
             scores: Softmax scores of N slices, float32 of shape (N, classes).
             patients: Patient of each slice; None predicts each slice alone.
             _levels: Not used by a network.
         """
-        fits = self._calibration
-        probabilities = softened(scores, fits.slice.temperature) if fits else scores.astype(np.float64)
-        thresholds = np.full(len(scores), fits.slice.conformal_threshold) if fits else None
-        for rows in people_rows(patients) if patients else ():
-            if len(rows) > 1:
-                of_slices = softened(scores[rows], fits.person.temperature) if fits else probabilities[rows]
-                probabilities[rows] = of_slices.mean(axis=0)
-                if fits and thresholds is not None:
-                    thresholds[rows] = fits.person.conformal_threshold
+        probabilities = scores.astype(np.float64)
+        people = [rows for rows in people_rows(patients) if len(rows) > 1] if patients else []
+        if self._calibration is None:
+            for rows in people:
+                probabilities[rows] = probabilities[rows].mean(axis=0)
+            return Prediction(probabilities.astype(np.float32), None)
+        alone = self._calibration.for_slices(1)
+        probabilities = apply_temperature(scores, alone.temperature)
+        thresholds = np.full(len(scores), alone.conformal_threshold)
+        for rows in people:
+            parameters = self._calibration.for_slices(len(rows))
+            probabilities[rows] = apply_temperature(scores[rows], parameters.temperature).mean(axis=0)
+            thresholds[rows] = parameters.conformal_threshold
         return Prediction(probabilities.astype(np.float32), thresholds)
 
 

@@ -1,8 +1,9 @@
 """Features of a frozen backbone: computed once, kept in a cache that names its content.
 
-``features/<key>/`` holds what one backbone makes of slices: the key is a SHA-256 of its weights, its preprocessing
-and the precision. Each file there holds the features of some slices with their ``slice_id``, so data that was seen
-before costs nothing, whatever table or split it comes in.
+``features/<key>/`` holds the features of one backbone: the key is a SHA-256 of its weights, its preprocessing, the
+precision and, for 8-bit integers, the slices that their ranges come from. Each file there holds the features of
+some slices with their ``slice_id``, so slices that are in the cache cost nothing, whatever table or split they come
+in.
 """
 
 from __future__ import annotations

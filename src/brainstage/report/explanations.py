@@ -1,4 +1,4 @@
-"""Explanations as pictures, for a person to look at."""
+"""Explanations drawn as pictures."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def draw(explanation: SliceExplanation) -> NDArray[np.uint8] | None:
 
 
 def overlay(image: Pixels, map_: Map, full_colour: float) -> NDArray[np.uint8]:
-    """Blend a map over its slice: red where a pixel speaks for the stage, blue where it speaks against it.
+    """Blend a map over its slice: red where a pixel raised the score of the stage, blue where it lowered it.
 
     Args:
         image: Grey slice, uint8 of shape (H, W).

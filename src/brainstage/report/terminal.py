@@ -6,6 +6,7 @@ Markup is off everywhere: a file named ``scan[1].png`` is shown as it is.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from brainstage.core.schema import RESEARCH_NOTICE, SET_PREFIX, SYNTHETIC_NOTICE, short_names
+from brainstage.core.schema import RESEARCH_NOTICE, SET_PREFIX, SYNTHETIC_NOTICE, UNORDERED_NOTICE, short_names
 
 if TYPE_CHECKING:
     from brainstage.audits.audit import Audit
@@ -48,6 +49,7 @@ def show_description(found: dict[str, Any]) -> None:
         "duplicates": f"{duplicates['rows']} exact, {duplicates['on_both_sides']} across sides, "
         f"{duplicates['with_two_labels']} with two labels",
         "unlabelled": found["unlabelled"],
+        "order": " < ".join(found["class_order"] or ["not known, so nothing ordinal; give --class-order"]),
         "data hash": found["data_hash"],
         "unreadable": len(found["unreadable"]),
     }
@@ -55,36 +57,40 @@ def show_description(found: dict[str, Any]) -> None:
         console.print(f"{name:<11}{fact}", highlight=False)
     for sentence in found["unreadable"]:
         console.print(f"  {sentence}", highlight=False)
+    for sentence in found["skipped"]:
+        console.print(f"not read   {sentence}", highlight=False)
     console.print(RESEARCH_NOTICE, style="dim")
 
 
 def show_audit(audit: Audit) -> None:
-    """Print what an audit found: the verdict first."""
-    found = audit.to_dict()
-    people, copies, checks = found["people"], found["copies"], found["checks"]
-    stamp = f" · {SYNTHETIC_NOTICE}" if found["synthetic"] else ""
+    """Print the result of an audit, the leakage verdict first."""
+    report = audit.to_dict()
+    people, duplicates, checks = report["people"], report["duplicates"], report["checks"]
+    stamp = f" · {SYNTHETIC_NOTICE}" if report["synthetic"] else ""
     console = Console(markup=False)
-    verdict = found["leakage"]["sentence"] if found["leakage"] else "no train and test side, so nothing is on both"
-    console.print(f"{found['slices']:,} slices · {verdict}{stamp}", style="bold", highlight=False)
+    verdict = (
+        report["leakage"]["sentence"] if report["leakage"] else "no train and test side, so nothing is on both"
+    )
+    console.print(f"{report['slices']:,} slices · {verdict}{stamp}", style="bold", highlight=False)
     facts = {"people": f"{people['patients']} ({people['patient_id_source']})"}
     if people["slices_each"]:
         facts["slices each"] = "{least} to {most}, median {median}".format(**people["slices_each"])
-    facts["not sure"] = f"{people['unknown_slices']:,} slices"
+    facts["uncertain"] = f"{people['unknown_slices']:,} slices"
     for name, count in people["by_class"].items():
         facts[name] = f"{count} people"
-    facts["copies"] = (
-        f"{copies['exact']} exact, {copies['altered']} altered; {copies['on_both_sides']} pictures on both sides, "
-        f"{copies['with_two_labels']} with two labels"
+    facts["duplicates"] = (
+        f"{duplicates['exact']} exact, {duplicates['altered']} altered; {duplicates['on_both_sides']} pictures on "
+        f"both sides, {duplicates['with_two_labels']} with two labels"
     )
-    if found["closest"]:
-        closest = found["closest"]
-        facts["look-alikes"] = (
+    if report["closest"]:
+        closest = report["closest"]
+        facts["closest"] = (
             f"the most similar training slice is of the same person for {closest['same_person']:,} of "
             f"{closest['test_slices']:,} test slices"
         )
-    facts["checks"] = f"{checks['people_with_one_label']} of {people['patients']} people have one label"
+    facts["checks"] = f"{checks['people_with_one_label']} of {people['patients']} people have a single label"
     if checks["grain_agrees"] is not None:
-        facts["checks"] += f"; the grain agrees on {checks['grain_agrees']:.2%} of slices"
+        facts["checks"] += f"; grain agrees on {checks['grain_agrees']:.2%} of slices"
     if checks["agreement_with_given"] is not None:
         facts["given ids"] = f"adjusted Rand index {checks['agreement_with_given']:.4f} with the recovered people"
     console.print(_facts_table(facts))
@@ -102,7 +108,8 @@ def show_evaluation(evaluation: Evaluation) -> None:
     table.add_column("value", justify="right")
     table.add_column(f"95 % interval over {evaluation.resampled}", justify="right")
     for name, score in evaluation.scores.overall.items():
-        table.add_row(name.replace("_", " "), f"{score.value:.4f}", f"{score.low:.4f} – {score.high:.4f}")
+        cells = (f"{score.value:.4f}", f"{score.low:.4f} – {score.high:.4f}")
+        table.add_row(name.replace("_", " "), *(("not given", "") if isnan(score.value) else cells))
     table.add_row(
         f"always {evaluation.majority_class}", f"{evaluation.majority_accuracy:.4f}", "accuracy", style="dim"
     )
@@ -114,16 +121,19 @@ def show_evaluation(evaluation: Evaluation) -> None:
         figures = (f"{scores[key].value:.3f}" for key in ("precision", "recall", "f1", "auroc"))
         by_class.add_row(name, f"{evaluation.scores.support[name]:,}", *figures)
     console.print(by_class)
+    if not evaluation.ordinal:
+        console.print(f"{UNORDERED_NOTICE}.", highlight=False)
+    _show_unlabelled(console, evaluation.unlabelled)
     if evaluation.resampled == "slices":
         console.print(
-            "Slices of one person are alike, so these intervals are too narrow; patients are not known.",
+            "Slices of the same person are correlated, so these intervals are too narrow; patients are not known.",
             style="dim",
         )
     console.print(RESEARCH_NOTICE, style="dim")
 
 
 def show_patient_evaluation(evaluation: PatientEvaluation) -> None:
-    """Print what the predictions are worth for people, beside what would do without the model."""
+    """Print the performance for people, beside baselines that need no model."""
     console = Console(markup=False)
     console.print(evaluation.title, style="bold", highlight=False)
     for view in evaluation.views:
@@ -136,39 +146,47 @@ def show_patient_evaluation(evaluation: PatientEvaluation) -> None:
             shown = ("accuracy", "balanced_accuracy", "auroc_ovr", "quadratic_kappa", "log_loss")
             table.add_row(row, *(_narrow(scores[name]) for name in shown), style="" if row == "model" else "dim")
         console.print(table)
+    if not evaluation.ordinal:
+        console.print(f"{UNORDERED_NOTICE}.", highlight=False)
     _show_calibration(console, evaluation)
     people = ", ".join(f"{name} {count}" for name, count in evaluation.people.items())
     console.print(f"people: {people}", highlight=False)
+    _show_unlabelled(console, evaluation.unlabelled)
     if evaluation.caution:
         console.print(evaluation.caution, highlight=False)
     console.print(
-        f"A person is staged by the {evaluation.joined_by}. 95 % bootstrap intervals over people; shuffled labels: "
-        "95 % range of what the model's answers score when stages are dealt out at random. kappa: quadratic.",
+        f"A person is staged by the {evaluation.aggregation}. 95 % bootstrap intervals over people; shuffled "
+        "labels: 95 % range of the scores of the same predictions with people's stages shuffled. kappa: quadratic.",
         style="dim",
     )
     console.print(RESEARCH_NOTICE, style="dim")
 
 
+def _show_unlabelled(console: Console, count: int) -> None:
+    if count:
+        console.print(f"{count:,} slices without a label were left out.", highlight=False)
+
+
 def _show_calibration(console: Console, evaluation: PatientEvaluation) -> None:
     error = evaluation.views[0].rows["model"]["calibration_error"].value
     console.print(
-        f"calibration error {error:.3f}; were each probability right, so few people would show "
-        f"{_said(evaluation.right)}",
+        f"calibration error {error:.3f}; a perfectly calibrated model would show "
+        f"{_with_interval(evaluation.calibration_error_if_perfect)} on so few people",
         highlight=False,
     )
     if not evaluation.sets:
-        console.print("Scores, not probabilities: no validation people to calibrate them on.", highlight=False)
+        console.print("Scores, not probabilities: there are no people to calibrate them on.", highlight=False)
         return
     stages = zip(short_names(list(evaluation.people)), evaluation.sets.by_stage.values(), strict=True)
     console.print(
-        f"90 % sets hold the stage of {_said(evaluation.sets.coverage)} of people "
-        f"({', '.join(f'{name} {_said(score)}' for name, score in stages)}), with "
+        f"90 % sets hold the stage of {_with_interval(evaluation.sets.coverage)} of people "
+        f"({', '.join(f'{name} {_with_interval(score)}' for name, score in stages)}), with "
         f"{evaluation.sets.size.value:.2f} stages on average",
         highlight=False,
     )
 
 
-def _said(score: Score) -> str:
+def _with_interval(score: Score) -> str:
     return f"{score.value:.3f} [{score.low:.2f}, {score.high:.2f}]"
 
 
@@ -202,7 +220,7 @@ def show_protocols(twin: ProtocolComparison) -> None:
 
 
 def show_comparison(comparison: Comparison) -> None:
-    """Print the runs, best first, how far each is behind, and what the slices can tell."""
+    """Print the runs, best first, how far each is behind, and which ones the slices can distinguish."""
     console = Console(markup=False)
     console.print(comparison.title, style="bold", highlight=False)
     table = Table(box=SIMPLE_HEAD)
@@ -223,8 +241,9 @@ def show_comparison(comparison: Comparison) -> None:
     console.print(table)
     console.print(comparison.verdict, highlight=False)
     console.print(
-        f"95 % bootstrap intervals over {leader.resampled}. Behind: the leader's accuracy less this one's, on the "
-        "same slices. Cost: time of training and of features not in the cache yet, and number of weights.",
+        f"95 % bootstrap intervals over {leader.resampled}. Behind: the leader's accuracy less that of the run, on "
+        "the same slices; these intervals hold simultaneously for all pairs of runs, so they allow for the "
+        "choice of the leader. Cost: time of training and of features not in the cache yet, and number of weights.",
         style="dim",
     )
     console.print(RESEARCH_NOTICE, style="dim")
@@ -235,6 +254,8 @@ def _two_lines(score: Score) -> str:
 
 
 def _narrow(score: Score) -> str:
+    if isnan(score.value):
+        return "not given"
     return f"{score.value:.3f}\n{score.low:.2f} – {score.high:.2f}"
 
 

@@ -1,13 +1,11 @@
-"""DICOM files to volumes and single slices: frames sorted by position, multi-frame objects, series told apart.
+"""DICOM files to volumes and single slices: frames sorted by position, multi-frame objects, series distinguished.
 
-Of the header only what the picture needs is read. Nothing of it is kept or shown: it names the patient.
+Of the header only what the image needs is read. Nothing of it is kept or shown: it names the patient.
 """
 
 from __future__ import annotations
 
 import io
-import logging
-import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
@@ -17,17 +15,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brainstage.core.errors import DataError, RefusalError
+from brainstage.core.quiet import silence
 from brainstage.scans.volume import MAX_VOXELS, Reals, Volume, checked_values
 
-UNEVEN = 0.1
-"""Share of the usual distance of slices by which one may differ."""
+MAX_SPACING_DEVIATION = 0.1
+"""Share of the median distance between slices by which one distance may deviate."""
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
 """DICOM's x goes to the left and its y to the back."""
 
 
 @dataclass(frozen=True)
 class Frame:
-    """One picture of a series.
+    """One image of a series.
 
     Attributes:
         pixels: float32 of shape (rows, columns), rescaled, bright where the tissue is.
@@ -45,10 +44,10 @@ def is_dicom(start: bytes) -> bool:
     return start[128:132] == b"DICM"
 
 
-def series_of(stream: BinaryIO) -> tuple[str, ...]:
-    """Return what a DICOM file has in common with the others of its volume; nothing where it holds no picture.
+def series_key(stream: BinaryIO) -> tuple[str, ...]:
+    """Return what a DICOM file has in common with the others of its volume; an empty tuple where it holds no image.
 
-    Pictures of one series that lie in another direction or have another size (localizers) count as another.
+    Images of one series with another orientation or size (localizers) count as another series.
 
     Raises:
         DataError: The header cannot be read.
@@ -58,12 +57,13 @@ def series_of(stream: BinaryIO) -> tuple[str, ...]:
         if not dataset.get("Rows"):
             return ()
         series = dataset.get("SeriesInstanceUID", "")
-        directions = [round(float(one), 2) for one in dataset.get("ImageOrientationPatient") or ()]
+        directions = [round(float(cosine), 2) for cosine in dataset.get("ImageOrientationPatient") or ()]
         return str(series), f"{dataset.Rows}×{dataset.Columns}", str(directions)
-    except Exception as error:  # whatever pydicom finds wrong with foreign files
+    except Exception as error:  # pydicom raises anything for foreign files
         raise DataError(f"not a usable DICOM file ({type(error).__name__})") from error
 
 
+@np.errstate(all="ignore")  # values that are not finite are checked for
 def decode_dicom(files: Iterable[tuple[str, bytes]], where: str) -> Volume | Frame:
     """Decode the DICOM files of one series.
 
@@ -72,11 +72,11 @@ def decode_dicom(files: Iterable[tuple[str, bytes]], where: str) -> Volume | Fra
         where: Name of the series, for errors.
 
     Returns:
-        A volume; where the series is a single picture, that.
+        A volume; a frame where the series is a single image.
 
     Raises:
-        DataError: A file is no whole DICOM file, its pictures are not grey MR pictures, do not say where in the
-            head they lie, or do not lie evenly one above the other.
+        DataError: A file is not a whole DICOM file, or its images are not grey MR images, have no position, or are
+            not evenly spaced.
     """
     frames: list[Frame] = []
     for name, data in files:
@@ -89,11 +89,9 @@ def decode_dicom(files: Iterable[tuple[str, bytes]], where: str) -> Volume | Fra
 
 @cache
 def _pydicom() -> Any:
-    import pydicom  # pictures do not wait for its import
+    silence("pydicom")  # its warnings quote the header, which names the patient
+    import pydicom  # images do not wait for its import
 
-    # what it warns of may quote the header, which names the patient
-    warnings.filterwarnings("ignore", module="pydicom")
-    logging.getLogger("pydicom").setLevel(logging.CRITICAL)
     return pydicom
 
 
@@ -108,7 +106,7 @@ def _frames(data: bytes, where: str) -> list[Frame]:
         return [_frame(dataset, number, frame, where) for number, frame in enumerate(frames)]
     except DataError:
         raise
-    except Exception as error:  # whatever pydicom finds wrong with foreign files
+    except Exception as error:  # pydicom raises anything for foreign files
         raise DataError(f"{where}: not a usable DICOM file ({type(error).__name__})") from error
 
 
@@ -116,27 +114,27 @@ def _volume(frames: Sequence[Frame], where: str) -> Volume:
     """Stack frames by position."""
     axes = frames[0].axes
     if any(frame.pixels.shape != frames[0].pixels.shape for frame in frames):
-        raise DataError(f"{where}: its pictures are of several sizes; give those of one volume")
+        raise DataError(f"{where}: its images have several sizes; give those of one volume")
     if max(np.abs(frame.axes - axes).max() for frame in frames) > 0.02:
-        raise DataError(f"{where}: its pictures lie in several directions (a localizer?); give those of one volume")
+        raise DataError(f"{where}: its images have several orientations (a localizer?); give those of one volume")
     normal = np.cross(axes[0], axes[1])
     normal /= np.linalg.norm(normal)
     heights = np.array([frame.origin @ normal for frame in frames])
     order = np.argsort(heights)
     steps = np.diff(heights[order])
-    usual = float(np.median(steps))
+    spacing = float(np.median(steps))
     if steps.min() < 0.01:
-        raise DataError(f"{where}: has several pictures at one place (echoes or repeats); give one of them alone")
-    if np.abs(steps - usual).max() > UNEVEN * usual:
+        raise DataError(f"{where}: has several images at one position (echoes or repeats); give one of them alone")
+    if np.abs(steps - spacing).max() > MAX_SPACING_DEVIATION * spacing:
         raise DataError(f"{where}: slices are missing or unevenly spaced; give the whole series")
     affine = np.eye(4)
-    affine[:3, :3] = np.stack([axes[0], axes[1], normal * usual], axis=1)
+    affine[:3, :3] = np.stack([axes[0], axes[1], normal * spacing], axis=1)
     affine[:3, 3] = frames[order[0]].origin
     return Volume.checked(np.stack([frames[number].pixels for number in order], axis=-1), affine, where)
 
 
 def _check(dataset: Any, size: int, where: str) -> None:
-    """Refuse what is no grey MR picture, and what asks for more than is there."""
+    """Refuse what is not a grey MR image, and a header that claims more than the file holds."""
     modality = str(dataset.get("Modality", "unknown"))
     if modality != "MR":
         raise RefusalError(f"{where}: is of modality {modality[:16]}, expected MR")
@@ -147,15 +145,15 @@ def _check(dataset: Any, size: int, where: str) -> None:
         raise DataError(f"{where}: {voxels:,} voxels, expected at most {MAX_VOXELS:,}; scale it down first")
     compressed = dataset.file_meta.TransferSyntaxUID.is_compressed
     if not compressed and voxels * int(dataset.BitsAllocated) // 8 > size:
-        raise DataError(f"{where}: damaged, it ends before its last picture")
+        raise DataError(f"{where}: damaged, it ends before its last image")
 
 
 def _frame(dataset: Any, number: int, pixels: NDArray[np.float32], where: str) -> Frame:
-    """Place one picture, and rescale it."""
+    """Return one image with its position, rescaled."""
     find = partial(_find, [dataset], where)
     if "PerFrameFunctionalGroupsSequence" in dataset:
-        of_frame = dataset.PerFrameFunctionalGroupsSequence[number]
-        find = partial(_find, [of_frame, dataset.SharedFunctionalGroupsSequence[0]], where)
+        frame = dataset.PerFrameFunctionalGroupsSequence[number]
+        find = partial(_find, [frame, dataset.SharedFunctionalGroupsSequence[0]], where)
     position = find("PlanePositionSequence", "ImagePositionPatient")
     directions = find("PlaneOrientationSequence", "ImageOrientationPatient")
     spacing = find("PixelMeasuresSequence", "PixelSpacing")
@@ -174,5 +172,5 @@ def _find(groups: Sequence[Any], where: str, sequence: str, name: str, default: 
             if holder.get(name) is not None:
                 return holder.get(name)
     if default is None:
-        raise DataError(f"{where}: does not say where in the head its pictures lie ({name} is missing)")
+        raise DataError(f"{where}: its header does not say where in the head it lies ({name} is missing)")
     return default

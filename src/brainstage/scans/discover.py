@@ -1,6 +1,6 @@
-"""Files of any kind to slices for a model: pictures, parquet rows, NIfTI volumes, DICOM series.
+"""Files of any kind to slices for a model: images, parquet rows, NIfTI volumes, DICOM series.
 
-A file is what its first bytes say, whatever its name.
+A file's format is that of its first bytes, whatever its name.
 """
 
 from __future__ import annotations
@@ -19,29 +19,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brainstage.core.errors import DataError
-from brainstage.datasets import images as io
-from brainstage.datasets.images import Reader, decode_slice, is_picture, open_path, read_bytes
+from brainstage.core.run import StrPath
+from brainstage.datasets.images import IMAGE_SUFFIXES, Reader, decode_slice, is_picture, open_path, read_bytes
 from brainstage.datasets.sources import parquet_readers
-from brainstage.scans.dicom import Frame, decode_dicom, is_dicom, series_of
+from brainstage.scans.dicom import Frame, decode_dicom, is_dicom, series_key
 from brainstage.scans.nifti import decode_nifti, is_nifti
 from brainstage.scans.stack import training_slice, training_stack
 from brainstage.scans.volume import Volume
 
-StrPath = str | os.PathLike[str]
-FORMATS = "JPEG, PNG, NIfTI, DICOM or parquet"
-SUFFIXES = (*io.SUFFIXES, ".nii", ".nii.gz", ".dcm")
-"""Endings of files that are told when they are no scans."""
-_START = 4096
-"""Bytes of a file that are looked at to tell its format: a packed header is in them."""
+SCAN_FORMATS = "JPEG, PNG, NIfTI, DICOM or parquet"
+SCAN_SUFFIXES = (*IMAGE_SUFFIXES, ".nii", ".nii.gz", ".dcm")
+"""Endings of files that are reported where they are not scans."""
+MAGIC_BYTES = 4096
+"""First bytes of a file, by which its format is recognised; they hold a compressed header."""
 
 
 class Slices(NamedTuple):
-    """What a scan shows, as the training data would."""
+    """A scan's slices, as the training data shows them."""
 
     images: Sequence[NDArray[np.uint8]]
     """Grey slices, each of shape (H, W)."""
     levels: Sequence[int | None]
-    """Place of each among the 32 levels of the training data, 0 the lowest; None where it is not known."""
+    """Level of each among the 32 of the training data, 0 the lowest; None where it is not known."""
 
 
 class File(NamedTuple):
@@ -50,17 +49,17 @@ class File(NamedTuple):
     name: str
     open: Callable[[], BinaryIO]
     named: bool = True
-    """Whether the user named it, or its own ending says that it is a scan: if it is none, that is told."""
+    """Whether the user named it, or its ending is that of a scan: it is then reported where it is not one."""
 
 
 @dataclass(frozen=True)
 class Scan:
-    """A picture, a volume or a DICOM series.
+    """An image, a volume or a DICOM series.
 
     Attributes:
         name: Its file, or the folder of the series.
         read: Reads its slices; raises :class:`DataError` where it cannot.
-        volume: Reads it as it is; None for what has no place in space. Its slices take seconds: it is registered.
+        volume: Reads it as a volume; None for an image. The slices of a volume take seconds: it is registered.
         files: Names of its files; none for a row of a parquet file.
     """
 
@@ -70,15 +69,23 @@ class Scan:
     files: tuple[str, ...] = ()
 
 
-def find_scans(inputs: StrPath | Sequence[StrPath], image_column: str = "image") -> list[Scan]:
-    """Find scans in files, folders, globs and parquet files.
+def find_scans(inputs: StrPath | Iterable[StrPath], image_column: str = "image") -> list[Scan]:
+    """Find the scans in files, folders and globs.
+
+    Only the first bytes of each file are read (of DICOM files the header); :attr:`Scan.read` reads a scan's slices.
+    In a folder, files of other formats are passed over; one that is named, or that ends like a scan, becomes a scan
+    whose ``read`` raises what is wrong.
 
     Args:
-        inputs: A file, folder or glob, or several of them.
-        image_column: Column of parquet files with the bytes of the images.
+        inputs: A file, a folder (with the folders in it) or a glob, or several. Files are JPEG, PNG, NIfTI, DICOM
+            or parquet; all DICOM files of a series are one scan.
+        image_column: Column of parquet files with the images' bytes.
+
+    Returns:
+        The scans, those of parquet files first, else in the order of the inputs.
 
     Raises:
-        DataError: There is no scan at all, or a parquet file is not usable.
+        DataError: There is no scan, or a parquet file is not usable.
     """
     names = [os.fspath(name) for name in ([inputs] if isinstance(inputs, str | os.PathLike) else inputs)]
     scans: list[Scan] = []
@@ -92,12 +99,12 @@ def find_scans(inputs: StrPath | Sequence[StrPath], image_column: str = "image")
             files.append(file)
     scans += scans_of(files)
     if not scans:
-        raise DataError(f"{', '.join(names)}: no {FORMATS} file found")
+        raise DataError(f"{', '.join(names) or 'no input'}: no {SCAN_FORMATS} file found")
     return scans
 
 
 def scans_of(files: Iterable[File]) -> list[Scan]:
-    """Tell what files are; all DICOM files of a series, from wherever they come, are one scan."""
+    """Recognise the formats of files; all DICOM files of a series, from wherever they come, are one scan."""
     groups: dict[tuple[str, ...], dict[str, File]] = {}
     for file in files:
         key = _kind(file)
@@ -116,10 +123,10 @@ def find_volume(name: str) -> Scan:
     Raises:
         DataError: It holds none, or several.
     """
-    scans = [scan for scan in find_scans([name]) if scan.volume]
+    scans = [scan for scan in find_scans(name) if scan.volume]
     if len(scans) != 1:
-        found = ", ".join(scan.name for scan in scans) or "none"
-        raise DataError(f"{name}: expected one volume (NIfTI or a DICOM series), found {found}; name one of them")
+        names = ", ".join(scan.name for scan in scans) or "none"
+        raise DataError(f"{name}: expected one volume (NIfTI or a DICOM series), found {names}; name one of them")
     return scans[0]
 
 
@@ -127,14 +134,14 @@ def _files(inputs: Sequence[str]) -> Iterator[File]:
     for name in inputs:
         path = Path(name)
         if path.is_dir():
-            found, named = sorted(path.rglob("*")), False
+            files, named = sorted(path.rglob("*")), False
         elif path.exists() or not glob.has_magic(name):
-            found, named = [path], True
+            files, named = [path], True
         else:
-            found, named = sorted(map(Path, glob.glob(name, recursive=True))), True
-        for file in found:
+            files, named = sorted(map(Path, glob.glob(name, recursive=True))), True
+        for file in files:
             if not file.is_dir():
-                scan = file.name.lower().endswith(SUFFIXES)
+                scan = file.name.lower().endswith(SCAN_SUFFIXES)
                 yield File(str(file), partial(open_path, file), named or scan)
 
 
@@ -149,17 +156,17 @@ def _kind(file: File) -> tuple[str, ...]:
         return ()
     try:
         with file.open() as stream:
-            series = series_of(stream)
+            series = series_key(stream)
     except (OSError, DataError):
-        series = (file.name,)  # what is wrong is told when it is read
+        series = (file.name,)  # reading it raises what is wrong
     return ("dicom", *series) if series else ()
 
 
 def _start(file: File) -> bytes:
-    """Return a file's first bytes; nothing where it cannot be read, which is told when it is."""
+    """Return a file's first bytes; none where it cannot be opened, which reading it raises."""
     try:
         with file.open() as stream:
-            return stream.read(_START)
+            return stream.read(MAGIC_BYTES)
     except OSError:
         return b""
 
@@ -167,11 +174,11 @@ def _start(file: File) -> bytes:
 def _names(groups: Sequence[Sequence[str]]) -> list[str]:
     """Name scans after their file, or their files' folder; several in one folder are numbered."""
     names = [files[0] if len(files) == 1 else commonpath([Path(file).parent for file in files]) for files in groups]
-    total, seen = Counter(names), Counter[str]()
+    totals, counts = Counter(names), Counter[str]()
     for number, name in enumerate(names):
-        seen[name] += 1
-        if total[name] > 1:
-            names[number] = f"{name}, series {seen[name]} of {total[name]}"
+        counts[name] += 1
+        if totals[name] > 1:
+            names[number] = f"{name}, series {counts[name]} of {totals[name]}"
     return names
 
 
@@ -191,18 +198,18 @@ def _picture(read: Reader) -> Slices:
 
 
 def _cut(read: Callable[[], Volume | Frame], where: str) -> Slices:
-    found = read()
-    if isinstance(found, Frame):
-        return Slices([training_slice(found, where)], [None])
-    images, levels = training_stack(found, where)
+    scan = read()
+    if isinstance(scan, Frame):
+        return Slices([training_slice(scan, where)], [None])
+    images, levels = training_stack(scan, where)
     return Slices(list(images), levels)
 
 
 def _whole(read: Callable[[], Volume | Frame], where: str) -> Volume:
-    found = read()
-    if isinstance(found, Frame):
-        raise DataError(f"{where}: a single picture, expected a volume; give the whole series")
-    return found
+    scan = read()
+    if isinstance(scan, Frame):
+        raise DataError(f"{where}: a single image, expected a volume; give the whole series")
+    return scan
 
 
 def _read_picture(files: Sequence[File], where: str) -> Slices:
@@ -219,4 +226,4 @@ def _read_dicom(files: Sequence[File], where: str) -> Volume | Frame:
 
 def _read_unknown(files: Sequence[File], where: str) -> Slices:
     read_bytes(files[0].open, where)
-    raise DataError(f"{where}: not a {FORMATS} file")
+    raise DataError(f"{where}: not a {SCAN_FORMATS} file")

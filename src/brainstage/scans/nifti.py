@@ -1,7 +1,6 @@
 """NIfTI-1 and NIfTI-2 files, plain or gzipped, to volumes.
 
-The header says how much is to come: it is read first, checked against what a brain needs and against what is
-there, and no more than that is unpacked.
+The header is read first and checked, and no more is decompressed than it announces.
 """
 
 from __future__ import annotations
@@ -9,68 +8,79 @@ from __future__ import annotations
 import gzip
 import io
 import zlib
+from functools import cache
 from typing import Any
 
 import numpy as np
 
 from brainstage.core.errors import DataError
+from brainstage.core.quiet import silence
 from brainstage.scans.volume import MAX_VOXELS, Volume
 
-GZIP = b"\x1f\x8b"
-HEADER = 540
+GZIP_MAGIC = b"\x1f\x8b"
+HEADER_BYTES = 540
 """Bytes of the longer header, that of NIfTI-2."""
-_PACKED = 4096
-"""Bytes of a gzip file that its first 540 are surely in."""
-MAX_EXTENSION = 2**20
+PACKED_HEADER_BYTES = 4096
+"""Bytes of a gzip file that surely hold a header."""
+MAX_EXTENSION_BYTES = 2**20
 """Most bytes between header and voxels."""
 
 
 def is_nifti(start: bytes) -> bool:
-    """Return whether a file's first bytes, packed or not, are those of a NIfTI file."""
+    """Return whether a file's first bytes, compressed or not, are those of a NIfTI file."""
     return _kind(_start(start)) is not None
 
 
+@np.errstate(all="ignore")  # values that are not finite are checked for
 def decode_nifti(data: bytes, where: str) -> Volume:
     """Decode the bytes of a NIfTI file.
 
     Raises:
-        DataError: The bytes are no whole NIfTI file, it holds several volumes, colours or complex numbers, does not
-            say how it lies in space, or cannot be a brain's.
+        DataError: The bytes are not a whole NIfTI file, or it holds several volumes, colours or complex numbers,
+            has no orientation, or cannot be a brain scan.
     """
     start = _start(data)
     kind = _kind(start)
     if kind is None:
-        raise DataError(f"{where}: not a NIfTI file of one piece (.nii or .nii.gz)")
+        raise DataError(f"{where}: not a single-file NIfTI image (.nii or .nii.gz)")
     try:
         header = kind.header_class.from_fileobj(io.BytesIO(start), check=False)
         size = _checked_size(header, where)
-        whole = _unpacked(data, size)
-        if len(whole) < size:
-            raise DataError(f"{where}: damaged, it ends after {len(whole):,} of {size:,} bytes")
-        image = kind.from_bytes(whole)
+        content = _decompressed(data, size)
+        if len(content) < size:
+            raise DataError(f"{where}: damaged, it ends after {len(content):,} of {size:,} bytes")
+        image = kind.from_bytes(content)
         voxels = np.asarray(image.dataobj, dtype=np.float32).reshape(image.shape[:3])
     except DataError:
         raise
-    except Exception as error:  # whatever nibabel and numpy find wrong with foreign headers
+    except Exception as error:  # nibabel and numpy raise anything for foreign headers
         raise DataError(f"{where}: damaged NIfTI file ({type(error).__name__})") from error
     if not (header["qform_code"] > 0 or header["sform_code"] > 0):
         raise DataError(f"{where}: its header does not say which way is up (no qform, no sform); convert it again")
     return Volume.checked(voxels, np.asarray(image.affine, dtype=np.float64), where)
 
 
+@cache
+def _nibabel() -> Any:
+    silence("nibabel")  # it reports each header that it repairs
+    import nibabel  # images do not wait for its import
+
+    return nibabel
+
+
 def _start(data: bytes) -> bytes:
-    """Return the first bytes of what a gzip file holds, or of the data itself."""
-    if not data.startswith(GZIP):
-        return data[:HEADER]
+    """Return the first bytes of a gzip file's content, or of plain data."""
+    if not data.startswith(GZIP_MAGIC):
+        return data[:HEADER_BYTES]
     try:
-        return zlib.decompressobj(wbits=31).decompress(data[:_PACKED], HEADER)
+        return zlib.decompressobj(wbits=31).decompress(data[:PACKED_HEADER_BYTES], HEADER_BYTES)
     except zlib.error:
         return b""
 
 
-def _unpacked(data: bytes, count: int) -> bytes:
-    """Return so many bytes of what a gzip file holds, or of the data itself; fewer where it is damaged."""
-    if not data.startswith(GZIP):
+def _decompressed(data: bytes, count: int) -> bytes:
+    """Return the first ``count`` bytes of a gzip file's content, or of plain data; fewer where it is damaged."""
+    if not data.startswith(GZIP_MAGIC):
         return data[:count]
     try:
         return gzip.GzipFile(fileobj=io.BytesIO(data)).read(count)
@@ -83,9 +93,7 @@ def _kind(start: bytes) -> Any:
     is_first, is_second = start[344:348] == b"n+1\0", start[4:8] == b"n+2\0"
     if not (is_first or is_second):
         return None
-    import nibabel as nib  # pictures do not wait for its import
-
-    nib.imageglobals.logger.setLevel("CRITICAL")  # it tells each header that it mends
+    nib = _nibabel()
     return nib.Nifti1Image if is_first else nib.Nifti2Image
 
 
@@ -102,6 +110,6 @@ def _checked_size(header: Any, where: str) -> int:
     if voxels > MAX_VOXELS:
         raise DataError(f"{where}: {voxels:,} voxels, expected at most {MAX_VOXELS:,}; scale it down first")
     offset = float(header["vox_offset"])
-    if not 0 <= offset <= MAX_EXTENSION:
+    if not 0 <= offset <= MAX_EXTENSION_BYTES:
         raise DataError(f"{where}: damaged, its header puts the voxels at byte {offset:g}")
     return int(offset) + voxels * int(kind.itemsize)

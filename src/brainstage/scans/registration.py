@@ -1,4 +1,4 @@
-"""Where in a standard head a brain lies: an affine map to the MNI152 template.
+"""Affine registration of a volume to the MNI152 template.
 
 Least squares between grey values at two resolutions: enough to bring a brain without skull to the levels and the
 field of view of the training data.
@@ -19,64 +19,65 @@ from brainstage.scans.volume import Reals, Volume
 
 Grey = NDArray[np.float32]
 
-SPACING = 4.0
+TEMPLATE_SPACING = 4.0
 """Millimetres between voxels of the template."""
-COARSE, FINE = (10.0, 8), (4.0, 2)
-"""Width of the Gaussian in millimetres, and one of how many of the template's voxels counts: blurred, few do."""
-BRAIN = 40
-"""Grey value of the template above which a voxel is the brain's."""
-MARGIN = 2
-"""Voxels of the template around the brain that count as well: there the volume must be dark."""
-LEAST = 0.1
-"""Share of the brain's brightness that a volume must hold; what lacks counts as left over."""
-HOPELESS = 0.5
-"""Share of the volume's brightness outside of the brain after the coarse fit that no fine one will mend."""
-STIFFNESS = 0.5
-"""How much a brain of another shape than the template's counts: 10 % longer, as much as 0.25 % of the squares.
+COARSE_FIT, FINE_FIT = (10.0, 8), (4.0, 2)
+"""Width of the Gaussian blur in millimetres, and the step between the template's voxels that are compared."""
+TEMPLATE_BRAIN_THRESHOLD = 40
+"""Grey value of the template above which a voxel belongs to its brain."""
+TEMPLATE_MARGIN = 2
+"""Voxels around the template's brain that are compared as well: there the volume must be dark."""
+MIN_COVERAGE = 0.1
+"""Share of the template's squared brightness to be covered; missing coverage is added to the residual."""
+MAX_COARSE_OUTSIDE = 0.5
+"""Share of the volume's brightness outside of the brain after the coarse fit, from which on no fine fit follows."""
+BRAIN_STIFFNESS = 0.5
+"""Weight of the strain, by which the brain's shape differs from the template's.
 
-Of 0 to 6, with which slabs of the public dataset come to lie within 2.2 to 5.3 mm of where they belong.
+A brain that is 10 % longer costs 0.25 % of the squares. Chosen among 0 to 6, with which slabs of the public dataset
+are placed within 2.2 to 5.3 mm.
 """
-ARM = 70.0
-"""Millimetres from a brain's centre to its edge: there one unit of any parameter is about a millimetre."""
-MOST_GAIN = 20.0
-"""Largest logarithm of the gain, up and down: a fit to what is no brain may ask for more than numbers can hold."""
-MOST = 60
-"""Most steps of a fit: whole brains take up to 20, slabs of the public dataset 48; what is no brain would go on."""
+BRAIN_RADIUS = 70.0
+"""Millimetres from a brain's centre to its edge, where one unit of any parameter is then about a millimetre."""
+MAX_LOG_GAIN = 20.0
+"""Largest absolute logarithm of the gain: a fit to something other than a brain may overflow."""
+MAX_EVALUATIONS = 60
+"""Most evaluations of a fit: whole brains take up to 20, slabs of the public dataset 48, other things many more."""
 
 
 @dataclass(frozen=True)
 class Registration:
-    """How a volume lies on the template.
+    """The position of a volume relative to the template.
 
     Attributes:
         affine: From millimetres of the template (MNI152, RAS+) to those of the volume, shape (4, 4).
-        likeness: Correlation with the template in and around its brain, where the volume has voxels.
+        similarity: Correlation with the template in and around its brain, where the volume has voxels.
         outside: Share of the volume's brightness that lies outside of the template's brain: skull, scalp, neck.
     """
 
     affine: Reals
-    likeness: float
+    similarity: float
     outside: float
 
 
-def register(volume: Volume, stiffness: float = STIFFNESS) -> Registration:
-    """Bring a volume onto the template.
+def register(volume: Volume, stiffness: float = BRAIN_STIFFNESS) -> Registration:
+    """Register a volume to the template.
 
     Two starts are tried, the header's own position and the centre of the brightness on that of the template, since
-    a header's origin may mean nothing and a slab's centre is not the brain's.
+    a header's origin may be arbitrary and a slab's centre is not the brain's.
 
     Args:
         volume: A brain, in any orientation and position.
-        stiffness: How much a brain of another shape than the template's counts.
+        stiffness: Weight of the strain, by which the brain's shape differs from the template's.
     """
-    moving = _scaled(averaged(volume, SPACING))
+    moving = _scaled(averaged(volume, TEMPLATE_SPACING))
     starts = (np.eye(4), _centred(moving))
-    affine = min((_fit(moving, start, *COARSE, stiffness) for start in starts), key=lambda fit: fit[1])[0]
+    affine = min((_fit(moving, start, *COARSE_FIT, stiffness) for start in starts), key=lambda fit: fit[1])[0]
     outside = _outside(moving, affine)
-    if outside < HOPELESS:
-        affine, _ = _fit(moving, affine, *FINE, stiffness)
+    if outside < MAX_COARSE_OUTSIDE:
+        affine, _ = _fit(moving, affine, *FINE_FIT, stiffness)
         outside = _outside(moving, affine)
-    return Registration(affine, _likeness(moving, affine), outside)
+    return Registration(affine, _similarity(moving, affine), outside)
 
 
 @cache
@@ -87,7 +88,7 @@ def mni152() -> Volume:
 
 
 def averaged(volume: Volume, spacing: float) -> Volume:
-    """Return a volume of voxels of about a spacing in millimetres, each the mean of a block; never a finer one."""
+    """Return a volume at about a spacing in millimetres, each voxel the mean of a block; never a finer volume."""
     blocks = np.clip(np.round(spacing / volume.spacing).astype(int), 1, volume.voxels.shape)
     counts = np.array(volume.voxels.shape) // blocks
     voxels = volume.voxels[tuple(slice(end) for end in counts * blocks)]
@@ -117,7 +118,7 @@ def sample(volume: Volume, points: Reals, mode: str = "constant") -> Grey:
 
 
 def mapped(affine: Reals, points: Reals) -> Reals:
-    """Return points (3, n) moved by an affine map (4, 4)."""
+    """Return points (3, n) transformed by an affine map (4, 4)."""
     moved: Reals = affine[:3, :3] @ points + affine[:3, 3:]
     return moved
 
@@ -129,34 +130,34 @@ def grid_points(shape: tuple[int, ...]) -> Reals:
 
 
 def _fit(moving: Volume, start: Reals, blur: float, every: int, stiffness: float) -> tuple[Reals, float]:
-    """Return the affine map of least squares from a start, and half the squares left, in those of the brain."""
-    from scipy.optimize import least_squares  # pictures do not wait for its import
+    """Return the affine map of least squares from a start, and its cost: half the sum of squared residuals."""
+    from scipy.optimize import least_squares  # images do not wait for its import
 
-    squares = _Squares(moving, start, blur, every, stiffness)
-    fit = least_squares(squares.residuals, np.zeros(13), squares.derivatives, method="lm", max_nfev=MOST)
+    squares = _Residuals(moving, start, blur, every, stiffness)
+    fit = least_squares(squares.residuals, np.zeros(13), squares.derivatives, method="lm", max_nfev=MAX_EVALUATIONS)
     return squares.affine(fit.x), float(fit.cost)
 
 
-class _Squares:
-    """What is left between template and volume, both blurred, as a function of 13 parameters.
+class _Residuals:
+    """Differences between template and volume, both blurred, as a function of 13 parameters.
 
-    Nine are a matrix's around the brain's centre, three a shift's, one the logarithm of a gain.
+    Nine are those of a matrix around the brain's centre, three of a translation, one is the logarithm of a gain.
     """
 
     def __init__(self, moving: Volume, start: Reals, blur: float, every: int, stiffness: float) -> None:
         self._start, self._stiffness, self._points = start, stiffness, _points()[:, ::every]
-        fixed = gaussian_filter(mni152().voxels, blur / SPACING)[_head()][::every]
+        fixed = gaussian_filter(mni152().voxels, blur / TEMPLATE_SPACING)[_head()][::every]
         self._fixed = fixed / np.linalg.norm(fixed)
         self._to_voxels = _inverse(moving.affine)
         self._moving: Grey = gaussian_filter(moving.voxels, blur / moving.spacing)
         self._slopes: list[Grey] = [np.gradient(self._moving, axis=axis) for axis in range(3)]
-        there, (values,) = self._at(start, self._moving)
-        self._brightness = self._fixed[there].sum() / max(float(values[there].sum()), 1e-9)
+        inside, (values,) = self._at(start, self._moving)
+        self._brightness = self._fixed[inside].sum() / max(float(values[inside].sum()), 1e-9)
         self._centre = self._points.mean(axis=1, keepdims=True)
-        self._arms = (self._points - self._centre) / ARM
+        self._arms = (self._points - self._centre) / BRAIN_RADIUS
 
     def _matrix(self, parameters: Reals) -> Reals:
-        matrix: Reals = np.eye(3) + parameters[:9].reshape(3, 3) / ARM
+        matrix: Reals = np.eye(3) + parameters[:9].reshape(3, 3) / BRAIN_RADIUS
         return matrix
 
     def affine(self, parameters: Reals) -> Reals:
@@ -167,42 +168,44 @@ class _Squares:
         return moved
 
     def residuals(self, parameters: Reals) -> Reals:
-        there, (values,) = self._at(self.affine(parameters), self._moving)
-        seen = self._seen(there)
-        left = np.where(there, values * self._gain(parameters) - self._fixed, 0) / np.sqrt(max(seen, LEAST))
-        lacking = np.sqrt(max(0, 1 - seen / LEAST))
+        inside, (values,) = self._at(self.affine(parameters), self._moving)
+        coverage = self._coverage(inside)
+        difference = np.where(inside, values * self._gain(parameters) - self._fixed, 0)
+        missing = np.sqrt(max(0, 1 - coverage / MIN_COVERAGE))
         strain = (self._matrix(parameters).T @ self._matrix(parameters) - np.eye(3)) / 2
-        return np.concatenate([left, [lacking], self._stiffness * strain.ravel()])
+        scaled = difference / np.sqrt(max(coverage, MIN_COVERAGE))
+        return np.concatenate([scaled, [missing], self._stiffness * strain.ravel()])
 
     def derivatives(self, parameters: Reals) -> Reals:
-        there, (values, *slope) = self._at(self.affine(parameters), self._moving, *self._slopes)
+        inside, (values, *slope) = self._at(self.affine(parameters), self._moving, *self._slopes)
         along = (self._to_voxels[:3, :3] @ self._start[:3, :3]).T @ np.stack(slope)
         of_matrix = (along[:, None] * self._arms).reshape(9, -1)
-        rows = np.concatenate([of_matrix, along, values[None] / ARM]) * self._gain(parameters)
-        rows = np.where(there, rows, 0) / np.sqrt(max(self._seen(there), LEAST))
+        rows = np.concatenate([of_matrix, along, values[None] / BRAIN_RADIUS]) * self._gain(parameters)
+        rows = np.where(inside, rows, 0) / np.sqrt(max(self._coverage(inside), MIN_COVERAGE))
         matrix = self._matrix(parameters)
         of_strain = np.einsum("li,kj->klij", np.eye(3), matrix) + np.einsum("lj,ki->klij", np.eye(3), matrix)
-        strain = np.concatenate([of_strain.reshape(9, 9) / (2 * ARM), np.zeros((4, 9))])
+        strain = np.concatenate([of_strain.reshape(9, 9) / (2 * BRAIN_RADIUS), np.zeros((4, 9))])
         return np.concatenate([rows, np.zeros((13, 1)), self._stiffness * strain], axis=1).T
 
     def _at(self, affine: Reals, *images: Grey) -> tuple[NDArray[np.bool_], list[Grey]]:
-        """Return which of the template's points lie in the volume, and the values of images of it there."""
+        """Return which of the template's points lie in the volume, and the values of images of the volume there."""
         voxels = mapped(self._to_voxels @ affine, self._points)
         values = [map_coordinates(image, voxels, order=1, mode="nearest") for image in images]
         return _inside(self._moving.shape, voxels), values
 
     def _gain(self, parameters: Reals) -> float:
-        return float(self._brightness * np.exp(np.clip(parameters[12] / ARM, -MOST_GAIN, MOST_GAIN)))
+        return float(self._brightness * np.exp(np.clip(parameters[12] / BRAIN_RADIUS, -MAX_LOG_GAIN, MAX_LOG_GAIN)))
 
-    def _seen(self, there: NDArray[np.bool_]) -> float:
-        """Return the share of the template's brightness that lies in the volume."""
-        return float(np.square(self._fixed[there]).sum())
+    def _coverage(self, inside: NDArray[np.bool_]) -> float:
+        """Return the share of the template's squared brightness that lies in the volume."""
+        return float(np.square(self._fixed[inside]).sum())
 
 
 @cache
 def _head() -> NDArray[np.bool_]:
     """Return the template's voxels in and around its brain."""
-    head: NDArray[np.bool_] = binary_dilation(mni152().voxels > BRAIN, iterations=MARGIN)
+    brain = mni152().voxels > TEMPLATE_BRAIN_THRESHOLD
+    head: NDArray[np.bool_] = binary_dilation(brain, iterations=TEMPLATE_MARGIN)
     return head
 
 
@@ -212,11 +215,11 @@ def _points() -> Reals:
     return mapped(mni152().affine, np.stack(np.nonzero(_head())).astype(np.float64))
 
 
-def _likeness(moving: Volume, affine: Reals) -> float:
+def _similarity(moving: Volume, affine: Reals) -> float:
     points = mapped(affine, _points())
-    there = covered(moving, points)
-    values, fixed = sample(moving, points[:, there], mode="nearest"), mni152().voxels[_head()][there]
-    return float(np.corrcoef(values, fixed)[0, 1]) if there.any() and values.std() > 0 else 0.0
+    inside = covered(moving, points)
+    values, fixed = sample(moving, points[:, inside], mode="nearest"), mni152().voxels[_head()][inside]
+    return float(np.corrcoef(values, fixed)[0, 1]) if inside.any() and values.std() > 0 else 0.0
 
 
 def _centred(moving: Volume) -> Reals:

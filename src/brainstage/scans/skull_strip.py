@@ -24,26 +24,26 @@ from brainstage.scans.registration import (
     register,
     sample,
 )
-from brainstage.scans.stack import OUTSIDE
+from brainstage.scans.stack import MAX_OUTSIDE
 from brainstage.scans.volume import Reals, Volume
 
 Mask = NDArray[np.bool_]
 
-COARSE = 4.0
-"""Millimetres between the voxels that the field of brightness is fitted to."""
-ITERATIONS = (50, 50, 50, 50)
+FIELD_SPACING = 4.0
+"""Millimetres between the voxels that the bias field is fitted to."""
+N4_ITERATIONS = (50, 50, 50, 50)
 """Iterations of N4 at each of its resolutions: the defaults of Tustison et al. 2010."""
-UNKNOWN = 5.0
-"""Stiffness of the first registration: with a skull in the picture only place and angle can be told.
+HEAD_STIFFNESS = 5.0
+"""Stiffness of the first registration: with a skull in the volume only position and angle can be measured.
 
-At 0.5, which suits brains alone, the brain is stretched out to the skull and ends 13 mm off; 2 to 100 do alike.
+At 0.5, which suits brains alone, the brain is stretched out to the skull and ends 13 mm off; 2 to 100 do as well.
 """
-BRAIN = 75
-"""Grey value of the template where its brain ends, as at 1 mm (overlap of both: Dice 0.997)."""
-EDGE = 25
+TEMPLATE_BRAIN_EDGE = 75
+"""Grey value of the template where its brain ends (Dice 0.997 with the brain mask at 1 mm)."""
+TRAINING_BRAIN_EDGE = 25
 """Grey value of the template where the training slices end: about 2 mm outside the brain (Dice 0.991)."""
-LIKENESS = 0.4
-"""Least correlation with the template within its brain: heads have 0.5 to 0.75, what lies wrong 0.3."""
+MIN_HEAD_SIMILARITY = 0.4
+"""Correlation with the template within its brain that a head must have: heads have 0.5 to 0.75, failures 0.3."""
 
 
 @dataclass(frozen=True)
@@ -51,23 +51,23 @@ class Extraction:
     """A brain taken out of a head.
 
     Attributes:
-        head: The head with its brightness evened out.
+        head: The head, corrected for the bias field.
         brain: The same within the outline of the training data, 0 outside of it.
-        registration: How both lie on the template.
-        likeness: Correlation with the template within its brain.
+        registration: The position of both relative to the template.
+        similarity: Correlation with the template within its brain.
     """
 
     head: Volume
     brain: Volume
     registration: Registration
-    likeness: float
+    similarity: float
 
 
 def check_extra() -> None:
-    """Raise where the extra is missing.
+    """Check that the extra ``heads`` is installed.
 
     Raises:
-        ConfigError: It is.
+        ConfigError: It is not.
     """
     if find_spec("SimpleITK") is None:
         raise ConfigError("taking a brain out of a head needs SimpleITK: pip install 'brainstage[heads]'")
@@ -76,11 +76,11 @@ def check_extra() -> None:
 def extract_brain(head: Volume, where: str) -> Extraction:
     """Take the brain out of a T1-weighted head.
 
-    The brightness is evened out (N4: Tustison et al. 2010, IEEE Transactions on Medical Imaging 29, 1310), the head
-    placed on MNI152 as if it were of the template's size, then its brain alone by an affine map, twice.
+    The bias field is corrected (N4: Tustison et al. 2010, IEEE Transactions on Medical Imaging 29, 1310), the head
+    registered to MNI152 nearly rigidly, then its brain alone by an affine map, twice.
 
     Args:
-        head: A head in any position, upright by its header.
+        head: A head in any position; its header must say which way is up.
         where: Name of the file, for errors.
 
     Raises:
@@ -88,45 +88,43 @@ def extract_brain(head: Volume, where: str) -> Extraction:
         RefusalError: The head has no skull, or no brain is found in it.
     """
     check_extra()
-    even = evened(head)
-    found = register(even, UNKNOWN)
-    if found.outside < OUTSIDE:
+    corrected = correct_bias(head)
+    registration = register(corrected, HEAD_STIFFNESS)
+    if registration.outside < MAX_OUTSIDE:
         raise RefusalError(f"{where}: shows a brain without its skull; `brainstage predict` takes it as it is")
     for _ in range(2):
-        found = register(_within(even, found, BRAIN))
-    likeness = _likeness(even, found)
-    if likeness < LIKENESS:
+        registration = register(_within(corrected, registration, TEMPLATE_BRAIN_EDGE))
+    similarity = _similarity(corrected, registration)
+    if similarity < MIN_HEAD_SIMILARITY:
         raise RefusalError(
-            f"{where}: no T1-weighted brain was found in it (likeness to the MNI152 template {likeness:.2f}, "
-            f"expected {LIKENESS} or more); if it is a head, take it out with SynthStrip, HD-BET or FSL's BET"
+            f"{where}: no T1-weighted brain was found in it (similarity to the MNI152 template {similarity:.2f}, "
+            f"expected {MIN_HEAD_SIMILARITY} or more); if it is a head, take the brain out with SynthStrip, HD-BET "
+            "or FSL's BET"
         )
-    return Extraction(even, _within(even, found, EDGE), found, likeness)
+    return Extraction(corrected, _within(corrected, registration, TRAINING_BRAIN_EDGE), registration, similarity)
 
 
-def evened(head: Volume) -> Volume:
-    """Return a head without the slow changes of brightness that a scanner's coils leave, by N4.
-
-    Brightness is scaled so that its field has the mean 1 in the head.
-    """
+def correct_bias(head: Volume) -> Volume:
+    """Return a head corrected by N4 for the bias field: the slow change of brightness that coils leave."""
     import SimpleITK as sitk  # noqa: N813 - its users call it so
 
-    coarse = averaged(head, COARSE)
+    coarse = averaged(head, FIELD_SPACING)
     scaled = coarse.voxels.clip(0) * np.float32(1000 / coarse.voxels.max()) + 1  # its logarithm is taken
     image = _image(sitk, scaled, coarse.spacing, (coarse.spacing - head.spacing) / 2)
     mask = sitk.OtsuThreshold(image, 0, 1)
     filter_ = sitk.N4BiasFieldCorrectionImageFilter()
-    filter_.SetMaximumNumberOfIterations(ITERATIONS)
+    filter_.SetMaximumNumberOfIterations(N4_ITERATIONS)
     filter_.Execute(image, mask)
     fine = _image(sitk, head.voxels, head.spacing, np.zeros(3))
     field = np.exp(sitk.GetArrayFromImage(filter_.GetLogBiasFieldAsImage(fine))).transpose(2, 1, 0)
     return Volume((head.voxels.clip(0) / field).astype(np.float32), head.affine)
 
 
-def brain_mask(volume: Volume, affine: Reals, edge: float = EDGE) -> Mask:
+def brain_mask(volume: Volume, affine: Reals, edge: float = TRAINING_BRAIN_EDGE) -> Mask:
     """Return which voxels of a volume lie in the template's brain, bool of the volume's shape.
 
     Args:
-        volume: Where the mask is wanted.
+        volume: The volume whose voxels are masked.
         affine: From millimetres of the template to those of the volume (:attr:`Registration.affine`).
         edge: Grey value of the template where the brain ends.
     """
@@ -137,16 +135,19 @@ def brain_mask(volume: Volume, affine: Reals, edge: float = EDGE) -> Mask:
     return mask.reshape(volume.voxels.shape)
 
 
-def _within(head: Volume, found: Registration, edge: float) -> Volume:
-    return Volume(np.where(brain_mask(head, found.affine, edge), head.voxels, np.float32(0)), head.affine)
+def _within(head: Volume, registration: Registration, edge: float) -> Volume:
+    mask = brain_mask(head, registration.affine, edge)
+    return Volume(np.where(mask, head.voxels, np.float32(0)), head.affine)
 
 
-def _likeness(head: Volume, found: Registration) -> float:
+def _similarity(head: Volume, registration: Registration) -> float:
     template = mni152()
     points = mapped(template.affine, grid_points(template.voxels.shape))
-    seen = (template.voxels.ravel() > BRAIN) & covered(head, mapped(found.affine, points))
-    values = sample(averaged(head, COARSE), mapped(found.affine, points[:, seen]))
-    return float(np.corrcoef(values, template.voxels.ravel()[seen])[0, 1]) if seen.any() and values.std() else 0.0
+    brain = template.voxels.ravel() > TEMPLATE_BRAIN_EDGE
+    inside = brain & covered(head, mapped(registration.affine, points))
+    values = sample(averaged(head, FIELD_SPACING), mapped(registration.affine, points[:, inside]))
+    fixed = template.voxels.ravel()[inside]
+    return float(np.corrcoef(values, fixed)[0, 1]) if inside.any() and values.std() else 0.0
 
 
 def _image(sitk: Any, voxels: NDArray[np.float32], spacing: Reals, origin: Reals) -> Any:

@@ -7,9 +7,10 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter, map_coordinates
 
 from brainstage.core.errors import RefusalError
+from brainstage.core.schema import SLICE_SIDE, STACK_LEVELS, STACK_SHAPE
 from brainstage.scans.dicom import Frame
 from brainstage.scans.registration import (
-    BRAIN,
+    TEMPLATE_BRAIN_THRESHOLD,
     Registration,
     averaged,
     covered,
@@ -23,8 +24,7 @@ from brainstage.scans.volume import Volume
 
 Pixels = NDArray[np.uint8]
 
-LEVELS, SIDE = 32, 128
-GRID = np.array(
+TRAINING_GRID = np.array(
     [
         [0.028, 0.013, -1.462, 90.752],
         [0.026, 1.722, 0.031, -127.485],
@@ -34,24 +34,24 @@ GRID = np.array(
 )
 """From level, row and column of the training data to millimetres of MNI152.
 
-``python tools/fit_grid.py`` measures it again, to within half a millimetre.
+``python tools/fit_grid.py`` reproduces it to within half a millimetre.
 
 Levels are a millimetre apart, a slice is 187 mm wide and 221 mm long, and **the nose points down**: rows run from
 the back of the head to the front, columns from the person's right to the left.
 """
-BRIGHT = 237
-"""Grey value of the 99th percentile of a training slice's head (its median over slices)."""
-LIKENESS = 0.8
-"""Least correlation with the template that counts as a brain: MNI152 heads without skull have 0.92 and more."""
-OUTSIDE = 0.05
-"""Most brightness outside of the template's brain: a brain without skull has 0.01, a head with it 0.2."""
+TRAINING_BRIGHTNESS = 237
+"""99th percentile of the grey values of a training slice's head (median over slices)."""
+MIN_SIMILARITY = 0.8
+"""Correlation with the template below which a volume is not a brain: brains without skull have 0.92 and more."""
+MAX_OUTSIDE = 0.05
+"""Share of brightness outside of the template's brain above which a skull is there: brains have 0.01, heads 0.2."""
 
-WHOLE = 0.95
-"""Share of a level's brain that a volume must hold to show that level."""
-FEWEST = 8
+MIN_LEVEL_COVERAGE = 0.95
+"""Share of a level's brain that a volume must cover to show that level."""
+MIN_LEVELS = 8
 """Fewest levels that a volume must show."""
-AXIAL = 0.87
-"""Least cosine between the normal of an axial picture and the head's upward axis: 30 degrees."""
+MIN_AXIAL_COSINE = 0.87
+"""Cosine between the normal of an axial image and the head's upward axis, at 30 degrees."""
 
 
 def training_stack(volume: Volume, where: str) -> tuple[Pixels, list[int]]:
@@ -68,69 +68,73 @@ def training_stack(volume: Volume, where: str) -> tuple[Pixels, list[int]]:
     Raises:
         RefusalError: It still has its skull, is no brain, or shows fewer than eight of the levels.
     """
-    found = register(volume)
-    reason = refusal(found)
+    registration = register(volume)
+    reason = refusal(registration)
     if reason:
         raise RefusalError(f"{where}: {reason}")
-    stack, levels = cut(volume, found)
-    if len(levels) < FEWEST:
+    stack, levels = cut(volume, registration)
+    if len(levels) < MIN_LEVELS:
         raise RefusalError(
-            f"{where}: shows {len(levels)} of the training data's {LEVELS} levels, too few to stage it"
+            f"{where}: shows {len(levels)} of the training data's {STACK_LEVELS} levels, too few to stage it"
         )
     return stack, levels
 
 
-def cut(volume: Volume, found: Registration) -> tuple[Pixels, list[int]]:
-    """Cut the training data's slices out of a volume that lies on the template as found: slices and levels."""
-    at_template = mapped(GRID, grid_points((LEVELS, SIDE, SIDE)))
-    points = mapped(found.affine, at_template)
-    brain = sample(mni152(), at_template).reshape(LEVELS, -1) > BRAIN
-    seen = brain & covered(volume, points).reshape(LEVELS, -1)
-    levels = np.flatnonzero(seen.sum(axis=1) >= WHOLE * brain.sum(axis=1))
-    values = sample(averaged(volume, 1.0), points).reshape(LEVELS, SIDE, SIDE)
+def cut(volume: Volume, registration: Registration) -> tuple[Pixels, list[int]]:
+    """Cut the training data's slices out of a registered volume.
+
+    Returns:
+        Slices, uint8 of shape (n, 128, 128), and the level of each, from 0 to 31.
+    """
+    at_template = mapped(TRAINING_GRID, grid_points(STACK_SHAPE))
+    points = mapped(registration.affine, at_template)
+    brain = sample(mni152(), at_template).reshape(STACK_LEVELS, -1) > TEMPLATE_BRAIN_THRESHOLD
+    covered_brain = brain & covered(volume, points).reshape(STACK_LEVELS, -1)
+    levels = np.flatnonzero(covered_brain.sum(axis=1) >= MIN_LEVEL_COVERAGE * brain.sum(axis=1))
+    values = sample(averaged(volume, 1.0), points).reshape(STACK_SHAPE)
     return _grey(values[levels]), levels.tolist()
 
 
-def refusal(found: Registration) -> str | None:
-    """Return why a volume is no brain without skull; None where it is one."""
-    if found.outside > OUTSIDE:
+def refusal(registration: Registration) -> str | None:
+    """Return why a registered volume is not a brain without skull; None where it is."""
+    if registration.outside > MAX_OUTSIDE:
         return (
-            f"shows a head with its skull ({found.outside:.0%} of its brightness lies around the brain); "
+            f"shows a head with its skull ({registration.outside:.0%} of its brightness lies around the brain); "
             "take the brain out first: `brainstage extract`, or another tool (SynthStrip, HD-BET, FSL's BET)"
         )
-    if found.likeness < LIKENESS:
+    if registration.similarity < MIN_SIMILARITY:
         return (
-            f"does not look like a T1-weighted brain (its likeness to the MNI152 template is "
-            f"{found.likeness:.2f}, expected {LIKENESS} or more)"
+            f"does not look like a T1-weighted brain (its similarity to the MNI152 template is "
+            f"{registration.similarity:.2f}, expected {MIN_SIMILARITY} or more)"
         )
     return None
 
 
 def training_slice(frame: Frame, where: str) -> Pixels:
-    """Return a single axial picture as the training data would show it: nose down, the head in the middle.
+    """Return a single axial image as the training data would show it: nose down, the head in the middle.
 
-    One picture says too little for a registration, so its level stays open and the head keeps its size.
+    A single image cannot be registered, so its level stays unknown and the head keeps its size.
 
     Returns:
         uint8 of shape (128, 128).
 
     Raises:
-        RefusalError: The picture is not axial, or shows nothing.
+        RefusalError: The image is not axial, or shows nothing.
     """
     normal = np.cross(*frame.axes)
-    if abs(normal[2]) < AXIAL * np.linalg.norm(normal):
-        raise RefusalError(f"{where}: its picture is not axial; give an axial one, or the whole series")
+    if abs(normal[2]) < MIN_AXIAL_COSINE * np.linalg.norm(normal):
+        raise RefusalError(f"{where}: its image is not axial; give an axial one, or the whole series")
     if np.ptp(frame.pixels) == 0:
         raise RefusalError(f"{where}: all pixels have the same value")
     head = np.argwhere(frame.pixels > 0.2 * np.percentile(frame.pixels, 99))
-    across = GRID[:2, 1:3]  # in the plane; x and y of a row and of a column
-    steps = np.arange(SIDE) - (SIDE - 1) / 2
+    across = TRAINING_GRID[:2, 1:3]  # in the plane; x and y of a row and of a column
+    steps = np.arange(SLICE_SIDE) - (SLICE_SIDE - 1) / 2
     rows, columns = np.meshgrid(steps, steps, indexing="ij")
     apart = across @ np.stack([rows.ravel(), columns.ravel()])
     to_pixels = np.linalg.inv(frame.axes[:, :2].T)
     points = (head.min(axis=0) + head.max(axis=0))[:, None] / 2 + to_pixels @ apart
     smooth = gaussian_filter(frame.pixels, 0.5 / np.linalg.norm(frame.axes, axis=1))
-    return _grey(map_coordinates(smooth, points, order=1).reshape(SIDE, SIDE))
+    return _grey(map_coordinates(smooth, points, order=1).reshape(SLICE_SIDE, SLICE_SIDE))
 
 
 def _grey(values: NDArray[np.float32]) -> Pixels:
@@ -138,4 +142,4 @@ def _grey(values: NDArray[np.float32]) -> Pixels:
     head = values[values > 0.1 * values.max(initial=0)]
     if not len(head):
         return np.zeros(values.shape, np.uint8)
-    return (values * (BRIGHT / np.percentile(head, 99))).round().clip(0, 255).astype(np.uint8)
+    return (values * (TRAINING_BRIGHTNESS / np.percentile(head, 99))).round().clip(0, 255).astype(np.uint8)

@@ -12,28 +12,28 @@ from brainstage.core.errors import DataError
 Reals = NDArray[np.float64]
 
 MAX_VOXELS = 400**3
-"""Most voxels that are read; a file of a few bytes can ask for gigabytes."""
-MIN_SIDE = 8
-"""Fewest voxels along each axis: fewer show no brain."""
-SPACINGS = (0.2, 12.0)
-"""Smallest and largest distance of neighbouring voxels in millimetres that a brain is scanned with."""
-FARTHEST = 1e6
-"""Millimetres that no part of a scan is away from its origin; squares of much larger numbers overflow."""
-BRIGHTEST = 1e9
-"""Largest grey value: scanners give thousands, and squares of much larger ones overflow."""
+"""Most voxels of a volume that is read: a file of a few bytes can claim gigabytes."""
+MIN_VOXELS_ALONG_AXIS = 8
+"""Fewest voxels along each axis of a brain."""
+MIN_SPACING, MAX_SPACING = 0.2, 12.0
+"""Smallest and largest distance of neighbouring voxels of a brain scan, in millimetres."""
+MAX_OFFSET = 1e6
+"""Largest element of an affine map, in millimetres; squares of much larger numbers overflow."""
+MAX_GREY_VALUE = 1e9
+"""Largest grey value: scanners write thousands, and squares of much larger ones overflow."""
 
 
 def checked_values(values: NDArray[np.float32], where: str) -> NDArray[np.float32]:
-    """Return grey values, 0 where they are not finite.
+    """Return grey values with 0 in place of those that are not finite.
 
     Raises:
-        DataError: They cannot be a scanner's.
+        DataError: One is larger than :data:`MAX_GREY_VALUE`.
     """
     values = np.nan_to_num(values, posinf=0, neginf=0)
     largest = float(np.abs(values).max())
-    if largest > BRIGHTEST:
+    if largest > MAX_GREY_VALUE:
         raise DataError(
-            f"{where}: holds grey values up to {largest:.0e}, expected at most {BRIGHTEST:.0e}; damaged?"
+            f"{where}: holds grey values up to {largest:.0e}, expected at most {MAX_GREY_VALUE:.0e}; damaged?"
         )
     return values
 
@@ -55,19 +55,19 @@ class Volume:
         """Return a volume that can be that of a brain.
 
         Raises:
-            DataError: It has too few voxels, is empty, holds values that no scanner gives, or its size in
-                millimetres is that of no head.
+            DataError: It has too few voxels, all of them are equal, a value is too large, or the affine map is not
+                that of a head.
         """
-        if min(voxels.shape) < MIN_SIDE:
+        if min(voxels.shape) < MIN_VOXELS_ALONG_AXIS:
             shape = "×".join(str(side) for side in voxels.shape)
-            raise DataError(f"{where}: {shape} voxels, expected at least {MIN_SIDE} along each axis")
-        usable = np.isfinite(affine).all() and np.abs(affine).max() < FARTHEST
+            raise DataError(f"{where}: {shape} voxels, expected at least {MIN_VOXELS_ALONG_AXIS} along each axis")
+        usable = np.isfinite(affine).all() and np.abs(affine).max() < MAX_OFFSET
         if not usable or abs(np.linalg.det(affine[:3, :3])) < 1e-6:
-            raise DataError(f"{where}: its header gives no usable directions of its axes")
+            raise DataError(f"{where}: its header holds no usable affine map (qform, sform or orientation)")
         spacing = np.linalg.norm(affine[:3, :3], axis=0)
-        if not (SPACINGS[0] <= spacing.min() and spacing.max() <= SPACINGS[1]):
-            said = " × ".join(f"{side:.3g}" for side in spacing)
-            raise DataError(f"{where}: voxels of {said} mm, expected {SPACINGS[0]} to {SPACINGS[1]:g} mm")
+        if not (spacing.min() >= MIN_SPACING and spacing.max() <= MAX_SPACING):
+            size = " × ".join(f"{side:.3g}" for side in spacing)
+            raise DataError(f"{where}: voxels of {size} mm, expected {MIN_SPACING} to {MAX_SPACING:g} mm")
         voxels = checked_values(voxels, where)
         if voxels.max() == voxels.min():
             raise DataError(f"{where}: all voxels have the same value")

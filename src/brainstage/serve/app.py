@@ -1,12 +1,12 @@
-"""The application: addresses of the API, and the page."""
+"""The application: the addresses of the API, and the page."""
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import io
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from importlib.resources import files
 from typing import Any
 
@@ -15,199 +15,190 @@ from fastapi import FastAPI, Request
 from numpy.typing import NDArray
 from PIL import Image
 from starlette.exceptions import HTTPException
+from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.staticfiles import StaticFiles
 
 from brainstage import __version__
+from brainstage.core.errors import ConfigError
 from brainstage.core.schema import RESEARCH_NOTICE
+from brainstage.inference.explanations import SliceExplanation
 from brainstage.report.explanations import draw
-from brainstage.scans.discover import Scan
-from brainstage.serve.desk import Desk, identity
-from brainstage.serve.gate import UNFORESEEN, Gate, Limits
-from brainstage.serve.problems import TITLES, Problem
-from brainstage.serve.uploads import numbers, read_upload
+from brainstage.scans.discover import Scan, scans_of
+from brainstage.serve.guard import PAGE, UNFORESEEN, Limits, RequestGuard
+from brainstage.serve.openapi import (
+    EXPLAIN_FIELDS,
+    PREDICT_FIELDS,
+    PROBLEM,
+    explain_form,
+    predict_form,
+    takes_form,
+)
+from brainstage.serve.problems import Problem
+from brainstage.serve.registry import ModelRegistry
+from brainstage.serve.uploads import file_numbers, read_upload
 
-_FILES = {
-    "type": "array",
-    "items": {"type": "string", "format": "binary"},
-    "description": (
-        "JPEG, PNG, NIfTI or DICOM files, told by content. Files of one DICOM series are one scan. File names are "
-        "not used."
-    ),
-}
-_MODEL = {"type": "string", "description": "One of those of /v1/models; without it the default."}
-PREDICT_FORM = {
-    "files": _FILES,
-    "model": _MODEL,
-    "one_person": {"type": "boolean", "description": "All are of one person: one answer from all, then each."},
-    "pictures": {"type": "boolean", "description": "Give each slice as the model saw it, a PNG in base64."},
-}
-EXPLAIN_FORM = {
-    "files": {**_FILES, "description": f"One scan. {_FILES['description']}"},
-    "model": _MODEL,
-    "method": {
-        "type": "string",
-        "enum": ["grad-cam", "integrated-gradients", "occlusion"],
-        "description": "Without it the one that suits the model.",
-    },
-    "stage": {"type": "string", "description": "Stage to explain, in place of the answered one."},
-}
-_PROBLEM = {
-    "description": f"A problem, `code` one of: {', '.join(TITLES)}",
-    "content": {
-        "application/problem+json": {
-            "schema": {
-                "type": "object",
-                "required": ["type", "title", "status", "code", "detail", "notice"],
-                "properties": {
-                    **{name: {"type": "string"} for name in ("type", "title", "detail", "notice")},
-                    "status": {"type": "integer"},
-                    "code": {"type": "string", "enum": list(TITLES)},
-                },
-            }
-        }
-    },
-}
+Picture = NDArray[np.uint8]
 
 
-def create_app(desk: Desk, hosts: Collection[str], limits: Limits | None = None) -> Gate:
+def create_app(registry: ModelRegistry, hosts: Collection[str], limits: Limits | None = None) -> RequestGuard:
     """Return the ASGI application.
 
     Args:
-        desk: The models.
-        hosts: Names under which it may be asked.
-        limits: How much it takes.
+        registry: The models.
+        hosts: Names and addresses that the ``Host`` of a request may have.
+        limits: How much the server takes.
+
+    Raises:
+        ConfigError: A host is a pattern.
     """
     limits = limits or Limits()
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         yield
-        desk.close()
+        registry.close()
 
     app = FastAPI(
         title="brainstage",
         version=__version__,
         description=f"Stages dementia from brain MRI slices. {RESEARCH_NOTICE}",
-        docs_url=None,  # they load scripts and fonts from elsewhere
+        docs_url=None,  # these pages load scripts and fonts from other sites
         redoc_url=None,
         lifespan=lifespan,
+        max_body_size=limits.request_bytes,
     )
-    gate = Gate(app, hosts, limits)
-    _add_problems(app)
-    _add_state(app, desk, gate)
-    _add_api(app, desk, limits)
-    app.mount("/page", StaticFiles(directory=str(files("brainstage.serve").joinpath("static")), html=True))
-    return gate
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=_host_names(hosts), www_redirect=False)
+    guard = RequestGuard(app, limits)
+    _add_problems(app, limits)
+    _add_state(app, registry, guard)
+    _add_predict(app, registry, limits)
+    _add_explain(app, registry, limits)
+    app.mount(PAGE, StaticFiles(directory=str(files("brainstage.serve").joinpath("static")), html=True))
+    return guard
 
 
-def _add_problems(app: FastAPI) -> None:
+def _host_names(hosts: Collection[str]) -> list[str]:
+    """Return hosts as they stand in a Host header, IPv6 addresses in brackets."""
+    if patterns := [host for host in hosts if "*" in host]:
+        raise ConfigError(f"--allow-host {patterns[0]}: a pattern would let any site in; give whole names")
+    return [f"[{host}]" if ":" in host else host for host in hosts]
+
+
+def _add_problems(app: FastAPI, limits: Limits) -> None:
+    see = "see /openapi.json for the addresses of the API"
+
     @app.exception_handler(Problem)
-    def _problem(_request: Request, problem: Problem) -> Response:
+    def answer_problem(_request: Request, problem: Problem) -> Response:
         return problem.response()
 
     @app.exception_handler(Exception)
-    def _unforeseen(_request: Request, _error: Exception) -> Response:  # Gate writes it to the log
+    def answer_unforeseen(_request: Request, _error: Exception) -> Response:  # the guard writes it to the log
         return UNFORESEEN.response()
 
     @app.exception_handler(HTTPException)
-    def _of_framework(_request: Request, error: HTTPException) -> Response:
-        known = {
-            404: Problem(404, "not-found", "see /openapi.json for the addresses of the API"),
-            405: Problem(405, "method-not-allowed", "see /openapi.json for the addresses of the API"),
-        }
+    def answer_http(_request: Request, error: HTTPException) -> Response:
+        if error.status_code == 405:  # Starlette's static files do not say what they allow
+            headers = error.headers or {"Allow": "GET, HEAD"}
+            return Problem(405, "method-not-allowed", see).response(headers)
+        known = {404: Problem(404, "not-found", see), 413: limits.body_too_large}
         problem = known.get(error.status_code)
         return (problem or Problem(error.status_code, "bad-form", "the request cannot be read")).response()
 
 
-def _add_state(app: FastAPI, desk: Desk, gate: Gate) -> None:
+def _add_state(app: FastAPI, registry: ModelRegistry, guard: RequestGuard) -> None:
     @app.get("/", include_in_schema=False)
     async def page() -> RedirectResponse:
-        return RedirectResponse("/page/")
+        return RedirectResponse(PAGE)
 
     @app.get("/health", summary="Whether the server runs")
     async def health() -> dict[str, str]:
         return {"status": "ok", "version": __version__, "notice": RESEARCH_NOTICE}
 
-    @app.get("/ready", summary="Whether it takes requests", responses={503: _PROBLEM})
+    @app.get("/ready", summary="Whether it takes requests", responses={503: PROBLEM})
     async def ready() -> dict[str, Any]:
-        gate.check_room()
-        return {"status": "ready", "models": desk.names, "notice": RESEARCH_NOTICE}
+        guard.check_room()
+        return {"status": "ready", "models": registry.names, "notice": RESEARCH_NOTICE}
 
-
-def _add_api(app: FastAPI, desk: Desk, limits: Limits) -> None:
-    @app.get("/v1/models", summary="The models, and what each is worth on people it has not seen")
+    @app.get("/v1/models", summary="The models, and their performance on people outside their training sets")
     async def models() -> dict[str, Any]:
-        return {"notice": RESEARCH_NOTICE, "models": desk.describe()}
+        return {"notice": RESEARCH_NOTICE, "models": registry.describe()}
 
-    @app.post("/v1/predict", summary="Stage scans", **_takes_form(PREDICT_FORM))
+
+def _add_predict(app: FastAPI, registry: ModelRegistry, limits: Limits) -> None:
+    @app.post("/v1/predict", summary="Stage scans", **takes_form(predict_form(registry, limits.files)))
     async def predict(request: Request) -> JSONResponse:
-        upload = await read_upload(request, limits.files)
-        scans = await desk.scans(upload.files)
-        answers, people = await desk.predict(upload.fields.get("model"), scans, upload.flag("one_person"))
-        rows = _numbered(answers.rows, scans)
-        if upload.flag("pictures"):
-            images = [{"picture": image} for person in people for image in person.images]
-            rows = await asyncio.to_thread(_pictured, rows, images)
-        model = identity(desk.model(upload.fields.get("model")).predictor)
+        upload = await read_upload(request, limits.files, PREDICT_FIELDS)
+        model = registry.model(upload.fields.get("model"))
+        one_person, with_pictures = upload.flag("one_person"), upload.flag("pictures")
+        scans = await registry.run(partial(scans_of, upload.files))
+        predictions, people = await model.predict(scans, one_person)
+        rows = _with_file_numbers(predictions.rows, scans)
+        if with_pictures:
+            pictures = [{"picture": image} for person in people for image in person.images]
+            rows = await registry.run(partial(_with_pictures, rows, pictures))
         return JSONResponse(
             {
-                "notice": answers.notice,
-                "model": model,
-                "calibrated": answers.calibrated,
-                "classes": answers.classes,
+                "notice": predictions.notice,
+                "model": model.identity,
+                "calibrated": predictions.calibrated,
+                "classes": predictions.classes,
                 "predictions": rows,
             }
         )
 
-    @app.post("/v1/explain", summary="Show what moved the score of a scan", **_takes_form(EXPLAIN_FORM))
+
+def _add_explain(app: FastAPI, registry: ModelRegistry, limits: Limits) -> None:
+    form = takes_form(explain_form(registry, limits.files))
+
+    @app.post("/v1/explain", summary="Show which pixels moved the score of a scan", **form)
     async def explain(request: Request) -> JSONResponse:
-        upload = await read_upload(request, limits.files)
-        scans = await desk.scans(upload.files)
-        if len(scans) > 1:
-            raise Problem(400, "several-scans", f"found {len(scans)} scans; send the files of one")
-        fields = upload.fields
-        found, maps = await desk.explain(
-            fields.get("model"), scans[0], fields.get("method"), fields.get("stage") or None
+        upload = await read_upload(request, limits.files, EXPLAIN_FIELDS)
+        model = registry.model(upload.fields.get("model"))
+        scans = await registry.run(partial(scans_of, upload.files))
+        explanations, slices = await model.explain(scans, upload.fields.get("method"), upload.fields.get("stage"))
+        rows = await registry.run(partial(_drawn, _with_file_numbers(explanations.rows, scans), slices))
+        return JSONResponse(
+            {
+                "notice": explanations.notice,
+                "model": model.identity,
+                "method": explanations.method,
+                "maps": rows,
+            }
         )
-        images = [{"picture": one.image, "overlay": draw(one)} for one in maps]
-        rows = await asyncio.to_thread(_pictured, _numbered([one.row for one in maps], scans), images)
-        model = identity(desk.model(fields.get("model")).predictor)
-        return JSONResponse({"notice": found.notice, "model": model, "method": found.method, "maps": rows})
 
 
-def _takes_form(fields: dict[str, Any]) -> dict[str, Any]:
-    """Return how OpenAPI describes a form, which is read by hand: its names are not to be kept."""
-    schema = {"type": "object", "required": ["files"], "properties": fields}
-    body = {"required": True, "content": {"multipart/form-data": {"schema": schema}}}
-    return {"openapi_extra": {"requestBody": body}, "responses": {"default": _PROBLEM}}
+def _with_file_numbers(rows: Sequence[dict[str, Any]], scans: Sequence[Scan]) -> list[dict[str, Any]]:
+    """Return rows that name their files by the files' numbers in the request."""
+    by_scan, all_numbers = {scan.name: file_numbers([scan]) for scan in scans}, file_numbers(scans)
+    return [_without_source(row, by_scan.get(row["source"], all_numbers)) for row in rows]
 
 
-def _numbered(rows: Sequence[dict[str, Any]], scans: Sequence[Scan]) -> list[dict[str, Any]]:
-    """Return rows that name their files by their numbers in the request."""
-    of_scan, of_all = {scan.name: numbers([scan]) for scan in scans}, numbers(scans)
-    return [_without_source(row, of_scan.get(row["source"], of_all)) for row in rows]
-
-
-def _without_source(row: dict[str, Any], files: list[int]) -> dict[str, Any]:
+def _without_source(row: dict[str, Any], numbers: list[int]) -> dict[str, Any]:
     reason = row["reason"] and row["reason"].removeprefix(f"{row['source']}: ")
-    return {"files": files, **{key: row[key] for key in row if key != "source"}, "reason": reason}
+    return {"files": numbers, **{key: row[key] for key in row if key != "source"}, "reason": reason}
 
 
-def _pictured(
-    rows: Sequence[dict[str, Any]], images: Sequence[dict[str, NDArray[np.uint8] | None]]
+def _drawn(rows: Sequence[dict[str, Any]], slices: Sequence[SliceExplanation]) -> list[dict[str, Any]]:
+    """Return the rows of explanations with each slice and its overlay."""
+    pictures = [{"picture": explanation.image, "overlay": draw(explanation)} for explanation in slices]
+    return _with_pictures(rows, pictures)
+
+
+def _with_pictures(
+    rows: Sequence[dict[str, Any]], pictures: Sequence[dict[str, Picture | None]]
 ) -> list[dict[str, Any]]:
-    """Return rows with their images as PNG in base64; in a thread: hundreds take as many milliseconds."""
+    """Return rows with their pictures as PNG in base64. Takes about a millisecond for each."""
     return [
-        {**row, **{name: _png(image) for name, image in of_row.items()}}
-        for row, of_row in zip(rows, images, strict=True)
+        {**row, **{name: _png(picture) for name, picture in of_row.items()}}
+        for row, of_row in zip(rows, pictures, strict=True)
     ]
 
 
-def _png(image: NDArray[np.uint8] | None) -> str | None:
+def _png(picture: Picture | None) -> str | None:
     """Return a picture as PNG in base64."""
-    if image is None:
+    if picture is None:
         return None
     stream = io.BytesIO()
-    Image.fromarray(image).save(stream, format="PNG")
+    Image.fromarray(picture).save(stream, format="PNG")
     return base64.b64encode(stream.getvalue()).decode("ascii")

@@ -1,4 +1,4 @@
-"""The server on this machine: an address, the application behind it."""
+"""The server: an address of this machine, and the application behind it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import uvicorn
 
 from brainstage.core.errors import RunError
 from brainstage.serve.app import create_app
-from brainstage.serve.desk import Desk
+from brainstage.serve.guard import RequestGuard
+from brainstage.serve.registry import ModelRegistry
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -24,39 +25,53 @@ def is_loopback(host: str) -> bool:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Take an address, port 0 for any that is free.
+    """Return a socket bound to an address.
+
+    Args:
+        host: Name or address to listen at.
+        port: Port to listen at; 0 takes a free one.
 
     Raises:
-        RunError: It cannot be had.
+        RunError: The address cannot be used.
     """
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        found = socket.socket(family, kind, protocol)  # without the protocol asyncio leaves Nagle's delay on: 40 ms
-        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        found.bind(address)
+        # without the protocol asyncio leaves Nagle's delay on: 40 ms
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
     except OSError as error:
         raise RunError(f"{host}:{port}: cannot listen there ({error.strerror}); take another --port") from error
-    return found
+    return listener
 
 
 def serve(
-    models: Sequence[str], place: socket.socket, allowed: Sequence[str] = (), *, ready: Callable[[], None]
+    models: Sequence[str],
+    listener: socket.socket,
+    allowed_hosts: Sequence[str] = (),
+    *,
+    ready: Callable[[], None],
 ) -> None:
     """Answer requests until the process is told to end.
 
     Args:
         models: Run folders or names of bundled models; the first is the default.
-        place: Where to listen.
-        allowed: Names, beside those of the loopback, under which the server may be asked.
+        listener: A socket that :func:`listen` returned.
+        allowed_hosts: Names, besides those of the loopback, that the ``Host`` of a request may have.
         ready: Called when the models are open.
 
     Raises:
-        ConfigError: Two models have one name.
+        ConfigError: Two models have the same name, or an allowed host is a pattern.
         RunError: A model cannot be opened.
     """
-    desk = Desk(models)
-    app = create_app(desk, {*LOOPBACK, *allowed})
+    registry = ModelRegistry(models)
+    app = create_app(registry, {*LOOPBACK, *allowed_hosts})
     ready()
+    server(app).run(sockets=[listener])
+
+
+def server(app: RequestGuard) -> uvicorn.Server:
+    """Return a server of an application: no access log, for file names and addresses stay private."""
     config = uvicorn.Config(
         app,
         access_log=False,
@@ -66,4 +81,4 @@ def serve(
         timeout_graceful_shutdown=5,
         ws="none",
     )
-    uvicorn.Server(config).run(sockets=[place])
+    return uvicorn.Server(config)

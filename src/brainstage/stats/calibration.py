@@ -1,16 +1,25 @@
-"""Probabilities that mean what they say, and the stages that cannot be ruled out. Arrays in, arrays out.
+"""Calibrated probabilities, and the stages that cannot be ruled out. Arrays in, arrays out.
 
-**Temperature.** One number divides the logits (Guo et al. 2017, ICML): the one that makes people that the model was
-not fitted on least surprising.
-**Sets.** A stage is in an answer's set where its probability is at least what nine of ten people that the model was
-not fitted on had for their true stage: split conformal prediction (Sadinle et al. 2019, JASA 114, 223). So nine of
-ten people like them have their stage in their set; a rare stage can be missed more often, a common one less.
+**Temperature.** One number divides the logits (Guo et al. 2017, ICML): the one with the lowest log loss on people
+who are not in the training set.
+
+**Sets.** A stage is in a prediction set where its probability is at least the conformal threshold: the probability
+that nine of ten people outside the training set had for their true stage (Sadinle et al. 2019, JASA 114, 223). A
+rare stage can be missed more often, a common one less.
+
+**Different people for the two.** Cross-fitting over people: the people are dealt into five parts, and each part's
+probabilities come from the temperature of the other four; all parts together give the threshold, and all people the
+temperature that is kept. As in cross-conformal prediction (Vovk 2015, Ann. Math. Artif. Intell. 74, 9) coverage is
+near 90 % and is measured (``docs/decisions/calibration.md``), not guaranteed for finite samples.
+
+**Stacks.** The mean over many slices has another calibration than one slice has, so each number of slices (1, 2, 4,
+8, …) has its own parameters.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,18 +32,24 @@ Scores = NDArray[np.floating[Any]]
 Ints = NDArray[np.int64]
 
 COVERAGE = 0.9
-"""Share of people whose stage is in their set."""
+"""Share of people whose stage is in their prediction set."""
+PARTS = 5
+"""Parts that people are dealt into, so that temperature and threshold come from different people."""
 FILE = "calibration.json"
-_SMALLEST = 1e-7
+_SMALLEST_PROBABILITY = 1e-7
 
 
 @dataclass(frozen=True)
-class Fit:
-    """What people that a network was not fitted on say of its scores."""
+class CalibrationParameters:
+    """The parameters for stacks of some number of slices.
+
+    Attributes:
+        temperature: What the logits are divided by.
+        conformal_threshold: Probability, after temperature, from which on a stage belongs to the 90 % set.
+    """
 
     temperature: float
     conformal_threshold: float
-    """Probability, after temperature, from which on a stage belongs to the 90 % set."""
 
 
 @dataclass(frozen=True)
@@ -42,32 +57,56 @@ class Calibration:
     """How a network's scores become probabilities and sets.
 
     Attributes:
-        people: Number of people that it was fitted on, none of whom the network was fitted on.
-        slice: For one slice alone.
-        person: For the mean over a person's slices.
+        people: Number of people that it was fitted on, none of whom is in the network's training set.
+        by_slices: Parameters for the mean over 1, 2, 4, 8, … slices of a person, by that number; 1 is always there.
     """
 
     people: int
-    slice: Fit
-    person: Fit
+    by_slices: Mapping[int, CalibrationParameters]
 
     @classmethod
-    def fit(cls, scores: Scores, labels: Ints, people: Ints, count: int) -> Calibration:
-        """Fit to slices of people that the network was not fitted on.
+    def fit(
+        cls,
+        scores: Scores,
+        labels: Ints,
+        people: Ints,
+        networks: Ints | None = None,
+        *,
+        counts: Iterable[int] | None = None,
+        seed: int = 0,
+    ) -> Calibration:
+        """Fit to slices of people who are not in the training set of the network that scored them.
 
         Args:
-            scores: The network's, softmax without temperature, shape (n, K).
-            labels: Class numbers, shape (n,).
-            people: Number of each slice's person, from 0. One who was predicted by several networks counts as
-                several.
-            count: How many different people they are.
+            scores: Softmax scores without temperature, float of shape (n, K).
+            labels: Class number of each slice, int64 of shape (n,); the same for all slices of a person.
+            people: Number of each slice's person, int64 of shape (n,).
+            networks: Number of the network that scored each slice, int64 of shape (n,), where there are several.
+                Only slices that one network scored are averaged.
+            counts: How many slices the stacks to be calibrated have. None fits to 1, 2, 4, … slices, up to what
+                half of the people have.
+            seed: Seed of the draws of a person's slices.
         """
-        _, first = np.unique(people, return_index=True)
-        return cls(
-            count,
-            slice=_fit(lambda temperature: softened(scores, temperature), labels, count),
-            person=_fit(lambda temperature: joined(softened(scores, temperature), people), labels[first], count),
+        names, people = np.unique(people, return_inverse=True)
+        networks = np.zeros_like(people) if networks is None else networks
+        _, stacks = np.unique(np.stack([people, networks]), axis=1, return_inverse=True)
+        order = np.random.default_rng(seed).permutation(len(people))
+        order = order[np.argsort(stacks[order], kind="stable")]
+        largest = _power_of_two(int(np.median(np.bincount(stacks))))
+        sizes = (
+            {2**power for power in range(largest.bit_length())}
+            if counts is None
+            else {min(_power_of_two(count), largest) for count in counts}
         )
+        by_slices = {}
+        for size in sorted({1} | sizes):
+            rows = order[np.array(list(_pieces(stacks[order], size)))]
+            by_slices[size] = _fit(scores[rows], labels[rows[:, 0]], people[rows[:, 0]])
+        return cls(len(names), by_slices)
+
+    def for_slices(self, count: int) -> CalibrationParameters:
+        """Return the parameters for the mean over ``count`` slices: those of the largest number not above it."""
+        return self.by_slices[max(size for size in self.by_slices if size <= count)]
 
     def save(self, folder: Path) -> None:
         """Write ``calibration.json`` into a model folder."""
@@ -82,47 +121,61 @@ class Calibration:
         """
         if not (folder / FILE).is_file():
             return None
-        found = json.loads((folder / FILE).read_text(encoding="utf-8"))
-        fits = [
-            Fit(float(one["temperature"]), float(one["conformal_threshold"]))
-            for one in (found["slice"], found["person"])
-        ]
-        if not all(fit.temperature > 0 and 0 <= fit.conformal_threshold <= 1 for fit in fits):
-            raise ValueError(f"{FILE}: {fits}")
-        return cls(int(found["people"]), *fits)
+        content = json.loads((folder / FILE).read_text(encoding="utf-8"))
+        by_slices = {
+            int(count): CalibrationParameters(float(entry["temperature"]), float(entry["conformal_threshold"]))
+            for count, entry in dict(content["by_slices"]).items()
+        }
+        in_range = all(
+            entry.temperature > 0 and 0 <= entry.conformal_threshold <= 1 for entry in by_slices.values()
+        )
+        if 1 not in by_slices or not in_range:
+            raise ValueError(f"{FILE}: {content['by_slices']}")
+        return cls(int(content["people"]), by_slices)
 
 
-def softened(scores: Scores, temperature: float) -> Floats:
-    """Return probabilities (n, K) with their logits divided by a temperature."""
-    logits = np.log(np.clip(scores.astype(np.float64), _SMALLEST, 1)) / temperature
-    scaled = np.exp(logits - logits.max(axis=1, keepdims=True))
-    probabilities: Floats = scaled / scaled.sum(axis=1, keepdims=True)
-    return probabilities
+def apply_temperature(scores: Scores, temperature: float | Floats) -> Floats:
+    """Return probabilities with their logits divided by a temperature, float64 of shape (…, K).
+
+    Args:
+        scores: Softmax scores, shape (…, K).
+        temperature: Above 0, for all or of a shape that broadcasts with the scores; 1 changes nothing.
+    """
+    return _softmax(_log(scores), temperature)
 
 
-def joined(probabilities: Floats, people: Ints) -> Floats:
-    """Return the mean (m, K) over the slices of each person, numbered from 0."""
+def mean_by_person(probabilities: Floats, people: Ints) -> Floats:
+    """Return the mean over the slices of each person.
+
+    Args:
+        probabilities: Of each slice, float64 of shape (n, K).
+        people: Number of each slice's person, from 0, int64 of shape (n,).
+
+    Returns:
+        float64 of shape (m, K) for m people.
+    """
     sums = np.zeros((int(people.max()) + 1, probabilities.shape[1]))
     np.add.at(sums, people, probabilities)
     return sums / np.bincount(people)[:, None]
 
 
-def conformal_threshold(of_truth: Floats, people: int | None = None) -> float:
+def conformal_threshold(true_probabilities: Floats, people: int | None = None) -> float:
     """Return the conformal threshold: the probability from which on a stage belongs to the 90 % set.
 
     Args:
-        of_truth: Probability of the true stage, of people that the model was not fitted on.
-        people: How many different people they are, where some stand there several times.
+        true_probabilities: Probability of the true stage, of people who are not in the training set, float64 of
+            shape (n,).
+        people: Number of different people, where some have several entries.
 
     Returns:
         0 where they are too few to rule anything out (eight people or fewer).
     """
-    people = people or len(of_truth)
-    needed = int(np.ceil((people + 1) * COVERAGE))  # one more than were seen: the person to come
+    people = people or len(true_probabilities)
+    needed = int(np.ceil((people + 1) * COVERAGE))  # plus one: the person to come
     if needed > people:
         return 0.0
-    rank = int(np.ceil(len(of_truth) * needed / people))
-    return float(np.sort(of_truth)[len(of_truth) - rank])
+    rank = int(np.ceil(len(true_probabilities) * needed / people))
+    return float(np.sort(true_probabilities)[len(true_probabilities) - rank])
 
 
 def in_set(probabilities: Scores, threshold: Floats) -> NDArray[np.bool_]:
@@ -142,30 +195,73 @@ def in_set(probabilities: Scores, threshold: Floats) -> NDArray[np.bool_]:
     return from_below & from_above
 
 
-def in_words(stages: Sequence[str], of: int) -> str:
-    """Say what a set means.
+def describe_set(stages: Sequence[str], classes: int) -> str:
+    """Say in words what a prediction set means.
 
     Args:
         stages: Names of the stages in the set.
-        of: How many stages there are.
+        classes: Number of stages that there are.
     """
     if len(stages) == 1:
         return f"{stages[0]}; the other stages are unlikely"
-    if len(stages) == of:
-        return "cannot tell the stages apart"
-    if len(stages) == 2:
-        return f"cannot tell {stages[1]} from {stages[0]}"
-    return f"cannot tell {', '.join(stages[:-1])} and {stages[-1]} apart"
+    if len(stages) == classes:
+        return "cannot distinguish the stages"
+    return f"cannot distinguish {', '.join(stages[:-1])} and {stages[-1]}"
 
 
-def _fit(predict: Callable[[float], Floats], labels: Ints, people: int) -> Fit:
+def _power_of_two(count: int) -> int:
+    """Return the largest power of two that is not above ``count``."""
+    return int(2 ** (count.bit_length() - 1))
+
+
+def _pieces(stacks: Ints, size: int) -> Iterator[Ints]:
+    """Yield the rows of each piece of ``size`` slices that sorted stacks are cut into; a remainder is left out."""
+    for rows in np.split(np.arange(len(stacks)), np.flatnonzero(np.diff(stacks)) + 1):
+        yield from rows[: len(rows) // size * size].reshape(-1, size)
+
+
+def _fit(scores: Scores, labels: Ints, people: Ints) -> CalibrationParameters:
+    """Fit to stacks of equally many slices.
+
+    Args:
+        scores: Shape (m, slices, K).
+        labels: Shape (m,).
+        people: Person of each stack, shape (m,).
+    """
+    logits, rows = _log(scores), np.arange(len(labels))
+    names, first, person = np.unique(people, return_index=True, return_inverse=True)
+    part_of = np.empty(len(names), dtype=np.int64)
+    part_of[np.argsort(labels[first], kind="stable")] = np.arange(len(names)) % PARTS  # each stage in every part
+    parts = part_of[person]
+    true_probabilities = np.zeros(len(labels))
+    if len(names) > PARTS:  # fewer cannot rule out anything
+        for part in range(PARTS):
+            rest, held_out = rows[parts != part], rows[parts == part]
+            temperature = _temperature(logits[rest], labels[rest])
+            probabilities = _softmax(logits[held_out], temperature).mean(axis=1)
+            true_probabilities[held_out] = probabilities[np.arange(len(held_out)), labels[held_out]]
+    return CalibrationParameters(_temperature(logits, labels), conformal_threshold(true_probabilities, len(names)))
+
+
+def _temperature(logits: Floats, labels: Ints) -> float:
+    """Return the temperature of the lowest log loss of stacks' means: logits (m, slices, K), labels (m,)."""
     from scipy.optimize import minimize_scalar  # prediction does not wait for its import
 
     rows = np.arange(len(labels))
 
-    def surprise(log_temperature: float) -> float:
-        probabilities = predict(float(np.exp(log_temperature)))[rows, labels]
-        return float(-np.log(np.clip(probabilities, _SMALLEST, 1)).mean())
+    def log_loss(log_temperature: float) -> float:
+        probabilities = _softmax(logits, float(np.exp(log_temperature))).mean(axis=1)[rows, labels]
+        return float(-np.log(np.clip(probabilities, _SMALLEST_PROBABILITY, 1)).mean())
 
-    temperature = float(np.exp(minimize_scalar(surprise, bounds=(-3, 3), method="bounded").x))
-    return Fit(temperature, conformal_threshold(predict(temperature)[rows, labels], people))
+    return float(np.exp(minimize_scalar(log_loss, bounds=(-3, 3), method="bounded", options={"xatol": 1e-4}).x))
+
+
+def _log(scores: Scores) -> Floats:
+    logits: Floats = np.log(np.clip(scores.astype(np.float64), _SMALLEST_PROBABILITY, 1))
+    return logits
+
+
+def _softmax(logits: Floats, temperature: float | Floats) -> Floats:
+    scaled = np.exp((logits - logits.max(axis=-1, keepdims=True)) / temperature)
+    probabilities: Floats = scaled / scaled.sum(axis=-1, keepdims=True)
+    return probabilities

@@ -6,7 +6,7 @@ cost a few matrix products. With all weights 1 each score equals scikit-learn's;
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +25,7 @@ LEVEL = 0.95
 
 @dataclass(frozen=True)
 class Score:
-    """A figure and its 95 % bootstrap interval. NaN where it cannot be had (a class that does not occur)."""
+    """A score and its 95 % bootstrap interval. NaN where it is not defined (a class that does not occur)."""
 
     value: float
     low: float
@@ -38,7 +38,7 @@ class Score:
 
 @dataclass(frozen=True)
 class Scores:
-    """What a set of predictions is worth.
+    """The scores of a set of predictions.
 
     Attributes:
         overall: Score of each name in :data:`OVERALL`.
@@ -63,6 +63,16 @@ OVERALL = (
     "log_loss",
     "calibration_error",
 )
+
+
+ORDINAL = ("quadratic_kappa",)
+"""Scores that depend on the order of the classes."""
+
+
+def without_ordinal(overall: Mapping[str, Score]) -> dict[str, Score]:
+    """Return overall scores with NaN in place of those that depend on the order of the classes."""
+    unknown = Score(np.nan, np.nan, np.nan)
+    return {name: unknown if name in ORDINAL else value for name, value in overall.items()}
 
 
 def score(
@@ -97,35 +107,62 @@ def score(
             for number, class_name in enumerate(classes)
         },
         support={name: int((labels == number).sum()) for number, name in enumerate(classes)},
-        confusion=_confusion(labels, probabilities, np.ones((1, len(labels))))[0].astype(np.int64),
+        confusion=_confusion(probabilities, _one_hot(labels, len(classes))).astype(np.int64),
     )
 
 
-def paired_difference(
+def differences_from_leader(
     labels: Ints,
-    first: Floats,
-    second: Floats,
+    candidates: Sequence[Floats],
+    leader: int,
     groups: Sequence[str] | None = None,
     *,
     draws: int = DRAWS,
     seed: int = 0,
-) -> dict[str, Score]:
-    """Return each overall score of the first predictions less that of the second, on the same rows.
+) -> list[dict[str, Score]]:
+    """Return each overall score of the leader less that of every candidate, on the same rows.
 
-    Every bootstrap draw weighs the rows alike for both, so that what is hard for both does not widen the interval.
+    Every bootstrap draw weighs the rows alike for all candidates, so that what is hard for all does not widen an
+    interval. The intervals of one score hold simultaneously for all pairs of candidates (the studentised maximum
+    over the pairs; Romano and Wolf 2005, Econometrica 73, 1237). So they remain valid although the leader was
+    picked on these rows: where all candidates are equally good, the chance that any interval excludes 0 is about 5
+    %.
 
     Args:
         labels: Class numbers, int64 of shape (N,).
-        first: Probabilities, float64 of shape (N, K).
-        second: Probabilities of the same rows, float64 of shape (N, K).
+        candidates: Probabilities of each candidate, float64 of shape (N, K).
+        leader: Number of the candidate that the others are compared with.
         groups: Patient of each row, which the bootstrap then draws whole; None draws rows.
         draws: Number of bootstrap draws.
         seed: Seed of the draws.
+
+    Returns:
+        The differences of each candidate by name of the score; those of the leader itself are 0.
     """
     parts = [np.ones((1, len(labels))), *_resamples(len(labels), groups, draws, seed)]
-    scores = [(_weighted(labels, first, weights), _weighted(labels, second, weights)) for weights in parts]
-    differences = {name: [one[name] - other[name] for one, other in scores] for name in OVERALL}
-    return {name: _interval(values[0][0], np.concatenate(values[1:]))[0] for name, values in differences.items()}
+    scores = [[_weighted(labels, probabilities, weights) for weights in parts] for probabilities in candidates]
+    differences: list[dict[str, Score]] = [{} for _ in candidates]
+    for name in OVERALL:
+        values = np.stack([np.concatenate([part[name][:, 0] for part in candidate]) for candidate in scores])
+        margins = _simultaneous_margins(values[:, 1:])
+        for number, difference in enumerate(values[leader, 0] - values[:, 0]):
+            margin = margins[leader, number]
+            bounds = float(difference - margin), float(difference + margin)
+            differences[number][name] = Score(float(difference), *bounds)
+    return differences
+
+
+def _simultaneous_margins(values: Floats) -> Floats:
+    """Return half the width of the interval of each pair's difference, (C, C), from draws of shape (C, draws)."""
+    values = values[:, ~np.isnan(values).any(axis=0)]
+    if not values.size:
+        return np.full((len(values), len(values)), np.nan)
+    pairs = values[:, None] - values
+    spread = pairs.std(axis=2)
+    deviation = np.abs(pairs - pairs.mean(axis=2, keepdims=True))
+    studentised = deviation / np.where(spread > 0, spread, np.inf)[..., None]  # equal candidates differ in no draw
+    margins: Floats = np.quantile(studentised.max(axis=(0, 1)), LEVEL) * spread
+    return margins
 
 
 def score_repeats(
@@ -142,15 +179,15 @@ def score_repeats(
         seed: Seed of the draws.
     """
     parts = [np.ones((1, len(labels))), *_resamples(len(labels), None, draws, seed)]
-    scores = [[_weighted(labels, one, weights) for one in repeats] for weights in parts]
-    means = {name: [np.mean([one[name] for one in part], axis=0) for part in scores] for name in OVERALL}
+    scores = [[_weighted(labels, repeat, weights) for repeat in repeats] for weights in parts]
+    means = {name: [np.mean([repeat[name] for repeat in part], axis=0) for part in scores] for name in OVERALL}
     return {name: _interval(values[0][0], np.concatenate(values[1:]))[0] for name, values in means.items()}
 
 
 def shuffled_labels(
     labels: Ints, repeats: Sequence[Floats], *, draws: int = DRAWS, seed: int = 0
 ) -> dict[str, Score]:
-    """Return what the same predictions score when the labels are dealt out to people at random.
+    """Score the same predictions with the labels of people shuffled: what a model scores by chance.
 
     Args:
         labels: Class numbers of n people, int64 of shape (n,).
@@ -162,20 +199,21 @@ def shuffled_labels(
         For each overall score the mean and the 95 % range over shuffles (Ojala and Garriga 2010, JMLR 11, 1833).
     """
     rng = np.random.default_rng(seed)
-    ones = np.ones((1, len(labels)))
-    shuffles = [rng.permutation(labels) for _ in range(draws)]
-    scores = [[_weighted(shuffled, one, ones) for one in repeats] for shuffled in shuffles]
-    spread = {name: np.array([np.mean([one[name] for one in part]) for part in scores]) for name in OVERALL}
-    return {
-        name: _interval(np.nanmean(values, keepdims=True), values[:, None])[0] for name, values in spread.items()
+    shuffles = np.array([rng.permutation(labels) for _ in range(draws)])
+    parts = [_one_hot(shuffles[start : start + 100], repeats[0].shape[1]) for start in range(0, draws, 100)]
+    scores = [[_scores(repeat, weights) for repeat in repeats] for weights in parts]
+    spread = {
+        name: np.concatenate([np.mean([repeat[name] for repeat in part], axis=0) for part in scores])
+        for name in OVERALL
     }
+    return {name: _interval(np.nanmean(values, axis=0), values)[0] for name, values in spread.items()}
 
 
-def calibration_error_if_right(repeats: Sequence[Floats], *, draws: int = DRAWS, seed: int = 0) -> Score:
-    """Return the calibration error that people would show if each probability were right.
+def calibration_error_if_perfect(repeats: Sequence[Floats], *, draws: int = DRAWS, seed: int = 0) -> Score:
+    """Return the calibration error that so few people would show if the model were perfectly calibrated.
 
-    With few people even right probabilities show one, since a bin holds few of them (Bröcker and Smith 2007,
-    Weather and Forecasting 22, 651).
+    With few people even perfectly calibrated probabilities have one, since a bin holds few people (Bröcker and
+    Smith 2007, Weather and Forecasting 22, 651).
 
     Args:
         repeats: Probabilities of each repeat, float64 of shape (n, K).
@@ -185,14 +223,15 @@ def calibration_error_if_right(repeats: Sequence[Floats], *, draws: int = DRAWS,
     Returns:
         Mean and 95 % range over the draws.
     """
-    rng = np.random.default_rng(seed)
-    ones = np.ones((1, len(repeats[0])))
-    errors = np.empty((draws, len(repeats)))
-    for draw in range(draws):
-        for number, probabilities in enumerate(repeats):
-            below = rng.random((len(probabilities), 1)) > np.cumsum(probabilities, axis=1)
-            stages = below.sum(axis=1).clip(max=probabilities.shape[1] - 1)
-            errors[draw, number] = _calibration_error(stages, probabilities, ones)[0]
+    people, classes = repeats[0].shape
+    uniform = np.random.default_rng(seed).random((draws, len(repeats), people))
+    errors = np.zeros((draws, len(repeats)))
+    for number, probabilities in enumerate(repeats):
+        edges = np.cumsum(probabilities, axis=1)[:, :-1]
+        for start in range(0, draws, 100):
+            part = slice(start, start + 100)
+            stages = (uniform[part, number, :, None] > edges).sum(axis=2)
+            errors[part, number] = _calibration_error(probabilities, _one_hot(stages, classes))
     means = errors.mean(axis=1)
     return _interval(means.mean(keepdims=True), means[:, None])[0]
 
@@ -226,12 +265,31 @@ def _interval(value: Floats, spread: Floats) -> list[Score]:
 
 
 def _weighted(labels: Ints, probabilities: Floats, weights: Floats) -> dict[str, Floats]:
-    """Return every score of each weighting, of shape (weightings, 1 or K)."""
+    """Return every score of each weighting of the rows, of shape (weightings, 1 or K)."""
+    return _scores(probabilities, _one_hot(labels, probabilities.shape[1]) * weights[:, None])
+
+
+def _one_hot(labels: Ints, count: int) -> Floats:
+    """Return labels (…, N) as weights of shape (…, K, N): 1 for each row's class, else 0."""
+    encoded: Floats = (labels[..., None, :] == np.arange(count)[:, None]).astype(np.float64)
+    return encoded
+
+
+def _scores(probabilities: Floats, weights: Floats) -> dict[str, Floats]:
+    """Return every score of each weighting.
+
+    Args:
+        probabilities: float64 of shape (N, K).
+        weights: How much each row counts as a row of each class, float64 of shape (weightings, K, N).
+
+    Returns:
+        Of shape (weightings, 1), or (weightings, K) for those by class.
+    """
     with np.errstate(invalid="ignore", divide="ignore"):
-        confusion = _confusion(labels, probabilities, weights)
-        by_class = _by_class(confusion) | {"auroc": _auroc(labels, probabilities, weights)}
+        confusion = _confusion(probabilities, weights)
+        by_class = _by_class(confusion) | {"auroc": _auroc(probabilities, weights)}
         support, total = confusion.sum(2), confusion.sum((1, 2))
-        # a class that is neither there nor predicted is not averaged over, as in scikit-learn
+        # a class that does not occur and is not predicted is left out of the mean, as in scikit-learn
         occurs = (support > 0) | (confusion.sum(1) > 0)
         overall = {
             "accuracy": np.trace(confusion, axis1=1, axis2=2) / total,
@@ -240,8 +298,8 @@ def _weighted(labels: Ints, probabilities: Floats, weights: Floats) -> dict[str,
             "macro_f1": _mean_where(by_class["f1"], occurs),
             "auroc_ovr": _mean_where(by_class["auroc"], ~np.isnan(by_class["auroc"])),
             "quadratic_kappa": _quadratic_kappa(confusion),
-            "log_loss": _log_loss(labels, probabilities, weights),
-            "calibration_error": _calibration_error(labels, probabilities, weights),
+            "log_loss": _log_loss(probabilities, weights),
+            "calibration_error": _calibration_error(probabilities, weights),
         }
     return {name: values[:, None] for name, values in overall.items()} | by_class
 
@@ -251,32 +309,30 @@ def _mean_where(values: Floats, where: NDArray[np.bool_]) -> Floats:
     return mean
 
 
-def _confusion(labels: Ints, probabilities: Floats, weights: Floats) -> Floats:
+def _confusion(probabilities: Floats, weights: Floats) -> Floats:
     """Return the confusion matrix of each weighting, of shape (weightings, K, K)."""
-    count = probabilities.shape[1]
-    cell = np.eye(count * count)[labels * count + probabilities.argmax(1)]
-    return (weights @ cell).reshape(-1, count, count)
+    confusion: Floats = weights @ np.eye(probabilities.shape[1])[probabilities.argmax(1)]
+    return confusion
 
 
 def _by_class(confusion: Floats) -> dict[str, Floats]:
-    right = np.diagonal(confusion, axis1=1, axis2=2)
+    correct = np.diagonal(confusion, axis1=1, axis2=2)
     support, predicted = confusion.sum(2), confusion.sum(1)
     return {
-        "precision": np.where(predicted > 0, right / predicted, 0.0),
-        "recall": np.where(support > 0, right / support, np.nan),
-        "f1": np.where(support + predicted > 0, 2 * right / (support + predicted), 0.0),
+        "precision": np.where(predicted > 0, correct / predicted, 0.0),
+        "recall": np.where(support > 0, correct / support, np.nan),
+        "f1": np.where(support + predicted > 0, 2 * correct / (support + predicted), 0.0),
     }
 
 
-def _auroc(labels: Ints, probabilities: Floats, weights: Floats) -> Floats:
+def _auroc(probabilities: Floats, weights: Floats) -> Floats:
     """Return each class's area under the ROC curve against the rest (Mann-Whitney, ties count half)."""
-    areas = []
+    areas, every = [], weights.sum(1)
     for number in range(probabilities.shape[1]):
         order = np.argsort(probabilities[:, number], kind="stable")
         _, ties = np.unique(probabilities[order, number], return_index=True)
-        positive = np.where(labels[order] == number, weights[:, order], 0.0)
-        positive = np.add.reduceat(positive, ties, axis=1)
-        negative = np.add.reduceat(weights[:, order], ties, axis=1) - positive
+        positive = np.add.reduceat(weights[:, number, order], ties, axis=1)
+        negative = np.add.reduceat(every[:, order], ties, axis=1) - positive
         below = np.cumsum(negative, axis=1) - negative
         areas.append((positive * (below + negative / 2)).sum(1) / (positive.sum(1) * negative.sum(1)))
     return np.stack(areas, axis=1)
@@ -291,25 +347,26 @@ def _quadratic_kappa(confusion: Floats) -> Floats:
     return kappa
 
 
-def _log_loss(labels: Ints, probabilities: Floats, weights: Floats) -> Floats:
-    chosen = probabilities[np.arange(len(labels)), labels]
-    losses = -np.log(np.clip(chosen, np.finfo(np.float32).eps, 1.0))
-    loss: Floats = weights @ losses / weights.sum(1)
+def _log_loss(probabilities: Floats, weights: Floats) -> Floats:
+    losses = -np.log(np.clip(probabilities, np.finfo(np.float32).eps, 1.0))
+    loss: Floats = np.tensordot(weights, losses.T, 2) / weights.sum((1, 2))
     return loss
 
 
-def _calibration_error(labels: Ints, probabilities: Floats, weights: Floats) -> Floats:
+def _calibration_error(probabilities: Floats, weights: Floats) -> Floats:
     """Return the mean gap between confidence and accuracy over bins of confidence, weighted by their size."""
-    confidence, right = probabilities.max(1), probabilities.argmax(1) == labels
+    confidence, predicted = probabilities.max(1), probabilities.argmax(1)
     bins = np.minimum((confidence * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
-    gaps = np.zeros((len(labels), CALIBRATION_BINS))
-    gaps[np.arange(len(labels)), bins] = confidence - right
-    error: Floats = np.abs(weights @ gaps).sum(1) / weights.sum(1)
+    in_bin = np.eye(CALIBRATION_BINS)[bins]
+    gaps = weights.sum(1) @ (in_bin * confidence[:, None])
+    for number in range(probabilities.shape[1]):
+        gaps -= weights[:, number] @ (in_bin * (predicted == number)[:, None])
+    error: Floats = np.abs(gaps).sum(1) / weights.sum((1, 2))
     return error
 
 
 def majority(labels: Ints, count: int) -> tuple[int, float]:
-    """Return the most frequent class number and the accuracy of always answering it."""
+    """Return the most frequent class number and the accuracy of always predicting it."""
     support = np.bincount(labels, minlength=count)
     return int(support.argmax()), float(support.max() / support.sum())
 

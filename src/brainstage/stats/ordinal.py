@@ -1,4 +1,4 @@
-"""Ordered stages from one score: proportional odds."""
+"""Probabilities of ordered stages from a score: the proportional odds model."""
 
 from __future__ import annotations
 
@@ -11,14 +11,20 @@ Ints = NDArray[np.int64]
 
 
 class ProportionalOdds:
-    """How likely each stage is at a score: P(stage > k) = expit(slope · score - threshold of k).
+    """The probability of each stage given a score: P(stage > k) = expit(slope · score - threshold of k).
 
-    McCullagh 1980, J. R. Stat. Soc. B 42, 109. Fitted by likelihood; a weak pull to zero (one thousandth of the
-    parameters' mean square) keeps stages of which hardly anyone is there finite.
+    McCullagh 1980, J. R. Stat. Soc. B 42, 109. Fitted by maximum likelihood with a weak penalty (one thousandth of
+    the parameters' mean square), which keeps the thresholds of stages with hardly any people finite.
     """
 
     def __init__(self, scores: Floats, labels: Ints, classes: int) -> None:
-        """Fit to scores (n,) and stages (n,) from 0 to classes - 1."""
+        """Fit the slope and the thresholds.
+
+        Args:
+            scores: float64 of shape (n,).
+            labels: Stage of each score, from 0 to classes - 1, int64 of shape (n,).
+            classes: Number of stages.
+        """
         from scipy.optimize import minimize  # networks do not wait for its import
 
         self._mean, self._spread = float(scores.mean()), float(scores.std()) or 1.0
@@ -26,11 +32,11 @@ class ProportionalOdds:
         first, *others = np.log(1 / above - 1)
         start = [1.0, first, *np.log(np.diff([first, *others]).clip(0.05))]
 
-        def surprise(parameters: Floats) -> float:
-            likely = _probabilities(parameters, self._scaled(scores))[np.arange(len(labels)), labels]
-            return float(-np.log(likely.clip(1e-9)).mean() + 1e-3 * np.square(parameters).mean())
+        def penalised_loss(parameters: Floats) -> float:
+            fitted = _probabilities(parameters, self._scaled(scores))[np.arange(len(labels)), labels]
+            return float(-np.log(fitted.clip(1e-9)).mean() + 1e-3 * np.square(parameters).mean())
 
-        self._parameters: Floats = minimize(surprise, start, method="BFGS").x
+        self._parameters: Floats = minimize(penalised_loss, start, method="BFGS").x
 
     def predict(self, scores: Floats) -> Floats:
         """Return the probabilities of the stages, float64 of shape (n, classes)."""

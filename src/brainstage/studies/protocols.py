@@ -1,7 +1,7 @@
-"""One recipe under both protocols, side by side: what the shared people are worth.
+"""One recipe under both protocols, side by side: by how much people on both sides of a split inflate the scores.
 
-The control is that of Yagis et al. 2021 (Scientific Reports 11, 22544): stages are dealt out to people at random,
-so that there is nothing to learn but who is who. A split by slice rewards that, a split by person does not.
+The control is that of Yagis et al. 2021 (Scientific Reports 11, 22544): stages are assigned to people at random, so
+that there is nothing to learn but who a person is. A split by slice rewards that, a split by person does not.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from brainstage.core.config import TrainConfig
 from brainstage.core.errors import LeakageError
 from brainstage.core.files import write_table
 from brainstage.core.progress import Progress, silent
-from brainstage.core.run import RunFolder
+from brainstage.core.run import RunFolder, StrPath
 from brainstage.core.schema import RESEARCH_NOTICE, SYNTHETIC_NOTICE, read_metadata
 from brainstage.datasets.splits import Splits
 from brainstage.datasets.table import SliceTable
@@ -26,7 +26,7 @@ from brainstage.evaluation.patients import PatientEvaluation, evaluate_patients
 from brainstage.evaluation.slices import Evaluation, evaluate
 from brainstage.models.recipes import load_recipe
 from brainstage.stats.metrics import Score
-from brainstage.studies.study import begin
+from brainstage.studies.folder import begin, started_with
 from brainstage.training.baselines import linear_baseline
 from brainstage.training.cross_validation import cross_validate
 from brainstage.training.train import train
@@ -34,13 +34,13 @@ from brainstage.training.train import train
 
 @dataclass(frozen=True)
 class Row:
-    """One kind of answer under both protocols.
+    """Scores of one model under both protocols.
 
     Attributes:
-        name: What gave the answers.
+        name: The model.
         official: Overall scores on the test slices of the official split.
-        patient: Overall scores on all slices, each predicted by a model that has not seen its person.
-        people: Those predictions joined to people.
+        patient: Overall scores on all slices, each predicted by a model that was trained on other people.
+        people: The same predictions joined to people.
     """
 
     name: str
@@ -53,7 +53,7 @@ class Row:
         sides = {"official_slices": self.official, "patient_slices": self.patient, "patient_people": self.people}
         return {
             "name": self.name,
-            **{side: {name: one.to_dict() for name, one in scores.items()} for side, scores in sides.items()},
+            **{side: {name: score.to_dict() for name, score in scores.items()} for side, scores in sides.items()},
         }
 
 
@@ -62,8 +62,8 @@ class ProtocolComparison:
     """A recipe under both protocols.
 
     Attributes:
-        folder: Where everything lies.
-        rows: The recipe, the linear baseline, and the recipe on stages dealt out to people at random.
+        folder: Folder of the runs.
+        rows: The recipe, the linear baseline, and the recipe on stages assigned to people at random.
         official: The recipe under the official protocol.
         patient: The recipe under the patient protocol, by slice.
         people: The recipe under the patient protocol, by person.
@@ -77,13 +77,14 @@ class ProtocolComparison:
 
     @property
     def sentence(self) -> str:
-        """What the two protocols say, in one sentence."""
+        """The result in one sentence."""
         row = self.rows[0]
-        seen, unseen, people = (scores["accuracy"] for scores in (row.official, row.patient, row.people))
+        known, new, people = (scores["accuracy"] for scores in (row.official, row.patient, row.people))
         return (
-            f"{row.name} is right on {seen.value:.1%} of slices of people it has seen, and on {unseen.value:.1%} "
-            f"of slices of people it has not; of those people it stages {people.value:.1%} rightly "
-            f"({people.low:.1%} to {people.high:.1%}), and always answering {self.patient.majority_class} "
+            f"{row.name} is right on {known.value:.1%} of slices of people in the training set, and on "
+            f"{new.value:.1%} of slices of people not in the training set; of those people it stages "
+            f"{people.value:.1%} rightly "
+            f"({people.low:.1%} to {people.high:.1%}), and always predicting {self.patient.majority_class} "
             f"{self.people.views[0].rows['always the largest']['accuracy'].value:.1%}."
         )
 
@@ -106,27 +107,29 @@ class ProtocolComparison:
 
 def compare_protocols(
     slices: SliceTable,
-    config: TrainConfig | str = "compact",
+    config: TrainConfig | StrPath = "compact",
     *,
     name: str | None = None,
-    out: Path | str = "runs",
+    out: StrPath = "runs",
     resume: bool = False,
     progress: Progress = silent,
     say: Callable[[str], None] = lambda _text: None,
 ) -> ProtocolComparison:
-    """Train one recipe under both protocols, and on stages dealt out to people at random; compare.
+    """Train one recipe under both protocols, and again on stages assigned to people at random; compare.
 
     Args:
         slices: The data, with train and test sides and with patients, given or inferred.
-        config: Settings, or the name of a recipe.
+        config: Settings, or a recipe: its name or a TOML file.
         name: Name of the folder; None takes ``protocols-001``, ``protocols-002``, …
-        out: Folder that it goes into, with the four runs.
+        out: Folder of the runs; the comparison's own folder in it holds its four runs.
         resume: Go on with one that was stopped.
         progress: How to show progress.
-        say: Told what is done.
+        say: Called with a sentence before each step.
 
     Raises:
-        LeakageError: The data has no patients, so the patient half cannot be had.
+        ConfigError: One that is resumed was started with different settings.
+        DataError: One that is resumed was started with different data.
+        LeakageError: The data has no patients, so there is no patient protocol.
         BrainstageError: As :func:`brainstage.train`.
     """
     if slices.patient_source == "unknown":
@@ -134,12 +137,13 @@ def compare_protocols(
             "both protocols need the patient of each slice; recover them with `brainstage audit` and give its "
             "table with --patients"
         )
-    config = load_recipe(config) if isinstance(config, str) else config
+    config = config if isinstance(config, TrainConfig) else load_recipe(config)
     folder = begin("protocols", name, out, resume).path
-    say(f"{config.recipe} under both protocols")
-    official, patient = _both(slices, config, folder, "", progress)
-    say("the same on stages dealt out to people at random")
-    control = _both(shuffle_people(slices, config.seed), config, folder, "shuffled-", progress)
+    with started_with(folder, slices, {config.recipe: config}):
+        say(f"{config.recipe} under both protocols")
+        official, patient = _both(slices, config, folder, "", progress)
+        say("the same on stages assigned to people at random")
+        control = _both(shuffle_people(slices, config.seed), config, folder, "shuffled-", progress)
     baseline = _official_baseline(slices, official, progress)
     return ProtocolComparison(
         folder,
@@ -157,10 +161,10 @@ def compare_protocols(
 def _both(
     slices: SliceTable, config: TrainConfig, folder: Path, prefix: str, progress: Progress
 ) -> tuple[RunFolder, RunFolder]:
-    seen = config.replace(protocol="official", fold=0)
-    official = train(slices, seen, name=f"{prefix}official", out=folder, resume=True, progress=progress)
-    return official, cross_validate(
-        slices, config, name=f"{prefix}patient", out=folder, resume=True, progress=progress
+    by_slice = config.replace(protocol="official", fold=0)
+    return (
+        train(slices, by_slice, name=f"{prefix}official", out=folder, resume=True, progress=progress),
+        cross_validate(slices, config, name=f"{prefix}patient", out=folder, resume=True, progress=progress),
     )
 
 
@@ -182,17 +186,17 @@ def _row(name: str, official: RunFolder | Path, patient: RunFolder | Path) -> Ro
 
 
 def shuffle_people(slices: SliceTable, seed: int) -> SliceTable:
-    """Deal out the stages to people at random; all slices of a person keep one stage.
+    """Assign the people's stages to people at random; all slices of a person get one stage.
 
-    A person's stage is that of its first labelled slice; slices without a patient or a stage lose theirs.
+    A person's stage is that of the first labelled slice; slices without a patient or a stage get none.
     """
     stage_of: dict[str, str] = {}
     for patient, label in zip(slices.patients, slices.labels, strict=True):
         if patient is not None and label is not None:
             stage_of.setdefault(patient, label)
     people = sorted(stage_of)
-    dealt = np.random.default_rng(seed).permutation([stage_of[patient] for patient in people]).tolist()
-    new = dict(zip(people, dealt, strict=True))
+    shuffled = np.random.default_rng(seed).permutation([stage_of[patient] for patient in people]).tolist()
+    new = dict(zip(people, shuffled, strict=True))
     labels = [
         None if label is None or patient is None else new[patient]
         for patient, label in zip(slices.patients, slices.labels, strict=True)

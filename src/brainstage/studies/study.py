@@ -1,4 +1,4 @@
-"""The report's whole study on any data: compare candidates, vary settings of the best, train it, judge it once."""
+"""The report's whole study on any data: compare candidates, vary settings of the best, train it, test it once."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from brainstage.core.config import TrainConfig
-from brainstage.core.errors import ConfigError, RunError
+from brainstage.core.errors import ConfigError
 from brainstage.core.progress import Progress, silent
-from brainstage.core.run import RunFolder
+from brainstage.core.run import RunFolder, StrPath
 from brainstage.datasets.table import SliceTable
 from brainstage.evaluation.comparison import Comparison, compare
 from brainstage.evaluation.slices import Evaluation, evaluate
-from brainstage.models.recipes import load_recipe, recipe_names
+from brainstage.models.recipes import is_recipe, load_recipe
+from brainstage.studies.folder import begin, started_with
 from brainstage.training.sweep import Factor, Sweep, sweep
 from brainstage.training.train import train
 
@@ -53,15 +54,15 @@ REPORT_FACTORS = (
 
 @dataclass(frozen=True)
 class Study:
-    """What a study found.
+    """The results of a study.
 
     Attributes:
-        folder: Where everything lies.
+        folder: Folder of its runs.
         as_reported: Whether it kept to the report's protocol.
         comparison: The candidates.
-        sweep: Settings of the best candidate.
+        sweep: The settings of the best candidate that were varied.
         final: The run with the chosen settings.
-        evaluation: What it is worth on the test slices.
+        evaluation: Its performance on the test slices.
     """
 
     folder: Path
@@ -73,28 +74,19 @@ class Study:
 
 
 def candidate(name: str, recipe: str, **changes: Any) -> TrainConfig:
-    """Return the settings of a candidate: a recipe by its name, or a backbone with ``recipe``.
+    """Return the settings of a candidate: a recipe by its name or file, or a backbone with ``recipe``.
+
+    Args:
+        name: Name of a recipe, a TOML file, or a backbone's hub id or folder.
+        recipe: Recipe of a backbone.
+        changes: Settings that differ from the recipe's.
 
     Raises:
         ConfigError: A setting is not valid.
     """
-    if name in recipe_names():
+    if is_recipe(name):
         return load_recipe(name, **changes)
     return load_recipe(recipe, **{"backbone": name, **changes})
-
-
-def begin(kind: str, name: str | None, out: Path | str, resume: bool) -> RunFolder:
-    """Make the folder of a comparison or a study.
-
-    Raises:
-        ConfigError: The name is not usable.
-        RunError: It exists and is not to be resumed, or cannot be made.
-    """
-    run = RunFolder.new(name, kind, out)
-    if run.path.exists() and not resume:
-        raise RunError(f"{run.path}: exists; go on with --resume or take another --name")
-    run.create()
-    return run
 
 
 def compare_candidates(
@@ -103,40 +95,47 @@ def compare_candidates(
     folder: Path,
     *,
     recipe: str = "linear-probe",
-    split: str = "validation",
+    split: str | None = None,
     progress: Progress = silent,
     say: Callable[[str], None] = lambda _text: None,
     **changes: Any,
 ) -> Comparison:
-    """Train candidates on the same slices with the same seed, those that are finished excepted, and compare them.
+    """Train candidates on the same slices with the same seed, except those that are finished, and compare them.
+
+    Under the patient protocol they are compared on one fold's validation people, who are test people of other
+    folds; the comparison's title says so.
 
     Args:
         slices: The data.
-        names: Hub ids, folders of backbones, or names of recipes.
-        folder: Where each candidate's run goes.
+        names: Hub ids, folders of backbones, or recipes by name or file.
+        folder: Folder of the candidates' runs; it is made, or holds those of a comparison that was stopped.
         recipe: Recipe of the backbones.
-        split: The side they are compared on.
+        split: The side they are compared on; None as for :func:`brainstage.compare`.
         progress: How to show progress.
-        say: Told what is done.
+        say: Called with a sentence before each training.
         changes: Settings that differ from the recipes'.
 
     Raises:
-        ConfigError: There are not two candidates, two of the same name, or a setting is not valid.
+        ConfigError: There are not two candidates, two have the same name, a setting is not valid, or the folder was
+            started with different candidates or settings.
+        DataError: The folder was started with different data.
         BrainstageError: As :func:`brainstage.train`.
     """
     configs = {_slug(name): candidate(name, recipe, **changes) for name in names}
     if len(configs) < 2 or len(configs) < len(names):
         raise ConfigError("a comparison needs two candidates or more, of different names")
-    runs = []
-    for number, (name, config) in enumerate(configs.items(), 1):
-        say(f"Candidate {number} of {len(configs)}: {name}")
-        runs.append(train(slices, config, name=name, out=folder, resume=True, progress=progress))
+    with started_with(folder, slices, configs):
+        runs = []
+        for number, (name, config) in enumerate(configs.items(), 1):
+            say(f"Candidate {number} of {len(configs)}: {name}")
+            runs.append(train(slices, config, name=name, out=folder, resume=True, progress=progress))
     return compare(runs, split=split)
 
 
 def _slug(name: str) -> str:
     """Return a plain name for a candidate's folder: the last part of a path or of a hub id."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", Path(name.replace("@", "-")).name).strip(".-_")[:80] or "candidate"
+    last = Path(name.replace("@", "-")).name.removesuffix(".toml")
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", last).strip(".-_")[:80] or "candidate"
 
 
 def run_study(
@@ -145,13 +144,16 @@ def run_study(
     *,
     as_reported: bool = False,
     name: str | None = None,
-    out: Path | str = "runs",
+    out: StrPath = "runs",
     resume: bool = False,
     progress: Progress = silent,
     say: Callable[[str], None] = lambda _text: None,
     **changes: Any,
 ) -> Study:
-    """Compare candidates, vary three settings of the best, train it with what was chosen, judge it once on test.
+    """Compare candidates, vary three settings of the best, train it with those chosen, test it once.
+
+    Under the patient protocol everything stays within one fold: its validation people choose, and its test people,
+    who played no part in any choice, are predicted once. The title says which fold.
 
     Args:
         slices: The data.
@@ -162,10 +164,11 @@ def run_study(
         out: Folder of the runs.
         resume: Go on with a study that was stopped.
         progress: How to show progress.
-        say: Told what is done.
+        say: Called with a sentence before each step.
         changes: Settings that differ from the recipes'.
 
     Raises:
+        ConfigError, DataError: As :func:`compare_candidates`.
         BrainstageError: As :func:`brainstage.train`. What was finished stays.
     """
     folder = begin("study", name, out, resume).path
@@ -182,7 +185,7 @@ def run_study(
     )
     best = TrainConfig.from_json(RunFolder(folder / comparison.leader.name).config)
     say(f"Varying settings of {comparison.leader.name}")
-    found = sweep(
+    trials = sweep(
         slices,
         best.replace(**REPORT_SWEEP) if as_reported else best,
         REPORT_FACTORS if as_reported else _factors(best),
@@ -192,11 +195,12 @@ def run_study(
         progress=progress,
     )
     say(f"Final training of {comparison.leader.name}")
-    settings = load_recipe("report", **{"backbone": best.backbone} | changes) if as_reported else best
-    final = train(
-        slices, settings.replace(**found.chosen), name="final", out=folder, resume=True, progress=progress
-    )
-    return Study(folder, as_reported, comparison, found, final, evaluate(final))
+    chosen = trials.best
+    if as_reported:  # the settings of the report's final training, which differ from those of its sweep
+        settings = load_recipe("report", **{"backbone": best.backbone} | changes)
+        chosen = settings.replace(**trials.chosen, **trials.provenance)
+    final = train(slices, chosen, name="final", out=folder, resume=True, progress=progress)
+    return Study(folder, as_reported, comparison, trials, final, evaluate(final))
 
 
 def _factors(config: TrainConfig) -> tuple[Factor, ...]:

@@ -25,8 +25,8 @@ def linear_baseline(
 ) -> pa.Table:
     """Fit the baseline on every fold and predict its validation and test slices.
 
-    Each slice is described by 32×32 pixels less their surroundings; a logistic regression on their first 100
-    principal components, its strength fixed, says the stage.
+    Each slice is described by 32×32 pixels less the mean of their surroundings; a logistic regression of fixed
+    regularisation on their first 100 principal components predicts the stage.
 
     Args:
         slices: The data.
@@ -50,19 +50,19 @@ def _fold_table(
     slices: SliceTable, coarse: NDArray[np.float32], fold: Fold, number: int, about: dict[str, Any]
 ) -> pa.Table:
     train = [slices.row_of[slice_id] for slice_id in fold.train]
-    judged = fold.validation + fold.test
+    predicted = fold.validation + fold.test
     components = min(100, len(train) - 1)
     model = make_pipeline(
         PCA(components, whiten=True, svd_solver="randomized", random_state=0),
         LogisticRegression(C=0.01, max_iter=1000),
     )
     model.fit(coarse[train], slices.targets(train))
-    probabilities = np.zeros((len(judged), len(slices.classes)), dtype=np.float32)
-    rows = [slices.row_of[slice_id] for slice_id in judged]
+    probabilities = np.zeros((len(predicted), len(slices.classes)), dtype=np.float32)
+    rows = [slices.row_of[slice_id] for slice_id in predicted]
     probabilities[:, model.classes_] = model.predict_proba(coarse[rows])
     return prediction_table(
         slices,
-        judged,
+        predicted,
         probabilities,
         split=["validation"] * len(fold.validation) + ["test"] * len(fold.test),
         fold=number,

@@ -1,11 +1,9 @@
-"""The patient protocol in full: everyone is predicted by a network that has never seen them."""
+"""Cross-validation: everyone is predicted by a model that was trained on other people."""
 
 from __future__ import annotations
 
-import json
 import shutil
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,65 +11,97 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from brainstage.core.config import TrainConfig
+from brainstage.core.errors import ConfigError
 from brainstage.core.files import write_table
 from brainstage.core.progress import Progress, silent
-from brainstage.core.run import RunFolder
+from brainstage.core.run import RunFolder, StrPath
 from brainstage.core.schema import PROB_PREFIX, read_metadata, with_metadata
 from brainstage.datasets.splits import Splits, make_everyone
 from brainstage.datasets.table import SliceTable
 from brainstage.models.recipes import load_recipe
 from brainstage.training.baselines import linear_baseline
 from brainstage.training.tracking import Tracker
-from brainstage.training.train import begin_run, calibrate, train
+from brainstage.training.train import begin_run, calibrate, read_splits, train
 
 
 def cross_validate(
     slices: SliceTable,
-    config: TrainConfig | str = "compact",
+    config: TrainConfig | StrPath = "compact",
     *,
     name: str | None = None,
-    out: Path | str = "runs",
+    out: StrPath = "runs",
+    splits: Splits | StrPath | None = None,
     resume: bool = False,
     track: Tracker | None = None,
     progress: Progress = silent,
 ) -> RunFolder:
-    """Train on every fold of the patient protocol, and predict each person by a network that has not seen them.
+    """Train a model on every fold of the patient protocol; each predicts the people of its fold's test side.
 
     The run's ``folds/00``, ``folds/01``, … are runs of :func:`brainstage.train`, one a fold. Their predictions,
     joined, are the run's; beside them ``baseline.parquet`` holds those of a linear baseline on the same folds. The
-    network in ``model/`` is fitted on everyone (``folds/everyone``): the one to be used, whose figures are those of
-    the folds; they calibrate it too (:mod:`brainstage.stats.calibration`).
+    model in ``model/`` is the one to be used. It is fitted on everyone (``folds/everyone``): no one is held out, so
+    it is trained to the last epoch of its schedule. Its performance is that of the folds, which calibrate it too
+    (:mod:`brainstage.stats.calibration`).
 
     Args:
         slices: The data.
-        config: Settings, or the name of a recipe; ``folds`` and ``repeats`` say how many folds there are.
+        config: Settings, or a recipe: its name or a TOML file.
         name: Name of the run; None takes the recipe's name and the next free number.
         out: Folder of the runs.
-        resume: Go on with a run that was stopped; folds that are finished are kept.
+        splits: Folds of the patient protocol, or a ``splits.json``, all of which are trained. None draws
+            ``config.folds`` folds, ``config.repeats`` times.
+        resume: Go on with a run that was stopped; folds that are finished are kept. Of a finished run the settings,
+            the data and the splits are checked, and nothing is trained.
         track: A local tracker that gets the figures of each epoch too, in each fold's folder.
         progress: How to show progress.
 
     Returns:
-        The finished run. :func:`brainstage.evaluate_patients` says what its predictions are worth.
+        The finished run. :func:`brainstage.evaluate_patients` judges its predictions.
 
     Raises:
         ConfigError, DataError, LeakageError, RunError: As :func:`brainstage.train`.
     """
-    config = load_recipe(config) if isinstance(config, str) else config
-    config = config.replace(protocol="patient", fold=0)
+    config = config if isinstance(config, TrainConfig) else load_recipe(config)
+    splits = read_splits(splits, slices)
+    config = _for_folds(config.replace(protocol="patient", fold=0), splits)
     run = RunFolder.new(name, config.recipe, out)
     with run.claim(resume=resume) as unfinished:
+        splits = begin_run(run, slices, config, splits)
         if unfinished:
-            splits = begin_run(run, slices, config)
-            fit = partial(train, slices, out=run.path / "folds", resume=True, track=track, progress=progress)
+            fit = partial(train, slices, out=run.folds, resume=True, track=track, progress=progress)
             folds = [
                 fit(config.replace(fold=number), name=f"{number:02d}", splits=splits)
                 for number in range(len(splits.folds))
             ]
-            everyone = fit(config, name="everyone", splits=make_everyone(slices, config))
+            everyone = fit(config.replace(validation_share=0.0), name="everyone", splits=make_everyone(splits))
             shutil.copytree(everyone.model, run.model, dirs_exist_ok=True)
-            _finish(run, slices, splits, folds, config, progress)
+            _finish(run, slices, splits, folds, everyone, config, progress)
     return run
+
+
+def _for_folds(config: TrainConfig, splits: Splits | None) -> TrainConfig:
+    """Return the settings with the number of folds that are given.
+
+    Raises:
+        ConfigError: The folds are of another protocol.
+    """
+    if splits is None:
+        return config
+    if splits.protocol != "patient":
+        raise ConfigError(
+            f"cross-validation needs folds of protocol patient; the splits given are {splits.protocol}"
+        )
+    count = len(splits.folds)
+    return config if count in (1, config.folds * config.repeats) else config.replace(folds=count, repeats=1)
+
+
+def _joined_metadata(tables: list[pa.Table]) -> dict[str, Any]:
+    """Return what stands beside the joined figures: that of every fold but its number, and a caution of any."""
+    joined: dict[str, Any] = {}
+    for table in tables:
+        joined |= read_metadata(table)
+    joined.pop("fold", None)
+    return joined
 
 
 def _finish(
@@ -79,12 +109,13 @@ def _finish(
     slices: SliceTable,
     splits: Splits,
     folds: list[RunFolder],
+    everyone: RunFolder,
     config: TrainConfig,
     progress: Progress,
 ) -> None:
     """Join the folds' predictions, calibrate on them, put the baseline beside them, and write the manifest."""
     tables = [pq.read_table(fold.predictions) for fold in folds]
-    about: dict[str, Any] = read_metadata(tables[0])
+    about = _joined_metadata(tables)
     table = with_metadata(pa.concat_tables(tables), about)
     write_table(run.predictions, table)
     if config.model != "patient":
@@ -92,7 +123,7 @@ def _finish(
         scores = np.stack([tested[PROB_PREFIX + name].to_numpy() for name in slices.classes], axis=1)
         calibrate(run.model, slices, tested["slice_id"].to_pylist(), scores, tested["fold"].to_pylist())
     write_table(run.baseline, linear_baseline(slices, splits, about, progress=progress))
-    manifests = [json.loads(fold.manifest.read_text(encoding="utf-8")) for fold in folds]
+    manifests = [fold.read_manifest() for fold in folds]
     seconds = round(sum(manifest["training_seconds"] for manifest in manifests), 1)
     kept = ("parameters", "threads", "versions")
     run.write_manifest(
@@ -100,6 +131,7 @@ def _finish(
             **about,
             **{key: manifests[0][key] for key in kept if key in manifests[0]},
             "folds": len(folds),
+            "fitted_on": f"everyone: {everyone.read_manifest()['fitted_on']}",
             "training_seconds": seconds,
         }
     )

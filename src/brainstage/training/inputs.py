@@ -86,6 +86,7 @@ def open_frozen(slices: SliceTable, fold: Fold, config: TrainConfig, progress: P
         model,
         precision=feature_precision(config),
         engine=config.engine,
+        training_ids=fold.train,
         progress=progress,
     )
     return FrozenBackbone(folder, model, features)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
+from transformers import PreTrainedConfig
 
 from brainstage.core.config import Engine, Precision
 from brainstage.core.files import sha256
@@ -30,17 +33,23 @@ def slice_features(
     *,
     precision: Precision,
     engine: Engine = "torch",
+    training_ids: Sequence[str] | None = None,
     progress: Progress = silent,
 ) -> dict[str, Features]:
-    """Return what a backbone makes of slices before its head, from the cache where it is there.
+    """Return the features that a backbone computes of slices before its head, from the cache where it has them.
+
+    The ranges of the 8-bit network come from those 16 training slices whose ids are smallest, and its features are
+    kept under their hash. So equal data has equal features, whatever was computed before; another fold, whose
+    training slices are others, has features of its own.
 
     Args:
         slices: The data.
         slice_ids: The slices.
         folder: The backbone's folder.
-        model: The backbone, as :func:`brainstage.models.backbones.open_backbone` gave it.
+        model: The backbone, as :func:`brainstage.models.backbones.open_backbone` returns it.
         precision: ``fp32``, ``bf16``, or ``int8`` (``openvino`` only).
         engine: What computes them.
+        training_ids: The training slices, which ``int8`` is calibrated on; None takes ``slice_ids``.
         progress: How to show progress.
 
     Returns:
@@ -52,21 +61,27 @@ def slice_features(
         RunError: The cache is not writable or the disk is full.
     """
     preprocessing = Preprocessing.open(folder)
-    cache = FeatureCache(
-        {
-            "weights": sha256(folder / WEIGHTS),
-            "preprocessing": repr(preprocessing),
-            "precision": precision,
-            "engine": engine,
-        }
-    )
-    network: Callable[[NDArray[np.float32]], Features] | None = None
+    key = {
+        "weights": sha256(folder / WEIGHTS),
+        "preprocessing": repr(preprocessing),
+        "precision": precision,
+        "engine": engine,
+    }
+    examples = list(slice_ids[:2])  # what a network is traced with; its features do not depend on them
+    if precision == "int8":
+        examples = sorted(training_ids or slice_ids)[: openvino.CALIBRATION_SLICES]
+        key["calibration"] = hashlib.sha256("\n".join(examples).encode()).hexdigest()
+    cache = FeatureCache(key)
+
+    def inputs_of(ids: Sequence[str]) -> NDArray[np.float32]:
+        return preprocessing.normalise(preprocessing.resize([slices.images[slices.row_of[i]] for i in ids]))
+
+    @functools.cache  # made when the first slice is missing
+    def network() -> Callable[[NDArray[np.float32]], Features]:
+        return _network(model, inputs_of(examples), cache, precision, engine)
 
     def compute(ids: Sequence[str]) -> Features:
-        nonlocal network  # made when the first slice is missing
-        inputs = preprocessing.normalise(preprocessing.resize([slices.images[slices.row_of[i]] for i in ids]))
-        network = network or _network(model, inputs, cache, precision, engine)
-        return network(inputs)
+        return network()(inputs_of(ids))
 
     return dict(zip(slice_ids, cache.get(slice_ids, compute, progress), strict=True))
 
@@ -129,6 +144,7 @@ class FeatureClassifier(torch.nn.Module):
     def __init__(self, head: torch.nn.Module):
         super().__init__()
         self.head = head
+        self.config = PreTrainedConfig()  # Trainer reads it where labels are smoothed
 
     def forward(self, features: torch.Tensor, labels: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
         """Return ``logits`` of shape (B, classes), and ``loss`` where labels are given."""

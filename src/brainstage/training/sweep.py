@@ -19,21 +19,24 @@ from scipy.stats import binomtest
 
 from brainstage.core.config import TrainConfig, parse_value
 from brainstage.core.errors import ConfigError, RunError
-from brainstage.core.files import write_json
+from brainstage.core.files import write_json, write_text
 from brainstage.core.progress import Progress, silent
-from brainstage.core.run import RunFolder
-from brainstage.core.schema import RESEARCH_NOTICE, figure_title
+from brainstage.core.run import RunFolder, StrPath
+from brainstage.core.schema import RESEARCH_NOTICE, choice_caution, figure_title
 from brainstage.datasets.splits import Fold, Splits, make_splits
 from brainstage.datasets.table import SliceTable
 from brainstage.stats.metrics import majority
 from brainstage.training.inputs import build_whole, open_frozen, prepare_head
 from brainstage.training.probe import FrozenBackbone
-from brainstage.training.trainer import epochs, fit_network
+from brainstage.training.provenance import tuned_on
+from brainstage.training.trainer import FIGURES, epochs, fit_network
 
 Method = Literal["one-factor", "grid", "tpe"]
-FIGURES = ("loss", "accuracy", "weighted_f1", "macro_f1")
-_FIXED = ("recipe", "protocol", "validation_share", "selection", "train_rows", "test_rows", "folds", "fold")
-"""Fields that decide who is judged: they stay the same in a whole sweep."""
+_FIXED = (
+    *("recipe", "protocol", "validation_share", "selection", "train_rows", "test_rows", "folds", "repeats", "fold"),
+    *("tuned_on", "tuned_without"),
+)
+"""Fields that decide which slices are judged, or say so: they stay the same in a whole sweep."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,7 @@ class Factor:
         return cls(field, values, is_range)
 
     def including(self, value: Any) -> Factor:
-        """Return this factor with one more value, where it is not among them."""
+        """Return this factor with one more value, unless it has it."""
         return self if value in self.values else Factor(self.field, (*self.values, value), self.is_range)
 
     def suggest(self, trial: optuna.Trial) -> Any:
@@ -95,14 +98,16 @@ class Sweep:
         factors: The fields that were varied.
         method: ``one-factor``, ``grid`` or ``tpe``.
         trials: One mapping a trial: ``trial`` (number), ``state`` (``complete`` or ``pruned``), the value of each
-            factor, ``epoch`` (that of the highest accuracy), ``loss``, ``accuracy``, ``weighted_f1``, ``macro_f1``
-            and ``seconds``.
+            factor, ``epoch`` (that of the highest accuracy), ``loss`` (cross-entropy, never smoothed),
+            ``accuracy``, ``weighted_f1``, ``macro_f1`` and ``seconds``.
         importance: Share of the loss's variance that each factor explains, where that can be said.
-        judged: Number of slices that every figure is taken on.
+        judged: Number of slices that every trial is judged on.
         majority_class: The most frequent stage among them.
-        majority_accuracy: Accuracy of always answering it.
+        majority_accuracy: Accuracy of always predicting it.
+        provenance: The fields of ``TrainConfig`` that say on which slices the settings were chosen.
+        caution: What must be said of the choice; None where nothing.
         title: Protocol, verdict and which slices were judged.
-        folder: Where it lies.
+        folder: The sweep's folder.
     """
 
     config: TrainConfig
@@ -113,6 +118,8 @@ class Sweep:
     judged: int
     majority_class: str
     majority_accuracy: float
+    provenance: dict[str, str | None]
+    caution: str | None
     title: str
     folder: Path
 
@@ -136,8 +143,8 @@ class Sweep:
 
     @property
     def best(self) -> TrainConfig:
-        """The settings with the chosen values."""
-        return self.config.replace(**self.chosen)
+        """The settings with the chosen values, and on which slices they were chosen."""
+        return self.config.replace(**self.chosen, **self.provenance)
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything for a JSON file."""
@@ -146,6 +153,8 @@ class Sweep:
             "title": self.title,
             "method": self.method,
             "chosen": self.chosen,
+            "caution": self.caution,
+            "provenance": self.provenance,
             "judged_slices": self.judged,
             "majority_baseline": {"class": self.majority_class, "accuracy": round(self.majority_accuracy, 6)},
             "importance": self.importance,
@@ -162,12 +171,16 @@ def sweep(
     method: Method = "one-factor",
     trials: int = 50,
     name: str | None = None,
-    out: Path | str = "runs",
+    out: StrPath = "runs",
     storage: str | None = None,
     resume: bool = False,
     progress: Progress = silent,
 ) -> Sweep:
     """Try settings, each from the same start, and judge them on the slices that pick the epoch.
+
+    Under the patient protocol these are the validation people of the fold ``config.fold``, who are test people of
+    other folds. So what was chosen (:attr:`Sweep.best`) carries with it on which slices it was chosen: that fold's
+    test people played no part, and every figure of other people is stamped optimistic.
 
     Args:
         slices: The data.
@@ -177,13 +190,18 @@ def sweep(
             ``tpe`` (Bergstra et al. 2011, NeurIPS) chooses, and stops trials that fall behind the median.
         trials: Number of trials of ``tpe``.
         name: Name of the sweep; None takes ``sweep-001``, ``sweep-002``, …
-        out: Folder of the runs; the sweep's own holds ``sweep.db`` and ``sweep.json``.
+        out: Folder of the runs; the sweep's own holds ``sweep.db``, ``sweep.json`` and ``best.toml``, a recipe of
+            the settings that were chosen.
         storage: Address of a database that several machines share, ``postgresql://…``; None takes SQLite.
         resume: Go on with a sweep that was stopped: no trial is lost or run twice.
         progress: How to show progress.
 
+    Returns:
+        The finished sweep. One that fails before a trial has ended leaves no folder behind.
+
     Raises:
-        ConfigError: A field cannot be varied, or the sweep that is resumed was another.
+        ConfigError: A field cannot be varied, or the sweep that is resumed was started with different settings or
+            data.
         DataError, LeakageError: As :func:`brainstage.train`.
         RunError: The sweep exists, is in use, or cannot be written.
     """
@@ -196,19 +214,24 @@ def sweep(
     if not judged:
         raise ConfigError("a sweep is judged on validation slices; set --validation-share above 0")
     run = RunFolder.new(name, "sweep", out)
-    run.create()
-    with run.lock():
+    study: optuna.Study | None = None
+    with run.kept_if_used(lambda: _has_trials(study)), run.lock():
         study = _open(run, storage, _identity(slices, config, factors, method), resume)
         for values in plan:
             study.enqueue_trial(values, skip_if_exists=True)
         if storage is None:  # nobody else works on a sweep that we hold
             for trial in study.get_trials(states=(TrialState.RUNNING,)):
                 study.tell(trial.number, state=TrialState.FAIL)
-        _run_again_what_was_stopped(study)
-        _run(study, _Bench(slices, fold, progress), config, factors, len(plan) or trials, progress)
-        found = _found(study, slices, splits, config, factors, method, judged, run.path)
-        write_json(run.path / "sweep.json", found.to_dict())
-    return found
+        _retry_stopped_trials(study)
+        _run(study, _TrialRunner(slices, fold, progress), config, factors, len(plan) or trials, progress)
+        result = _result(study, slices, splits, config, factors, method, run.path)
+        write_json(run.path / "sweep.json", result.to_dict())
+        write_text(run.path / "best.toml", result.best.to_toml())
+    return result
+
+
+def _has_trials(study: optuna.Study | None) -> bool:
+    return study is not None and bool(study.get_trials(states=(TrialState.COMPLETE, TrialState.PRUNED)))
 
 
 def _plan(config: TrainConfig, factors: Sequence[Factor], method: Method) -> list[dict[str, Any]]:
@@ -219,7 +242,9 @@ def _plan(config: TrainConfig, factors: Sequence[Factor], method: Method) -> lis
         )
     for factor in factors:
         if factor.field in _FIXED:
-            raise ConfigError(f"{factor.field} decides who is judged and cannot be varied; set it with --set")
+            raise ConfigError(
+                f"{factor.field} decides which slices are judged and cannot be varied; set it with --set"
+            )
         if factor.is_range and method != "tpe":
             raise ConfigError(f"{factor.field}: a range needs --trials; give single values, e.g. 1e-4,1e-5")
         for value in factor.values:
@@ -241,6 +266,10 @@ def _identity(slices: SliceTable, config: TrainConfig, factors: Sequence[Factor]
     return {"config": settings, "data_hash": slices.data_hash, "vary": varied, "method": method}
 
 
+_IDENTITY = {"config": "settings", "data_hash": "data", "vary": "--vary values", "method": "method"}
+"""What makes two sweeps the same, in words."""
+
+
 def _open(run: RunFolder, storage: str | None, identity: dict[str, Any], resume: bool) -> optuna.Study:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
@@ -253,15 +282,15 @@ def _open(run: RunFolder, storage: str | None, identity: dict[str, Any], resume:
             load_if_exists=resume,
         )
     except optuna.exceptions.DuplicatedStudyError:
-        raise RunError(f"{run.path}: this sweep was begun; go on with --resume or take another --name") from None
-    # one that goes on must not draw again what it has drawn, and machines must not all draw the same
+        raise RunError(f"{run.path}: this sweep was started; go on with --resume or take another --name") from None
+    # a resumed sweep must not draw again what it has drawn, and machines must not all draw the same
     seed = None if storage else identity["config"]["seed"] + len(study.trials)
     study.sampler = optuna.samplers.TPESampler(seed=seed)
-    known = study.user_attrs.get("identity")
-    if known not in (None, identity):
-        changed = [key for key in identity if known[key] != identity[key]]
+    saved = study.user_attrs.get("identity")
+    if saved not in (None, identity):
+        changed = [words for key, words in _IDENTITY.items() if saved[key] != identity[key]]
         raise ConfigError(
-            f"{run.path}: this sweep was begun with another {', '.join(changed)}; take another --name"
+            f"{run.path}: this sweep was started with different {' and '.join(changed)}; take another --name"
         )
     study.set_user_attr("identity", identity)
     return study
@@ -291,9 +320,9 @@ def _storage(address: str, shared: bool) -> optuna.storages.RDBStorage:
         raise RunError(f"storage {place}: cannot be opened ({type(error).__name__}); check the address") from error
 
 
-def _run_again_what_was_stopped(study: optuna.Study) -> None:
+def _retry_stopped_trials(study: optuna.Study) -> None:
     """Queue the trials that a kill or an error cut short, once each."""
-    again = {one.user_attrs.get("again", one.system_attrs.get("failed_trial")) for one in study.trials}
+    again = {trial.user_attrs.get("again", trial.system_attrs.get("failed_trial")) for trial in study.trials}
     for trial in study.get_trials(states=(TrialState.FAIL,)):
         values = trial.system_attrs.get(
             "fixed_params", trial.params
@@ -304,13 +333,13 @@ def _run_again_what_was_stopped(study: optuna.Study) -> None:
 
 def _run(
     study: optuna.Study,
-    bench: _Bench,
+    runner: _TrialRunner,
     config: TrainConfig,
     factors: Sequence[Factor],
     total: int,
     progress: Progress,
 ) -> None:
-    """Run trials until as many as asked for have begun, here or on other machines."""
+    """Run trials until as many as asked for were started, here or on other machines."""
 
     def objective(trial: optuna.Trial) -> float:
         values = {factor.field: factor.suggest(trial) for factor in factors}
@@ -322,24 +351,24 @@ def _run(
                 _note(trial, [line], config, started)
                 raise optuna.TrialPruned
 
-        return _note(trial, bench.fit(config.replace(**values), on_epoch), config, started)
+        return _note(trial, runner.fit(config.replace(**values), on_epoch), config, started)
 
-    begun = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
+    started_states = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
     with progress("Trials", total) as advance:
-        advance(len(study.get_trials(deepcopy=False, states=begun)))
-        while _take_up_what_others_left(study, begun) < total:
+        advance(len(study.get_trials(deepcopy=False, states=started_states)))
+        while _retry_stale_trials(study, started_states) < total:
             study.optimize(objective, n_trials=1)
             advance(1)
 
 
-def _take_up_what_others_left(study: optuna.Study, begun: tuple[TrialState, ...]) -> int:
-    """Queue the trials of machines that have died; return how many trials have begun and not failed."""
-    optuna.storages.fail_stale_trials(study)  # does nothing where nobody else can be at work
-    return len(study.get_trials(deepcopy=False, states=begun))
+def _retry_stale_trials(study: optuna.Study, states: tuple[TrialState, ...]) -> int:
+    """Queue the trials of machines that have died; return how many trials were started and did not fail."""
+    optuna.storages.fail_stale_trials(study)  # does nothing where no other machine shares the sweep
+    return len(study.get_trials(deepcopy=False, states=states))
 
 
 def _note(trial: optuna.Trial, history: list[dict[str, Any]], config: TrainConfig, started: float) -> float:
-    """Write the figures of the epoch that a run would keep to the trial and return its loss."""
+    """Record the scores of the epoch that a run would keep and return its loss."""
     kept = max(history, key=lambda line: line[f"{config.selection}_accuracy"])  # the first of equals
     trial.set_user_attr("epoch", kept["epoch"])
     for figure in FIGURES:
@@ -349,7 +378,7 @@ def _note(trial: optuna.Trial, history: list[dict[str, Any]], config: TrainConfi
     return loss if math.isfinite(loss) else math.inf
 
 
-class _Bench:
+class _TrialRunner:
     """Fits settings on one fold; a frozen backbone and its features are opened once."""
 
     def __init__(self, slices: SliceTable, fold: Fold, progress: Progress):
@@ -373,16 +402,17 @@ class _Bench:
         return self._frozen[key]
 
 
-def _found(
+def _result(
     study: optuna.Study,
     slices: SliceTable,
     splits: Splits,
     config: TrainConfig,
     factors: Sequence[Factor],
     method: Method,
-    judged: tuple[str, ...],
     folder: Path,
 ) -> Sweep:
+    fold = splits.chosen(config)
+    judged = fold.selecting(config)
     finished = study.get_trials(states=(TrialState.COMPLETE, TrialState.PRUNED))
     rows = [
         {"trial": trial.number, "state": trial.state.name.lower()}
@@ -390,9 +420,13 @@ def _found(
         | {name: trial.user_attrs[name] for name in ("epoch", *FIGURES, "seconds")}
         for trial in finished
     ]
-    most, baseline = majority(slices.targets([slices.row_of[one] for one in judged]), len(slices.classes))
+    labels = slices.targets([slices.row_of[slice_id] for slice_id in judged])
+    most, baseline = majority(labels, len(slices.classes))
     what = f"sweep · {config.selection} · {len(judged):,} slices"
-    title = figure_title(what, splits.protocol, str(splits.verdict), slices.synthetic)
+    number = splits.named(config.fold)
+    title = figure_title(what, splits.protocol, str(splits.verdict), slices.synthetic, fold=number)
+    caution = choice_caution(number) if number and config.selection != "test" else None
+    stamps = (caution, "judged on the test slices" if config.selection == "test" else None)
     return Sweep(
         config,
         tuple(factors),
@@ -402,15 +436,17 @@ def _found(
         len(judged),
         slices.classes[most],
         baseline,
-        title + (" · judged on the test slices" if config.selection == "test" else ""),
+        tuned_on(config, slices, fold),
+        caution,
+        " · ".join([title, *filter(None, stamps)]),
         folder,
     )
 
 
 def _importance(study: optuna.Study) -> dict[str, float]:
-    """Return what Optuna says of each factor; nothing where the trials are too few or too alike."""
+    """Return each factor's share of the loss's variance; nothing where the trials are too few or too alike."""
     try:
-        found = optuna.importance.get_param_importances(study)
+        shares = optuna.importance.get_param_importances(study)
     except (ValueError, RuntimeError):
         return {}
-    return {name: round(float(share), 4) for name, share in found.items() if math.isfinite(share)}
+    return {name: round(float(share), 4) for name, share in shares.items() if math.isfinite(share)}

@@ -1,4 +1,4 @@
-"""Training: a slice table, a fold and a configuration become a run folder."""
+"""Training of one model: a slice table, a fold and a configuration become a run folder."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from transformers import Trainer
 
 from brainstage.core.config import TrainConfig
-from brainstage.core.errors import ConfigError, DataError
+from brainstage.core.errors import ConfigError, DataError, RunError
 from brainstage.core.files import sha256, write_table, write_text
 from brainstage.core.progress import Progress, silent
-from brainstage.core.run import RunFolder
+from brainstage.core.run import RunFolder, StrPath
 from brainstage.datasets.preprocessing import Preprocessing
 from brainstage.datasets.splits import Fold, Splits, make_splits
 from brainstage.datasets.table import SliceTable
@@ -42,80 +42,139 @@ from brainstage.training.inputs import (
     slice_histograms,
 )
 from brainstage.training.probe import classify
+from brainstage.training.provenance import optimism
 from brainstage.training.tracking import Tracker, tensorboard
 from brainstage.training.trainer import fit_network
 
 
 def train(
     slices: SliceTable,
-    config: TrainConfig | str = "compact",
+    config: TrainConfig | StrPath = "compact",
     *,
     name: str | None = None,
-    out: Path | str = "runs",
-    splits: Splits | None = None,
+    out: StrPath = "runs",
+    splits: Splits | StrPath | None = None,
     resume: bool = False,
     track: Tracker | None = None,
     progress: Progress = silent,
 ) -> RunFolder:
-    """Train a classifier, pick its epoch on validation slices, predict validation and test slices once, save all.
+    """Train one model, pick its epoch on validation slices, predict validation and test slices once, save all.
+
+    Under the patient protocol it is trained on the fold ``config.fold``; :func:`brainstage.cross_validate` trains
+    on all folds.
 
     Args:
         slices: The data.
-        config: Settings, or the name of a recipe.
+        config: Settings, or a recipe: its name or a TOML file.
         name: Name of the run; None takes the recipe's name and the next free number.
         out: Folder of the runs.
-        splits: Who trains and who is tested; None makes them by the configuration.
+        splits: The slices of each side, or a ``splits.json``; None makes them by the configuration, whose numbers
+            of rows, validation share and seed of the folds are not used otherwise.
         resume: Go on with a run that was stopped, from its last whole checkpoint. On the same machine and
-            number of threads it ends with the same weights as one that was never stopped.
+            number of threads it ends with the same weights as one that was never stopped. Of a finished run the
+            settings, the data and the splits are checked, and nothing is trained.
         track: A local tracker that gets the figures of each epoch too, in the run's folder.
         progress: How to show progress.
 
     Returns:
-        The finished run. :func:`brainstage.evaluate` says what its predictions are worth.
+        The finished run; :func:`brainstage.evaluate` judges its predictions. A run that fails before its first
+        epoch is saved leaves no folder behind.
 
     Raises:
         ConfigError: The recipe or the name is not usable, a resumed run had other settings, or the tracker or
             the engine is not installed.
-        DataError: The data cannot be split or trained on.
+        DataError: The data cannot be split or trained on, or a resumed run had other data or splits.
         LeakageError: The patient protocol was asked for and would be broken.
-        RunError: The run exists, is in use, or cannot be written.
+        RunError: The run exists, is in use, was changed after it finished, or cannot be written.
     """
-    config = load_recipe(config) if isinstance(config, str) else config
+    config = config if isinstance(config, TrainConfig) else load_recipe(config)
+    splits = read_splits(splits, slices)
     run = RunFolder.new(name, config.recipe, out)
     with run.claim(resume=resume) as unfinished:
+        splits = begin_run(run, slices, config, splits)
         if unfinished:
-            splits = begin_run(run, slices, config, splits)
             _fit(run, slices, config, splits, progress, [tensorboard(run.tensorboard)] if track else [])
     return run
 
 
-def begin_run(run: RunFolder, slices: SliceTable, config: TrainConfig, splits: Splits | None = None) -> Splits:
-    """Write the run's splits and settings, or check those of the run that is resumed.
+def read_splits(splits: Splits | StrPath | None, slices: SliceTable) -> Splits | None:
+    """Return splits, read from a file where a path is given.
 
     Raises:
-        ConfigError: The run was begun with other settings.
-        DataError: It was begun with other data, or the data cannot be split.
+        DataError, LeakageError: As :meth:`brainstage.Splits.load`.
+    """
+    return splits if splits is None or isinstance(splits, Splits) else Splits.load(splits, slices)
+
+
+def begin_run(run: RunFolder, slices: SliceTable, config: TrainConfig, splits: Splits | None = None) -> Splits:
+    """Write the settings and splits of a new run, or check those of a run that was started or finished.
+
+    Args:
+        run: The run, locked by this process.
+        slices: The data.
+        config: The settings.
+        splits: The slices of each side; None makes them, or takes those that the run was started with.
+
+    Raises:
+        ConfigError: The run was started with different settings, or the patient model would not know the order of
+            the classes.
+        DataError: It was started with different data or splits, or the data cannot be split.
         LeakageError: The patient protocol would be broken.
     """
     if run.started:
-        saved = TrainConfig.from_json(run.config)
-        if saved != config:
-            raise ConfigError(f"{run.path}: this run was begun with other settings: {_difference(saved, config)}")
-        splits = Splits.load(run.splits, slices)
-        if splits.data_hash != json.loads(run.splits.read_text(encoding="utf-8"))["data_hash"]:
-            raise DataError(f"{run.path}: this run was begun with other data; name that data with --data")
-        return splits
+        check_settings(run.path, TrainConfig.from_json(run.config), config)
+        saved = _saved_splits(run, slices)
+        if splits is not None and splits.folds != saved.folds:
+            raise DataError(f"{run.path}: this run was started with different splits; take another --name")
+        return saved
     splits = splits or make_splits(slices, config)
     fold = splits.chosen(config)
+    _check_order(slices, config)
     _check_classes(slices, fold, config)
     splits.save(run.splits)
     write_text(run.config, config.to_json())  # last: a run with settings can be resumed
     return splits
 
 
-def _difference(saved: TrainConfig, asked: TrainConfig) -> str:
-    changed = [name for name in vars(saved) if getattr(saved, name) != getattr(asked, name)]
-    return ", ".join(f"{name} {getattr(saved, name)}, not {getattr(asked, name)}" for name in changed)
+def check_settings(folder: Path, saved: TrainConfig, config: TrainConfig) -> None:
+    """Refuse to go on with different settings.
+
+    Raises:
+        ConfigError: They differ from the saved ones; the message names each difference.
+    """
+    if saved != config:
+        changed = [name for name in vars(saved) if getattr(saved, name) != getattr(config, name)]
+        pairs = ", ".join(f"{name} {getattr(saved, name)}, not {getattr(config, name)}" for name in changed)
+        raise ConfigError(
+            f"{folder}: this run was started with different settings: {pairs}; "
+            "set them alike or take another --name"
+        )
+
+
+def _saved_splits(run: RunFolder, slices: SliceTable) -> Splits:
+    """Return the splits that a run was started with.
+
+    Raises:
+        DataError: They are not of this data, or its patients are others now.
+    """
+    splits = Splits.load(run.splits, slices)
+    saved = json.loads(run.splits.read_text(encoding="utf-8"))
+    if splits.data_hash != saved.get("data_hash"):
+        raise DataError(f"{run.path}: this run was started with different data; name that data with --data")
+    if splits.verdict.to_dict() != saved.get("leakage"):
+        raise DataError(
+            f"{run.path}: this run was started when the data had other patients ({saved['leakage']['sentence']}; "
+            f"now {splits.verdict}); give the same --patients or take another --name"
+        )
+    return splits
+
+
+def _check_order(slices: SliceTable, config: TrainConfig) -> None:
+    if config.model == "patient" and not slices.ordered and len(slices.classes) > 2:
+        raise ConfigError(
+            f"the patient model needs the order of the classes, and that of {', '.join(slices.classes)} is not "
+            "known; give --class-order, from the least to the most severe"
+        )
 
 
 def _check_classes(slices: SliceTable, fold: Fold, config: TrainConfig) -> None:
@@ -130,13 +189,19 @@ def _check_classes(slices: SliceTable, fold: Fold, config: TrainConfig) -> None:
 
 @dataclass(frozen=True)
 class _Fitted:
-    """A model to be saved, and what is said of its making in the manifest."""
+    """A fitted model.
+
+    Attributes:
+        save: Writes it into a folder.
+        preprocessing: What slices go through before it.
+        about: Entries of the manifest.
+        prediction: For the validation and test slices, where fitting computed it; None has the saved model predict.
+    """
 
     save: Callable[[Path], object]
     preprocessing: Preprocessing
     about: dict[str, Any]
     prediction: Prediction | None = None
-    """For the validation and test slices, where the fitting gave it; else the saved model is asked."""
 
 
 def _fit(
@@ -158,6 +223,15 @@ def _fit(
         fitted,
         OutOfDistributionDetector.fit([slices.images[slices.row_of[slice_id]] for slice_id in fold.train]),
     )
+    about = _about(slices, config, splits, fold)
+    _predict(run, slices, fold, config.fold, fitted.prediction, about, progress)
+    extra = {"fitted_on": _fitted_on(fold, splits), "threads": torch.get_num_threads(), "versions": _versions()}
+    run.write_manifest({**about, **fitted.about, **extra})
+    shutil.rmtree(run.checkpoints, ignore_errors=True)  # last: a run without a manifest resumes from them
+
+
+def _about(slices: SliceTable, config: TrainConfig, splits: Splits, fold: Fold) -> dict[str, Any]:
+    """Return what stands beside every figure of the run."""
     about = {
         "recipe": config.recipe,
         "protocol": splits.protocol,
@@ -165,10 +239,18 @@ def _fit(
         "leakage": splits.verdict.to_dict(),
         "data_hash": splits.data_hash,
         "synthetic": slices.synthetic,
+        "ordered": slices.ordered,
     }
-    _predict(run, slices, fold, config.fold, fitted.prediction, about, progress)
-    run.write_manifest({**about, **fitted.about, "threads": torch.get_num_threads(), "versions": _versions()})
-    shutil.rmtree(run.checkpoints, ignore_errors=True)  # last: a run without a manifest resumes from them
+    number = splits.named(config.fold) if splits.protocol == "patient" else None
+    notes = {"fold": number, "optimistic": optimism(config, slices, fold)}
+    return about | {name: note for name, note in notes.items() if note}
+
+
+def _fitted_on(fold: Fold, splits: Splits) -> str:
+    """Return the size of the training set in words."""
+    people = {splits.patient_of[slice_id] for slice_id in fold.train}
+    of_people = "" if None in people else f" of {len(people)} people"
+    return f"{len(fold.train):,} slices{of_people}"
 
 
 def _fit_whole(
@@ -197,11 +279,12 @@ def _fit_head(
     classifier, training, selecting = prepare_head(frozen, slices, fold, config)
     trainer = fit(classifier, training, selecting)
     frozen.model.classifier = trainer.model.head.cpu()
+    judged = fold.validation + fold.test
     return _Fitted(
         frozen.model.save_pretrained,
         Preprocessing.open(frozen.folder),
         _about_backbone(str(config.backbone), frozen.folder) | about | _size(frozen.model) | _seconds(started),
-        Prediction(classify(frozen.model.classifier, frozen.of(fold.validation + fold.test)), None),
+        Prediction(classify(frozen.model.classifier, frozen.of(judged)), None) if judged else None,
     )
 
 
@@ -232,14 +315,22 @@ def _about_backbone(name: str, folder: Path) -> dict[str, Any]:
 
 
 def _save_model(run: RunFolder, fitted: _Fitted, detector: OutOfDistributionDetector) -> None:
-    """Write the model folder beside its place, then move it there whole."""
-    with tempfile.TemporaryDirectory(dir=run.path, prefix=".model.") as temporary:
-        folder = Path(temporary) / "model"
-        fitted.save(folder)
-        fitted.preprocessing.processor().save_pretrained(folder)
-        detector.save(folder)
-        shutil.rmtree(run.model, ignore_errors=True)
-        folder.replace(run.model)
+    """Write the model folder beside its place, then move it there whole.
+
+    Raises:
+        RunError: The disk is full or the folder is not writable.
+    """
+    try:
+        with tempfile.TemporaryDirectory(dir=run.path, prefix=".model.") as temporary:
+            folder = Path(temporary) / "model"
+            fitted.save(folder)
+            fitted.preprocessing.processor().save_pretrained(folder)
+            detector.save(folder)
+            shutil.rmtree(run.model, ignore_errors=True)
+            folder.replace(run.model)
+    except OSError as error:
+        reason = error.strerror or error
+        raise RunError(f"{run.model}: not written ({reason}); free some space and go on with --resume") from error
 
 
 def _predict(
@@ -279,21 +370,23 @@ def calibrate(
     scores: NDArray[np.floating[Any]],
     folds: Sequence[int] | None = None,
 ) -> None:
-    """Calibrate a network on its scores for slices of people that it was not fitted on.
+    """Calibrate a network on scores for slices of people who are not in its training set.
+
+    Of a single fold these are its validation people, who also picked the epoch, so its sets may cover slightly less
+    than nine of ten. A cross-validated network is calibrated on everyone out of fold, where nobody picked the epoch
+    of the network that scored them.
 
     Args:
         model: The model folder.
         slices: The slice table that the slices are in.
         slice_ids: The slices.
-        scores: Of each slice, shape (n, classes).
+        scores: Softmax scores of each slice, shape (n, classes).
         folds: Fold of each slice, where several networks gave the scores; None where one did.
     """
     rows = [slices.row_of[slice_id] for slice_id in slice_ids]
-    patients = [str(slices.patients[row]) for row in rows]
-    predicted = list(zip(folds or [0] * len(rows), patients, strict=True))
-    number = {one: index for index, one in enumerate(dict.fromkeys(predicted))}
-    people = np.array([number[one] for one in predicted])
-    Calibration.fit(scores, slices.targets(rows), people, len(set(patients))).save(model)
+    _, people = np.unique([str(slices.patients[row]) for row in rows], return_inverse=True)
+    networks = None if folds is None else np.array(folds)
+    Calibration.fit(scores, slices.targets(rows), people, networks).save(model)
 
 
 def _versions() -> dict[str, str]:

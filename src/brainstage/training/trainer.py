@@ -29,18 +29,22 @@ from brainstage.models.network import build_optimizer
 COMPLETE = "complete.json"
 """Written into a checkpoint last, with the SHA-256 of its files: only a checkpoint that agrees is resumed from."""
 
-_FIGURES = ("loss", "accuracy", "weighted_f1", "macro_f1")
-"""Figures of each epoch on the slices that pick it."""
+_METRICS = {"loss": "cross_entropy"}
+"""Names that ``Trainer`` has for scores of ours; its own ``loss`` is the smoothed one."""
+
+FIGURES = ("loss", "accuracy", "weighted_f1", "macro_f1")
+"""Scores of each epoch on the slices that pick it. ``loss`` is the plain cross-entropy: the loss that is trained on
+depends on the label smoothing, so trials that vary it could not be ranked by it."""
 
 
 class SliceDataset(Dataset[Any]):
-    """Slices in memory as one array, cut into batches at once.
+    """Slices in memory as one array, of which whole batches are taken.
 
     Args:
         pixels: uint8 of shape (N, size + 2·margin, size + 2·margin).
         targets: Class numbers, int64 of shape (N,).
         preprocessing: Size and normalisation of the network's input.
-        seed: Seed of the augmentation; None shows every slice as it is.
+        seed: Seed of the augmentation; None leaves every slice as it is.
         mirror: Whether the augmentation mirrors half of the slices.
     """
 
@@ -81,13 +85,13 @@ class SliceDataset(Dataset[Any]):
         }
 
 
-class Batches(Protocol):
-    """A dataset that gives whole batches and draws its augmentation anew each epoch."""
+class BatchDataset(Protocol):
+    """A dataset that returns whole batches and draws its augmentation anew each epoch."""
 
     def __len__(self) -> int: ...
 
     def __getitems__(self, rows: list[int]) -> dict[str, torch.Tensor]:
-        """Return a batch, ``labels`` among it."""
+        """Return the batch of some rows: tensors by name, ``labels`` among them."""
         ...
 
     def start_epoch(self, epoch: int) -> None:
@@ -97,8 +101,8 @@ class Batches(Protocol):
 
 def fit_network(
     model: Any,
-    training: Batches,
-    selecting: Batches | None,
+    training: BatchDataset,
+    selecting: BatchDataset | None,
     config: TrainConfig,
     checkpoints: Path | None = None,
     progress: Progress = silent,
@@ -108,20 +112,20 @@ def fit_network(
 ) -> Trainer:
     """Fit the network in place with ``Trainer`` and return the trainer.
 
-    With slices for selecting the epoch of the highest accuracy on them is kept, the first of equals; without
-    them the last. Goes on from the last whole checkpoint in ``checkpoints``, where there is one. Without
-    ``checkpoints`` nothing is saved and the network ends as its last epoch left it.
+    The epoch of the highest accuracy on ``selecting`` is kept, the first of equals; without it the last epoch.
+    Training resumes from the last complete checkpoint in ``checkpoints``, if there is one. Without ``checkpoints``
+    nothing is saved and the network stays as its last epoch left it.
 
     Args:
         model: The network.
-        training: What it learns from.
-        selecting: What picks the epoch.
+        training: The training set.
+        selecting: The slices that pick the epoch.
         config: The settings.
-        checkpoints: Where an epoch's state is kept.
+        checkpoints: Folder of the state after each epoch.
         progress: How to show progress.
-        history: File for one line an epoch.
-        on_epoch: Called with each epoch's line when it has been judged; may stop the fit by an exception.
-        trackers: Callbacks that write the figures elsewhere too.
+        history: File of one JSON line an epoch.
+        on_epoch: Called with each epoch's line of the history after its evaluation; an exception stops the fit.
+        trackers: Callbacks that log the scores elsewhere too.
 
     Raises:
         RunError: The disk is full.
@@ -146,7 +150,7 @@ def fit_network(
         trainer.remove_callback(PrinterCallback)
         try:
             trainer.train(resume_from_checkpoint=resume)
-        except (OSError, RuntimeError, SafetensorError) as error:  # torch and safetensors wrap what the disk says
+        except (OSError, RuntimeError, SafetensorError) as error:  # torch and safetensors wrap errors of the disk
             if "os error 28" in str(error) or "No space left" in str(error) or "file write failed" in str(error):
                 raise RunError(f"{out}: the disk is full; free some space and go on with --resume") from error
             raise
@@ -193,8 +197,11 @@ def uses_bf16(config: TrainConfig) -> bool:
 
 
 def _scores(outcome: Any) -> dict[str, float]:
+    """Return the scores of logits, float32 of shape (N, classes), against class numbers (N,)."""
     predicted, labels = outcome.predictions.argmax(axis=1), outcome.label_ids
+    logits = torch.from_numpy(outcome.predictions).double()
     return {
+        "cross_entropy": float(torch.nn.functional.cross_entropy(logits, torch.from_numpy(labels))),
         "accuracy": float(accuracy_score(labels, predicted)),
         "weighted_f1": float(f1_score(labels, predicted, average="weighted", zero_division=0)),
         "macro_f1": float(f1_score(labels, predicted, average="macro", zero_division=0)),
@@ -202,11 +209,11 @@ def _scores(outcome: Any) -> dict[str, float]:
 
 
 class _Follow(TrainerCallback):
-    """Draws each epoch's augmentation, moves the bar, writes the history, and marks checkpoints that are whole."""
+    """Draws each epoch's augmentation, moves the bar, writes the history, and marks complete checkpoints."""
 
     def __init__(
         self,
-        training: Batches,
+        training: BatchDataset,
         history: Path | None,
         config: TrainConfig,
         on_epoch: Callable[[dict[str, Any]], None] | None,
@@ -242,7 +249,7 @@ def epochs(log: Sequence[dict[str, Any]], config: TrainConfig) -> list[dict[str,
     """Join the separate training and evaluation entries of a trainer's log to one line an epoch."""
     rate = "filter_learning_rate" if config.optimizer == "muon" else "learning_rate"
     names = {"loss": "train_loss", "learning_rate": rate}
-    names |= {f"eval_{figure}": f"{config.selection}_{figure}" for figure in _FIGURES}
+    names |= {f"eval_{_METRICS.get(name, name)}": f"{config.selection}_{name}" for name in FIGURES}
     lines: dict[int, dict[str, Any]] = {}
     for entry in log:
         lines.setdefault(round(entry["epoch"]), {}).update(entry)
@@ -257,16 +264,18 @@ def _hashes(checkpoint: Path) -> dict[str, str]:
 
 
 def _last_checkpoint(folder: Path) -> str | None:
-    """Return the newest whole checkpoint. Those that were not written to the end are removed."""
-    found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.partition("-")[2]), reverse=True)
-    for checkpoint in found:
-        if _is_whole(checkpoint):
+    """Return the newest complete checkpoint. Newer ones that were not written to the end are removed."""
+    newest_first = sorted(
+        folder.glob("checkpoint-*"), key=lambda path: int(path.name.partition("-")[2]), reverse=True
+    )
+    for checkpoint in newest_first:
+        if _is_complete(checkpoint):
             return str(checkpoint.resolve())
         shutil.rmtree(checkpoint)
     return None
 
 
-def _is_whole(checkpoint: Path) -> bool:
+def _is_complete(checkpoint: Path) -> bool:
     try:
         return bool(json.loads((checkpoint / COMPLETE).read_text(encoding="utf-8")) == _hashes(checkpoint))
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""What computes a network's logits: the same few methods, whichever library does the arithmetic."""
+"""The interface of an engine: computes a network's logits, whichever library does the arithmetic."""
 
 from __future__ import annotations
 
@@ -43,5 +43,5 @@ class Engine(Protocol):
         ...
 
     def pool(self) -> AbstractContextManager[Executor]:
-        """Return threads that call :meth:`logits`, one a core, each on one core alone."""
+        """Return threads to call :meth:`logits` from, one for each core; each call then uses one core."""
         ...

@@ -20,8 +20,8 @@ from brainstage.core.errors import ConfigError
 from brainstage.models.engines.torch import PlainLogits
 from brainstage.models.features import BATCH
 
-CALIBRATION = 16
-"""Slices that the ranges of the 8-bit activations are taken from."""
+CALIBRATION_SLICES = 16
+"""Number of slices that the ranges of the 8-bit activations are taken from."""
 
 Forward = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 
@@ -30,7 +30,7 @@ def compiled(body: Any, inputs: NDArray[np.float32], *, bf16: bool) -> Forward:
     """Return a function from inputs, float32 of shape (N, 3, H, W), to features, float32 of shape (N, D).
 
     Args:
-        body: A network in fp32 that gives features.
+        body: A network in fp32 that returns features.
         inputs: Some inputs; the network is traced with two of them.
         bf16: Whether to compute in bfloat16.
 
@@ -44,8 +44,11 @@ def compiled(body: Any, inputs: NDArray[np.float32], *, bf16: bool) -> Forward:
 def quantized(body: Any, inputs: NDArray[np.float32], folder: Path) -> Forward:
     """Return the same function in 8-bit integers: post-training quantisation of NNCF.
 
-    The ranges of the activations come from the first inputs that are ever given and are kept in ``folder``, so
-    that every slice passes the same network.
+    Args:
+        body: A network in fp32 that returns features.
+        inputs: What the ranges of the activations are taken from, float32 of shape (N, 3, H, W).
+        folder: Where the network is kept. It belongs to these inputs alone: the next call with this folder opens
+            the network that is kept there.
 
     Raises:
         ConfigError: OpenVINO or NNCF is not installed.
@@ -53,7 +56,7 @@ def quantized(body: Any, inputs: NDArray[np.float32], folder: Path) -> Forward:
     openvino = _library("openvino")
     kept = folder / "int8.xml"
     if not kept.is_file():
-        network = _quantize(_convert(openvino, body, inputs), inputs[:CALIBRATION])
+        network = _quantize(_convert(openvino, body, inputs), inputs)
         with tempfile.TemporaryDirectory(dir=folder) as temporary:
             openvino.save_model(network, Path(temporary) / kept.name, compress_to_fp16=False)
             for suffix in (".bin", ".xml"):  # the .xml last: where it is, all is there
@@ -83,7 +86,9 @@ def _quantize(network: Any, inputs: NDArray[np.float32]) -> Any:
     nncf.set_log_level(logging.ERROR)
     with redirect_stdout(io.StringIO()):  # its progress bars
         return nncf.quantize(
-            network, nncf.Dataset([one[None] for one in inputs]), model_type=nncf.ModelType.TRANSFORMER
+            network,
+            nncf.Dataset([slice_input[None] for slice_input in inputs]),
+            model_type=nncf.ModelType.TRANSFORMER,
         )
 
 

@@ -19,7 +19,7 @@ from brainstage.models.network import folded, open_grey
 
 
 class PlainLogits(torch.nn.Module):
-    """A network that takes and gives plain tensors, as converters want it."""
+    """A network that takes and returns plain tensors, as converters expect it."""
 
     def __init__(self, network: Any):
         super().__init__()
@@ -52,21 +52,23 @@ class TorchEngine:
     @torch.inference_mode()
     def logits(self, pixels: Floats) -> Floats:
         """Return logits (N, classes) for normalised pixels (N, C, H, W)."""
-        found: Floats = self.network(torch.from_numpy(pixels)).logits.numpy()
-        return found
+        logits: Floats = self.network(torch.from_numpy(pixels)).logits.numpy()
+        return logits
 
     def randomised(self, seed: int) -> TorchEngine:
         """Return the same network with the values of each weight tensor shuffled."""
         network = copy.deepcopy(self.network)
-        draw = torch.Generator().manual_seed(seed)
+        generator = torch.Generator().manual_seed(seed)
         with torch.no_grad():
             for weights in network.parameters():
-                weights.copy_(weights.flatten()[torch.randperm(weights.numel(), generator=draw)].view_as(weights))
+                weights.copy_(
+                    weights.flatten()[torch.randperm(weights.numel(), generator=generator)].view_as(weights)
+                )
         return TorchEngine(network)
 
     @contextmanager
     def pool(self) -> Iterator[Executor]:
-        """Give threads, one a core, each on one core: torch's own would wait for one another many times a slice."""
+        """Yield one thread a core, each on one core: torch's own would wait for one another at every layer."""
         threads = torch.get_num_threads()
         try:
             with worker_pool(threads, partial(torch.set_num_threads, 1)) as pool:

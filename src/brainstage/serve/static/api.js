@@ -2,24 +2,24 @@
 
 const TRIES = 4;
 
-/** A request that got no answer; its message is a sentence for the user. */
+/** A request that failed; its message is a sentence for the user. */
 export class Problem extends Error {}
 
-/** Return what /v1/models says. */
+/** Return the models that /v1/models lists. */
 export async function fetchModels() {
-  return (await answered(() => fetch("../v1/models"))).models;
+  return (await requestJson(() => fetch("../v1/models"))).models;
 }
 
 /**
  * Stage files.
- * @param {File[]} files - Of one request.
+ * @param {File[]} files - The files of one request.
  * @param {{model: string, onePerson: boolean, signal: AbortSignal}} options
  */
 export function predict(files, { model, onePerson, signal }) {
   return post("../v1/predict", files, { model, one_person: onePerson, pictures: true }, signal);
 }
 
-/** Ask what moved the score of the scan that some files are. */
+/** Explain the score of a scan, given its files. */
 export function explain(files, { model, signal }) {
   return post("../v1/explain", files, { model }, signal);
 }
@@ -29,27 +29,27 @@ function post(address, files, fields, signal) {
   for (const [name, value] of Object.entries(fields)) form.set(name, String(value));
   // the server uses no names, so none are sent
   files.forEach((file, index) => form.append("files", file, String(index + 1)));
-  return answered(() => fetch(address, { method: "POST", body: form, signal }), signal);
+  return requestJson(() => fetch(address, { method: "POST", body: form, signal }), signal);
 }
 
-/** Return the JSON that a request gives; ask again while the server is too busy. */
-async function answered(ask, signal) {
-  for (let left = TRIES; ; left -= 1) {
-    const response = await reached(ask);
+/** Return the JSON of a reply; send the request again while the server is too busy. */
+async function requestJson(send, signal) {
+  for (let tries = TRIES; ; tries -= 1) {
+    const response = await attempt(send);
     if (response.ok) return response.json();
     const problem = await response.json().catch(() => ({}));
     const busy = response.status === 503 && problem.code !== "too-slow";
-    if (!busy || left <= 1) throw new Problem(problem.detail ?? `the server answered ${response.status}`);
+    if (!busy || tries <= 1) throw new Problem(problem.detail ?? `the server answered ${response.status}`);
     await pause(1000 * (Number(response.headers.get("Retry-After")) || 1), signal);
   }
 }
 
-async function reached(ask) {
+async function attempt(send) {
   try {
-    return await ask();
+    return await send();
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new Problem("the server did not answer: it has ended, or a file has changed or is too large");
+    throw new Problem("the server cannot be reached: it has stopped, or a file has changed or is too large");
   }
 }
 

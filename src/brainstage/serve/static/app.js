@@ -1,85 +1,85 @@
-/** The page: what is dropped or chosen goes to the server, what comes back to a view. */
+/** The page: sends dropped or chosen files to the server, and shows the reply in a view. */
 
 import { fetchModels, predict } from "./api.js";
 import { addPeople, clearBatch, runBatch, startBatch, summarise } from "./batch.js";
 import { byId, say } from "./dom.js";
-import { chosen, dropped, nameOfAll, requests, told } from "./files.js";
+import { chosen, dropped, nameOfAll, recognise, requests } from "./files.js";
 import { startControls } from "./heat.js";
 import { showModels } from "./models.js";
 import { peopleOf } from "./people.js";
 import { showPerson, startSheet } from "./person.js";
 
 const VIEWS = ["start", "working", "batch", "person"];
-let model = null; // gives the chosen one
-let work = null; // what would stop the work in progress
-let several = false; // whether there is a table to go back to
+let selectedModel = null; // returns the selected model
+let work = null; // the AbortController of the work in progress
+let hasTable = false; // whether there is a table to go back to
 
-/** Show a view and let the browser's way back lead out of it. */
+/** Show a view, and add it to the browser's history. */
 function show(view, { keep = true, focus = true } = {}) {
-  VIEWS.forEach((one) => (byId(one).hidden = one !== view));
+  VIEWS.forEach((id) => (byId(id).hidden = id !== view));
   if (keep) history.pushState({ view }, "");
   window.scrollTo(0, 0);
   if (focus) (byId(`${view}-title`) ?? byId("choose-files")).focus({ preventScroll: true });
 }
 
-function tellProblem(text) {
-  byId("told").hidden = !text;
-  byId("told").textContent = text;
+function showProblem(text) {
+  byId("problem").hidden = !text;
+  byId("problem").textContent = text;
 }
 
 /** Take files from a drop or an input. */
-async function take(found) {
-  if (!model || !found.length) return;
-  tellProblem("");
+async function take(files) {
+  if (!selectedModel || !files.length) return;
+  showProblem("");
   work?.abort();
   work = new AbortController();
-  const { items, left } = await told(found);
+  const { items, skipped } = await recognise(files);
   if (!items.length) {
     show("start", { keep: false });
-    tellProblem("There is no scan among these files: JPEG, PNG, NIfTI or DICOM are taken.");
+    showProblem("None of these files is a scan: choose JPEG, PNG, NIfTI or DICOM files.");
     return;
   }
-  const loads = requests(items, byId("one-person").checked);
-  const options = { model: model(), onePerson: byId("one-person").checked, left, signal: work.signal };
-  if (loads.length === 1 && (items.length === 1 || options.onePerson || items[0].kind === "dicom")) {
-    await takeOne(loads[0], options);
+  const batches = requests(items, byId("one-person").checked);
+  const options = { model: selectedModel(), onePerson: byId("one-person").checked, skipped, signal: work.signal };
+  if (batches.length === 1 && (items.length === 1 || options.onePerson || items[0].kind === "dicom")) {
+    await takeOne(batches[0], options);
   } else {
-    several = true;
+    hasTable = true;
     clearBatch();
     show("batch");
-    await runBatch(loads, options);
+    await runBatch(batches, options);
   }
 }
 
-/** Stage what may be one person; where the server finds several, show them as a table. */
-async function takeOne(load, { model: asked, onePerson, left, signal }) {
-  byId("working-name").textContent = nameOfAll(load);
+/** Stage files that may show one person; if the server finds several, show them as a table. */
+async function takeOne(items, { model, onePerson, skipped, signal }) {
+  byId("working-name").textContent = nameOfAll(items);
   show("working", { keep: false });
   say("Reading the scan.");
   const clock = startClock();
   try {
-    const reply = await predict(load.map(({ file }) => file), { model: asked.name, onePerson, signal });
-    const people = peopleOf(reply, load, asked.name);
-    several = people.length > 1;
-    if (several) showTable(people, load.length, left);
+    const reply = await predict(items.map(({ file }) => file), { model: model.name, onePerson, signal });
+    const people = peopleOf(reply, items, model.name);
+    hasTable = people.length > 1;
+    if (hasTable) showTable(people, items.length, skipped);
     else open(people[0]);
   } catch (error) {
-    if (!signal.aborted) tellProblem(`${nameOfAll(load)}: ${error.message}`);
+    if (!signal.aborted) showProblem(`${nameOfAll(items)}: ${error.message}`);
     if (!byId("working").hidden) show("start", { keep: false });
   } finally {
     clearInterval(clock);
   }
 }
 
-function showTable(people, files, left) {
+function showTable(people, files, skipped) {
   clearBatch();
   addPeople(people);
-  summarise(files, files, left);
+  summarise(files, files, skipped);
   show("batch");
 }
 
 function open(person) {
-  byId("back").querySelector("span").textContent = several ? "All scans" : "Another scan";
+  byId("back").querySelector("span").textContent = hasTable ? "All scans" : "Another scan";
   show("person");
   showPerson(person);
 }
@@ -97,9 +97,9 @@ function startInputs() {
   byId("choose-folder").hidden = !("webkitdirectory" in byId("folder"));
   for (const input of [byId("files"), byId("folder")]) {
     input.addEventListener("change", async () => {
-      const found = chosen(input);
+      const files = chosen(input);
       input.value = "";
-      await take(found);
+      await take(files);
     });
   }
 }
@@ -120,17 +120,17 @@ function startDrops() {
     try {
       await take(await dropped(event.dataTransfer));
     } catch {
-      tellProblem("What was dropped cannot be read; choose it with the buttons.");
+      showProblem("The dropped files cannot be read; choose them with the buttons.");
     }
   });
 }
 
-function startWays() {
+function startNavigation() {
   byId("home").addEventListener("click", () => {
     work?.abort();
     show("start");
   });
-  byId("back").addEventListener("click", () => show(several ? "batch" : "start"));
+  byId("back").addEventListener("click", () => show(hasTable ? "batch" : "start"));
   byId("cancel").addEventListener("click", () => work?.abort());
   history.replaceState({ view: "start" }, "");
   addEventListener("popstate", (event) => {
@@ -143,14 +143,14 @@ async function start() {
   byId("host").textContent = location.host;
   startInputs();
   startDrops();
-  startWays();
+  startNavigation();
   startControls();
   startSheet();
   startBatch(open, () => work?.abort());
   try {
-    model = showModels(await fetchModels());
+    selectedModel = showModels(await fetchModels());
   } catch (error) {
-    tellProblem(`The models cannot be shown: ${error.message}`);
+    showProblem(`The models cannot be shown: ${error.message}`);
   }
 }
 

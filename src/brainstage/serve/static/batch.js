@@ -1,4 +1,4 @@
-/** Many scans: requests one after another, a table that grows, a CSV at the end. */
+/** Many scans: requests one after another, a growing table, and a CSV at the end. */
 
 import { Problem, predict } from "./api.js";
 import { csvOf, save } from "./csv.js";
@@ -15,7 +15,7 @@ export function startBatch(show, stop) {
   byId("save").addEventListener("click", () => save(csvOf(people, byId("with-names").checked), "brainstage.csv"));
 }
 
-/** Begin an empty table. */
+/** Empty the table. */
 export function clearBatch() {
   people = [];
   byId("results").querySelector("tbody").replaceChildren();
@@ -29,34 +29,34 @@ export function clearBatch() {
 }
 
 /**
- * Send requests one after another and show what comes.
- * @param {import("./files.js").Item[][]} loads - The files of each request.
- * @param {{model: object, onePerson: boolean, left: number, signal: AbortSignal}} options - `left`: files left out.
+ * Send requests one after another and show their replies.
+ * @param {import("./files.js").Item[][]} batches - The files of each request.
+ * @param {{model: object, onePerson: boolean, skipped: number, signal: AbortSignal}} options - `skipped`: number of files left out.
  */
-export async function runBatch(loads, { model, onePerson, left, signal }) {
-  const all = loads.flat().length;
+export async function runBatch(batches, { model, onePerson, skipped, signal }) {
+  const all = batches.flat().length;
   let done = 0;
   progress(0, all);
-  for (const load of loads) {
-    const found = await answers(load, model, onePerson, signal);
-    if (!found) break;
-    addPeople(found);
-    done += load.length;
+  for (const items of batches) {
+    const added = await predictPeople(items, model, onePerson, signal);
+    if (!added) break;
+    addPeople(added);
+    done += items.length;
     progress(done, all);
   }
-  summarise(done, all, left);
+  summarise(done, all, skipped);
 }
 
-/** Return the people of a request; null where it was stopped. */
-async function answers(load, model, onePerson, signal) {
-  const files = load.map(({ file }) => file);
+/** Return the people of a request; null if it was stopped. */
+async function predictPeople(items, model, onePerson, signal) {
+  const files = items.map(({ file }) => file);
   try {
-    return peopleOf(await predict(files, { model: model.name, onePerson, signal }), load, model.name);
+    return peopleOf(await predict(files, { model: model.name, onePerson, signal }), items, model.name);
   } catch (error) {
     if (signal.aborted) return null;
     if (!(error instanceof Problem)) throw error;
     const reply = { notice: "", model, classes: model.classes, calibrated: model.calibrated };
-    return load.map((item) => failed(item, error.message, model.name, reply));
+    return items.map((item) => failed(item, error.message, model.name, reply));
   }
 }
 
@@ -67,25 +67,25 @@ function progress(done, all) {
 }
 
 /** Show people as rows of the table. */
-export function addPeople(found) {
-  if (!people.length) head(found[0]);
+export function addPeople(added) {
+  if (!people.length) head(added[0]);
   const body = byId("results").querySelector("tbody");
-  found.forEach((person) => {
+  added.forEach((person) => {
     people.push(person);
     body.append(row(person, people.length));
   });
   byId("results").hidden = false;
   byId("save").disabled = false;
-  byId("batch-notice").textContent = found.at(-1).reply.notice || byId("batch-notice").textContent;
+  byId("batch-notice").textContent = added.at(-1).reply.notice || byId("batch-notice").textContent;
 }
 
-/** Say how it ended. */
-export function summarise(done, all, left) {
-  const of = (status) => people.filter(({ answer }) => answer.status === status).length;
+/** Show how the batch ended. */
+export function summarise(done, all, skipped) {
+  const total = (status) => people.filter(({ prediction }) => prediction.status === status).length;
   const text = [
     done < all ? `Stopped after ${done} of ${count(all, "file")}:` : `${count(all, "file")}, ${count(people.length, "scan")}:`,
-    `${of("predicted")} answered, ${of("refused")} refused, ${of("failed")} could not be read.`,
-    left ? `${count(left, "file")} in the folder ${left === 1 ? "is no scan and was" : "are no scans and were"} left out.` : "",
+    `${total("predicted")} predicted, ${total("refused")} refused, ${total("failed")} could not be read.`,
+    skipped ? `${count(skipped, "file")} in the folder ${skipped === 1 ? "is not a scan and was" : "are not scans and were"} left out.` : "",
   ].join(" ").trim();
   byId("batch-title").textContent = done < all ? "Stopped" : "Done";
   byId("batch").querySelector(".bar").hidden = true;
@@ -102,34 +102,34 @@ function head({ short, reply }) {
 }
 
 function row(person, number) {
-  const { answer, name } = person;
+  const { prediction, name } = person;
   const button = element("button", { class: "plain name", type: "button" }, name);
-  const made = element(
+  const tableRow = element(
     "tr",
-    { class: answer.status },
+    { class: prediction.status },
     element("td", { class: "index" }, String(number)),
     element("th", { scope: "row" }, button),
-    ...(answer.status === "predicted" ? figures(person) : [reasonCell(person)]),
+    ...(prediction.status === "predicted" ? figures(person) : [reasonCell(person)]),
   );
-  made.addEventListener("click", () => open(person));
-  return made;
+  tableRow.addEventListener("click", () => open(person));
+  return tableRow;
 }
 
 function figures(person) {
-  const stages = stagesOf(person.answer, person);
-  const held = stages.filter((stage) => stage.held).map(({ name }) => name);
+  const stages = stagesOf(person.prediction, person);
+  const inSet = stages.filter((stage) => stage.inSet).map(({ name }) => name);
   return [
-    element("td", { class: "likeliest", "data-label": person.reply.calibrated ? "Likeliest" : "Highest score" }, likeliest(person.answer, person)),
-    ...stages.map(({ name, probability, held: inside }) => {
+    element("td", { class: "likeliest", "data-label": person.reply.calibrated ? "Likeliest" : "Highest score" }, likeliest(person.prediction, person)),
+    ...stages.map(({ name, probability, inSet: inside }) => {
       const fill = element("i", { class: inside === false ? "mini out" : "mini", "aria-hidden": "true" });
       fill.style.width = `${100 * probability}%`;
       return element("td", { class: "number", "data-label": name }, shownAs(probability, person.reply.calibrated), fill);
     }),
-    person.reply.calibrated && element("td", { class: "set", "data-label": "Not ruled out" }, held.join(", ")),
+    person.reply.calibrated && element("td", { class: "set", "data-label": "Not ruled out" }, inSet.join(", ")),
   ];
 }
 
-function reasonCell({ answer, short, reply }) {
-  const label = answer.status === "refused" ? "Refused" : "Could not be read";
-  return element("td", { class: "reason", colspan: short.length + (reply.calibrated ? 2 : 1) }, element("strong", {}, label), ` ${sentence(answer.reason)}`);
+function reasonCell({ prediction, short, reply }) {
+  const label = prediction.status === "refused" ? "Refused" : "Could not be read";
+  return element("td", { class: "reason", colspan: short.length + (reply.calibrated ? 2 : 1) }, element("strong", {}, label), ` ${sentence(prediction.reason)}`);
 }

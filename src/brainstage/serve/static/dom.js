@@ -4,13 +4,13 @@ export const byId = (id) => document.getElementById(id);
 
 /** Return a new element; text goes in as text, never as markup. */
 export function element(tag, attributes = {}, ...children) {
-  const made = document.createElement(tag);
+  const created = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) {
-    if (value === true) made.setAttribute(name, "");
-    else if (value !== false && value !== null && value !== undefined) made.setAttribute(name, value);
+    if (value === true) created.setAttribute(name, "");
+    else if (value !== false && value !== null && value !== undefined) created.setAttribute(name, value);
   }
-  made.append(...children.filter((child) => child || child === 0));
-  return made;
+  created.append(...children.filter((child) => child || child === 0));
+  return created;
 }
 
 /** Return a probability in whole percent; its spaces do not break. */
@@ -20,20 +20,20 @@ function percent(value) {
   return `${Math.round(100 * value)}\u00a0%`;
 }
 
-/** Return what is shown of a stage: a probability in percent, or a score of a model that is not calibrated. */
+/** Return a stage's figure as text: a probability in percent, or the score of a model that is not calibrated. */
 export const shownAs = (value, calibrated) => (calibrated ? percent(value) : value.toFixed(2));
 
-/** Return class names without what all of them end in, and without underscores. */
+/** Return class names without their common ending and without underscores. */
 export function shortNames(classes) {
   const words = classes.map((name) => name.split("_"));
-  const last = words.map((one) => one.at(-1));
-  const shared = classes.length > 1 && new Set(last).size === 1 && words.every((one) => one.length > 1);
-  return words.map((one) => (shared ? one.slice(0, -1) : one).join(" "));
+  const last = words.map((name) => name.at(-1));
+  const shared = classes.length > 1 && new Set(last).size === 1 && words.every((name) => name.length > 1);
+  return words.map((name) => (shared ? name.slice(0, -1) : name).join(" "));
 }
 
 /** Return a count with its noun. */
-export function count(number, one, several = `${one}s`) {
-  return `${number.toLocaleString("en")} ${number === 1 ? one : several}`;
+export function count(number, noun, plural = `${noun}s`) {
+  return `${number.toLocaleString("en")} ${number === 1 ? noun : plural}`;
 }
 
 /** Return a reason as a sentence. */
@@ -43,7 +43,7 @@ export function sentence(text) {
   return /[.!?]$/.test(whole) ? whole : `${whole}.`;
 }
 
-/** Say something to people who do not see the page. */
+/** Announce something to users of screen readers. */
 export function say(text) {
   byId("status").textContent = text;
 }

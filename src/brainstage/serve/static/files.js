@@ -1,7 +1,7 @@
-/** From what was dropped or chosen to requests: what each file is, and which go together. */
+/** From dropped or chosen files to requests: the kind of each file, and which go together. */
 
-const PICTURES = 8; // in a request
-const MOST = { files: 2000, bytes: 240 * 2 ** 20 }; // of DICOM in a request; the server takes a little more
+const PICTURES_PER_REQUEST = 8;
+const DICOM_LIMITS = { files: 2000, bytes: 240 * 2 ** 20 }; // of a request; the server takes a little more
 const SUFFIXES = /\.(jpe?g|png|nii|nii\.gz|dcm)$/i;
 
 /**
@@ -9,15 +9,15 @@ const SUFFIXES = /\.(jpe?g|png|nii|nii\.gz|dcm)$/i;
  * @typedef {{file: File, path: string, kind: "dicom"|"nifti"|"picture"|"unknown"}} Item
  */
 
-/** Return the files of a drop, those of folders too. Call it in the event: what was dropped is gone afterwards. */
+/** Return the files of a drop, with those in folders. Call it in the event: the drop is gone afterwards. */
 export async function dropped(transfer) {
   const items = [...transfer.items].filter((item) => item.kind === "file");
   const entries = items.map((item) => item.webkitGetAsEntry?.() ?? null);
   const loose = items.map((item) => item.getAsFile());
-  const found = await Promise.all(
+  const files = await Promise.all(
     entries.map((entry, index) => (entry?.isDirectory ? inFolder(entry) : [{ file: loose[index], path: "" }])),
   );
-  return found.flat().filter((one) => one.file);
+  return files.flat().filter(({ file }) => file);
 }
 
 /** Return the files of an input element. */
@@ -26,29 +26,29 @@ export function chosen(input) {
 }
 
 async function inFolder(folder) {
-  const found = [];
+  const files = [];
   const reader = folder.createReader();
   for (let part = await read(reader); part.length; part = await read(reader)) {
     for (const entry of part) {
-      if (entry.isDirectory) found.push(...(await inFolder(entry)));
-      else found.push({ file: await asFile(entry), path: entry.fullPath.replace(/^\//, "") });
+      if (entry.isDirectory) files.push(...(await inFolder(entry)));
+      else files.push({ file: await asFile(entry), path: entry.fullPath.replace(/^\//, "") });
     }
   }
-  return found;
+  return files;
 }
 
 const read = (reader) => new Promise((resolve, reject) => reader.readEntries(resolve, reject));
 const asFile = (entry) => new Promise((resolve, reject) => entry.file(resolve, reject));
 
 /**
- * Tell what files are. What lies in a folder and is no scan is left out, as `brainstage predict` does.
- * @returns {Promise<{items: Item[], left: number}>}
+ * Recognise files by their content. Files in a folder that are not scans are skipped, as by `brainstage predict`.
+ * @returns {Promise<{items: Item[], skipped: number}>}
  */
-export async function told(files) {
-  const items = await Promise.all(files.map(async (one) => ({ ...one, kind: await kindOf(one.file) })));
+export async function recognise(files) {
+  const items = await Promise.all(files.map(async (entry) => ({ ...entry, kind: await kindOf(entry.file) })));
   const kept = items.filter(({ kind, path, file }) => kind !== "unknown" || !path || SUFFIXES.test(file.name));
   kept.sort((a, b) => inOrder.compare(nameOf(a), nameOf(b)));
-  return { items: kept, left: items.length - kept.length };
+  return { items: kept, skipped: items.length - kept.length };
 }
 
 const inOrder = new Intl.Collator("en", { numeric: true });
@@ -86,23 +86,23 @@ export function requests(items, onePerson) {
   const dicom = items.filter((item) => item.kind === "dicom");
   const volumes = items.filter((item) => item.kind === "nifti");
   const others = items.filter((item) => !["dicom", "nifti"].includes(item.kind));
-  const few = Array.from({ length: Math.ceil(others.length / PICTURES) }, (_, index) =>
-    others.slice(PICTURES * index, PICTURES * (index + 1)),
+  const few = Array.from({ length: Math.ceil(others.length / PICTURES_PER_REQUEST) }, (_, index) =>
+    others.slice(PICTURES_PER_REQUEST * index, PICTURES_PER_REQUEST * (index + 1)),
   );
   return [...few, ...packed(dicom), ...volumes.map((item) => [item])];
 }
 
-/** Put DICOM folders into as few requests as hold them; a folder is never split. */
+/** Put DICOM folders into few requests; a folder is never split. */
 function packed(items) {
   const folders = Object.values(Object.groupBy(items, folderOf));
-  const loads = [];
+  const batches = [];
   for (const folder of folders) {
-    const last = loads.at(-1);
-    if (last && last.length + folder.length <= MOST.files && bytes(last) + bytes(folder) <= MOST.bytes) {
+    const last = batches.at(-1);
+    if (last && last.length + folder.length <= DICOM_LIMITS.files && bytes(last) + bytes(folder) <= DICOM_LIMITS.bytes) {
       last.push(...folder);
-    } else loads.push(folder);
+    } else batches.push(folder);
   }
-  return loads;
+  return batches;
 }
 
 const bytes = (items) => items.reduce((sum, { file }) => sum + file.size, 0);

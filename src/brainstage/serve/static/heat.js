@@ -1,29 +1,29 @@
-/** What moved the score: asked for, waited for, laid over the slices. */
+/** Explanations: maps of what moved the score, requested and laid over the slices. */
 
 import { explain } from "./api.js";
 import { byId, say } from "./dom.js";
 import { filesOf, keyOf } from "./people.js";
 
 let shown = null; // the person
-let current = () => null; // gives the selected slice
+let current = () => null; // returns the selected slice
 let redraw = () => {};
-let asked = null; // what would stop the request at work
+let running = null; // the AbortController of the running request
 
-/** Return the map of a slice; undefined where it was not asked for. */
+/** Return the map of a slice; undefined if it was not requested. */
 export const heatFor = (row) => shown?.maps.get(keyOf(row));
 
-/** Begin with a person; `slice` gives the selected one, `changed` is called when there are maps to draw. */
+/** Begin with a person; `slice` returns the selected slice, `changed` is called when there are maps to draw. */
 export function startHeat(person, slice, changed) {
-  asked?.abort();
+  running?.abort();
   [shown, current, redraw] = [person, slice, changed];
-  byId("heat").hidden = person.answer.status !== "predicted";
+  byId("heat").hidden = person.prediction.status !== "predicted";
   byId("explain-state").textContent = "";
   update();
 }
 
 /** Wire the button, the switch and the slider. */
 export function startControls() {
-  byId("explain").addEventListener("click", () => (asked ? asked.abort() : ask()));
+  byId("explain").addEventListener("click", () => (running ? running.abort() : request()));
   byId("heat-on").addEventListener("change", fade);
   byId("heat-fade").addEventListener("input", fade);
   fade();
@@ -35,12 +35,12 @@ function fade() {
   byId("heat-fade").disabled = !byId("heat-on").checked;
 }
 
-async function ask() {
+async function request() {
   const [person, row] = [shown, current()];
-  asked = new AbortController();
-  const { signal } = asked;
+  running = new AbortController();
+  const { signal } = running;
   update();
-  tell("At work; a whole brain takes half a minute or more.");
+  showState("Computing; a whole brain takes half a minute or more.");
   let end = "";
   try {
     const reply = await explain(filesOf(row, person), { model: person.model, signal });
@@ -49,9 +49,9 @@ async function ask() {
   } catch (error) {
     end = signal.aborted ? "Cancelled." : error.message;
   }
-  asked = null;
+  if (running?.signal === signal) running = null; // else another one has begun for another person
   if (shown !== person) return;
-  tell(end);
+  showState(end);
   update();
   redraw();
 }
@@ -62,19 +62,19 @@ function keep(person, row, { maps, notice }) {
   }
 }
 
-function tell(text) {
+function showState(text) {
   byId("explain-state").textContent = text;
   say(text || "What moved the score is shown over the slices.");
 }
 
-/** Show what fits: the button while something can be asked for, the controls once there are maps. */
+/** Show what fits: the button while something can be running for, the controls once there are maps. */
 export function update() {
   const row = current();
   const [any] = shown.maps.values();
   const map = (row && heatFor(row)) ?? any;
-  byId("explain").hidden = !asked && (row?.status !== "predicted" || shown.maps.has(keyOf(row)));
-  byId("explain").textContent = asked ? "Cancel" : "Show what moved the score";
-  byId("explain-progress").hidden = !asked;
+  byId("explain").hidden = !running && (row?.status !== "predicted" || shown.maps.has(keyOf(row)));
+  byId("explain").textContent = running ? "Cancel" : "Show what moved the score";
+  byId("explain-progress").hidden = !running;
   byId("heat-controls").hidden = byId("heat-notice").hidden = !any;
   if (!any) return;
   byId("heat-stage").textContent = shown.short[shown.reply.classes.indexOf(map.stage)];

@@ -13,7 +13,7 @@ const METRICS = {
   calibration_error: "Calibration error",
 };
 
-/** Fill the chooser; return a function that gives the chosen model. */
+/** Fill the chooser; return a function that returns the selected model. */
 export function showModels(models) {
   const chooser = byId("model");
   chooser.replaceChildren(...models.map(({ name }) => element("option", { value: name }, name)));
@@ -27,8 +27,8 @@ export function showModels(models) {
 function describe(model) {
   const facts = {
     Recipe: model.recipe ?? "unknown",
-    Judged: `protocol ${model.protocol ?? "unknown"}`,
-    Verdict: model.leakage?.sentence ?? "leakage unknown",
+    Evaluated: `protocol ${model.protocol ?? "unknown"}`,
+    Leakage: model.leakage?.sentence ?? "leakage unknown",
     Weights: model.hash.slice(0, 12),
   };
   const pairs = Object.entries(facts).map(([name, value]) =>
@@ -36,10 +36,10 @@ function describe(model) {
   );
   byId("model-facts").replaceChildren(...pairs);
   byId("model-performance").textContent = [
-    model.performance ?? "How well it does on people it has not seen is not known.",
-    model.calibrated ? "" : "It gives scores, not probabilities: it was not calibrated.",
-    model.refuses ? "" : "It does not refuse anything: it predicts a stage for pictures of anything.",
-    model.synthetic ? "Trained on phantoms: says nothing about real brains." : "",
+    model.performance ?? "Its performance on people outside its training set is not known.",
+    model.calibrated ? "" : "It returns scores, not probabilities: it was not calibrated.",
+    model.refuses ? "" : "It refuses nothing: it predicts a stage for pictures of anything.",
+    model.synthetic ? "Trained on phantoms: its predictions mean nothing for real brains." : "",
   ].join(" ").trim();
   showFigures(model);
 }
@@ -48,9 +48,9 @@ function showFigures(model) {
   const groups = Object.entries(model.figures ?? {}).filter(([, scores]) => scores?.accuracy);
   const place = byId("model-figures");
   place.hidden = !groups.length;
-  const unseen = model.protocol === "patient" && model.leakage?.status === "clean";
-  place.querySelector("summary").textContent = unseen
-    ? "Its figures on people it has not seen"
+  const isClean = model.protocol === "patient" && model.leakage?.status === "clean";
+  place.querySelector("summary").textContent = isClean
+    ? "Its figures on people outside its training set"
     : `Its figures (protocol ${model.protocol ?? "unknown"} unless a row says otherwise)`;
   const metrics = Object.keys(METRICS).filter((key) => groups.some(([, scores]) => scores[key]));
   const head = ["", ...metrics.map((key) => METRICS[key])].map((text) => element("th", { scope: "col" }, text));
@@ -65,6 +65,6 @@ function showFigures(model) {
 
 function figure(score) {
   if (!score) return element("td");
-  const [value, low, high] = [score.value, score.low, score.high].map((one) => one?.toFixed(2));
+  const [value, low, high] = [score.value, score.low, score.high].map((number) => number?.toFixed(2));
   return element("td", {}, value, element("small", {}, `${low} – ${high}`));
 }

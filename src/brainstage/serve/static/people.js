@@ -1,26 +1,26 @@
-/** From a reply of /v1/predict to people: whose answer, whose slices, whose files. */
+/** From a reply of /v1/predict to people: the prediction, slices and files of each. */
 
 import { nameOfAll } from "./files.js";
 import { shortNames } from "./dom.js";
 
 /**
- * What the model says of a person.
+ * The prediction for a person.
  * @typedef {object} Person
- * @property {object} answer - The row from all slices; of a single slice, its own.
+ * @property {object} prediction - The row from all slices, or that of the only slice.
  * @property {object[]} slices - The rows of single slices, with their pictures.
  * @property {import("./files.js").Item[]} items - The files, as the user gave them.
  * @property {import("./files.js").Item[]} sent - The files of the request, by whose numbers rows name theirs.
- * @property {string} name - For the screen only.
- * @property {string} model - Name of the model that was asked.
+ * @property {string} name - The name on the screen.
+ * @property {string} model - Name of the model.
  * @property {object} reply - All but the predictions: notice, model, classes, calibrated.
- * @property {string[]} short - Names of the stages for the screen.
- * @property {Map<string, object>} maps - What moved the score of a slice, by its key, where it was asked for.
+ * @property {string[]} short - Names of the stages on the screen.
+ * @property {Map<string, object>} maps - The explanations of slices, by the slice's key, where requested.
  */
 
 /**
- * @param {object} reply - Of the server.
+ * @param {object} reply - The server's reply.
  * @param {import("./files.js").Item[]} sent - The files of the request, in its order.
- * @param {string} model - Name of the model that was asked.
+ * @param {string} model - Name of the model.
  * @returns {Person[]}
  */
 export function peopleOf({ predictions, ...reply }, sent, model) {
@@ -32,23 +32,23 @@ export function peopleOf({ predictions, ...reply }, sent, model) {
   });
 }
 
-/** Return a person for a file that the server gave no answer for. */
+/** Return a person for a file whose request failed. */
 export function failed(item, reason, model, reply) {
-  const answer = { status: "failed", reason, slices: 0, files: [1] };
-  return { answer, slices: [], items: [item], sent: [item], name: nameOfAll([item]), ...about(reply, model) };
+  const prediction = { status: "failed", reason, slices: 0, files: [1] };
+  return { prediction, slices: [], items: [item], sent: [item], name: nameOfAll([item]), ...about(reply, model) };
 }
 
 const about = (reply, model) => ({ reply, model, short: shortNames(reply.classes), maps: new Map() });
 
-/** Tell the row of the person from those of slices: it is there where there are several, which have a `slice_id`. */
+/** Separate the row of the person, which there is where there are several slices, from those of the slices. */
 function split(rows) {
   const pictures = rows.filter((row) => row.slice_id);
-  if (pictures.length > 1) return { answer: rows[0], slices: rows.slice(1) };
-  const answer = pictures.find((row) => row.status === "predicted") ?? rows[0];
-  return { answer, slices: rows.length > 1 ? rows : pictures };
+  if (pictures.length > 1) return { prediction: rows[0], slices: rows.slice(1) };
+  const prediction = pictures.find((row) => row.status === "predicted") ?? rows[0];
+  return { prediction, slices: rows.length > 1 ? rows : pictures };
 }
 
-/** Return the files that a row is about. */
+/** Return the files behind a row. */
 export const filesOf = (row, person) => row.files.map((number) => person.sent[number - 1].file);
 
 /** Return a row's probability of each stage and whether it cannot be ruled out. */
@@ -56,19 +56,19 @@ export function stagesOf(row, { reply, short }) {
   return reply.classes.map((name, index) => ({
     name: short[index],
     probability: row[`prob_${name}`] ?? null,
-    held: row[`in_set_${name}`] ?? null,
+    inSet: row[`in_set_${name}`] ?? null,
   }));
 }
 
-/** Return the name for the screen of a row's likeliest stage; empty where it has none. */
+/** Return the name on the screen of a row's likeliest stage; empty if it has none. */
 export const likeliest = (row, { reply, short }) => short[reply.classes.indexOf(row.stage)] ?? "";
 
 /** Return the key of a slice among a person's maps; `level` is another one of the same scan. */
 export const keyOf = (row, level = row.level) => `${row.files.join(" ")}:${level}`;
 
-/** Return what is said of a model: its identity in one line. */
+/** Return a model's identity in one line. */
 export function titleOf({ hash, protocol, leakage, synthetic }) {
   const verdict = leakage?.sentence ?? "leakage unknown";
-  const drawn = synthetic ? " · trained on phantoms: says nothing about real brains" : "";
+  const drawn = synthetic ? " · trained on phantoms: its predictions mean nothing for real brains" : "";
   return `model ${hash.slice(0, 12)} · protocol ${protocol ?? "unknown"} · ${verdict}${drawn}`;
 }

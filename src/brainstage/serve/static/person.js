@@ -1,4 +1,4 @@
-/** The view of one person: how likely each stage is, how sure that is, and the slices. */
+/** The view of one person: the probability of each stage, the 90 % set, and the slices. */
 
 import { byId, count, element, picture, sentence, shownAs } from "./dom.js";
 import { heatFor, startHeat, update } from "./heat.js";
@@ -15,29 +15,29 @@ export function showPerson(person) {
   byId("person-facts").textContent = facts(person);
   byId("notice").textContent = person.reply.notice ?? "";
   byId("person-model").textContent = titleOf(person.reply.model);
-  showReason(person.answer);
-  showAnswer(person);
+  showReason(person.prediction);
+  showPrediction(person);
   startHeat(person, current, showSlices);
   showSlices();
   const [item] = person.items;
-  const volume = person.items.length === 1 && item.kind === "nifti" && person.answer.status !== "failed";
+  const volume = person.items.length === 1 && item.kind === "nifti" && person.prediction.status !== "failed";
   showVolume(volume ? item.file : null);
 }
 
-/** Return the number of the slice that is selected first: the middle one of those answered. */
+/** Return the number of the slice that is selected first: the middle one of those with a prediction. */
 function first({ slices }) {
-  const answered = slices.flatMap((row, index) => (row.status === "predicted" ? [index] : []));
-  return answered[Math.floor(answered.length / 2)] ?? 0;
+  const predicted = slices.flatMap((row, index) => (row.status === "predicted" ? [index] : []));
+  return predicted[Math.floor(predicted.length / 2)] ?? 0;
 }
 
 const current = () => shown.slices[selected];
 
-function facts({ items, slices, answer }) {
+function facts({ items, slices, prediction }) {
   const kinds = { nifti: "NIfTI volume", dicom: "DICOM", picture: "picture", unknown: "file" };
   const kind = items.length > 1 ? `${items.length} ${items[0].kind === "dicom" ? "DICOM " : ""}files` : kinds[items[0].kind];
   const refused = slices.filter((row) => row.status === "refused").length;
   const parts = [kind];
-  if (slices.length > 1) parts.push(`answer from ${count(answer.slices, "slice")}`);
+  if (slices.length > 1) parts.push(`prediction from ${count(prediction.slices, "slice")}`);
   if (slices.length > 1 && refused) parts.push(`${refused} refused`);
   return parts.join(" · ");
 }
@@ -45,30 +45,30 @@ function facts({ items, slices, answer }) {
 function showReason({ status, reason }) {
   const place = byId("no-stage");
   place.hidden = status === "predicted";
-  const heading = status === "refused" ? "Refused: no stage is given" : "Could not be read";
+  const heading = status === "refused" ? "Refused: no stage is predicted" : "Could not be read";
   place.querySelector("h2").textContent = heading;
   place.querySelector("p").textContent = sentence(reason);
 }
 
-function showAnswer(person) {
-  const { answer, reply, slices } = person;
-  byId("answer").hidden = answer.status !== "predicted";
-  byId("answer-title").textContent = reply.calibrated ? "Probability of each stage" : "Score of each stage";
-  byId("bars").replaceChildren(...(answer.status === "predicted" ? stagesOf(answer, person).map((stage) => bar(stage, reply.calibrated)) : []));
+function showPrediction(person) {
+  const { prediction, reply, slices } = person;
+  byId("prediction").hidden = prediction.status !== "predicted";
+  byId("prediction-title").textContent = reply.calibrated ? "Probability of each stage" : "Score of each stage";
+  byId("bars").replaceChildren(...(prediction.status === "predicted" ? stagesOf(prediction, person).map((stage) => bar(stage, reply.calibrated)) : []));
   byId("words").textContent = reply.calibrated
-    ? answer.words ? `With 90 % confidence: ${answer.words}.` : ""
-    : "Scores, not probabilities: the model was not calibrated on people that it had not seen.";
+    ? prediction.words ? `With 90 % confidence: ${prediction.words}.` : ""
+    : "Scores, not probabilities: the model was not calibrated on people outside its training set.";
   byId("reading").textContent = [
-    reply.calibrated ? "A filled mark: the stage cannot be ruled out." : "",
-    slices.length > 1 ? "From all slices together; the answer of each stands below it." : "From one slice, which says less than a whole brain.",
+    reply.calibrated ? "A filled circle: the stage cannot be ruled out." : "",
+    slices.length > 1 ? "From all slices together; the prediction from each alone stands below it." : "From one slice, which says less than a whole brain.",
   ].join(" ").trim();
 }
 
-function bar({ name, probability, held }, calibrated) {
+function bar({ name, probability, inSet }, calibrated) {
   const number = shownAs(probability, calibrated);
   const fill = element("span", { class: "fill" });
   fill.style.width = `${100 * probability}%`;
-  const said = held === null ? "" : held ? "cannot be ruled out" : "unlikely";
+  const verdict = inSet === null ? "" : inSet ? "cannot be ruled out" : "unlikely";
   const meter = element(
     "span",
     {
@@ -78,17 +78,17 @@ function bar({ name, probability, held }, calibrated) {
       "aria-valuemin": 0,
       "aria-valuemax": 1,
       "aria-valuenow": probability.toFixed(4),
-      "aria-valuetext": [number, said].filter(Boolean).join(", "),
+      "aria-valuetext": [number, verdict].filter(Boolean).join(", "),
     },
     fill,
   );
   return element(
     "div",
-    { class: held === false ? "row out" : "row" },
+    { class: inSet === false ? "row out" : "row" },
     element("span", { class: "stage" }, name),
     meter,
     element("span", { class: "number" }, number),
-    element("span", { class: "held" }, said),
+    element("span", { class: "verdict" }, verdict),
   );
 }
 
@@ -97,7 +97,7 @@ function showSlices() {
   byId("slices").hidden = !slices.some((row) => row.picture);
   byId("sheet").hidden = slices.length < 2;
   byId("sheet-note").hidden = !slices.some((row) => row.level !== null);
-  byId("slices-title").textContent = slices.length < 2 ? "The picture, as the model saw it" : "Slices, as the model saw them";
+  byId("slices-title").textContent = slices.length < 2 ? "The picture, as the model was given it" : "Slices, as the model was given them";
   byId("sheet").replaceChildren(...(slices.length > 1 ? slices.map(cell) : []));
   showLarge();
 }
@@ -123,7 +123,7 @@ function cell(row, index) {
   return made;
 }
 
-/** Return a slice and, where there is one, its map over it. */
+/** Return a slice, with its map over it if there is one. */
 function layers(row, alt) {
   const map = heatFor(row);
   return element(
@@ -151,12 +151,12 @@ function showLarge() {
   const row = current();
   if (!row) return;
   const place = row.level === null ? (shown.slices.length > 1 ? `Picture ${selected + 1}` : "") : `Level ${row.level}`;
-  byId("large").replaceChildren(layers(row, place ? `Slice: ${place}` : "The picture, as the model saw it"));
-  byId("large-caption").replaceChildren(element("strong", {}, place), element("span", {}, saidOf(row)));
+  byId("large").replaceChildren(layers(row, place ? `Slice: ${place}` : "The picture, as the model was given it"));
+  byId("large-caption").replaceChildren(element("strong", {}, place), element("span", {}, captionOf(row)));
   update();
 }
 
-function saidOf(row) {
+function captionOf(row) {
   if (shown.slices.length < 2) return "";
   if (row.status !== "predicted") return sentence(row.reason);
   const numbers = stagesOf(row, shown)
@@ -165,7 +165,7 @@ function saidOf(row) {
   return `Alone: ${numbers.join(", ")}`;
 }
 
-/** Let the arrow keys walk over the sheet. */
+/** Let the arrow keys move over the sheet. */
 export function startSheet() {
   byId("sheet").addEventListener("keydown", (event) => {
     const last = shown.slices.length - 1;
@@ -178,5 +178,5 @@ export function startSheet() {
 
 function columns() {
   const cells = [...byId("sheet").children];
-  return cells.filter((one) => one.offsetTop === cells[0].offsetTop).length;
+  return cells.filter((item) => item.offsetTop === cells[0].offsetTop).length;
 }

@@ -3,9 +3,9 @@
 import { byId } from "./dom.js";
 
 const HINT = "Drawn in the browser by NiiVue, from your own file. Click to move the cross.";
-const NO_DRAWING = "This browser cannot draw volumes (it needs WebGL 2); the slices above are all that the model used.";
+const NO_DRAWING = "This browser cannot draw volumes (it needs WebGL 2); the model used the slices above and nothing else.";
 let viewer = null;
-let wanted = null; // the file asked for last
+let wanted = null; // the file that was requested last
 
 /** Show a volume; null hides the view. */
 export async function showVolume(file) {
@@ -13,13 +13,13 @@ export async function showVolume(file) {
   byId("volume").hidden = !file;
   delete byId("planes").dataset.drawn;
   if (!file) return;
-  byId("volume-told").textContent = "Opening the volume …";
+  byId("volume-hint").textContent = "Opening the volume …";
   try {
     const { Niivue, NVImage } = await import("./vendor/niivue.js");
     viewer ??= await opened(Niivue);
     await draw(NVImage, file);
   } catch (error) {
-    if (wanted === file) byId("volume-told").textContent = NO_DRAWING;
+    if (wanted === file) byId("volume-hint").textContent = NO_DRAWING;
   }
 }
 
@@ -50,6 +50,6 @@ async function draw(NVImage, file) {
   while (viewer.volumes.length) viewer.removeVolume(viewer.volumes[0]);
   viewer.addVolume(image);
   viewer.resizeListener();
-  byId("volume-told").textContent = HINT;
+  byId("volume-hint").textContent = HINT;
   byId("planes").dataset.drawn = "yes";
 }

@@ -4,7 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from brainstage.serve.batches import Batches
+from brainstage.serve.micro_batcher import MicroBatcher
 
 
 class Work:
@@ -32,7 +32,7 @@ def test_what_comes_while_the_worker_is_busy_goes_together_and_each_gets_its_own
     work = Work(held=True)
 
     async def scenario(executor):
-        batches = Batches(work, executor, workers=1, most=4)
+        batches = MicroBatcher(work, executor, workers=1, batch_size=4)
         first = asyncio.create_task(batches.submit([1]))
         while not work.batches:
             await asyncio.sleep(0.01)
@@ -49,7 +49,7 @@ def test_one_bad_item_spoils_no_other_request():
     work = Work(held=True)
 
     async def scenario(executor):
-        batches = Batches(work, executor, workers=1, most=8)
+        batches = MicroBatcher(work, executor, workers=1, batch_size=8)
         tasks = [asyncio.create_task(batches.submit([one])) for one in (1, "bad", 3)]
         await asyncio.sleep(0.01)
         work.go.set()
@@ -64,7 +64,7 @@ def test_what_is_given_up_is_not_begun():
     work = Work(held=True)
 
     async def scenario(executor):
-        batches = Batches(work, executor, workers=1, most=1)
+        batches = MicroBatcher(work, executor, workers=1, batch_size=1)
         first = asyncio.create_task(batches.submit([1]))
         await asyncio.sleep(0.01)
         with pytest.raises(TimeoutError):
@@ -84,7 +84,7 @@ def test_workers_work_side_by_side():
         return items
 
     async def scenario(executor):
-        batches = Batches(meet, executor, workers=2, most=1)
+        batches = MicroBatcher(meet, executor, workers=2, batch_size=1)
         return await asyncio.gather(batches.submit([1]), batches.submit([2]))
 
     assert run(scenario) == [[1], [2]]

@@ -1,0 +1,108 @@
+"""What OpenAPI says about the forms and the problems of the API.
+
+Forms are read by hand (:mod:`brainstage.serve.uploads`), so that nothing of a file's name is kept; their
+description is written by hand too. ``tests/serve/test_contract.py`` sends what it allows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from brainstage.serve.problems import TITLES
+from brainstage.serve.registry import LoadedModel, ModelRegistry
+
+PREDICT_FIELDS = ("model", "one_person", "pictures")
+EXPLAIN_FIELDS = ("model", "method", "stage")
+PROBLEM: dict[str, Any] = {
+    "description": f"A problem; `code` is one of {', '.join(TITLES)}",
+    "content": {
+        "application/problem+json": {
+            "schema": {
+                "type": "object",
+                "required": ["type", "title", "status", "code", "detail", "notice"],
+                "properties": {
+                    **{name: {"type": "string"} for name in ("type", "title", "detail", "notice")},
+                    "status": {"type": "integer"},
+                    "code": {"type": "string", "enum": list(TITLES)},
+                },
+            }
+        }
+    },
+}
+
+
+def predict_form(registry: ModelRegistry, max_files: int) -> dict[str, Any]:
+    """Return the schema of the form of ``/v1/predict``."""
+    return _form(
+        {
+            "files": _files(max_files),
+            "model": _model(registry.names),
+            "one_person": {
+                "type": "boolean",
+                "default": False,
+                "description": "All files show one person: one prediction from all of them, then one for each.",
+            },
+            "pictures": {
+                "type": "boolean",
+                "default": False,
+                "description": "Return each slice as the model was given it, a PNG in base64.",
+            },
+        }
+    )
+
+
+def explain_form(registry: ModelRegistry, max_files: int) -> dict[str, Any]:
+    """Return the schema of the form of ``/v1/explain``: each model has its methods and its stages."""
+    models = [registry.model(name) for name in registry.names]
+    form = _form(
+        {
+            "files": _files(max_files),
+            "model": _model(registry.names),
+            "method": {
+                "enum": sorted({method for model in models for method in model.methods}),
+                "description": "Without it the one that suits the model, `explained_by` of /v1/models.",
+            },
+            "stage": {
+                "enum": list(dict.fromkeys(stage for model in models for stage in model.predictor.classes)),
+                "description": "The stage to explain; without it the predicted one.",
+            },
+        }
+    )
+    default = {"properties": _choices(models[0]), "not": {"required": ["model"]}}
+    named = [
+        {"properties": {**_choices(model), "model": {"const": model.name}}, "required": ["model"]}
+        for model in models
+    ]
+    return {**form, "anyOf": [default, *named]}
+
+
+def takes_form(schema: dict[str, Any]) -> dict[str, Any]:
+    """Return the arguments of a route that takes a form."""
+    body = {"required": True, "content": {"multipart/form-data": {"schema": schema}}}
+    return {"openapi_extra": {"requestBody": body}, "responses": {"default": PROBLEM}}
+
+
+def _form(properties: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "object", "required": ["files"], "properties": properties, "additionalProperties": False}
+
+
+def _files(max_files: int) -> dict[str, Any]:
+    return {
+        "type": "array",
+        "items": {"type": "string", "format": "binary"},
+        "minItems": 1,
+        "maxItems": max_files,
+        "description": (
+            "JPEG, PNG, NIfTI or DICOM files, recognised by their content. Files of one DICOM series are one scan. "
+            "File names are not used."
+        ),
+    }
+
+
+def _model(names: Sequence[str]) -> dict[str, Any]:
+    return {"enum": list(names), "default": names[0], "description": "A name that /v1/models lists."}
+
+
+def _choices(model: LoadedModel) -> dict[str, Any]:
+    return {"method": {"enum": model.methods}, "stage": {"enum": list(model.predictor.classes)}}

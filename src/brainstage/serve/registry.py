@@ -1,0 +1,209 @@
+"""The models that a server serves, and the threads that each works in."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+
+from brainstage.core.errors import ConfigError
+from brainstage.core.parallel import usable_cpus, worker_pool
+from brainstage.core.schema import SLICE_SIDE, STACK_LEVELS
+from brainstage.datasets.images import CHUNK
+from brainstage.inference.attribution import default_method, methods_for
+from brainstage.inference.explanations import Explanations, SliceExplanation, check_request, explain_scan
+from brainstage.inference.predictions import Person, PersonPrediction, Predictions, group_people, predict_people
+from brainstage.inference.predictor import Predictor
+from brainstage.models.weights import BUNDLED
+from brainstage.scans.discover import Scan
+from brainstage.serve.micro_batcher import MicroBatcher
+from brainstage.serve.problems import Problem
+from brainstage.serve.threads import run_in_thread
+
+Result = TypeVar("Result")
+
+
+class ExplanationRequest(NamedTuple):
+    """A scan to explain."""
+
+    scan: Scan
+    method: str
+    stage: str | None
+
+
+class LoadedModel:
+    """A model in memory with its workers.
+
+    Pictures, volumes and explanations have workers of their own, because a picture takes milliseconds, a volume
+    half a second and an explanation up to a minute: a picture never waits for either. All processors but one serve
+    volumes; explanations are computed one at a time.
+
+    Attributes:
+        name: The name that requests know the model by.
+        predictor: The model.
+        warm_up: Ends when the model predicts at full speed.
+    """
+
+    def __init__(self, name: str, predictor: Predictor, pools: ExitStack):
+        """Start the workers.
+
+        Args:
+            name: The name that requests know the model by.
+            predictor: The model.
+            pools: Where its thread pools are entered; closing it ends them.
+        """
+        self.name, self.predictor = name, predictor
+        predict = partial(predict_people, predictor)
+        cpus = usable_cpus()
+        picture_threads = pools.enter_context(predictor.pool())
+        volume_threads = pools.enter_context(predictor.pool())
+        explanation_threads = pools.enter_context(predictor.pool())
+        self._pictures: MicroBatcher[Person, PersonPrediction] = MicroBatcher(
+            predict, picture_threads, workers=cpus, batch_size=CHUNK
+        )
+        self._volumes: MicroBatcher[Person, PersonPrediction] = MicroBatcher(
+            predict, volume_threads, workers=max(1, cpus - 1), batch_size=1
+        )
+        self._explanations: MicroBatcher[ExplanationRequest, list[SliceExplanation]] = MicroBatcher(
+            self._explain, explanation_threads, workers=1, batch_size=1
+        )
+        self.warm_up = picture_threads.submit(_warm_up, predictor)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What every reply says about its model: hash, recipe, protocol and leakage verdict."""
+        about = {key: self.predictor.about.get(key) for key in ("recipe", "protocol", "leakage", "synthetic")}
+        return {"hash": self.predictor.hash, **about}
+
+    @property
+    def methods(self) -> list[str]:
+        """The explanation methods that suit the model; the first is its default."""
+        return methods_for(self.predictor)
+
+    def describe(self) -> dict[str, Any]:
+        """Return what the model is, and its performance on people outside its training set."""
+        predictor = self.predictor
+        return {
+            **self.identity,
+            "calibrated": predictor.calibrated,
+            "refuses": predictor.refuses,
+            "classes": list(predictor.classes),
+            "explained_by": default_method(predictor),
+            "performance": predictor.about.get("performance"),
+            "figures": predictor.about.get("figures"),
+        }
+
+    async def predict(
+        self, scans: Sequence[Scan], one_person: bool = False
+    ) -> tuple[Predictions, list[PersonPrediction]]:
+        """Stage scans.
+
+        Args:
+            scans: The scans of a request.
+            one_person: Whether all show one person.
+
+        Returns:
+            The predictions, and those of each person with the slices behind them.
+        """
+        people = group_people(scans, one_person)
+        slow = [any(scan.volume for scan in scans) for _, scans in people]
+        volumes, pictures = await asyncio.gather(
+            self._volumes.submit([person for person, is_slow in zip(people, slow, strict=True) if is_slow]),
+            self._pictures.submit([person for person, is_slow in zip(people, slow, strict=True) if not is_slow]),
+        )
+        from_volumes, from_pictures = iter(volumes), iter(pictures)
+        predictions = [next(from_volumes if is_slow else from_pictures) for is_slow in slow]
+        return Predictions.collect(self.predictor, predictions), predictions
+
+    async def explain(
+        self, scans: Sequence[Scan], method: str | None, stage: str | None
+    ) -> tuple[Explanations, list[SliceExplanation]]:
+        """Explain scans, one after another.
+
+        Args:
+            scans: The scans of a request, each of one person.
+            method: One of :attr:`methods`; None for the first.
+            stage: The stage to explain; None for the predicted one.
+
+        Raises:
+            Problem: The method does not suit the model, or there is no such stage.
+        """
+        try:
+            method = check_request(self.predictor, method, stage)
+        except ConfigError as error:
+            raise Problem(400, "cannot-explain", str(error)) from error
+        by_scan = await self._explanations.submit([ExplanationRequest(scan, method, stage) for scan in scans])
+        rows = [
+            {"person": number, **explanation.row}
+            for number, explanations in enumerate(by_scan, 1)
+            for explanation in explanations
+        ]
+        explanations = Explanations(rows, method, self.predictor.hash, self.predictor.about)
+        return explanations, [explanation for explanations in by_scan for explanation in explanations]
+
+    def _explain(self, requests: Sequence[ExplanationRequest]) -> list[list[SliceExplanation]]:
+        return [explain_scan(self.predictor, *request) for request in requests]
+
+
+class ModelRegistry:
+    """The models in memory, each by its name.
+
+    Attributes:
+        names: Names of the models; the first is the default.
+    """
+
+    def __init__(self, models: Sequence[str]):
+        """Open models.
+
+        Args:
+            models: Run folders, or names of bundled models.
+
+        Raises:
+            ConfigError: Two models have the same name.
+            RunError: A model cannot be opened.
+        """
+        paths = {model if model in BUNDLED else Path(model).resolve().name: model for model in models}
+        if len(paths) < len(models):
+            raise ConfigError(f"{', '.join(models)}: two models have the same name; rename a run folder")
+        self.names = list(paths)
+        self._pools = ExitStack()
+        self._threads = self._pools.enter_context(worker_pool())
+        self._models = {name: LoadedModel(name, Predictor.open(path), self._pools) for name, path in paths.items()}
+
+    def close(self) -> None:
+        """End the threads, once they have finished the work that they began."""
+        self._pools.close()
+
+    def model(self, name: str | None = None) -> LoadedModel:
+        """Return a model by its name; None for the default.
+
+        Raises:
+            Problem: There is no model of that name.
+        """
+        model = self._models.get(self.names[0] if name is None else name)
+        if model is None:
+            raise Problem(404, "unknown-model", f"the models served are {', '.join(self.names)}")
+        return model
+
+    def describe(self) -> list[dict[str, Any]]:
+        """Return what each model is, and its performance on people outside its training set."""
+        return [
+            {"name": name, "default": name == self.names[0], **self._models[name].describe()} for name in self.names
+        ]
+
+    async def run(self, function: Callable[[], Result]) -> Result:
+        """Call a function that takes milliseconds, and needs no model, in a thread."""
+        return await run_in_thread(self._threads, function)
+
+
+def _warm_up(predictor: Predictor) -> None:
+    """Predict once: the patient model is fitted to each set of levels that it meets, which takes a moment."""
+    noise = np.random.default_rng(0).integers(0, 255, (STACK_LEVELS, SLICE_SIDE, SLICE_SIDE), dtype=np.uint8)
+    features = predictor.extract_features(list(noise))
+    for patients in (["one person"] * STACK_LEVELS, None):
+        predictor.predict_features(features, patients, range(STACK_LEVELS))

@@ -1,0 +1,30 @@
+"""Which slices the settings were chosen on: a figure of slices that played a part in the choice is optimistic."""
+
+from __future__ import annotations
+
+from brainstage.core.config import TrainConfig
+from brainstage.datasets.splits import Fold
+from brainstage.datasets.table import SliceTable
+
+
+def tuned_on(config: TrainConfig, slices: SliceTable, fold: Fold) -> dict[str, str | None]:
+    """Return the fields of a configuration that say what a choice was made on.
+
+    Args:
+        config: The settings that the choice started from.
+        slices: The data.
+        fold: The fold in which the choice was made. Its test slices played no part, unless they pick the epoch, or
+            the settings that the choice started from were themselves chosen on them.
+    """
+    without = None if config.selection == "test" else fold.tested
+    if config.tuned_on == slices.data_hash and config.tuned_without != fold.tested:
+        without = None
+    return {"tuned_on": slices.data_hash, "tuned_without": without}
+
+
+def optimism(config: TrainConfig, slices: SliceTable, fold: Fold) -> str | None:
+    """Return why the figures of a fold's test slices are too good; None where nothing is known against them."""
+    if not fold.test or config.tuned_on != slices.data_hash or config.tuned_without == fold.tested:
+        return None
+    who = "people" if config.protocol == "patient" else "slices"
+    return f"the settings were chosen with these {who} in view"

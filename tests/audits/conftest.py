@@ -1,0 +1,21 @@
+"""One phantom cohort for all tests of audits: drawing heads takes longer than auditing them."""
+
+import numpy as np
+import pytest
+
+from brainstage.datasets.phantom import LEVELS, draw_head, stage_counts
+
+PEOPLE = 24
+
+
+@pytest.fixture(scope="session")
+def heads():
+    """Return the slices of 24 people in order, uint8 of shape (768, 128, 128)."""
+    stages = np.repeat(np.arange(4), stage_counts(PEOPLE))
+    return np.concatenate([draw_head(int(stage), number, seed=5) for number, stage in enumerate(stages)])
+
+
+@pytest.fixture(scope="session")
+def truth():
+    """Return the person of each slice of ``heads``."""
+    return np.repeat(np.arange(PEOPLE), LEVELS)
