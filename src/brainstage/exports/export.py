@@ -174,17 +174,15 @@ def export(
         out: The new folder; None takes ``onnx`` in the run's folder.
         int8: Quantise to 8-bit integers. Their ranges come from training slices; they are accepted by accuracy and
             agreement on validation slices (:attr:`Int8.accepted`). No test slice is used for that.
-        slices: The data. For ``int8`` that which the run was trained on; else any slices, which both networks
-            predict, whatever their side and without their labels. None makes phantoms, which ``int8`` does not
-            accept.
+        slices: The data, for ``int8`` that of the run. Both networks predict slices of it, whatever their side and
+            without their labels. None makes phantoms, which ``int8`` does not accept.
         progress: How to show progress.
 
     Returns:
         What was written, and how far its predictions are from the run's.
 
     Raises:
-        ConfigError: The run cannot be exported, the folder exists, the data for ``int8`` is missing, or the extra
-            ``brainstage[onnx]`` is not installed.
+        ConfigError: The run cannot be exported, the folder exists, ``int8`` has no data, or ONNX is not installed.
         DataError: ``int8`` has too few training slices, or they have other classes than the network.
         RunError: A probability differs by more than :data:`MAX_PROBABILITY_DIFFERENCE`, the 8-bit integers are not
             accepted, or the folder is not writable. Nothing is written.
