@@ -55,6 +55,8 @@ def test_train_under_the_patient_protocol_trains_one_fold_and_says_so(tmp_path, 
     second = run_cli("train", *common, "--name", "second", "--fold", "1", "--splits", splits_file)
     assert second.code == ExitCode.DONE, second.err
     assert "One fold of" not in second.out
+    assert "protocol patient, fold 0 of 2 · " in first.out
+    assert "protocol patient, fold 1 of 2 · " in second.out
     runs = [RunFolder(tmp_path / "runs" / name) for name in ("first", "second")]
     assert [TrainConfig.from_json(run.config).fold for run in runs] == [0, 1]
     asked, used = (json.loads(file.read_text()) for file in (splits_file, runs[1].splits))
@@ -62,24 +64,25 @@ def test_train_under_the_patient_protocol_trains_one_fold_and_says_so(tmp_path, 
     assert json.loads(runs[0].splits.read_text())["folds"] != asked["folds"]
 
 
-def test_cross_validate_joins_all_folds(tmp_path, phantom_folder):
+def test_cross_validate_joins_all_folds_of_a_splits_file(tmp_path, phantom_folder, splits_file):
     arguments = ["--data", phantom_folder, "--out", tmp_path, "--name", "all", "--recipe", "patient"]
-    code, out, err = run_cli("cross-validate", *arguments, "--folds", "2", "--repeats", "1", "--json")
+    code, out, err = run_cli("cross-validate", *arguments, "--splits", splits_file, "--json")
     assert code == ExitCode.DONE, err
     report = json.loads(out)
     assert sum(report["people"].values()) == 16
-    assert sorted(folder.name for folder in (tmp_path / "all" / "folds").iterdir()) == ["00", "01", "everyone"]
-    assert (tmp_path / "all" / "patient_metrics.json").is_file()
+    run = RunFolder(tmp_path / "all")
+    assert sorted(folder.name for folder in run.folds.iterdir()) == ["00", "01", "everyone"]
+    assert (run.path / "patient_metrics.json").is_file()
+    asked, used = (json.loads(file.read_text()) for file in (splits_file, run.splits))
+    assert used["folds"] == asked["folds"]
 
 
-def test_cross_validate_passes_the_splits_on(tmp_path, phantom_folder, splits_file, monkeypatch):
-    class StoppedError(Exception):
-        pass
-
-    def stopped(_slices, config, *, splits, **_):
-        assert (config.protocol, len(splits.folds), splits.seed) == ("patient", 2, 7)
-        raise StoppedError
-
-    monkeypatch.setattr("brainstage.training.cross_validation.cross_validate", stopped)
-    with pytest.raises(StoppedError):
-        run_cli("cross-validate", "--data", phantom_folder, "--out", tmp_path, "--splits", splits_file)
+def test_a_recipe_is_a_file_too(tmp_path, phantom_folder):
+    settings = {**TINY, "epochs": 1, "train_rows": 96, "seed": 3}
+    (tmp_path / "mine.toml").write_text(
+        "".join(f"{name} = {json.dumps(value)}\n" for name, value in settings.items())
+    )
+    arguments = ["--data", phantom_folder, "--out", tmp_path, "--name", "a"]
+    code, _, err = run_cli("train", "--recipe", tmp_path / "mine.toml", *arguments)
+    assert code == ExitCode.DONE, err
+    assert TrainConfig.from_json(tmp_path / "a" / "train_config.json").seed == 3

@@ -25,6 +25,7 @@ from transformers import (
 
 from brainstage import export as exported_by_name
 from brainstage.core.errors import ConfigError, DataError, RunError
+from brainstage.core.run import RunFolder
 from brainstage.core.schema import STAGES
 from brainstage.datasets.sources import load_slices
 from brainstage.datasets.splits import Splits
@@ -227,6 +228,8 @@ def test_int8_reads_no_test_slice(prepare, calibrated, tmp_path, recorded):
     fold = Splits.load(calibrated / "splits.json", recorded).folds[0]
     run = shutil.copytree(calibrated, tmp_path / "run")
     source = prepare(run)
+    manifest = json.loads((run / "manifest.json").read_text())
+    RunFolder(run).write_manifest({name: value for name, value in manifest.items() if name != "files"})
     result = export(run, int8=True, slices=recorded)
     assert result.int8.source == source
     assert result.int8.agreement == 1

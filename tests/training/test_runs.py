@@ -69,12 +69,18 @@ def other_data(slices, config):
 
 
 def other_splits(slices, config):
-    return slices, config, make_splits(slices, config.replace(seed=1))
+    splits = make_splits(slices, config)
+    return slices, config, replace(splits, folds=splits.folds[::-1])
+
+
+def other_order(slices, config):
+    return replace(slices, classes=slices.classes[::-1]), config, None
 
 
 @pytest.mark.parametrize(
     ("change", "error", "says"),
     [
+        (other_order, DataError, "started with the classes in the order Non_Demented"),
         (other_settings, ConfigError, "started with different settings: epochs 1, not 2"),
         (other_data, DataError, "started with different data"),
         (other_splits, DataError, "started with different splits"),

@@ -7,7 +7,8 @@ from numpy.typing import NDArray
 from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
 
-from brainstage.datasets.signatures import BLOCK_ROWS, Floats, Halves, blocks, parallel_map, unit
+from brainstage.core.parallel import parallel_map
+from brainstage.datasets.signatures import BLOCK_ROWS, Floats, Halves, blocks, unit
 
 Ints = NDArray[np.int64]
 

@@ -29,6 +29,7 @@ from sklearn.isotonic import IsotonicRegression
 
 from brainstage.audits.neighbours import EXACT_LIMIT, Neighbours, nearest
 from brainstage.audits.trait_model import TraitModel, spaced
+from brainstage.core.parallel import parallel_map
 from brainstage.datasets.signatures import (
     BLOCK_ROWS,
     Floats,
@@ -36,7 +37,6 @@ from brainstage.datasets.signatures import (
     Signatures,
     blocks,
     mirrored,
-    parallel_map,
     unit,
 )
 

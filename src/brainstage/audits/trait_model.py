@@ -9,7 +9,8 @@ from scipy.sparse import csr_array
 from sklearn.cluster import KMeans
 
 from brainstage.audits.neighbours import Neighbours, largest
-from brainstage.datasets.signatures import BLOCK_ROWS, Floats, blocks, parallel_map, unit
+from brainstage.core.parallel import parallel_map
+from brainstage.datasets.signatures import BLOCK_ROWS, Floats, blocks, unit
 
 Ints = NDArray[np.int64]
 Reals = NDArray[np.float64]

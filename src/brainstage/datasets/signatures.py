@@ -5,21 +5,19 @@ None of them depends on a slice's overall brightness, which varies from slice to
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from scipy.ndimage import gaussian_filter, uniform_filter
 
+from brainstage.core.parallel import parallel_map
+
 Floats = NDArray[np.float32]
 Halves = NDArray[np.float16]
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 SQUARE_SIDE = 128
 """Side, in pixels, of the square that every slice is fitted into."""
@@ -53,12 +51,6 @@ class Signatures:
     def take(self, rows: NDArray[np.int64]) -> Signatures:
         """Return the signatures of some rows."""
         return Signatures(*(column[rows] for column in vars(self).values()))
-
-
-def parallel_map(function: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
-    """Apply a function to every item in threads, one for each processor; results keep the items' order."""
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return list(pool.map(function, items))
 
 
 def blocks(count: int, size: int) -> list[slice]:

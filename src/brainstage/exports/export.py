@@ -17,7 +17,7 @@ from brainstage.core.config import TrainConfig
 from brainstage.core.errors import ConfigError, DataError, RunError
 from brainstage.core.files import make_folder, sha256
 from brainstage.core.progress import Progress, silent
-from brainstage.core.run import RunFolder
+from brainstage.core.run import RunFolder, StrPath
 from brainstage.core.schema import SYNTHETIC_NOTICE, figure_title
 from brainstage.datasets.phantom import write_phantom
 from brainstage.datasets.preprocessing import Pixels
@@ -119,7 +119,14 @@ class Export:
         """What was exported, and under which protocol the run was evaluated."""
         what = f"{self.about.get('recipe', 'network')} as ONNX, {'int8' if self.int8 else 'fp32'}"
         synthetic = bool(self.about.get("synthetic"))
-        return figure_title(what, self.about["protocol"], self.about["leakage"]["sentence"], synthetic)
+        return figure_title(
+            what,
+            self.about["protocol"],
+            self.about["leakage"]["sentence"],
+            synthetic,
+            fold=self.about.get("fold"),
+            optimistic=self.about.get("optimistic"),
+        )
 
     @property
     def facts(self) -> dict[str, str]:
@@ -153,8 +160,8 @@ class Export:
 
 
 def export(
-    run: os.PathLike[str] | str,
-    out: os.PathLike[str] | str | None = None,
+    run: StrPath,
+    out: StrPath | None = None,
     *,
     int8: bool = False,
     slices: SliceTable | None = None,
@@ -167,17 +174,15 @@ def export(
         out: The new folder; None takes ``onnx`` in the run's folder.
         int8: Quantise to 8-bit integers. Their ranges come from training slices; they are accepted by accuracy and
             agreement on validation slices (:attr:`Int8.accepted`). No test slice is used for that.
-        slices: The data. For ``int8`` that which the run was trained on; else any slices, which both networks
-            predict, whatever their side and without their labels. None makes phantoms, which ``int8`` does not
-            accept.
+        slices: The data, for ``int8`` that of the run. Both networks predict slices of it, whatever their side and
+            without their labels. None makes phantoms, which ``int8`` does not accept.
         progress: How to show progress.
 
     Returns:
         What was written, and how far its predictions are from the run's.
 
     Raises:
-        ConfigError: The run cannot be exported, the folder exists, the data for ``int8`` is missing, or the extra
-            ``brainstage[onnx]`` is not installed.
+        ConfigError: The run cannot be exported, the folder exists, ``int8`` has no data, or ONNX is not installed.
         DataError: ``int8`` has too few training slices, or they have other classes than the network.
         RunError: A probability differs by more than :data:`MAX_PROBABILITY_DIFFERENCE`, the 8-bit integers are not
             accepted, or the folder is not writable. Nothing is written.
@@ -209,7 +214,7 @@ def export(
     return result
 
 
-def _places(name: str, out: os.PathLike[str] | str | None) -> tuple[RunFolder, Path]:
+def _places(name: str, out: StrPath | None) -> tuple[RunFolder, Path]:
     """Return the run and the new folder."""
     bundled = name in BUNDLED
     if bundled and out is None:

@@ -70,14 +70,13 @@ class Predictor:
 
     @classmethod
     def open(cls, path: StrPath = DEFAULT) -> Predictor:
-        """Open a run folder, an exported one, or a bundled model by its name.
+        """Open a run folder, an exported folder, or a bundled model by its name.
 
         Only safetensors weights of the architectures that brainstage trains, and ONNX files of ``brainstage
         export``, are opened. Nothing in the folder is executed, and a folder that holds a pickle is refused.
 
         Raises:
-            RunError: The folder or a file of it is missing, damaged, of another kind, or was changed after the run
-                finished.
+            RunError: The folder or a file is missing, damaged, of another kind, or changed since the run finished.
             ConfigError: The library that runs exported networks is not installed.
         """
         run = RunFolder(bundled_folder(str(path)) if path in BUNDLED else path)
@@ -187,12 +186,10 @@ class Predictor:
 
         Args:
             features: Features of N slices, float32 of shape (N, …).
-            patients: As for :meth:`predict_proba`.
-            levels: As for :meth:`predict_proba`.
+            patients, levels: As for :meth:`predict_proba`.
 
         Returns:
-            The probabilities of each slice, those of its person where there are several, and the conformal
-            thresholds.
+            Of each slice, or of its person where the person has several.
         """
         if not len(features):
             empty = np.zeros((0, len(self.classes)), np.float32)
@@ -248,7 +245,7 @@ class SliceClassifier:
         Args:
             scores: Softmax scores of N slices, float32 of shape (N, classes).
             patients: Patient of each slice; None predicts each slice alone.
-            _levels: Not used by a network.
+            _levels: Not used.
         """
         probabilities = scores.astype(np.float64)
         people = [rows for rows in people_rows(patients) if len(rows) > 1] if patients else []
@@ -386,7 +383,7 @@ def prediction_table(
         model: SHA-256 of the weights.
         metadata: Stored beside the columns; ``evaluate`` reads ``protocol`` and ``leakage`` there.
         conformal_threshold: Probability from which on a stage belongs to the 90 % prediction set, for each slice,
-            float64 of shape (len(slice_ids),); None where the model is not calibrated.
+            float64 of shape (len(slice_ids),); None where not calibrated.
     """
     rows = [slices.row_of[slice_id] for slice_id in slice_ids]
     columns: dict[str, Any] = {

@@ -105,7 +105,10 @@ class PatientModel:
     ) -> Floats:
         """Return the probabilities of the stages for each slice's person, float32 of shape (n, classes).
 
-        Arguments as for :meth:`predict`.
+        Args:
+            histograms: Of each slice, float32 of shape (n, 8, 8, 8).
+            patients: As for :meth:`predict`.
+            levels: As for :meth:`predict`.
         """
         return self.predict(histograms, patients, levels)[0]
 

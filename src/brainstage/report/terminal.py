@@ -349,7 +349,13 @@ def show_explanations(found: Explanations, out: Path) -> None:
 
 
 def show_facts(title: str, facts: Mapping[str, str], next_command: str) -> None:
-    """Print a title, one line for each fact, and the command to run next."""
+    """Print a title, one line for each fact, and the command to run next.
+
+    Args:
+        title: Names the protocol and the leakage verdict.
+        facts: What each fact is called, and the fact.
+        next_command: The command.
+    """
     console = Console(markup=False)
     console.print(title, style="bold", highlight=False)
     console.print(_facts_table(facts))

@@ -29,7 +29,13 @@ from brainstage.training.trainer import SliceDataset, uses_bf16
 def build_whole(
     slices: SliceTable, fold: Fold, config: TrainConfig
 ) -> tuple[Any, Preprocessing, SliceDataset, SliceDataset | None]:
-    """Return a network whose every weight is trained, and what :func:`prepare` returns for it."""
+    """Return a network whose every weight is trained, and what :func:`prepare` returns for it.
+
+    Args:
+        slices: The data.
+        fold: The slices of each side.
+        config: The settings; they name the backbone, if any.
+    """
     if config.backbone is None:
         return build_model(config, slices.classes), *prepare(slices, fold, config)
     folder = find_backbone(config.backbone)
