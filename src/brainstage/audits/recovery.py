@@ -27,10 +27,11 @@ from scipy.special import expit
 from sklearn.decomposition import PCA
 from sklearn.isotonic import IsotonicRegression
 
-from brainstage.audits.neighbours import EXACT_LIMIT, Neighbours, nearest
+from brainstage.audits.neighbours import Neighbours, nearest
 from brainstage.audits.trait_model import TraitModel, spaced
 from brainstage.datasets.signatures import (
     BLOCK_ROWS,
+    EXACT_LIMIT,
     Floats,
     Halves,
     Signatures,
