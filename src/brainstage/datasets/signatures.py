@@ -38,8 +38,8 @@ class Signatures:
     """Features of n slices; arrays have n rows and are float32 unless noted."""
 
     pattern: Floats | Halves
-    """Fine anatomy, shape (n, 4096): 64×64 pixels minus the mean of their surroundings, each row of length 1; float16
-    where more than :data:`EXACT_LIMIT` slices were described at once."""
+    """Fine anatomy, shape (n, 4096): 64×64 pixels minus the mean of their surroundings, each row of length 1; it is
+    float16 where more than :data:`EXACT_LIMIT` slices were described at once."""
     coarse: Floats
     """Coarse anatomy, shape (n, 1024): 32×32 pixels minus the mean of their surroundings, rows of length 1."""
     grain: Floats
