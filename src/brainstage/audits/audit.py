@@ -226,7 +226,7 @@ def _grain_agreement(grain: Floats, recovered: RecoveredPatients) -> float | Non
     return float((recovered.patient[known][neighbours[:, 0]] == recovered.patient[known]).mean())
 
 
-def _closest(slices: SliceTable, pattern: Halves, picture: Ints) -> dict[int, tuple[int, float]]:
+def _closest(slices: SliceTable, pattern: Floats | Halves, picture: Ints) -> dict[int, tuple[int, float]]:
     """Find the training slice most similar to each test slice.
 
     Args:

@@ -27,11 +27,12 @@ from scipy.special import expit
 from sklearn.decomposition import PCA
 from sklearn.isotonic import IsotonicRegression
 
-from brainstage.audits.neighbours import EXACT_LIMIT, Neighbours, nearest
+from brainstage.audits.neighbours import Neighbours, nearest
 from brainstage.audits.trait_model import TraitModel, spaced
 from brainstage.core.parallel import parallel_map
 from brainstage.datasets.signatures import (
     BLOCK_ROWS,
+    EXACT_LIMIT,
     Floats,
     Halves,
     Signatures,
