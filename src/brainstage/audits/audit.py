@@ -183,7 +183,8 @@ def audit(slices: SliceTable, *, progress: Progress = silent) -> Audit:
         advance(1)
         originals = choose_originals(signatures, duplicate_of)
         picture = np.unique(duplicate_of, return_inverse=True)[1]
-        signatures = signatures.take(originals)
+        if len(originals) < len(slices):  # else a second copy would only take memory
+            signatures = signatures.take(originals)
         recovered = recover_patients(signatures)
         advance(1)
     shown = recovered.take(picture)

@@ -121,7 +121,13 @@ def pose(images: Sequence[Pixels]) -> Halves:
         Grey values above the background's with a root mean square of 1; float16 (to halve its memory) of shape
         (n, 64, 64).
     """
-    return np.concatenate(parallel_map(lambda rows: _pose(images[rows]), blocks(len(images), _BLOCK_ROWS)))
+    posed = np.empty((len(images), _POSE_SIDE, _POSE_SIDE), dtype=np.float16)
+
+    def fill(rows: slice) -> None:
+        posed[rows] = _pose(images[rows])
+
+    parallel_map(fill, blocks(len(images), _BLOCK_ROWS))
+    return posed
 
 
 def _pose(images: Sequence[Pixels]) -> Halves:

@@ -6,8 +6,7 @@ None of them depends on a slice's overall brightness, which varies from slice to
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +24,7 @@ PATTERN_SIDE, COARSE_SIDE = 64, 32
 """Sides, in pixels, of the pictures behind :attr:`Signatures.pattern` and :attr:`Signatures.coarse`."""
 HEAD_THRESHOLD = 0.1
 """Grey value, as a share of the picture's root mean square, above which a pixel belongs to the head."""
+_TONES = 24
 EXACT_LIMIT = 10_000
 """Number of slices up to which every comparison is exact; above, memory and time are saved at a small cost."""
 BLOCK_ROWS = 500
@@ -63,21 +63,21 @@ def blocks(count: int, size: int) -> list[slice]:
 def describe_slices(images: Sequence[NDArray[np.uint8]]) -> Signatures:
     """Compute the signatures of grey slices, each uint8 of shape (H, W)."""
 
-    def describe(rows: slice) -> Signatures:
-        part = _signatures(images[rows])
-        return part if len(images) <= EXACT_LIMIT else replace(part, pattern=part.pattern.astype(np.float16))
+    count, fine = len(images), (len(images), PATTERN_SIDE**2)
+    signatures = Signatures(
+        pattern=np.empty(fine, np.float32) if count <= EXACT_LIMIT else np.empty(fine, np.float16),
+        coarse=np.empty((count, COARSE_SIDE**2), np.float32),
+        grain=np.empty((count, (COARSE_SIDE // 2) ** 2), np.float32),
+        tones=np.empty((count, _TONES), np.float32),
+        area=np.empty(count, np.float32),
+    )
 
-    parts = parallel_map(describe, blocks(len(images), BLOCK_ROWS))
-    names = list(vars(parts[0]))
-    return Signatures(**{name: _joined(parts, name) for name in names})
+    def fill(rows: slice) -> None:
+        for name, column in vars(_signatures(images[rows])).items():
+            getattr(signatures, name)[rows] = column
 
-
-def _joined(parts: list[Signatures], name: str) -> NDArray[Any]:
-    """Concatenate one feature of all parts and release it in them, so that memory is not held twice."""
-    whole = np.concatenate([getattr(part, name) for part in parts])
-    empty = np.empty(0, dtype=whole.dtype)
-    parts[:] = [replace(part, **{name: empty}) for part in parts]
-    return whole
+    parallel_map(fill, blocks(count, BLOCK_ROWS))
+    return signatures
 
 
 def coarse_anatomy(images: Sequence[NDArray[np.uint8]]) -> Floats:
