@@ -22,7 +22,7 @@ quickstart: setup
 	$(BIN)/brainstage quickstart
 
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile --durations 10
 
 check: setup
 	$(BIN)/ruff check .
@@ -31,7 +31,7 @@ check: setup
 	$(BIN)/lint-imports
 
 bench: setup
-	for script in data audit patient calibration volumes heads refusal predict official study precision sweep serve; do $(BIN)/python benchmarks/$$script.py || exit 1; done
+	for script in data audit patient calibration volumes heads refusal predict official study precision sweep serve libraries; do $(BIN)/python benchmarks/$$script.py || exit 1; done
 
 clean:
 	rm -rf .venv build dist

@@ -1,4 +1,4 @@
-"""Claim: how far people never seen can be staged, and what was tried.
+"""Claim: how well people not in the training set can be staged, and what was tried.
 
     python benchmarks/patient.py [--networks]
 
@@ -7,7 +7,7 @@ Five times five folds of people, all rows on the same folds; each figure is the 
 part four times five inner folds choose by log loss among all kinds of features, strengths of the ridge and targets,
 and the test people are predicted once: by the best, or by the mean of the ten best. Then each kind alone, strength
 and target chosen inside too: those rows were looked at together, and the recipe was made of the best of them, so
-the best of them, and the recipe's own, are too good. ``--networks`` adds a 3D network from scratch on one repeat
+the best of them, and the recipe's own, are optimistic. ``--networks`` adds a 3D network from scratch on one repeat
 (three quarters of an hour).
 """
 
@@ -86,18 +86,18 @@ def main() -> None:
     kernels = make_kernels(cohort)
     print(f"patient protocol · {len(cohort.order)} people × 5 · features {time.perf_counter() - start:.0f} s")
     print(f"{'':28} 4 stages         kappa            3 stages         2 stages         AUROC")
-    recipe = repeats(cohort, recipe_answers(cohort))
+    recipe = repeats(cohort, predict_by_recipe(cohort))
     show("recipe patient", recipe, cohort.labels)
     for name, found in nested(cohort, kernels).items():
         show(name, found, cohort.labels)
     for name, kernel in kernels.items():
         show(name, next(iter(nested(cohort, {name: kernel}).values())), cohort.labels)
     edges = kernels["edges 16 and 32 px"]
-    show("  support vectors", repeats(cohort, machine_answers(cohort, edges)), cohort.labels, ("2 stages",))
-    show("  Gaussian process", repeats(cohort, process_answers(cohort, edges)), cohort.labels, ("2 stages",))
+    show("  support vectors", repeats(cohort, predict_by_machine(cohort, edges)), cohort.labels, ("2 stages",))
+    show("  Gaussian process", repeats(cohort, predict_by_process(cohort, edges)), cohort.labels, ("2 stages",))
     if arguments.networks:
         one = replace(cohort, folds=cohort.folds[:5])
-        network = repeats(one, network_answers(one))
+        network = repeats(one, predict_by_network(one))
         show("3D network, one repeat", network, cohort.labels)
         show("recipe, the same repeat", recipe[:1], cohort.labels)
         show("mean of the two", [(network[0] + recipe[0]) / 2], cohort.labels)
@@ -176,23 +176,23 @@ def self_taught(slices: SliceTable) -> NDArray[np.float32]:
 
 # --- models -----------------------------------------------------------------------------------------------------
 
-Predictions = Callable[[Rows, Rows, int], Array]
+PredictFold = Callable[[Rows, Rows, int], Array]
 """From training people, test people and the fold's number to probabilities of the stages."""
 
 
-def repeats(cohort: Cohort, answers: Predictions) -> list[Array]:
+def repeats(cohort: Cohort, predict: PredictFold) -> list[Array]:
     """Predict everyone out of fold, once a repeat."""
     found = [np.zeros((len(cohort.labels), 4)) for _ in range(len(cohort.folds) // 5)]
     for number, (rest, test) in enumerate(cohort.folds):
-        found[number // 5][test] = answers(rest, test, number)
+        found[number // 5][test] = predict(rest, test, number)
     return found
 
 
-def recipe_answers(cohort: Cohort) -> Predictions:
-    """Return the patient model's answers; test people's levels are not told."""
+def predict_by_recipe(cohort: Cohort) -> PredictFold:
+    """Return how the patient model predicts; test people's levels are not given."""
     histograms = orientation_histograms(cohort.slices.images)
 
-    def answers(rest: Rows, test: Rows, _fold: int) -> Array:
+    def predict(rest: Rows, test: Rows, _fold: int) -> Array:
         names = [f"{person}" for person in rest for _ in range(32)]
         model = PatientModel.fit(
             histograms[cohort.order[rest].ravel()],
@@ -205,7 +205,7 @@ def recipe_answers(cohort: Cohort) -> Predictions:
         found: Array = model.predict_proba(histograms[cohort.order[test].ravel()], people)[::32].astype(np.float64)
         return found
 
-    return answers
+    return predict
 
 
 def nested(cohort: Cohort, kernels: dict[str, Array]) -> dict[str, list[Array]]:
@@ -223,13 +223,13 @@ def nested(cohort: Cohort, kernels: dict[str, Array]) -> dict[str, list[Array]]:
                 tried.append((-np.log(likely.clip(1e-9)).mean(), odds.predict(outer[strength, power])))
         tried.sort(key=lambda one: one[0])
         for count in (1, 10):
-            best[number, count] = np.mean([answer for _, answer in tried[:count]], axis=0)
+            best[number, count] = np.mean([prediction for _, prediction in tried[:count]], axis=0)
 
-    def answers(count: int) -> Predictions:
+    def predict(count: int) -> PredictFold:
         return lambda _rest, _test, fold: best[fold, count]
 
     names = {1: "chosen inside", 10: "mean of the ten best inside"}
-    return {name: repeats(cohort, answers(count)) for count, name in names.items()}
+    return {name: repeats(cohort, predict(count)) for count, name in names.items()}
 
 
 def ridge_scores(kernel: Array, labels: Rows, rest: Rows, test: Rows) -> Array:
@@ -248,7 +248,7 @@ def ridge_scores(kernel: Array, labels: Rows, rest: Rows, test: Rows) -> Array:
 
 
 def inner_scores(kernel: Array, labels: Rows, rest: Rows, seed: int) -> Array:
-    """Return the scores of the training people, each by a model that has not seen that person."""
+    """Return the scores of the training people, each by a model that was fitted on others."""
     scores = np.empty((len(STRENGTHS), len(POWERS), len(rest)))
     folds = StratifiedKFold(5, shuffle=True, random_state=seed).split(rest, np.minimum(labels[rest], 2))
     for inside, held in folds:
@@ -256,27 +256,27 @@ def inner_scores(kernel: Array, labels: Rows, rest: Rows, seed: int) -> Array:
     return scores
 
 
-def machine_answers(cohort: Cohort, kernel: Array) -> Predictions:
-    """Return a support vector machine's answers to Non or not; the other three stages count as one."""
+def predict_by_machine(cohort: Cohort, kernel: Array) -> PredictFold:
+    """Return how a support vector machine predicts Non or not; the other three stages count as one."""
 
-    def answers(rest: Rows, test: Rows, _fold: int) -> Array:
+    def predict(rest: Rows, test: Rows, _fold: int) -> Array:
         machine = SVC(kernel="precomputed", C=1.0).fit(kernel[np.ix_(rest, rest)], cohort.labels[rest] > 0)
         inner = machine.decision_function(kernel[np.ix_(test, rest)])
         return as_stages(1 / (1 + np.exp(-2 * inner)))
 
-    return answers
+    return predict
 
 
-def process_answers(cohort: Cohort, kernel: Array) -> Predictions:
-    """Return the answers of a Gaussian process classifier to Non or not, on the kernel's own coordinates."""
+def predict_by_process(cohort: Cohort, kernel: Array) -> PredictFold:
+    """Return how a Gaussian process classifier predicts Non or not, on the kernel's own coordinates."""
     values, vectors = np.linalg.eigh(kernel)
     rows = vectors * np.sqrt(values.clip(0))
 
-    def answers(rest: Rows, test: Rows, _fold: int) -> Array:
+    def predict(rest: Rows, test: Rows, _fold: int) -> Array:
         process = GaussianProcessClassifier(ConstantKernel() * DotProduct(0.0, "fixed"))
         return as_stages(process.fit(rows[rest], cohort.labels[rest] > 0).predict_proba(rows[test])[:, 1])
 
-    return answers
+    return predict
 
 
 def as_stages(positive: Array) -> Array:
@@ -284,15 +284,15 @@ def as_stages(positive: Array) -> Array:
     return np.stack([1 - positive, positive, 0 * positive, 0 * positive], axis=1)
 
 
-def network_answers(cohort: Cohort) -> Predictions:
-    """Return the answers of a small 3D network from scratch, mirrored, turned, shifted, scaled while training."""
+def predict_by_network(cohort: Cohort) -> PredictFold:
+    """Return how a small 3D network from scratch predicts; trained on mirrored, turned, shifted, scaled stacks."""
     images = np.stack(list(cohort.slices.images))[cohort.order].astype(np.float32)
     peaks = np.array([white_matter(image) for image in cohort.slices.images])[cohort.order]
     images = images.reshape(*images.shape[:2], 64, 2, 64, 2).mean(axis=(3, 5)) / peaks[..., None, None]
     stacks = torch.from_numpy(images / images.std()).float()[:, None]
     stages = torch.from_numpy(cohort.labels)
 
-    def answers(rest: Rows, test: Rows, fold: int) -> Array:
+    def predict(rest: Rows, test: Rows, fold: int) -> Array:
         torch.manual_seed(fold)
         network = small_network()
         steps = 50 * -(-len(rest) // 16)
@@ -312,7 +312,7 @@ def network_answers(cohort: Cohort) -> Predictions:
         edges = torch.cat([torch.ones(len(test), 1), above.cummin(dim=1).values, torch.zeros(len(test), 1)], dim=1)
         return (edges[:, :-1] - edges[:, 1:]).double().numpy()
 
-    return answers
+    return predict
 
 
 def small_network() -> torch.nn.Module:

@@ -2,7 +2,9 @@
 
 import os
 
-# tests share the machine: torch's threads must not spin while they wait
+# two processes run the tests: each library works in one thread, and none spins while it waits
+for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"):
+    os.environ.setdefault(name, "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from pathlib import Path
@@ -33,7 +35,7 @@ def phantom(phantom_folder):
 
 @pytest.fixture(scope="session")
 def few(phantom):
-    """Return every second slice of eight people of the phantom cohort, two of each stage."""
+    """Return every second slice of ten people of the phantom cohort."""
     return few_people(phantom)
 
 

@@ -2,8 +2,8 @@
 
     python tools/make_models.py
 
-reads the public dataset (BRAINSTAGE_DATA, or what `brainstage data fetch` brought), judges each recipe on people
-never seen, fits it and writes src/brainstage/models/weights/NAME. Ten minutes on a laptop.
+reads the public dataset (BRAINSTAGE_DATA, or what `brainstage data fetch` downloaded), cross-validates each recipe
+over people, fits it and writes src/brainstage/models/weights/NAME. Ten minutes on a laptop.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from brainstage.models.folder import WEIGHTS
 from brainstage.models.weights import bundled_folder
 from brainstage.report.cards import Card, write_card
 
-KEPT = ("recipe", "protocol", "selection", "leakage", "data_hash", "synthetic", "versions")
+KEPT = ("recipe", "protocol", "selection", "leakage", "optimistic", "data_hash", "synthetic", "versions")
 
 PATIENT = Card(
     name="brainstage patient",
@@ -44,22 +44,22 @@ PATIENT = Card(
     fitted_on="all 200 people",
     judged=(
         "Out of fold: five times five folds of people, each predicted by a model fitted on the others. The recipe "
-        "was made on these very people, so its figures are too good; where everything is chosen inside the folds, "
+        "was tuned on these same folds, so its figures are optimistic; chosen inside the folds, "
         "`benchmarks/patient.py` has them lower (docs/decisions/patient.md)."
     ),
     limits=(
         "Two Moderate people: nothing can be claimed for that stage.",
-        "Heads must be skull-stripped, registered and cut as in the training data. Pictures that look unlike its "
-        "slices are refused; left and right cannot be told apart, nor can heads of another study.",
+        "Heads must be skull-stripped, registered and cut as in the training data. Out-of-distribution slices "
+        "are refused; mirrored heads and heads of another study are not recognised as such.",
         "One study (OASIS-1, T1-weighted); age and sex are not known here and were not matched between stages.",
-        "The dataset's own slices show the people it was fitted on: its answers for them test nothing.",
+        "The dataset's own slices show the people it was fitted on: its predictions for them test nothing.",
     ),
 )
 COMPACT = Card(
     name="brainstage compact",
     what=(
         "Stages one slice: a small residual network (0.41 million parameters) from scratch. It is here to show "
-        "what the official split rewards; for people never seen take `patient`."
+        "what the official split rewards; for people not in the training set take `patient`."
     ),
     fitted_on="the 5,120 slices of the official training side, which show all 200 people",
     judged=(
@@ -67,7 +67,7 @@ COMPACT = Card(
         "fold over people (protocol patient), the recipe fitted anew for each fold."
     ),
     limits=(
-        "It knows the training heads again; on people never seen it is hardly better than always answering Non.",
+        "It recognises the people of its training set; on others it is hardly better than always predicting Non.",
         "Its scores are not calibrated probabilities.",
         *PATIENT.limits[:3],
     ),
@@ -86,13 +86,14 @@ def make_patient(slices: SliceTable, out: Path) -> None:
     """Write the patient model."""
     run = cross_validate(slices, "patient", name="patient", out=out, progress=terminal)
     whole, single = evaluate_patients(run), evaluate_patients(one_slice_each(slices, run, out))
-    worth = (
-        f"On people it has not seen (protocol patient, out of fold): from all slices {said(whole)}; "
-        f"from one slice, drawn at random, {said(single)}. Always answering Non has 0.50. {sets_said(whole)}"
+    performance = (
+        f"On people not in the training set (protocol patient, out of fold): from all slices {in_words(whole)}; "
+        f"from one slice, drawn at random, {in_words(single)}. Always predicting Non has 0.50. "
+        f"{sets_in_words(whole)}"
     )
     figures = {**rows(whole, "all slices"), **rows(single, "one slice")}
     figures |= rows(whole, "linear baseline, all slices", "linear baseline")
-    write(run, PATIENT, {"performance": worth, "figures": figures})
+    write(run, PATIENT, {"performance": performance, "figures": figures})
 
 
 def make_compact(slices: SliceTable, out: Path) -> None:
@@ -100,12 +101,13 @@ def make_compact(slices: SliceTable, out: Path) -> None:
     run = train(slices, load_recipe("compact", validation_share=0.0), name="compact", out=out, progress=terminal)
     official = evaluate(run).scores.overall
     folds = evaluate_patients(cross_validate(slices, "compact", name="folds", out=out, progress=terminal))
-    worth = (
-        f"On people it has not seen (protocol patient, out of fold): from all slices {said(folds)}. Always "
-        f"answering Non has 0.50. The official split's {official['accuracy'].value:.2f} is of heads that it knows."
+    performance = (
+        f"On people not in the training set (protocol patient, out of fold): from all slices {in_words(folds)}. "
+        f"Always predicting Non has 0.50. The official split's {official['accuracy'].value:.2f} is of people in "
+        "the training set."
     )
-    figures = {"official test slices, four stages": {name: one.to_dict() for name, one in official.items()}}
-    write(run, COMPACT, {"performance": worth, "figures": figures | rows(folds, "people, all slices")})
+    figures = {"official test slices, four stages": {name: score.to_dict() for name, score in official.items()}}
+    write(run, COMPACT, {"performance": performance, "figures": figures | rows(folds, "people, all slices")})
 
 
 def one_slice_each(slices: SliceTable, run: RunFolder, out: Path) -> Path:
@@ -120,8 +122,8 @@ def one_slice_each(slices: SliceTable, run: RunFolder, out: Path) -> Path:
         chosen = [str(draw.choice(ids)) for ids in of.values()]
         model = RunFolder(run.path / "folds" / f"{number:02d}")
         predictor = Predictor.open(model.path)
-        scores, least = predictor.predict_features(
-            predictor.extract_features([slices.images[slices.row_of[one]] for one in chosen])
+        scores, threshold = predictor.predict_features(
+            predictor.extract_features([slices.images[slices.row_of[slice_id]] for slice_id in chosen])
         )
         about = read_metadata(pq.read_table(run.predictions))
         name = sha256(model.model / WEIGHTS)
@@ -135,7 +137,7 @@ def one_slice_each(slices: SliceTable, run: RunFolder, out: Path) -> Path:
                 fold=number,
                 model=name,
                 metadata=about,
-                conformal_threshold=least,
+                conformal_threshold=threshold,
             )
         )
     pq.write_table(pa.concat_tables(tables), out / "one_slice.parquet")
@@ -145,12 +147,12 @@ def one_slice_each(slices: SliceTable, run: RunFolder, out: Path) -> Path:
 def rows(evaluation: PatientEvaluation, name: str, row: str = "model") -> dict[str, Any]:
     """Return the figures of each view."""
     return {
-        f"{name}, {view.name}": {score: one.to_dict() for score, one in view.rows[row].items()}
+        f"{name}, {view.name}": {score: value.to_dict() for score, value in view.rows[row].items()}
         for view in evaluation.views
     }
 
 
-def said(evaluation: PatientEvaluation) -> str:
+def in_words(evaluation: PatientEvaluation) -> str:
     """Return accuracy of four stages and AUROC of any dementia in words."""
     four, *_, two = (view.rows["model"] for view in evaluation.views)
     accuracy, auroc = four["accuracy"], two["auroc_ovr"]
@@ -160,15 +162,15 @@ def said(evaluation: PatientEvaluation) -> str:
     )
 
 
-def sets_said(evaluation: PatientEvaluation) -> str:
+def sets_in_words(evaluation: PatientEvaluation) -> str:
     """Return in words how often sets hold the stage; whole stacks and single slices differ little in it."""
     if evaluation.sets is None:
         return ""
-    held, of = evaluation.sets.coverage, evaluation.sets.by_stage
-    shares = zip(short_names(list(of)), of.values(), strict=True)
+    coverage, stages = evaluation.sets.coverage, evaluation.sets.by_stage
+    shares = zip(short_names(list(stages)), stages.values(), strict=True)
     by_stage = ", ".join(f"{name} {share.value:.2f}" for name, share in shares)
-    interval = f"[{held.low:.2f}, {held.high:.2f}]"
-    return f"Its 90 % sets hold the stage of {held.value:.2f} {interval} of people ({by_stage})."
+    interval = f"[{coverage.low:.2f}, {coverage.high:.2f}]"
+    return f"Its 90 % sets hold the stage of {coverage.value:.2f} {interval} of people ({by_stage})."
 
 
 def write(run: RunFolder, card: Card, about: dict[str, Any]) -> None:
@@ -177,7 +179,7 @@ def write(run: RunFolder, card: Card, about: dict[str, Any]) -> None:
     shutil.rmtree(target.path, ignore_errors=True)
     shutil.copytree(run.model, target.model)
     manifest = json.loads(run.manifest.read_text(encoding="utf-8"))
-    about = {**{key: manifest[key] for key in KEPT}, **about}
+    about = {**{key: manifest[key] for key in KEPT if key in manifest}, **about}
     target.write_manifest(about)
     size = sum(file.stat().st_size for file in target.model.iterdir())
     print(write_card(target.path, card, {**about, "hash": sha256(target.model / WEIGHTS)}), f"{size / 1e6:.1f} MB")

@@ -1,9 +1,9 @@
-"""Remake the patient map of the public dataset that comes with the package.
+"""Remake the patient map of the public dataset that is bundled with the package.
 
     python tools/make_patient_map.py
 
-reads the public dataset (BRAINSTAGE_DATA, or what `brainstage data fetch` brought), recovers its people from the
-pixels alone and writes src/brainstage/datasets/maps/falah_alzheimer_mri.parquet. No picture goes into it.
+reads the public dataset (BRAINSTAGE_DATA, or what `brainstage data fetch` downloaded), recovers its people from the
+pixels alone and writes src/brainstage/datasets/maps/falah_alzheimer_mri.parquet. It holds no pixels.
 """
 
 from pathlib import Path
@@ -20,11 +20,11 @@ TARGET = Path(__file__).parent.parent / "src/brainstage/datasets/maps/falah_alzh
 
 def main() -> None:
     """Audit the public dataset and write its map, ordered by hash."""
-    found = audit(load_slices(progress=terminal), progress=terminal)
-    table = found.table.select(MAP_COLUMNS).sort_by("slice_id").replace_schema_metadata(None)
+    result = audit(load_slices(progress=terminal), progress=terminal)
+    table = result.table.select(MAP_COLUMNS).sort_by("slice_id").replace_schema_metadata(None)
     TARGET.parent.mkdir(exist_ok=True)
     pq.write_table(table, TARGET, compression="zstd", compression_level=19)
-    print(f"{len(found.members)} people, {len(table):,} slices, {TARGET.stat().st_size / 1e3:.0f} kB: {TARGET}")
+    print(f"{len(result.members)} people, {len(table):,} slices, {TARGET.stat().st_size / 1e3:.0f} kB: {TARGET}")
 
 
 if __name__ == "__main__":

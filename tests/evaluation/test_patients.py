@@ -12,6 +12,7 @@ from sklearn.metrics import accuracy_score, cohen_kappa_score, roc_auc_score
 
 from brainstage.core.errors import ConfigError, DataError, LeakageError, RunError
 from brainstage.core.schema import STAGES, with_metadata
+from brainstage.evaluation.comparison import compare
 from brainstage.evaluation.patients import evaluate_patients
 from brainstage.evaluation.slices import evaluate
 from brainstage.inference.predictor import Predictor
@@ -262,6 +263,8 @@ def test_a_crossed_run_is_judged_used_and_shown(crossed, phantom, capsys):
     assert "never a diagnosis" in shown
     json.dumps(found.to_dict(), allow_nan=False)
     assert evaluate(crossed).leakage_status == "clean"
+    itself = compare([crossed, crossed]).candidates[1].behind
+    assert all(set(vars(score).values()) <= {0} for score in itself.values())
     assert Predictor.open(crossed.path).predict_proba(phantom.images[:3]).shape == (3, 4)
 
 

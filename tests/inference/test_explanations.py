@@ -29,7 +29,9 @@ from brainstage.inference.predictor import Predictor, SliceClassifier
 from brainstage.models.engines.torch import TorchEngine
 from brainstage.report.explanations import explain, overlay
 from brainstage.scans.discover import File, find_scans, scans_of
+from brainstage.scans.stack import training_stack
 from helpers import encode, picture
+from volumes import brain
 
 
 class TopLeft(torch.nn.Module):
@@ -221,10 +223,8 @@ def test_pictures_at_their_own_size_and_none_for_what_is_refused(trained, phanto
     assert len(found.reasons) == 2
 
 
-def test_the_patient_model_explains_a_persons_slices_together(real_folder, tmp_path):
-    from brainstage import load_slices
-
-    images = load_slices(real_folder).images[:2]
+def test_the_patient_model_explains_a_persons_slices_together(tmp_path):
+    images = training_stack(brain((3, 3, 3)), "template")[0][10:12]
     predictor = Predictor.open()
     together = attribute(predictor, images, [10, 11], 0, "occlusion")
     alone = attribute(predictor, images[:1], [10], 0, "occlusion")

@@ -52,6 +52,13 @@ def test_a_card_without_protocol_or_verdict_is_refused(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_card_tells_the_performance(tmp_path):
+    about = {"protocol": "patient", "leakage": {"sentence": "clean"}, "figures": {}, "hash": "0"}
+    card = write_card(tmp_path, CARD, {**about, "performance": "On others: accuracy 0.61."}).read_text()
+    assert "On others: accuracy 0.61." in card
+    assert "patient: clean" in card
+
+
 def test_the_first_name_may_be_a_model(trained, tmp_path):
     image = str(tmp_path / "a.png")
     (tmp_path / "a.png").touch()

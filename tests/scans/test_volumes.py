@@ -167,6 +167,17 @@ def test_scans_are_found_by_content_and_series_told_apart(tmp_path):
         find_scans([str(tmp_path / "none" / "*")])
 
 
+def test_scans_are_found_in_one_path_or_several_as_text_or_path(tmp_path):
+    file = write_nifti(tmp_path / "a.nii", BRAIN)
+    names = [
+        [scan.name for scan in find_scans(inputs)]
+        for inputs in (file, str(file), [file], (str(file),), iter([tmp_path]))
+    ]
+    assert names == [[str(file)]] * 5
+    with pytest.raises(DataError, match="no input: no JPEG"):
+        find_scans([])
+
+
 def test_a_file_that_is_named_and_no_scan_is_told(tmp_path):
     (tmp_path / "a.nii").write_text("text")
     (scan,) = find_scans([str(tmp_path / "a.nii")])

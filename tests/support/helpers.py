@@ -25,11 +25,11 @@ TINY = {
 
 
 def few_people(slices):
-    """Return every second slice of eight people, two of each stage."""
+    """Return every second slice of a few people: three of a stage, or as many as it has."""
     people_of = {}
     for patient, label in zip(slices.patients, slices.labels, strict=True):
         people_of.setdefault(label, set()).add(patient)
-    chosen = {patient for people in people_of.values() for patient in sorted(people)[:2]}
+    chosen = {patient for people in people_of.values() for patient in sorted(people)[:3]}
     levels = slices.rows["slice_index"].to_pylist()
     rows = [row for row, patient in enumerate(slices.patients) if patient in chosen and levels[row] % 2]
     return replace(slices, rows=slices.rows.take(rows), images=[slices.images[row] for row in rows])

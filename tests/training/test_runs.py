@@ -69,12 +69,18 @@ def other_data(slices, config):
 
 
 def other_splits(slices, config):
-    return slices, config, make_splits(slices, config.replace(seed=1))
+    splits = make_splits(slices, config)
+    return slices, config, replace(splits, folds=splits.folds[::-1])
+
+
+def other_order(slices, config):
+    return replace(slices, classes=slices.classes[::-1]), config, None
 
 
 @pytest.mark.parametrize(
     ("change", "error", "says"),
     [
+        (other_order, DataError, "started with the classes in the order Non_Demented"),
         (other_settings, ConfigError, "started with different settings: epochs 1, not 2"),
         (other_data, DataError, "started with different data"),
         (other_splits, DataError, "started with different splits"),
@@ -192,7 +198,7 @@ def test_the_model_to_be_used_is_fitted_on_everyone(crossed, few):
     assert not len(pq.read_table(everyone.predictions))
     weights = "model/model.safetensors"
     manifest = crossed.read_manifest()
-    assert manifest["fitted_on"] == "everyone: 128 slices of 8 people"
+    assert manifest["fitted_on"] == f"everyone: {len(few)} slices of {len(set(few.patients))} people"
     assert manifest["files"][weights] == everyone.read_manifest()["files"][weights]
 
 

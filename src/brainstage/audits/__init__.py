@@ -1,1 +1,1 @@
-"""Who is in the picture: duplicates, people recovered from pixels, who is on both sides."""
+"""Audits of slices: duplicates, people recovered from the pixels, people on both sides of a split."""

@@ -125,7 +125,7 @@ class Audit:
         return {
             "patients": len(sizes),
             "patient_id_source": self.slices.patient_source,
-            "slices_each": {"least": sizes[0], "median": int(np.median(sizes)), "most": sizes[-1]}
+            "slices_each": {"minimum": sizes[0], "median": int(np.median(sizes)), "maximum": sizes[-1]}
             if sizes
             else None,
             "unknown_slices": self.slices.patients.count(None),
@@ -226,7 +226,7 @@ def _grain_agreement(grain: Floats, recovered: RecoveredPatients) -> float | Non
     return float((recovered.patient[known][neighbours[:, 0]] == recovered.patient[known]).mean())
 
 
-def _closest(slices: SliceTable, pattern: Halves, picture: Ints) -> dict[int, tuple[int, float]]:
+def _closest(slices: SliceTable, pattern: Floats | Halves, picture: Ints) -> dict[int, tuple[int, float]]:
     """Find the training slice most similar to each test slice.
 
     Args:

@@ -24,7 +24,8 @@ from sklearn.decomposition import PCA
 
 from brainstage.audits.neighbours import Neighbours
 from brainstage.core.errors import ConfigError
-from brainstage.datasets.signatures import Floats, Halves, blocks, parallel_map, relief, square, unit
+from brainstage.core.parallel import parallel_map
+from brainstage.datasets.signatures import Floats, Halves, blocks, relief, square, unit
 from brainstage.datasets.table import slice_id
 
 Ints = NDArray[np.int64]

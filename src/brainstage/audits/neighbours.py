@@ -7,12 +7,11 @@ from numpy.typing import NDArray
 from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
 
-from brainstage.datasets.signatures import BLOCK_ROWS, Floats, Halves, blocks, parallel_map, unit
+from brainstage.core.parallel import parallel_map
+from brainstage.datasets.signatures import BLOCK_ROWS, EXACT_LIMIT, Floats, Halves, blocks, unit
 
 Ints = NDArray[np.int64]
 
-EXACT_LIMIT = 10_000
-"""Number of keys up to which every search is exact."""
 _CELL_ROWS = 200
 _PROBES = 8
 _SHORT_ROW = 128
@@ -138,7 +137,7 @@ def nearest(queries: Floats, keys: Floats, count: int, *, same: bool = False) ->
     return Neighbours(keys).search(queries, count, groups=(rows, rows) if same else None)
 
 
-def most_similar(pattern: Halves, queries: Ints, keys: Ints) -> tuple[Ints, Floats]:
+def most_similar(pattern: Floats | Halves, queries: Ints, keys: Ints) -> tuple[Ints, Floats]:
     """Find the most similar key of each query, where rows are long: few components say which are compared whole.
 
     Args:

@@ -8,9 +8,9 @@ How it works, on slices of heads registered to one space:
 3. **First links.** Two slices are linked when their residuals match better than those of mirrored heads ever do. A
    mirrored head stands for a stranger of the same population, so the pictures themselves set the threshold: the
    target-decoy method of proteomics (Elias and Gygi 2007, Nature Methods 4, 207).
-4. **Joining.** The groups found so far show how each trait varies along one person's levels. With that, a person is
-   a Gaussian process over levels (Rasmussen and Williams 2006, chapter 2); two groups are joined when the odds that
-   they are one person are 99 to 1 against a random pair of groups. This is repeated until nothing changes.
+4. **Joining.** The groups joined so far show how each trait varies along one person's levels. So modelled, a person
+   is a Gaussian process over levels (Rasmussen and Williams 2006, chapter 2); two groups are joined when the odds
+   that they are one person are 99 to 1 against a random pair of groups. This is repeated until nothing changes.
 """
 
 from __future__ import annotations
@@ -27,16 +27,17 @@ from scipy.special import expit
 from sklearn.decomposition import PCA
 from sklearn.isotonic import IsotonicRegression
 
-from brainstage.audits.neighbours import EXACT_LIMIT, Neighbours, nearest
+from brainstage.audits.neighbours import Neighbours, nearest
 from brainstage.audits.trait_model import TraitModel, spaced
+from brainstage.core.parallel import parallel_map
 from brainstage.datasets.signatures import (
     BLOCK_ROWS,
+    EXACT_LIMIT,
     Floats,
     Halves,
     Signatures,
     blocks,
     mirrored,
-    parallel_map,
     unit,
 )
 

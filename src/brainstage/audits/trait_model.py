@@ -9,7 +9,8 @@ from scipy.sparse import csr_array
 from sklearn.cluster import KMeans
 
 from brainstage.audits.neighbours import Neighbours, largest
-from brainstage.datasets.signatures import BLOCK_ROWS, Floats, blocks, parallel_map, unit
+from brainstage.core.parallel import parallel_map
+from brainstage.datasets.signatures import BLOCK_ROWS, EXACT_LIMIT, Floats, blocks, unit
 
 Ints = NDArray[np.int64]
 Reals = NDArray[np.float64]
@@ -172,8 +173,7 @@ class TraitModel:
     def likeliest(self, groups: Ints, count: int = 8) -> tuple[Ints, Floats]:
         """Find the slices of other groups that are most likely of each slice's person.
 
-        Slices with similar traits are searched, traits weighted by how much they say at a near and a far distance
-        of level; those on this shortlist are judged by the model at their own distance.
+        All slices are compared up to :data:`EXACT_LIMIT`, above only those on a shortlist.
 
         Args:
             groups: Group of each slice, shape (n,).
@@ -182,6 +182,40 @@ class TraitModel:
         Returns:
             Their rows and log likelihood ratios, both of shape (n, count); a ratio is -inf where there are fewer.
         """
+        if len(groups) > EXACT_LIMIT:
+            return self._likeliest_on_shortlist(groups, count)
+        order = np.argsort(self.level, kind="stable")
+        bands = np.array_split(order, max(1, round(np.ptp(self.level)), len(order) // BLOCK_ROWS))
+        middles = np.array([self.level[band].mean() for band in bands])
+
+        def search(number: int) -> tuple[Ints, Floats]:
+            rows = bands[number]
+            steps = np.maximum(np.abs(middles[number] - middles), 2.0)  # levels may be wrong by two steps
+            ratios = [self._ratios(rows, band, step) for band, step in zip(bands, steps, strict=True)]
+            ratio = np.concatenate(ratios, axis=1)
+            ratio[groups[rows][:, None] == groups[order]] = -np.inf
+            return largest(ratio, min(count, len(order) - 1))
+
+        columns, evidence = zip(*parallel_map(search, range(len(bands))), strict=True)
+        back = np.argsort(order)
+        return order[np.concatenate(columns)][back], np.concatenate(evidence)[back]
+
+    def _ratios(self, rows: Ints, others: Ints, distance: float) -> Floats:
+        """Return the log likelihood ratio of each pair of slices being one person, at one distance of level."""
+        by_kind = self._kernels(np.array(distance)) @ self.weights.T
+        correlation = by_kind[self.kind].astype(np.float32)
+        rest = 1 - np.square(correlation)
+        traits, other = self.traits[rows], self.traits[others]
+        square = -0.5 * np.square(correlation) / rest
+        ratio: Floats = (
+            (traits * (correlation / rest)) @ other.T
+            + (np.square(traits) @ square)[:, None]
+            + np.square(other) @ square
+        )
+        return ratio - 0.5 * np.log(rest).sum()
+
+    def _likeliest_on_shortlist(self, groups: Ints, count: int) -> tuple[Ints, Floats]:
+        """Find likely slices among those with similar traits, weighted by what traits say near and far in level."""
         parts = []
         for distance in _SHORTLIST_DISTANCES:
             correlation = (self._kernels(np.array(distance)) @ self.weights.T)[self.kind]

@@ -40,7 +40,9 @@ ClassName = Annotated[
 ]
 ClassOrder = Annotated[
     str | None,
-    typer.Option(help="Class names from the least to the most severe, separated by commas; usual names are known."),
+    typer.Option(
+        help="Class names from the least to the most severe, separated by commas; usual names are recognised."
+    ),
 ]
 MaxUnreadable = Annotated[float, typer.Option(min=0, max=1, help="Largest share of rows that may be unreadable.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with work that was stopped.")]

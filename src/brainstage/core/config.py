@@ -19,7 +19,7 @@ Engine = Literal["torch", "openvino"]
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Everything that decides what a run learns. Two runs with equal configurations and data are equal.
+    """Every setting of a training. Two runs with equal configurations and data are equal.
 
     The network is a stock ``transformers`` ResNet, trained from scratch, or a pretrained backbone with a new head.
     Lengths are in pixels, shares between 0 and 1.
@@ -31,17 +31,17 @@ class TrainConfig:
     recipe: str
     """Name of the recipe these settings started from."""
     model: Literal["network", "patient"] = "network"
-    """``network`` stages each slice; ``patient`` reads a person's slices together."""
+    """``network`` stages each slice; ``patient`` stages a person from all slices together."""
 
     # Pretrained backbone
     backbone: str | None = None
     """Hub id, with ``@REVISION`` where it is not the newest, or folder; None trains a ResNet from scratch."""
     frozen: bool = False
-    """Whether the backbone stays as it is: its features are computed once and the head alone is trained."""
+    """Whether the backbone's weights are frozen: features are computed once and the head alone is trained."""
 
-    # Input of the network from scratch; a backbone brings its own
+    # Input of the network from scratch; a backbone has its own
     image_size: int = 96
-    """Side of the square that the network sees."""
+    """Side of the network's square input."""
     crop_share: float = 0.875
     """Share of the slice's side that is kept, around its centre."""
 
@@ -50,7 +50,7 @@ class TrainConfig:
     stage_channels: tuple[int, ...] = (32, 64, 128)
     stage_blocks: tuple[int, ...] = (1, 1, 1)
     downsample_first: bool = True
-    """Whether the first stage halves the picture too, as the later ones do."""
+    """Whether the first stage halves the resolution too, as the later ones do."""
 
     # Schedule: linear warm-up, then down to zero
     epochs: int = 14
@@ -79,8 +79,8 @@ class TrainConfig:
     validation_share: float = 0.1
     """Share of the training rows held out to pick the epoch; 0 trains on all of them, to the last epoch."""
     selection: Literal["validation", "test"] = "validation"
-    """Slices that pick the epoch. ``test`` is the practice of the report that this project follows: its figures are
-    too good, and each is stamped with it."""
+    """Slices that pick the epoch. ``test`` is the practice of the report that this project follows: its figures
+    are optimistic, and each is stamped with it."""
     train_rows: int = 0
     """Number of training slices drawn at random; 0 takes all. With ``seed`` 42 the report's own rows."""
     test_rows: int = 0
@@ -105,7 +105,7 @@ class TrainConfig:
     """``auto``: bf16 where the processor computes in it, else fp32; ``int8``: features of a frozen backbone in
     8-bit integers, by engine ``openvino``."""
     engine: Engine = "torch"
-    """What computes the features of a frozen backbone; ``openvino`` is an extra and faster on most laptops."""
+    """Library that computes the features of a frozen backbone; ``openvino`` is an extra, faster on most laptops."""
 
     def __post_init__(self) -> None:
         for field, kind in get_type_hints(type(self)).items():
@@ -185,7 +185,7 @@ def parse_value(text: str) -> Any:
 
 
 def did_you_mean(name: str, known: list[str]) -> str:
-    """Return ``; did you mean …?`` with the nearest known name, else the list of known names."""
+    """Return ``; did you mean …`` with the nearest known name, else the list of known names."""
     import difflib
 
     near = difflib.get_close_matches(name, known, n=1)

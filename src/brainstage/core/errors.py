@@ -2,15 +2,15 @@
 
 
 class BrainstageError(Exception):
-    """Base of every error that a user can mend; the command line prints it without a traceback."""
+    """Base of every error that a user can fix; the command line prints it without a traceback."""
 
 
 class DataError(BrainstageError):
-    """A file, table or row is missing, unreadable or not what it should be."""
+    """A file, table or row is missing, unreadable or not of the expected form."""
 
 
 class RefusalError(DataError):
-    """A scan is whole and readable, and still not one that a model may stage."""
+    """A scan is readable but not one that a model may stage."""
 
 
 class LeakageError(BrainstageError):
@@ -22,4 +22,4 @@ class ConfigError(BrainstageError):
 
 
 class RunError(BrainstageError):
-    """A run folder is missing, incomplete, in use or not writable."""
+    """A run folder is missing, incomplete, changed, in use or not writable."""

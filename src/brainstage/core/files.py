@@ -32,13 +32,13 @@ def make_folder(folder: Path) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise RunError(f"{folder}: cannot make this folder ({error.strerror}); give another --out") from error
+        raise RunError(f"{folder}: cannot make this folder ({error.strerror}); choose another --out") from error
     return folder
 
 
 @contextmanager
 def atomic(target: Path) -> Iterator[Path]:
-    """Give a temporary path beside ``target`` that takes its place when the block ends well.
+    """Yield a temporary path beside ``target``, which is moved to ``target`` if the block raises nothing.
 
     The file appears whole or not at all, also when the process is killed or the disk is full.
 
@@ -50,7 +50,7 @@ def atomic(target: Path) -> Iterator[Path]:
         os.close(handle)
     except OSError as error:
         raise RunError(
-            f"{target}: cannot write here ({error.strerror}); free some space or give another place"
+            f"{target}: cannot write here ({error.strerror}); free some space or choose another folder"
         ) from error
     part = Path(name)
     try:
@@ -61,7 +61,7 @@ def atomic(target: Path) -> Iterator[Path]:
         part.replace(target)
     except OSError as error:
         raise RunError(
-            f"{target}: not written ({error.strerror or error}); free some space or give another place"
+            f"{target}: not written ({error.strerror or error}); free some space or choose another folder"
         ) from error
     finally:
         with suppress(OSError):

@@ -29,23 +29,23 @@ def download(
     endpoint: str | None = None,
     quiet: bool = True,
 ) -> str:
-    """Bring files of a hub repository into a folder; those that are there and whole are not downloaded again.
+    """Download files of a hub repository into a folder, except those that are already there and complete.
 
-    A connection that drops is taken up where it broke. Large files are checked by the SHA-256 that the hub
-    states, and removed where it differs.
+    A download whose connection dropped is continued where it broke off. Large files are checked against the SHA-256
+    that the hub states, and removed where it differs.
 
     Args:
         repo: Id of the repository.
         patterns: Names or globs of the files.
-        folder: Where they go.
+        folder: Folder that they are downloaded into.
         repo_type: ``dataset`` or ``model``.
-        by_hand: What a user without a network can do, as the end of a sentence that begins with "or".
+        by_hand: What a user without a network can do: the end of an error's sentence, starting with "or".
         revision: Branch, tag or commit; None takes the newest.
         endpoint: Address of the hub; None takes the public one (or ``HF_ENDPOINT``).
-        quiet: Show no bars.
+        quiet: Show no progress bars.
 
     Returns:
-        The commit that the revision stands for.
+        The commit of that revision.
 
     Raises:
         DataError: No network, the hub refuses or does not answer, a checksum does not match, or the disk is full.
@@ -87,17 +87,17 @@ def download(
 
 
 def check_sha256(file: Path, expected: str) -> None:
-    """Remove a downloaded file whose content is not the expected one.
+    """Check a downloaded file, and remove it where its content is not the expected one.
 
     Raises:
         DataError: The SHA-256 differs.
     """
-    found = sha256(file)
-    if found != expected:
+    actual = sha256(file)
+    if actual != expected:
         file.unlink()
         raise DataError(
-            f"{file.name}: SHA-256 is {found[:12]}…, expected {expected[:12]}…; the damaged file was removed, "
-            "so fetch it again"
+            f"{file.name}: SHA-256 is {actual[:12]}…, expected {expected[:12]}…; the damaged file was removed, "
+            "so download it again"
         )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import TypeVar
@@ -27,8 +27,10 @@ def usable_cpus() -> int:
     return int(cpu_count())
 
 
-def parallel_map(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-    """Apply a function to each item in the process's one pool of threads; yields the results in order.
+def parallel_map(
+    function: Callable[[Item], Result], items: Iterable[Item], done: Callable[[Result], object] | None = None
+) -> list[Result]:
+    """Return a function's result for each item, computed in the process's one pool of threads.
 
     Called from a thread that is itself a worker, it works in that thread alone, so that pools never nest.
 
@@ -36,14 +38,19 @@ def parallel_map(function: Callable[[Item], Result], items: Iterable[Item]) -> I
         function: Called in several threads at once. Worth it where it spends its time in NumPy, Pillow or files,
             which release the interpreter's lock.
         items: What it is applied to; all are submitted at once.
+        done: Called with each result in turn, in the calling thread: to show progress.
 
     Raises:
         Exception: What the function raised for the first item that failed.
     """
     items = list(items)
-    if len(items) < 2 or is_worker():
-        return map(function, items)
-    return _shared_pool().map(function, items)
+    apply = map if len(items) < 2 or is_worker() else _shared_pool().map
+    results = []
+    for result in apply(function, items):
+        results.append(result)
+        if done:
+            done(result)
+    return results
 
 
 def worker_pool(workers: int | None = None, initializer: Callable[[], object] | None = None) -> ThreadPoolExecutor:

@@ -1,4 +1,4 @@
-"""One way to show progress: a function that opens a bar and gives back how to move it on."""
+"""How progress is shown: a function that opens a progress bar and yields a function that advances it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
 Advance = Callable[[int], None]
+"""Advances a progress bar by a number of steps."""
 Progress = Callable[[str, int], AbstractContextManager[Advance]]
 """``with progress("Reading slices", 6400) as advance: advance(64)``."""
 

@@ -221,7 +221,7 @@ class RunFolder:
                 f"{self.path}: another process is training this run; wait for it or take another --name"
             ) from None
         except OSError as error:
-            raise RunError(f"{self.path}: this folder is not writable; give another --out") from error
+            raise RunError(f"{self.path}: this folder is not writable; choose another --out") from error
         try:
             yield
         finally:

@@ -193,7 +193,16 @@ def short_names(names: Sequence[str]) -> list[str]:
 
 
 def require_columns(found: Iterable[str], expected: Iterable[str], where: str) -> None:
-    """Raise :class:`DataError` naming the columns found and expected when one is missing."""
+    """Refuse a table that lacks a column.
+
+    Args:
+        found: Names of its columns.
+        expected: Names of those that it must have.
+        where: The file, for the error.
+
+    Raises:
+        DataError: A column is missing; the message names the columns found.
+    """
     found = list(found)
     missing = [name for name in expected if name not in found]
     if missing:

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import io
 import json
-import os
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +21,7 @@ from scipy.ndimage import gaussian_filter
 
 from brainstage.core.errors import ConfigError
 from brainstage.core.files import make_folder, write_table
+from brainstage.core.parallel import parallel_map
 from brainstage.core.progress import Progress, silent
 from brainstage.core.schema import SLICE_SIDE, STACK_LEVELS, STACK_SHAPE, STAGES
 
@@ -73,19 +73,13 @@ def write_phantom(folder: Path, *, patients: int = 200, seed: int = 0, progress:
     if patients < 8:
         raise ConfigError(f"patients: {patients} is too few for four stages; give 8 or more")
     make_folder(folder / "data")  # before minutes are spent on drawing
-    stages = np.repeat(np.arange(len(STAGES)), stage_counts(patients))
-    images: list[bytes] = []
-    labels: list[int] = []
-    ids: list[str] = []
-    levels: list[int] = []
-    with ThreadPoolExecutor(os.cpu_count()) as pool, progress("Drawing the phantom cohort", patients) as advance:
-        heads = pool.map(partial(draw_head, seed=seed), stages, range(patients))
-        for patient, head in enumerate(heads):
-            images += [_jpeg(picture) for picture in head]
-            labels += [int(stages[patient])] * STACK_LEVELS
-            ids += [f"phantom-{patient:03d}"] * STACK_LEVELS
-            levels += range(STACK_LEVELS)
-            advance(1)
+    stages = np.repeat(np.arange(len(STAGES)), stage_counts(patients)).tolist()
+    with progress("Drawing the phantom cohort", patients) as advance:
+        heads = parallel_map(partial(_encoded_head, seed=seed), enumerate(stages), done=lambda _: advance(1))
+    images = list(chain.from_iterable(heads))
+    labels = np.repeat(stages, STACK_LEVELS).tolist()
+    ids = [f"phantom-{patient:03d}" for patient in range(patients) for _ in range(STACK_LEVELS)]
+    levels = [*range(STACK_LEVELS)] * patients
     order = np.random.default_rng([seed, patients]).permutation(len(images))
     table = _hub_table(images, labels, ids, levels).take(pa.array(order))
     test = round(TEST_SHARE * len(table))
@@ -213,6 +207,12 @@ def _fissure(head: _Head, x: Floats, y: Floats, level: int) -> Floats:
     wobble = 0.006 * head.folds[level][:, SLICE_SIDE // 2][:, None]
     reach = np.clip((np.abs(y - 0.02) - 0.36) / 0.08, 0, 1)
     return reach * _edge(0.008 + 0.03 * head.sulcus_width - np.abs(x + wobble), 0.012)
+
+
+def _encoded_head(person: tuple[int, int], seed: int) -> list[bytes]:
+    """Return the JPEG files of a person's slices; the person is a number and a stage."""
+    patient, stage = person
+    return [_jpeg(picture) for picture in draw_head(stage, patient, seed=seed)]
 
 
 def _jpeg(picture: NDArray[np.uint8]) -> bytes:

@@ -7,9 +7,7 @@ done for a whole array at once; a test holds the two together.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from brainstage.core.errors import DataError
+from brainstage.core.parallel import parallel_map
 
 Pixels = NDArray[np.uint8]
 
@@ -106,9 +105,8 @@ class Preprocessing:
         Returns:
             uint8 of shape (N, size + 2·margin, size + 2·margin).
         """
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            chunks = [images[start : start + 256] for start in range(0, len(images), 256)]
-            parts = list(pool.map(lambda chunk: self._resize_chunk(chunk, margin), chunks))
+        chunks = [images[start : start + 256] for start in range(0, len(images), 256)]
+        parts = list(parallel_map(lambda chunk: self._resize_chunk(chunk, margin), chunks))
         side = self.size + 2 * margin
         return np.concatenate(parts) if parts else np.zeros((0, side, side), np.uint8)
 
@@ -194,12 +192,24 @@ def draw_shifts(count: int, max_shift: int, seed: int, epoch: int) -> NDArray[np
     """Draw how far each slice is shifted in one epoch, int64 of shape (count, 2), rows and columns.
 
     A shift depends on the seed, the epoch and the slice's number alone, so a resumed training repeats it.
+
+    Args:
+        count: Number of slices.
+        max_shift: Largest shift in pixels; shifts are from 0 to twice that, the middle being none.
+        seed: Seed of the training.
+        epoch: Number of the epoch.
     """
     return np.random.default_rng([seed, epoch]).integers(0, 2 * max_shift + 1, (count, 2))
 
 
 def draw_mirrored(count: int, seed: int, epoch: int) -> NDArray[np.bool_]:
-    """Draw which slices are mirrored in one epoch, bool of shape (count,); repeated like :func:`draw_shifts`."""
+    """Draw which slices are mirrored in one epoch, bool of shape (count,); repeated like :func:`draw_shifts`.
+
+    Args:
+        count: Number of slices.
+        seed: Seed of the training.
+        epoch: Number of the epoch.
+    """
     return np.random.default_rng([seed, epoch, 1]).random(count) < 0.5
 
 

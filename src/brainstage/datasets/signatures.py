@@ -5,21 +5,19 @@ None of them depends on a slice's overall brightness, which varies from slice to
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from scipy.ndimage import gaussian_filter, uniform_filter
 
+from brainstage.core.parallel import parallel_map
+
 Floats = NDArray[np.float32]
 Halves = NDArray[np.float16]
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 SQUARE_SIDE = 128
 """Side, in pixels, of the square that every slice is fitted into."""
@@ -27,6 +25,8 @@ PATTERN_SIDE, COARSE_SIDE = 64, 32
 """Sides, in pixels, of the pictures behind :attr:`Signatures.pattern` and :attr:`Signatures.coarse`."""
 HEAD_THRESHOLD = 0.1
 """Grey value, as a share of the picture's root mean square, above which a pixel belongs to the head."""
+EXACT_LIMIT = 10_000
+"""Number of slices up to which every comparison is exact; above, memory and time are saved at a small cost."""
 BLOCK_ROWS = 500
 """Slices processed at once; it bounds the memory of intermediate results."""
 
@@ -35,9 +35,9 @@ BLOCK_ROWS = 500
 class Signatures:
     """Features of n slices; arrays have n rows and are float32 unless noted."""
 
-    pattern: Halves
-    """Fine anatomy, float16 (to halve its memory) of shape (n, 4096): 64×64 pixels minus the mean of their
-    surroundings, each row scaled to length 1."""
+    pattern: Floats | Halves
+    """Fine anatomy, shape (n, 4096): 64×64 pixels minus the mean of their surroundings, each row of length 1; it is
+    float16 where more than :data:`EXACT_LIMIT` slices were described at once."""
     coarse: Floats
     """Coarse anatomy, shape (n, 1024): 32×32 pixels minus the mean of their surroundings, rows of length 1."""
     grain: Floats
@@ -55,12 +55,6 @@ class Signatures:
         return Signatures(*(column[rows] for column in vars(self).values()))
 
 
-def parallel_map(function: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
-    """Apply a function to every item in threads, one for each processor; results keep the items' order."""
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return list(pool.map(function, items))
-
-
 def blocks(count: int, size: int) -> list[slice]:
     """Cut the rows 0 to ``count`` into slices of at most ``size`` rows."""
     return [slice(start, start + size) for start in range(0, count, size)]
@@ -68,7 +62,12 @@ def blocks(count: int, size: int) -> list[slice]:
 
 def describe_slices(images: Sequence[NDArray[np.uint8]]) -> Signatures:
     """Compute the signatures of grey slices, each uint8 of shape (H, W)."""
-    parts = parallel_map(lambda rows: _signatures(images[rows]), blocks(len(images), BLOCK_ROWS))
+
+    def describe(rows: slice) -> Signatures:
+        part = _signatures(images[rows])
+        return part if len(images) <= EXACT_LIMIT else replace(part, pattern=part.pattern.astype(np.float16))
+
+    parts = parallel_map(describe, blocks(len(images), BLOCK_ROWS))
     names = list(vars(parts[0]))
     return Signatures(**{name: _joined(parts, name) for name in names})
 
@@ -114,7 +113,7 @@ def _signatures(images: Sequence[NDArray[np.uint8]]) -> Signatures:
     power = gaussian_filter(_shrink(np.square(fine), COARSE_SIDE), (0, 1, 1))[:, ::2, ::2]
     half = _shrink(pictures, PATTERN_SIDE)
     return Signatures(
-        pattern=unit(relief(half, 13)).astype(np.float16),
+        pattern=unit(relief(half, 13)),
         coarse=_coarse(_shrink(half, COARSE_SIDE)),
         grain=np.log(power + 1e-4).reshape(len(pictures), -1),
         tones=_histograms(pictures),

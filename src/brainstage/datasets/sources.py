@@ -6,9 +6,9 @@ import csv
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from brainstage.core.config import did_you_mean
 from brainstage.core.errors import DataError
+from brainstage.core.parallel import parallel_map
 from brainstage.core.progress import Progress, silent
 from brainstage.core.schema import STAGES, is_dementia_stage, recognised_order, require_columns, stage_key
 from brainstage.datasets.images import CHUNK, IMAGE_SUFFIXES, Picture, Reader, decode_slice, read_chunk, read_slice
@@ -361,13 +362,11 @@ def _refuse_two_spellings(labels: Sequence[str], source_of: Mapping[str, str], p
 
 def _decode(rows: Sequence[_Row], progress: Progress) -> tuple[list[Picture | None], list[str]]:
     """Decode all rows. Unreadable ones become None and a sentence."""
-    pictures: list[Picture | None] = []
-    unreadable: list[str] = []
     readers = [row.read for row in rows]
     chunks = [readers[start : start + CHUNK] for start in range(0, len(rows), CHUNK)]
-    with ThreadPoolExecutor(os.cpu_count()) as pool, progress("Reading slices", len(rows)) as advance:
-        for outcomes in pool.map(read_chunk, chunks):
-            unreadable += [outcome for outcome in outcomes if isinstance(outcome, str)]
-            pictures += [None if isinstance(outcome, str) else outcome for outcome in outcomes]
-            advance(len(outcomes))
+    with progress("Reading slices", len(rows)) as advance:
+        parts = parallel_map(read_chunk, chunks, done=lambda outcomes: advance(len(outcomes)))
+    outcomes = list(chain.from_iterable(parts))
+    unreadable = [outcome for outcome in outcomes if isinstance(outcome, str)]
+    pictures = [None if isinstance(outcome, str) else outcome for outcome in outcomes]
     return pictures, unreadable

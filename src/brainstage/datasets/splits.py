@@ -138,8 +138,13 @@ class Splits:
         """Return ``fold 0 of 5`` for a fold of the patient protocol; None where there is only one."""
         return f"fold {number} of {len(self.folds)}" if len(self.folds) > 1 else None
 
-    def save(self, path: Path) -> None:
-        """Write the folds as JSON, to be read and edited by hand: people where every side holds whole people."""
+    def save(self, path: Path, classes: Sequence[str] = ()) -> None:
+        """Write the folds as JSON, to be read and edited by hand: people where every side holds whole people.
+
+        Args:
+            path: The file.
+            classes: Class names in the order of the data, written too where they are given.
+        """
         sides = [{side: getattr(fold, side) for side in SPLIT_NAMES} for fold in self.folds]
         by_people = [{side: _people_of(ids, self.patient_of) for side, ids in fold.items()} for fold in sides]
         whole = all(
@@ -147,7 +152,7 @@ class Splits:
             for fold, named in zip(sides, by_people, strict=True)
             for side, people in named.items()
         )
-        content = {
+        content: dict[str, Any] = {
             "protocol": self.protocol,
             "seed": self.seed,
             "data_hash": self.data_hash,
@@ -155,6 +160,8 @@ class Splits:
             "names": "patient_id" if whole else "slice_id",
             "folds": by_people if whole else sides,
         }
+        if classes:
+            content["classes"] = list(classes)
         write_json(path, content)
 
     @classmethod

@@ -17,13 +17,13 @@ from brainstage.core.hub import cache_root, download
 from brainstage.models.folder import CONFIG, PROCESSOR, WEIGHTS, read_config
 
 FETCHED = "fetched.json"
-"""Written into a fetched backbone's folder last, with its id, revision and SHA-256: it is there whole."""
+"""Written into a downloaded backbone's folder last, with its id, commit and SHA-256: the download is complete."""
 
 _HUB_ID = re.compile(r"(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(@(?P<revision>[A-Za-z0-9][\w./-]*))?")
 
 
 def backbones_folder() -> Path:
-    """Return where fetched backbones are kept."""
+    """Return the folder of downloaded backbones."""
     return cache_root() / "backbones"
 
 
@@ -32,11 +32,11 @@ def find_backbone(name: str, *, quiet: bool = True) -> Path:
 
     Args:
         name: A folder, or a hub id, ``google/vit-base-patch16-224`` or ``facebook/dino-vitb8@refs/pr/1``.
-        quiet: Show no bars of what is downloaded.
+        quiet: Show no progress bars.
 
     Raises:
         ConfigError: It is neither.
-        DataError: The folder does not hold a backbone, or the hub cannot give it.
+        DataError: The folder does not hold a backbone, or it cannot be downloaded.
     """
     if Path(name).is_dir():
         read_config(Path(name))
@@ -45,12 +45,12 @@ def find_backbone(name: str, *, quiet: bool = True) -> Path:
 
 
 def fetch(name: str, *, endpoint: str | None = None, quiet: bool = True) -> Path:
-    """Download a backbone into the cache and check it by SHA-256; one that is there is not downloaded again.
+    """Download a backbone into the cache and check its SHA-256; one in the cache is not downloaded again.
 
     Args:
-        name: Hub id, with ``@REVISION`` (branch, tag or commit) where it is not to be the newest.
+        name: Hub id, with ``@REVISION`` (branch, tag or commit) for another revision than the newest.
         endpoint: Address of the hub; None takes the public one (or ``HF_ENDPOINT``).
-        quiet: Show no bars.
+        quiet: Show no progress bars.
 
     Returns:
         Its folder, with ``config.json``, ``preprocessor_config.json`` and ``model.safetensors``.
@@ -60,13 +60,13 @@ def fetch(name: str, *, endpoint: str | None = None, quiet: bool = True) -> Path
         DataError: No network, not on the hub, a checksum does not match, only pickled weights, an architecture
             that is not known, or the disk is full. What to do is in the message.
     """
-    found = _HUB_ID.fullmatch(name)
-    if not found or ".." in name:
+    match = _HUB_ID.fullmatch(name)
+    if not match or ".." in name:
         raise ConfigError(f"backbone {name!r}: no such folder, and not a hub id like google/vit-base-patch16-224")
     folder = backbones_folder() / name.replace("/", "--")
     if (folder / FETCHED).is_file():
         return folder
-    repo, revision = found["repo"], found["revision"]
+    repo, revision = match["repo"], match["revision"]
     by_hand = (
         f"or fetch it on a machine with a network (`brainstage models fetch {name}`) and copy {folder} here, "
         f"or give a folder with {CONFIG}, {PROCESSOR} and {WEIGHTS} as the backbone"
@@ -83,8 +83,8 @@ def fetch(name: str, *, endpoint: str | None = None, quiet: bool = True) -> Path
 def open_backbone(folder: Path, classes: tuple[str, ...], seed: int) -> Any:
     """Return the network with a head for these classes, in fp32, ready to be trained.
 
-    A head that was trained for these very classes is kept, its rows put in their order; any other gives way to
-    a new one, normal with a standard deviation of 0.02 like those of ``transformers``, the bias zero.
+    A head that was trained for these very classes is kept, its rows put in their order. Any other is replaced by a
+    new one, normal with a standard deviation of 0.02 like those of ``transformers``, the bias zero.
 
     Args:
         folder: The backbone's folder.
@@ -110,28 +110,31 @@ def open_backbone(folder: Path, classes: tuple[str, ...], seed: int) -> Any:
 def load(folder: Path, **settings: Any) -> Any:
     """Return the network of a model folder in evaluation mode; nothing in the folder is executed.
 
+    Args:
+        folder: The model folder.
+        settings: Passed to ``from_pretrained``. With any, a missing head is no error.
+
     Raises:
-        DataError: A file is missing, damaged or does not fit; a missing head alone is let pass when
-            ``settings`` ask for another.
+        DataError: A file is missing, damaged or does not fit.
     """
     read_config(folder)
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     try:
-        model, found = AutoModelForImageClassification.from_pretrained(
+        model, loading = AutoModelForImageClassification.from_pretrained(
             folder, local_files_only=True, use_safetensors=True, output_loading_info=True, **settings
         )
-    except Exception as error:  # whatever transformers, safetensors or torch find wrong with foreign files
+    except Exception as error:  # whatever transformers, safetensors or torch raise for foreign files
         reason = shorten(str(error), 200) or type(error).__name__
         raise DataError(f"{folder}: not a usable model folder ({reason})") from error
-    body = [key for key in found["missing_keys"] if not (settings and key.startswith("classifier"))]
+    body = [key for key in loading["missing_keys"] if not (settings and key.startswith("classifier"))]
     if body:
         raise DataError(f"{folder}: not a usable model folder (no {body[0]} in {WEIGHTS})")
     return model.eval()
 
 
 def linear(model: Any) -> torch.nn.Linear:
-    """Return the linear layer of a network's head; that of a ResNet stands behind a flattening."""
+    """Return the linear layer of a network's head; that of a ResNet follows a flattening."""
     head = model.classifier
     return head if isinstance(head, torch.nn.Linear) else head[-1]
 
@@ -139,8 +142,8 @@ def linear(model: Any) -> torch.nn.Linear:
 def _rows_of_head(id2label: dict[Any, str], classes: tuple[str, ...]) -> list[int] | None:
     """Return the head's row for each class; None where it was trained for something else.
 
-    A head without names (``LABEL_0`` …) and of as many rows is taken to follow the alphabet, which is how the
-    hub numbers the public dataset's classes.
+    A head of as many rows without names (``LABEL_0`` …) is taken to be in alphabetical order, which is how the hub
+    numbers the public dataset's classes.
     """
     names = [str(id2label[key]) for key in sorted(id2label, key=int)]
     if names == [f"LABEL_{number}" for number in range(len(classes))]:

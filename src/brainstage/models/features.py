@@ -1,4 +1,4 @@
-"""Features of a frozen backbone: computed once, kept in a cache that names its content.
+"""Features of a frozen backbone: computed once, kept in a content-addressed cache.
 
 ``features/<key>/`` holds the features of one backbone: the key is a SHA-256 of its weights, its preprocessing, the
 precision and, for 8-bit integers, the slices that their ranges come from. Each file there holds the features of
@@ -31,16 +31,16 @@ from brainstage.core.progress import Progress, silent
 Features = NDArray[np.float32]
 
 CHUNK = 128
-"""Slices a file: the most that an interrupted run has to compute again."""
+"""Slices a file: at most so many are computed again after an interruption."""
 BATCH = {"cpu": 16, "cuda": 256}
-"""Slices a forward pass; on processors more bring nothing (``benchmarks/study.py``)."""
+"""Slices a forward pass; larger batches are no faster on processors (``benchmarks/study.py``)."""
 LIMIT_GB = 10.0
-"""Size of the cache above which the features that were not used for longest are removed; the environment
+"""Size of the cache above which the least recently used features are removed; the environment
 variable ``BRAINSTAGE_FEATURES_GB`` changes it. 6,400 slices of a ViT-base take 20 MB."""
 
 
 def features_folder() -> Path:
-    """Return where features are kept."""
+    """Return the folder of cached features."""
     return cache_root() / "features"
 
 
@@ -58,7 +58,7 @@ class FeatureCache:
         key: What features depend on besides the slice; a value of JSON types.
 
     Attributes:
-        folder: Where they are; what is needed to compute more of the same may lie there too.
+        folder: Their folder, which may also hold files that are needed to compute more of them.
     """
 
     def __init__(self, key: dict[str, Any]):
@@ -71,15 +71,15 @@ class FeatureCache:
         compute: Callable[[Sequence[str]], Features],
         progress: Progress = silent,
     ) -> Features:
-        """Return the features of slices; those that are not there are computed and added.
+        """Return the features of slices; those that are not in the cache are computed and added.
 
         Args:
             slice_ids: SHA-256 of each slice's pixels.
-            compute: Gives the features of some slices, float32 of shape (N, D).
+            compute: Returns the features of some slices, float32 of shape (N, D).
             progress: How to show progress.
 
         Returns:
-            float32 of shape (len(slice_ids), D), in the order asked for.
+            float32 of shape (len(slice_ids), D), in the order of ``slice_ids``.
 
         Raises:
             RunError: The disk is full or the cache is not writable. What was computed before stays.
@@ -109,7 +109,7 @@ def _make(folder: Path) -> None:
 
 
 def _read(folder: Path) -> dict[str, Features]:
-    """Return what a folder holds, by slice; a damaged file counts as absent."""
+    """Return the features in a folder, by slice; a damaged file is removed."""
     known: dict[str, Features] = {}
     for file in sorted(folder.glob("*.safetensors")):
         try:
@@ -129,7 +129,7 @@ def _write(folder: Path, slice_ids: Sequence[str], values: Features, key: str) -
 
 
 def _trim(used: Path) -> None:
-    """Remove the folders that were not used for longest, but never ``used``, until the limit is kept."""
+    """Remove the least recently used folders, but never ``used``, until the cache is within its limit."""
     limit = _limit_bytes()
     others = sorted((folder for folder in used.parent.iterdir() if folder != used), key=_last_use)
     while others and _size(used.parent) > limit:
@@ -153,7 +153,7 @@ def _size(folder: Path) -> int:
 
 
 def split_head(model: Any) -> tuple[Any, torch.nn.Module]:
-    """Return a copy of the network that gives features instead of scores, and the head that takes them.
+    """Return a copy of the network that returns features instead of logits, and the head that takes them.
 
     Every architecture of :data:`brainstage.models.backbones.MODEL_TYPES` computes
     ``logits = classifier(features)``: with a flattening for a classifier, its logits are the features.
@@ -166,10 +166,10 @@ def split_head(model: Any) -> tuple[Any, torch.nn.Module]:
 
 
 def _leave_out_what_is_not_used(body: Any) -> None:
-    """Let a ViT's last layer work on the class token alone, which is all that its head sees.
+    """Let the MLP of a ViT's last layer compute the class token alone, the only one that the head uses.
 
-    After the last attention no token looks at another, so the layer's MLP, a twentieth of the network's
-    arithmetic, can pass over the other tokens and the class token stays what it was.
+    After the last attention no token depends on another, so the other tokens, a twentieth of the network's
+    arithmetic, can be left out and the class token is the same.
     """
     layers = getattr(body.base_model, "layers", None)
     if body.config.model_type == "vit" and layers:
@@ -180,7 +180,7 @@ def forward(body: Any, bf16: bool) -> Callable[[NDArray[np.float32]], Features]:
     """Return a function from inputs, float32 of shape (N, 3, H, W), to features, float32 of shape (N, D).
 
     Args:
-        body: What :func:`split_head` gave.
+        body: The network that :func:`split_head` returned.
         bf16: Whether to compute in bfloat16; weights and inputs are rounded to it.
     """
     device = "cuda" if torch.cuda.is_available() else "cpu"

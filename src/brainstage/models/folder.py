@@ -1,4 +1,4 @@
-"""The model folder: its files, what they may be, and what is refused before anything is opened."""
+"""The model folder: its files, the architectures that are known, and what is refused before it is opened."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ MODEL_TYPES = ("convnext", "convnextv2", "regnet", "resnet", "swin", "swinv2", "
 
 CONFIG, PROCESSOR, WEIGHTS = "config.json", "preprocessor_config.json", "model.safetensors"
 ONNX = "model.onnx"
-"""What an exported network has in place of :data:`WEIGHTS`."""
+"""Weights file of an exported network, in place of :data:`WEIGHTS`."""
 
 _PICKLES = (".bin", ".ckpt", ".joblib", ".npy", ".pickle", ".pkl", ".pt", ".pth")
-"""Endings of files that hold a pickle, or may."""
+"""Suffixes of files that may be pickles."""
 _PICKLE_STARTS = (b"PK\x03\x04", *(bytes([0x80, protocol]) for protocol in range(2, 6)))
-"""First bytes of what ``torch.save`` writes, and of a pickle."""
+"""First bytes of the files of ``torch.save`` and of pickles."""
 
 
 def refuse_pickles(folder: Path) -> None:
-    """Refuse a model folder that holds a pickle, told by its ending or by its content: opening one can run code.
+    """Refuse a model folder that holds a pickle, by suffix or by content: opening one can run code.
 
     Raises:
         DataError: It does.
     """
-    for file in sorted(one for one in folder.rglob("*") if one.is_file()):
+    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
         if file.suffix.lower() in _PICKLES or _looks_pickled(file):
             raise DataError(
                 f"{file}: a pickle, or named like one, which can run code when it is opened; a model folder may "
@@ -36,7 +36,7 @@ def refuse_pickles(folder: Path) -> None:
 
 
 def _looks_pickled(file: Path) -> bool:
-    """Return whether a file begins as a pickle does; safetensors may, by the length of their header."""
+    """Return whether a file starts like a pickle. A safetensors file may too, by the length of its header."""
     if file.name == WEIGHTS:
         return False
     with file.open("rb") as stream:
@@ -60,11 +60,11 @@ def class_names(config: dict[str, Any]) -> tuple[str, ...]:
 
 
 def read_config(folder: Path, name: str | None = None, weights: str = WEIGHTS) -> dict[str, Any]:
-    """Return the content of a model folder's ``config.json``, of an architecture that we know.
+    """Return the content of a model folder's ``config.json``, which must name a known architecture.
 
     Args:
         folder: The folder.
-        name: What the user calls it; None takes the folder.
+        name: Name of the model in errors; None takes the folder.
         weights: Name of the file with its weights.
 
     Raises:
@@ -88,7 +88,7 @@ _PICKLED = (
 
 
 def read_json(file: Path) -> dict[str, Any]:
-    """Return a JSON file's mapping.
+    """Return the object in a JSON file.
 
     Raises:
         DataError: It is missing or holds something else.

@@ -1,4 +1,4 @@
-"""What a linear model sees of a slice: how much edge of each direction is where."""
+"""Histograms of oriented gradients of a slice: how much edge of each direction is in each cell."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DIRECTIONS = 8
 BACKGROUND = 20
 """Grey value up to which a pixel is not of the head."""
 VERSION = 1
-"""Raised when the same slice gets other numbers, so that those kept from before are not used."""
+"""Version of the histograms, incremented when they change, so that cached ones are not used."""
 
 
 def orientation_histograms(images: Sequence[Pixels] | Pixels, cell: int = CELL) -> Floats:

@@ -1,7 +1,7 @@
 """Muon for convolution filters, AdamW for everything else.
 
 ``torch.optim.Muon`` takes matrices only; here a filter bank of shape (out, in, kH, kW) is the matrix
-(out, in·kH·kW), and banks of equal shape are orthogonalised together. What it gains over AdamW is measured by
+(out, in·kH·kW), and banks of equal shape are orthogonalised together. Its gain over AdamW is measured by
 ``benchmarks/tune.py``.
 """
 
@@ -77,7 +77,7 @@ class Muon(torch.optim.AdamW):
 
 
 def orthogonal(matrices: Tensor) -> Tensor:
-    """Return about the nearest semi-orthogonal matrix of each, by Newton-Schulz steps.
+    """Return an approximation of each matrix's nearest semi-orthogonal one, by Newton-Schulz steps.
 
     The steps are taken on the Gram matrix, which is square in the shorter side, and applied to the matrix once:
     the same result with less than half of the arithmetic where one side is much longer.

@@ -59,7 +59,7 @@ def to_rgb(model: Any) -> Any:
     """Return the same network for input of shape (N, 3, H, W) with three equal channels.
 
     ``pipeline("image-classification")`` and the processors turn every picture into RGB. Each channel gets a
-    third of the stem's weights, so grey pictures give the same scores.
+    third of the stem's weights, so the logits of grey pictures are the same.
     """
     config = copy.deepcopy(model.config)
     config.num_channels = 3
@@ -86,9 +86,9 @@ def open_grey(folder: Path) -> Any:
 
 
 def folded(model: Any) -> Any:
-    """Return a copy whose batch normalisations are part of the convolutions before them.
+    """Return a copy whose batch normalisations are folded into the convolutions before them.
 
-    It gives the same scores, but for rounding, in less time; it cannot be trained.
+    Its logits are the same but for rounding, and take less time; it cannot be trained.
     """
     model = copy.deepcopy(model).eval()
     for layer in model.modules():

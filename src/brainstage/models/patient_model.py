@@ -1,9 +1,9 @@
-"""The patient model: a person's slices together, whichever levels of the brain they show.
+"""The patient model: stages a person from slices together, whichever levels of the brain they show.
 
 The model *is* its training people: the orientation histograms of their slices, level by level. For a person of whom
-some levels are seen, ridge regression is fitted to the training people at those levels alone (a linear model of 200
-people takes milliseconds), and proportional odds to their out-of-fold scores. So one slice gets the answer that one
-slice is worth, a whole stack that of a stack, and both are calibrated for what was seen.
+some levels are given, ridge regression is fitted to the training people at those levels (a linear model of 200
+people takes milliseconds), and proportional odds to their out-of-fold scores. So a prediction from one slice is
+calibrated as one from one slice, and a prediction from a whole stack as one from a stack.
 
 Kernel methods keep their training points; a file of coefficients would know the whole stack only.
 """
@@ -39,20 +39,20 @@ MODEL_TYPE = "brainstage-patient"
 LEVELS = 32
 """Levels of a person's stack."""
 SLABS = (4, 8)
-"""Levels that are averaged, both at once: fine and coarse."""
+"""Numbers of neighbouring levels that are averaged; both kinds of means are features, fine and coarse."""
 RIDGE = 0.1
 """Strength of the ridge, where the mean square length of a person's features is 1."""
 POWER = 0.5
 """The regression's target is the stage's number to this power: the first step counts most."""
 STEP = 1 / 255
-"""What one unit of a saved histogram's root is worth, in the root of white matter a pixel."""
+"""Size of one unit of a saved histogram's square root, in the square root of white matter a pixel."""
 GAP = 5
-"""Levels missing between two that are seen are filled from their neighbours when there are fewer than this."""
+"""Fewer missing levels than this between two given ones are filled from their neighbours."""
 _FOLDS = 5
 
 
 class PatientModel:
-    """A classifier of people, fitted when it is asked.
+    """A classifier of people, fitted when it predicts.
 
     Attributes:
         classes: Class names, from the least to the most severe stage.
@@ -75,7 +75,7 @@ class PatientModel:
     def fit(
         cls, histograms: Floats, patients: Sequence[str], places: Reals, labels: Ints, classes: Sequence[str]
     ) -> PatientModel:
-        """Make a model of slices with known people and levels.
+        """Return a model of training slices with known people and places along the stack.
 
         Args:
             histograms: Of each slice (:func:`orientation_histograms`), shape (n, 8, 8, 8).
@@ -90,11 +90,11 @@ class PatientModel:
         for person in range(len(people)):
             rows = np.flatnonzero(number == person)
             levels = (places[rows] * (LEVELS - 1)).round().astype(np.int64)
-            seen = _seen(levels)
-            stacks[person, seen] = _stack(roots[rows], levels, seen)
+            given = _given(levels)
+            stacks[person, given] = _stack(roots[rows], levels, given)
         there = ~np.isnan(stacks)
         means = np.nansum(stacks, axis=0) / np.maximum(there.sum(axis=0), 1)
-        stacks = np.where(there, stacks, means)  # a level that a person lacks says nothing of that person
+        stacks = np.where(there, stacks, means)  # a level that a person lacks says nothing about that person
         return cls((stacks / STEP).round().clip(0, 255).astype(np.uint8), labels[first], classes)
 
     def predict_proba(
@@ -105,7 +105,10 @@ class PatientModel:
     ) -> Floats:
         """Return the probabilities of the stages for each slice's person, float32 of shape (n, classes).
 
-        Arguments as for :meth:`predict`.
+        Args:
+            histograms: Of each slice, float32 of shape (n, 8, 8, 8).
+            patients: As for :meth:`predict`.
+            levels: As for :meth:`predict`.
         """
         return self.predict(histograms, patients, levels)[0]
 
@@ -133,15 +136,15 @@ class PatientModel:
         people = list(people_rows(patients or [None] * len(roots)))
         alike: dict[bytes, list[Ints]] = {}
         for rows in people:
-            alike.setdefault(_seen(places[rows]).tobytes(), []).append(rows)
+            alike.setdefault(_given(places[rows]).tobytes(), []).append(rows)
         probabilities, thresholds = np.empty((len(roots), len(self.classes)), np.float32), np.empty(len(roots))
         for key, members in alike.items():
-            seen = np.frombuffer(key, dtype=np.int64)
-            scaling, ridge, odds, threshold = self._fitted(tuple(seen.tolist()))
-            stacks = np.stack([_stack(roots[rows], places[rows], seen) for rows in members])
-            answers = odds.predict(ridge.predict(scaling(_features(stacks, seen)))).astype(np.float32)
-            for rows, one in zip(members, answers, strict=True):
-                probabilities[rows], thresholds[rows] = one, threshold
+            given = np.frombuffer(key, dtype=np.int64)
+            scaling, ridge, odds, threshold = self._fitted(tuple(given.tolist()))
+            stacks = np.stack([_stack(roots[rows], places[rows], given) for rows in members])
+            predictions = odds.predict(ridge.predict(scaling(_features(stacks, given)))).astype(np.float32)
+            for rows, prediction in zip(members, predictions, strict=True):
+                probabilities[rows], thresholds[rows] = prediction, threshold
         return probabilities, thresholds
 
     def levels(self, histograms: Floats) -> Ints:
@@ -151,7 +154,7 @@ class PatientModel:
         return found
 
     def shuffled(self, seed: int) -> PatientModel:
-        """Return a model whose people have one another's stages."""
+        """Return a model whose training people's stages are shuffled."""
         return PatientModel(self._stacks, np.random.default_rng(seed).permutation(self._labels), self.classes)
 
     def save(self, folder: Path) -> None:
@@ -179,7 +182,7 @@ class PatientModel:
         return cls(stacks, labels.astype(np.int64), classes)
 
     def _fit(self, levels: tuple[int, ...]) -> tuple[_Scaling, Ridge, ProportionalOdds, float]:
-        """Fit to the training people at some levels; what calibrates the answers, to those left out of folds."""
+        """Fit to the training people at some levels; odds and threshold are fitted to out-of-fold scores."""
         from sklearn.model_selection import (  # a second, that other models need not wait
             StratifiedKFold,
             cross_val_predict,
@@ -208,13 +211,13 @@ def _ridge() -> Ridge:
 
 
 def _strata(labels: Ints) -> Ints:
-    """Return the stages with those of fewer people than folds joined to the largest."""
+    """Return the stages, with those of fewer people than folds joined to the largest."""
     counts = np.bincount(labels)
     return np.where(counts[labels] < _FOLDS, counts.argmax(), labels)
 
 
 def people_rows(patients: Sequence[str | None]) -> Iterator[Ints]:
-    """Give the rows of each person."""
+    """Yield the rows of each person."""
     rows: dict[object, list[int]] = {}
     for row, patient in enumerate(patients):
         rows.setdefault(row if patient is None else patient, []).append(row)
@@ -222,17 +225,17 @@ def people_rows(patients: Sequence[str | None]) -> Iterator[Ints]:
         yield np.array(members)
 
 
-def _seen(levels: Ints) -> Ints:
-    """Return the levels that count as seen: those of the slices, and small gaps between them."""
-    seen = np.zeros(LEVELS + 2 * GAP, dtype=bool)  # a margin, or closing would wear off the ends
-    seen[levels + GAP] = True
-    found: Ints = np.flatnonzero(binary_closing(seen, np.ones(GAP))[GAP:-GAP])
+def _given(levels: Ints) -> Ints:
+    """Return the levels that are given: those of the slices, and small gaps between them."""
+    given = np.zeros(LEVELS + 2 * GAP, dtype=bool)  # a margin, or closing would wear off the ends
+    given[levels + GAP] = True
+    found: Ints = np.flatnonzero(binary_closing(given, np.ones(GAP))[GAP:-GAP])
     return found
 
 
-def _stack(roots: Floats, levels: Ints, seen: Ints) -> Floats:
-    """Put a person's slices on the levels seen, (len(seen), 8, 8, 8): each takes the mean of those nearest."""
-    distance = np.abs(seen[:, None] - levels)
+def _stack(roots: Floats, levels: Ints, given: Ints) -> Floats:
+    """Put a person's slices on the levels given, (len(given), 8, 8, 8): each takes the mean of those nearest."""
+    distance = np.abs(given[:, None] - levels)
     nearest = (distance == distance.min(axis=1, keepdims=True)).astype(np.float32)
     stack: Floats = np.tensordot(nearest / nearest.sum(axis=1, keepdims=True), roots, axes=1)
     return stack
@@ -267,8 +270,8 @@ class _Scaling:
         scales = []
         for block in blocks:
             spread = block.std(axis=0)
-            told = spread > 1e-3 * spread.max()  # the corners of a picture are black in everyone
-            scales.append(np.where(told, 1 / np.where(told, spread, 1) / np.sqrt(max(1, told.sum())), 0))
+            varies = spread > 1e-3 * spread.max()  # the corners of a picture are black in everyone
+            scales.append(np.where(varies, 1 / np.where(varies, spread, 1) / np.sqrt(max(1, varies.sum())), 0))
         return cls([block.mean(axis=0) for block in blocks], scales)
 
     def __call__(self, blocks: list[Floats]) -> Floats:

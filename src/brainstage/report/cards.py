@@ -1,4 +1,4 @@
-"""A model's card: what it is, what it is worth on people never seen, what it must not be used for."""
+"""A model's card: what it is, its performance on people not in the training set, what it must not be used for."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ SCORES = ("accuracy", "balanced_accuracy", "auroc_ovr", "quadratic_kappa", "log_
 
 @dataclass(frozen=True)
 class Card:
-    """What a card says.
+    """The text of a card.
 
     Attributes:
         name: Name of the model.
         what: What it is, in a few sentences.
-        fitted_on: What the weights were fitted on.
-        judged: How the figures came about.
-        limits: What is not known or not good.
+        fitted_on: The data that the weights were fitted on.
+        judged: How the figures were computed.
+        limits: Its known limits.
     """
 
     name: str
@@ -37,11 +37,11 @@ def write_card(folder: Path, card: Card, about: Mapping[str, Any]) -> Path:
 
     Args:
         folder: The model's folder.
-        card: What is said of it.
+        card: The text of the card.
         about: ``protocol``, ``leakage``, ``figures`` (scores of each row), ``performance`` and ``hash``.
 
     Raises:
-        ConfigError: The protocol or the verdict is missing: there is no figure without them.
+        ConfigError: The protocol or the verdict is missing: no figure stands without them.
     """
     if not (about.get("protocol") and about.get("leakage")):
         raise ConfigError(f"{folder}: a card needs the protocol and the leakage verdict of its figures")

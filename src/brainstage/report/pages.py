@@ -1,4 +1,4 @@
-"""One way to make a page: a template of the package, pictures inside it."""
+"""Pages from templates of the package, with pictures embedded."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def write_page(target: Path, template: str, content: dict[str, Any]) -> Path:
     Args:
         target: The HTML or Markdown file.
         template: Name of a file in ``templates``.
-        content: What the template shows; the research-use notice stands beside it as ``notice``.
+        content: Variables of the template, beside ``notice``, the research-use notice.
     """
     pages = Environment(
         loader=FunctionLoader(_template),
@@ -36,5 +36,5 @@ def _template(name: str) -> str:
 
 
 def data_uri(picture: bytes, kind: str) -> str:
-    """Return a picture as an address that holds it; ``kind`` is ``png`` or ``jpeg``."""
+    """Return a picture as a ``data:`` address; ``kind`` is ``png`` or ``jpeg``."""
     return f"data:image/{kind};base64," + base64.b64encode(picture).decode("ascii")

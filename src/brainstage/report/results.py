@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 def write_evaluation(evaluation: Evaluation, folder: Path, history: Path | None = None) -> list[Path]:
     """Write ``metrics.json`` and ``confusion_matrix.png``, and ``curves.png`` where there is a history.
 
-    A side other than ``test`` gets its name into the file names.
+    Args:
+        evaluation: The scores; a side other than ``test`` gets its name into the file names.
+        folder: Where to.
+        history: The run's ``history.jsonl``.
 
     Returns:
         The files.

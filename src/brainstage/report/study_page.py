@@ -18,8 +18,8 @@ def write_study(study: Study, command: list[str]) -> Path:
     """Write ``study.html`` into the study's folder, beside the files of its parts, and return it.
 
     Args:
-        study: What was found.
-        command: The command that made it.
+        study: The study.
+        command: The command that ran it.
     """
     write_comparison(study.comparison, study.folder)
     write_sweep(study.sweep)
@@ -49,7 +49,7 @@ def _content(study: Study, command: list[str]) -> dict[str, Any]:
 
 
 def _commands(study: Study) -> list[str]:
-    """Return the commands that show each part again."""
+    """Return the commands that show each part."""
     runs = [str(study.folder / candidate.name) for candidate in study.comparison.candidates]
     split = study.comparison.leader.evaluation.split
     return [

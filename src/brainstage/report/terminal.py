@@ -74,7 +74,7 @@ def show_audit(audit: Audit) -> None:
     console.print(f"{report['slices']:,} slices · {verdict}{stamp}", style="bold", highlight=False)
     facts = {"people": f"{people['patients']} ({people['patient_id_source']})"}
     if people["slices_each"]:
-        facts["slices each"] = "{least} to {most}, median {median}".format(**people["slices_each"])
+        facts["slices each"] = "{minimum} to {maximum}, median {median}".format(**people["slices_each"])
     facts["uncertain"] = f"{people['unknown_slices']:,} slices"
     for name, count in people["by_class"].items():
         facts[name] = f"{count} people"
@@ -349,7 +349,13 @@ def show_explanations(found: Explanations, out: Path) -> None:
 
 
 def show_facts(title: str, facts: Mapping[str, str], next_command: str) -> None:
-    """Print a title, one line for each fact, and the command to run next."""
+    """Print a title, one line for each fact, and the command to run next.
+
+    Args:
+        title: Names the protocol and the leakage verdict.
+        facts: What each fact is called, and the fact.
+        next_command: The command.
+    """
     console = Console(markup=False)
     console.print(title, style="bold", highlight=False)
     console.print(_facts_table(facts))

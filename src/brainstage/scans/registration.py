@@ -111,7 +111,13 @@ def covered(volume: Volume, points: Reals) -> NDArray[np.bool_]:
 
 
 def sample(volume: Volume, points: Reals, mode: str = "constant") -> Grey:
-    """Return grey values at points (3, n) in millimetres, linear between voxels, 0 outside."""
+    """Return grey values at points, float32 of shape (n,), linear between voxels.
+
+    Args:
+        volume: The volume.
+        points: Millimetres, shape (3, n).
+        mode: What is outside: ``constant`` for 0, ``nearest`` for the value at the edge.
+    """
     at = mapped(_inverse(volume.affine), points)
     values: Grey = map_coordinates(volume.voxels, at, order=1, mode=mode)
     return values

@@ -54,6 +54,11 @@ class Volume:
     def checked(cls, voxels: NDArray[np.float32], affine: Reals, where: str) -> Volume:
         """Return a volume that can be that of a brain.
 
+        Args:
+            voxels: float32 of shape (I, J, K).
+            affine: From a voxel's index to millimetres (RAS+), float64 of shape (4, 4).
+            where: The file, for errors.
+
         Raises:
             DataError: It has too few voxels, all of them are equal, a value is too large, or the affine map is not
                 that of a head.

@@ -237,7 +237,13 @@ def calibration_error_if_perfect(repeats: Sequence[Floats], *, draws: int = DRAW
 
 
 def mean_over_people(values: Floats, *, draws: int = DRAWS, seed: int = 0) -> Score:
-    """Return the mean of a figure of each person, of shape (n,), and its interval over people."""
+    """Return the mean over people and its interval.
+
+    Args:
+        values: A figure of each person, float64 of shape (n,).
+        draws: Number of bootstrap draws.
+        seed: Seed of the draws.
+    """
     weights = np.concatenate(list(_resamples(len(values), None, draws, seed)))
     return _interval(values.mean(keepdims=True), (weights @ values / len(values))[:, None])[0]
 

@@ -1,4 +1,4 @@
-"""From a configuration and a fold to what is fitted: network, training set, the set that picks the epoch."""
+"""From a configuration and a fold to the network, the training set and the set that picks the epoch."""
 
 from __future__ import annotations
 
@@ -29,7 +29,13 @@ from brainstage.training.trainer import SliceDataset, uses_bf16
 def build_whole(
     slices: SliceTable, fold: Fold, config: TrainConfig
 ) -> tuple[Any, Preprocessing, SliceDataset, SliceDataset | None]:
-    """Return a network of which every weight is to be fitted, and what :func:`prepare` gives for it."""
+    """Return a network whose every weight is trained, and what :func:`prepare` returns for it.
+
+    Args:
+        slices: The data.
+        fold: The slices of each side.
+        config: The settings; they name the backbone, if any.
+    """
     if config.backbone is None:
         return build_model(config, slices.classes), *prepare(slices, fold, config)
     folder = find_backbone(config.backbone)
@@ -42,7 +48,11 @@ def prepare(
 ) -> tuple[Preprocessing, SliceDataset, SliceDataset | None]:
     """Return the preprocessing, the training set and the set that picks the epoch.
 
-    Without a preprocessing it is made by the configuration and fitted to the training slices.
+    Args:
+        slices: The data.
+        fold: The slices of each side.
+        config: The settings.
+        preprocessing: That of a backbone; None makes one by the configuration and fits it to the training slices.
     """
     rows = [slices.row_of[slice_id] for slice_id in fold.train]
     resized = preprocessing or Preprocessing(config.image_size, config.crop_share)
@@ -59,7 +69,14 @@ def prepare(
 def prepare_head(
     frozen: FrozenBackbone, slices: SliceTable, fold: Fold, config: TrainConfig
 ) -> tuple[FeatureClassifier, FeatureDataset, FeatureDataset | None]:
-    """Return a copy of the backbone's head to fit, the training set and the set that picks the epoch."""
+    """Return a copy of the backbone's head to train, the training set and the set that picks the epoch.
+
+    Args:
+        frozen: The backbone and its features of the fold's slices.
+        slices: The data.
+        fold: The slices of each side.
+        config: The settings.
+    """
 
     def dataset(slice_ids: tuple[str, ...]) -> FeatureDataset:
         rows = [slices.row_of[slice_id] for slice_id in slice_ids]
@@ -71,10 +88,16 @@ def prepare_head(
 
 
 def open_frozen(slices: SliceTable, fold: Fold, config: TrainConfig, progress: Progress = silent) -> FrozenBackbone:
-    """Return a configuration's backbone and what it makes of every slice of a fold.
+    """Return a configuration's backbone and its features of every slice of a fold.
+
+    Args:
+        slices: The data.
+        fold: The slices of each side.
+        config: The settings; they name the backbone, the engine and the precision.
+        progress: How to show progress.
 
     Raises:
-        ConfigError, DataError: The backbone cannot be had or opened, or the engine is not installed.
+        ConfigError, DataError: The backbone cannot be fetched or opened, or the engine is not installed.
         RunError: The cache of features cannot be written.
     """
     folder = find_backbone(str(config.backbone))
@@ -93,11 +116,16 @@ def open_frozen(slices: SliceTable, fold: Fold, config: TrainConfig, progress: P
 
 
 WHOLE_SLICE = Preprocessing(SIDE, crop_share=None)
-"""What the patient model sees of a slice: all of it."""
+"""Preprocessing of the patient model: it uses the whole slice."""
 
 
 def fit_patient_model(slices: SliceTable, fold: Fold, progress: Progress = silent) -> PatientModel:
     """Return the patient model of the training people of a fold; slices without a patient are left out.
+
+    Args:
+        slices: The data.
+        fold: The slices of each side.
+        progress: How to show progress.
 
     Raises:
         LeakageError: No training slice has a patient.
@@ -105,10 +133,12 @@ def fit_patient_model(slices: SliceTable, fold: Fold, progress: Progress = silen
     """
     rows = [row for row in map(slices.row_of.__getitem__, fold.train) if slices.patients[row]]
     if not rows:
-        raise LeakageError("the patient model needs to know who is who; recover the people with `brainstage audit`")
+        raise LeakageError(
+            "the patient model needs the patient of each slice; recover them with `brainstage audit`"
+        )
     places = _places(slices, rows)
     rows, places = (
-        [row for row, there in zip(rows, ~np.isnan(places), strict=True) if there],
+        [row for row, known in zip(rows, ~np.isnan(places), strict=True) if known],
         places[~np.isnan(places)],
     )
     return PatientModel.fit(
@@ -121,7 +151,15 @@ def fit_patient_model(slices: SliceTable, fold: Fold, progress: Progress = silen
 
 
 def slice_histograms(slices: SliceTable, rows: Sequence[int], progress: Progress = silent) -> NDArray[np.float32]:
-    """Return what the patient model sees of some slices; of each slice it is computed once and kept.
+    """Return the orientation histograms of some slices, from the cache where they are in it.
+
+    Args:
+        slices: The data.
+        rows: Rows of the slices.
+        progress: How to show progress.
+
+    Returns:
+        float32 of shape (len(rows), 8, 8, 8).
 
     Raises:
         RunError: The cache cannot be written.
@@ -134,14 +172,15 @@ def slice_histograms(slices: SliceTable, rows: Sequence[int], progress: Progress
     if not rows:
         return orientation_histograms([])
     cache = FeatureCache({"histograms": [VERSION, SIDE, CELL, DIRECTIONS]})
-    found = cache.get([slices.slice_ids[row] for row in rows], compute, progress)
-    return found.reshape(len(rows), SIDE // CELL, SIDE // CELL, DIRECTIONS)
+    histograms = cache.get([slices.slice_ids[row] for row in rows], compute, progress)
+    return histograms.reshape(len(rows), SIDE // CELL, SIDE // CELL, DIRECTIONS)
 
 
 def _places(slices: SliceTable, rows: list[int]) -> NDArray[np.float64]:
-    """Return where along the stack each slice lies, from 0 to 1; NaN for one that is like no other.
+    """Return the place of each slice along the stack, from 0 to 1; NaN where it is not known.
 
-    Where the data does not number a person's slices, their likeness across people says it.
+    Where the data does not number a person's slices, their places are recovered from the similarity of slices of
+    different people.
     """
     index = [slices.rows["slice_index"][row].as_py() for row in rows]
     if None not in index:
@@ -153,7 +192,7 @@ def _places(slices: SliceTable, rows: list[int]) -> NDArray[np.float64]:
 
 
 def feature_precision(config: TrainConfig) -> Precision:
-    """Return what features are computed in: ``fp32``, ``bf16`` or ``int8``."""
+    """Return the precision that features are computed in: ``fp32``, ``bf16`` or ``int8``."""
     if config.precision == "int8":
         return "int8"
     return "bf16" if uses_bf16(config) else "fp32"

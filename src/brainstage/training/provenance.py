@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from brainstage.core.config import TrainConfig
-from brainstage.datasets.splits import Fold
+from brainstage.datasets.splits import Fold, make_splits
 from brainstage.datasets.table import SliceTable
 
 
@@ -16,15 +16,32 @@ def tuned_on(config: TrainConfig, slices: SliceTable, fold: Fold) -> dict[str, s
         fold: The fold in which the choice was made. Its test slices played no part, unless they pick the epoch, or
             the settings that the choice started from were themselves chosen on them.
     """
-    without = None if config.selection == "test" else fold.tested
-    if config.tuned_on == slices.data_hash and config.tuned_without != fold.tested:
+    without = None if config.selection == "test" else _test_side(config, slices, fold)
+    if config.tuned_on == slices.data_hash and config.tuned_without != without:
         without = None
     return {"tuned_on": slices.data_hash, "tuned_without": without}
 
 
 def optimism(config: TrainConfig, slices: SliceTable, fold: Fold) -> str | None:
-    """Return why the figures of a fold's test slices are too good; None where nothing is known against them."""
-    if not fold.test or config.tuned_on != slices.data_hash or config.tuned_without == fold.tested:
+    """Return why the figures of a fold's test slices are too good; None where nothing is known against them.
+
+    Args:
+        config: The settings.
+        slices: The data.
+        fold: The fold that is tested.
+    """
+    if not fold.test or config.tuned_on != slices.data_hash:
+        return None
+    if config.tuned_without == _test_side(config, slices, fold):
         return None
     who = "people" if config.protocol == "patient" else "slices"
     return f"the settings were chosen with these {who} in view"
+
+
+def _test_side(config: TrainConfig, slices: SliceTable, fold: Fold) -> str:
+    """Return the SHA-256 of a fold's test slices, before a number of them was drawn."""
+    if config.test_rows:
+        whole = make_splits(slices, config.replace(test_rows=0)).chosen(config)
+        if set(fold.test) <= set(whole.test):
+            return whole.tested
+    return fold.tested

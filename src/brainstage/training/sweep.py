@@ -6,7 +6,6 @@ import itertools
 import json
 import math
 import time
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -18,7 +17,7 @@ from optuna.trial import TrialState
 from scipy.stats import binomtest
 
 from brainstage.core.config import TrainConfig, parse_value
-from brainstage.core.errors import ConfigError, RunError
+from brainstage.core.errors import ConfigError
 from brainstage.core.files import write_json, write_text
 from brainstage.core.progress import Progress, silent
 from brainstage.core.run import RunFolder, StrPath
@@ -29,6 +28,7 @@ from brainstage.stats.metrics import majority
 from brainstage.training.inputs import build_whole, open_frozen, prepare_head
 from brainstage.training.probe import FrozenBackbone
 from brainstage.training.provenance import tuned_on
+from brainstage.training.sweep_storage import has_trials, open_study, retry_stale_trials, retry_stopped_trials
 from brainstage.training.trainer import FIGURES, epochs, fit_network
 
 Method = Literal["one-factor", "grid", "tpe"]
@@ -215,23 +215,19 @@ def sweep(
         raise ConfigError("a sweep is judged on validation slices; set --validation-share above 0")
     run = RunFolder.new(name, "sweep", out)
     study: optuna.Study | None = None
-    with run.kept_if_used(lambda: _has_trials(study)), run.lock():
-        study = _open(run, storage, _identity(slices, config, factors, method), resume)
+    with run.kept_if_used(lambda: has_trials(study)), run.lock():
+        study = open_study(run, storage, _identity(slices, config, factors, method), resume)
         for values in plan:
             study.enqueue_trial(values, skip_if_exists=True)
         if storage is None:  # nobody else works on a sweep that we hold
             for trial in study.get_trials(states=(TrialState.RUNNING,)):
                 study.tell(trial.number, state=TrialState.FAIL)
-        _retry_stopped_trials(study)
+        retry_stopped_trials(study)
         _run(study, _TrialRunner(slices, fold, progress), config, factors, len(plan) or trials, progress)
         result = _result(study, slices, splits, config, factors, method, run.path)
         write_json(run.path / "sweep.json", result.to_dict())
         write_text(run.path / "best.toml", result.best.to_toml())
     return result
-
-
-def _has_trials(study: optuna.Study | None) -> bool:
-    return study is not None and bool(study.get_trials(states=(TrialState.COMPLETE, TrialState.PRUNED)))
 
 
 def _plan(config: TrainConfig, factors: Sequence[Factor], method: Method) -> list[dict[str, Any]]:
@@ -266,71 +262,6 @@ def _identity(slices: SliceTable, config: TrainConfig, factors: Sequence[Factor]
     return {"config": settings, "data_hash": slices.data_hash, "vary": varied, "method": method}
 
 
-_IDENTITY = {"config": "settings", "data_hash": "data", "vary": "--vary values", "method": "method"}
-"""What makes two sweeps the same, in words."""
-
-
-def _open(run: RunFolder, storage: str | None, identity: dict[str, Any], resume: bool) -> optuna.Study:
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
-    address = storage or f"sqlite:///{(run.path / 'sweep.db').resolve()}"
-    try:
-        study = optuna.create_study(
-            storage=_storage(address, shared=storage is not None),
-            study_name=run.path.name,
-            pruner=optuna.pruners.MedianPruner() if identity["method"] == "tpe" else optuna.pruners.NopPruner(),
-            load_if_exists=resume,
-        )
-    except optuna.exceptions.DuplicatedStudyError:
-        raise RunError(f"{run.path}: this sweep was started; go on with --resume or take another --name") from None
-    # a resumed sweep must not draw again what it has drawn, and machines must not all draw the same
-    seed = None if storage else identity["config"]["seed"] + len(study.trials)
-    study.sampler = optuna.samplers.TPESampler(seed=seed)
-    saved = study.user_attrs.get("identity")
-    if saved not in (None, identity):
-        changed = [words for key, words in _IDENTITY.items() if saved[key] != identity[key]]
-        raise ConfigError(
-            f"{run.path}: this sweep was started with different {' and '.join(changed)}; take another --name"
-        )
-    study.set_user_attr("identity", identity)
-    return study
-
-
-def _storage(address: str, shared: bool) -> optuna.storages.RDBStorage:
-    """Open the database. On a shared one, trials of a machine that has died are taken up by the others."""
-    beat = (
-        {
-            "heartbeat_interval": 30,
-            "grace_period": 90,
-            "heartbeat_stale_trial_callback": optuna.storages.RetryHeartbeatStaleTrialCallback(),
-        }
-        if shared
-        else {}
-    )
-    if address.startswith("postgresql://"):
-        address = address.replace("postgresql://", "postgresql+psycopg://", 1)
-    try:
-        return optuna.storages.RDBStorage(address, **beat)
-    except ImportError as error:
-        raise ConfigError(
-            "the driver of this database is not installed; for PostgreSQL: pip install 'brainstage[postgres]'"
-        ) from error
-    except Exception as error:  # whatever SQLAlchemy or the database's driver finds wrong
-        place = address.rpartition("@")[2]  # never the password
-        raise RunError(f"storage {place}: cannot be opened ({type(error).__name__}); check the address") from error
-
-
-def _retry_stopped_trials(study: optuna.Study) -> None:
-    """Queue the trials that a kill or an error cut short, once each."""
-    again = {trial.user_attrs.get("again", trial.system_attrs.get("failed_trial")) for trial in study.trials}
-    for trial in study.get_trials(states=(TrialState.FAIL,)):
-        values = trial.system_attrs.get(
-            "fixed_params", trial.params
-        )  # one that was queued knows them from the start
-        if trial.number not in again and values:
-            study.enqueue_trial(values, user_attrs={"again": trial.number})
-
-
 def _run(
     study: optuna.Study,
     runner: _TrialRunner,
@@ -356,15 +287,9 @@ def _run(
     started_states = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
     with progress("Trials", total) as advance:
         advance(len(study.get_trials(deepcopy=False, states=started_states)))
-        while _retry_stale_trials(study, started_states) < total:
+        while retry_stale_trials(study, started_states) < total:
             study.optimize(objective, n_trials=1)
             advance(1)
-
-
-def _retry_stale_trials(study: optuna.Study, states: tuple[TrialState, ...]) -> int:
-    """Queue the trials of machines that have died; return how many trials were started and did not fail."""
-    optuna.storages.fail_stale_trials(study)  # does nothing where no other machine shares the sweep
-    return len(study.get_trials(deepcopy=False, states=states))
 
 
 def _note(trial: optuna.Trial, history: list[dict[str, Any]], config: TrainConfig, started: float) -> float:

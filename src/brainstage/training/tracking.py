@@ -1,4 +1,4 @@
-"""Trackers that need no account: everything stays on this machine. ``history.jsonl`` is written with or without."""
+"""Trackers that need no account and keep everything on this machine. ``history.jsonl`` is always written."""
 
 from __future__ import annotations
 

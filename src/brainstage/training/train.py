@@ -131,13 +131,18 @@ def begin_run(run: RunFolder, slices: SliceTable, config: TrainConfig, splits: S
     fold = splits.chosen(config)
     _check_order(slices, config)
     _check_classes(slices, fold, config)
-    splits.save(run.splits)
+    splits.save(run.splits, slices.classes)
     write_text(run.config, config.to_json())  # last: a run with settings can be resumed
     return splits
 
 
 def check_settings(folder: Path, saved: TrainConfig, config: TrainConfig) -> None:
     """Refuse to go on with different settings.
+
+    Args:
+        folder: The folder of the run, for the error.
+        saved: The settings that it was started with.
+        config: The settings asked for.
 
     Raises:
         ConfigError: They differ from the saved ones; the message names each difference.
@@ -155,12 +160,17 @@ def _saved_splits(run: RunFolder, slices: SliceTable) -> Splits:
     """Return the splits that a run was started with.
 
     Raises:
-        DataError: They are not of this data, or its patients are others now.
+        DataError: They are not of this data, or its patients or the order of its classes are others now.
     """
     splits = Splits.load(run.splits, slices)
     saved = json.loads(run.splits.read_text(encoding="utf-8"))
     if splits.data_hash != saved.get("data_hash"):
         raise DataError(f"{run.path}: this run was started with different data; name that data with --data")
+    if saved.get("classes", [*slices.classes]) != [*slices.classes]:
+        raise DataError(
+            f"{run.path}: this run was started with the classes in the order {', '.join(saved['classes'])}; give "
+            "it with --class-order or take another --name"
+        )
     if splits.verdict.to_dict() != saved.get("leakage"):
         raise DataError(
             f"{run.path}: this run was started when the data had other patients ({saved['leakage']['sentence']}; "
