@@ -256,6 +256,8 @@ def judge(side: Side) -> Evaluation:
         synthetic=bool(side.about.get("synthetic")),
         resampled="patients" if side.patients else "slices",
         selection=side.about.get("selection", "validation"),
+        fold=side.about.get("fold"),
+        optimistic=side.about.get("optimistic"),
         majority_class=side.classes[most],
         majority_accuracy=baseline,
         unlabelled=side.unlabelled,
