@@ -36,6 +36,7 @@ from sklearn.metrics.cluster import pair_confusion_matrix
 from brainstage.audits.audit import audit
 from brainstage.audits.duplicates import ALTERATIONS, alter_slice, find_duplicates
 from brainstage.audits.recovery import UNKNOWN, recover_patients
+from brainstage.core.arrays import Pixels
 from brainstage.core.schema import STACK_LEVELS
 from brainstage.datasets.phantom import draw_head, stage_counts
 from brainstage.datasets.signatures import describe_slices
@@ -45,8 +46,6 @@ from brainstage.datasets.table import SLICE_SCHEMA, SliceTable, slice_id
 SCALES = (6_400, 12_800, 25_600, 51_200)
 COPIES = {"Non_Demented": 2, "Very_Mild_Demented": 3, "Mild_Demented": 9, "Moderate_Demented": 100}
 """Copies of each slice, which make the class sizes of the popular augmented dataset: 9,600, 8,960, 8,960, 6,464."""
-
-Pixels = NDArray[np.uint8]
 
 
 def main() -> None:

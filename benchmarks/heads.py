@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import binary_fill_holes
 from scipy.spatial.transform import Rotation
 
+from brainstage.core.arrays import Float64Array
 from brainstage.core.errors import DataError
 from brainstage.core.schema import STACK_LEVELS, STACK_SHAPE
 from brainstage.datasets.sources import load_slices
@@ -28,7 +29,7 @@ from brainstage.scans.nifti import decode_nifti
 from brainstage.scans.registration import grid_points, mapped, mni152, register, sample
 from brainstage.scans.skull_strip import brain_mask, extract_brain
 from brainstage.scans.stack import TRAINING_GRID, training_stack
-from brainstage.scans.volume import Reals, Volume
+from brainstage.scans.volume import Volume
 
 TEMPLATES = Path("/usr/share/mricron/templates")
 
@@ -82,7 +83,7 @@ def heads(head: Volume, brain: Volume) -> None:
         print(f"{name:34} {away:3.1f} mm {overlap:26.3f} {seconds:8.1f}  {answered(predictor, found.brain)}")
 
 
-def changed(head: Volume) -> Iterator[tuple[str, Volume, Reals]]:
+def changed(head: Volume) -> Iterator[tuple[str, Volume, Float64Array]]:
     """Yield a head changed in many ways: a name, the head, and how its header moves it."""
     still, rng = np.eye(4), np.random.default_rng(0)
     voxels, affine = head.voxels, head.affine
@@ -118,7 +119,7 @@ def thickened(head: Volume, count: int) -> Volume:
     return Volume(voxels, head.affine @ shifted((0, 0, (count - 1) / 2)) @ np.diag([1.0, 1.0, count, 1.0]))
 
 
-def shifted(voxels: tuple[float, float, float]) -> Reals:
+def shifted(voxels: tuple[float, float, float]) -> Float64Array:
     """Return the map that moves by so many voxels."""
     map_ = np.eye(4)
     map_[:3, 3] = voxels
@@ -133,7 +134,7 @@ def answered(predictor: Predictor, brain: Volume) -> str:
     return f"{' '.join(f'{one:.3f}' for one in probabilities)}  ({len(stack) - refused} of {len(stack)} slices)"
 
 
-def apart(one: Reals, other: Reals) -> float:
+def apart(one: Float64Array, other: Float64Array) -> float:
     """Return how far two maps lie apart in the template's brain: root mean square, in millimetres."""
     brain = np.stack(np.nonzero(mni152().voxels > 75)).astype(np.float64)
     points = mapped(mni152().affine, brain)

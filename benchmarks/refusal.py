@@ -28,6 +28,7 @@ from PIL import Image, ImageDraw
 from scipy.ndimage import gaussian_filter
 from sklearn.model_selection import GroupKFold
 
+from brainstage.core.arrays import Pixels
 from brainstage.core.errors import DataError
 from brainstage.datasets.phantom import draw_head
 from brainstage.datasets.sources import load_slices
@@ -36,7 +37,6 @@ from brainstage.scans.nifti import decode_nifti
 from brainstage.scans.registration import mapped, sample
 from brainstage.scans.volume import Volume
 
-Pixels = NDArray[np.uint8]
 SIDE = 128
 
 

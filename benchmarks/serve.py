@@ -35,9 +35,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from brainstage.core.arrays import Pixels
 from brainstage.core.errors import RunError
 from brainstage.core.schema import PROB_PREFIX, STAGES
-from brainstage.datasets.preprocessing import Pixels, Preprocessing
+from brainstage.datasets.preprocessing import Preprocessing
 from brainstage.datasets.sources import load_slices
 from brainstage.datasets.table import SliceTable, slice_id
 from brainstage.exports.export import export

@@ -20,6 +20,7 @@ from scipy.spatial.transform import Rotation
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedKFold
 
+from brainstage.core.arrays import Pixels
 from brainstage.core.schema import STACK_LEVELS
 from brainstage.datasets.sources import load_slices
 from brainstage.models.histograms import orientation_histograms
@@ -28,7 +29,6 @@ from brainstage.scans.registration import mapped, register
 from brainstage.scans.stack import MIN_LEVELS, TRAINING_GRID, cut, refusal
 from brainstage.scans.volume import Volume
 
-Pixels = NDArray[np.uint8]
 Cut = tuple[Pixels, list[int]]
 
 

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 from sklearn.metrics import adjusted_rand_score
 
+from brainstage.audits.audit import audit
 from brainstage.audits.recovery import UNKNOWN, recover_patients
 from brainstage.audits.trait_model import spaced as spaced_apart
 from brainstage.datasets.phantom import LEVELS
@@ -132,11 +133,10 @@ def test_cells_find_the_same_people(heads, truth, monkeypatch):
     assert pair_precision(people, truth) == 1.0
 
 
-def test_real_rows_of_some_people_are_recovered_as_the_map_has_them(real_folder):
-    slices = load_slices(real_folder)
-    chosen = sorted(set(slices.patients))[::5]
-    rows = [row for row, patient in enumerate(slices.patients) if patient in set(chosen)]
-    people = recovered([slices.images[row] for row in rows])
-    mapped = np.unique([slices.patients[row] for row in rows], return_inverse=True)[1]
-    assert agreement(people, mapped) > 0.99
-    assert pair_precision(people, mapped) == 1.0
+def test_real_rows_hold_200_complete_people_of_one_label_each(real_folder):
+    report = audit(load_slices(real_folder)).to_dict()
+    assert report["people"]["slices_each"] == {"minimum": 32, "median": 32, "maximum": 32}
+    assert report["checks"]["people_with_one_label"] == 200
+    assert report["checks"]["grain_agrees"] > 0.999
+    assert report["duplicates"]["altered"] <= 64
+    assert report["leakage"]["sentence"].startswith("leaky: 200 inferred patients on both sides, 1,280 of 1,280")

@@ -9,21 +9,19 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 from sklearn.metrics import adjusted_rand_score
 
 from brainstage.audits.duplicates import find_duplicates
 from brainstage.audits.neighbours import most_similar, nearest
 from brainstage.audits.originals import choose_originals
 from brainstage.audits.recovery import UNKNOWN, RecoveredPatients, recover_patients
+from brainstage.core.arrays import Float16Array, Float32Array, IntArray
 from brainstage.core.errors import DataError
 from brainstage.core.progress import Progress, silent
 from brainstage.core.schema import RESEARCH_NOTICE, SYNTHETIC_NOTICE, with_metadata
-from brainstage.datasets.signatures import Floats, Halves, describe_slices
+from brainstage.datasets.signatures import describe_slices
 from brainstage.datasets.splits import Verdict, find_leaks
 from brainstage.datasets.table import SliceTable
-
-Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -40,7 +38,7 @@ class Audit:
     """
 
     slices: SliceTable
-    duplicate_of: Ints
+    duplicate_of: IntArray
     recovered: RecoveredPatients
     grain_agrees: float | None
     closest: dict[int, tuple[int, float]]
@@ -206,7 +204,7 @@ def _names(slice_ids: list[str], recovered: RecoveredPatients) -> list[str | Non
     return [None if patient == UNKNOWN else first[patient] for patient in recovered.patient.tolist()]
 
 
-def _index(recovered: RecoveredPatients) -> Ints:
+def _index(recovered: RecoveredPatients) -> IntArray:
     """Number the pictures of each person by level, from 0."""
     order = np.lexsort((recovered.level, recovered.patient))
     index = np.empty(len(order), dtype=np.int64)
@@ -215,7 +213,7 @@ def _index(recovered: RecoveredPatients) -> Ints:
     return index
 
 
-def _grain_agreement(grain: Floats, recovered: RecoveredPatients) -> float | None:
+def _grain_agreement(grain: Float32Array, recovered: RecoveredPatients) -> float | None:
     """Return how often the nearest slice by grain, which first links don't use, is of the same person."""
     known = np.flatnonzero(recovered.patient != UNKNOWN)
     if len(known) < 2:
@@ -227,7 +225,9 @@ def _grain_agreement(grain: Floats, recovered: RecoveredPatients) -> float | Non
     return float((recovered.patient[known][neighbours[:, 0]] == recovered.patient[known]).mean())
 
 
-def _closest(slices: SliceTable, pattern: Floats | Halves, picture: Ints) -> dict[int, tuple[int, float]]:
+def _closest(
+    slices: SliceTable, pattern: Float32Array | Float16Array, picture: IntArray
+) -> dict[int, tuple[int, float]]:
     """Find the training slice most similar to each test slice.
 
     Args:

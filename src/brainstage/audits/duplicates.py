@@ -15,7 +15,6 @@ import io
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageEnhance
 from scipy.ndimage import affine_transform, gaussian_filter
 from scipy.sparse import coo_array
@@ -23,13 +22,11 @@ from scipy.sparse.csgraph import connected_components
 from sklearn.decomposition import PCA
 
 from brainstage.audits.neighbours import Neighbours
+from brainstage.core.arrays import Float16Array, Float32Array, Float64Array, IntArray, Pixels
 from brainstage.core.errors import ConfigError
 from brainstage.core.parallel import parallel_map
-from brainstage.datasets.signatures import Floats, Halves, blocks, relief, square, unit
+from brainstage.datasets.signatures import blocks, relief, square, unit
 from brainstage.datasets.table import slice_id
-
-Ints = NDArray[np.int64]
-Pixels = NDArray[np.uint8]
 
 ALTERATIONS = ("re-encoded", "resized", "flipped", "turned", "brightened")
 """How slices are altered to measure the threshold, as in augmented copies of the public dataset."""
@@ -44,7 +41,7 @@ _BLOCK_ROWS = 200
 _SAMPLED_ORIGINALS = 200
 
 
-def find_duplicates(images: Sequence[Pixels]) -> Ints:
+def find_duplicates(images: Sequence[Pixels]) -> IntArray:
     """Find slices that show the same picture, whether its pixels are equal or were altered.
 
     Args:
@@ -63,11 +60,11 @@ def find_duplicates(images: Sequence[Pixels]) -> Ints:
     rows = np.array([row for row in np.unique(exact) if np.ptp(images[row])], dtype=np.int64)
     shown = exact.copy()
     shown[rows] = rows[_first_of_group(_altered_groups([images[row] for row in rows]))]
-    duplicate_of: Ints = shown[exact]
+    duplicate_of: IntArray = shown[exact]
     return duplicate_of
 
 
-def _altered_groups(images: list[Pixels]) -> Ints:
+def _altered_groups(images: list[Pixels]) -> IntArray:
     """Group slices with different pixels that show the same picture; returns the number of each slice's group.
 
     A picture with many duplicates may fall into several groups, each slice's candidates all being of its own; so
@@ -98,23 +95,23 @@ def _threshold(images: list[Pixels], index: _PosedIndex) -> float:
     return float(np.quantile(similarity.max(axis=1), ALLOWED_MISS_RATE))
 
 
-def _connected(groups: Ints, left: Ints, right: Ints) -> Ints:
+def _connected(groups: IntArray, left: IntArray, right: IntArray) -> IntArray:
     """Join pairs of groups; returns the new group of each slice."""
     count = groups.max() + 1
     graph = coo_array((np.ones(len(left)), (left, right)), shape=(count, count))
     _, joined = connected_components(graph, directed=False)
-    connected: Ints = joined[groups].astype(np.int64)
+    connected: IntArray = joined[groups].astype(np.int64)
     return connected
 
 
-def _first_of_group(groups: Ints) -> Ints:
+def _first_of_group(groups: IntArray) -> IntArray:
     """Return the first row of each row's group."""
     _, first, group = np.unique(groups, return_index=True, return_inverse=True)
-    rows: Ints = first[group]
+    rows: IntArray = first[group]
     return rows
 
 
-def pose(images: Sequence[Pixels]) -> Halves:
+def pose(images: Sequence[Pixels]) -> Float16Array:
     """Bring slices to a pose of their own: head in the middle, long axis upright, one size.
 
     Returns:
@@ -130,7 +127,7 @@ def pose(images: Sequence[Pixels]) -> Halves:
     return posed
 
 
-def _pose(images: Sequence[Pixels]) -> Halves:
+def _pose(images: Sequence[Pixels]) -> Float16Array:
     pictures = square(images)
     pictures = np.maximum(pictures - np.percentile(pictures, 5, axis=(1, 2), keepdims=True), 0)
     pictures /= np.maximum(np.sqrt(np.square(pictures).mean(axis=(1, 2), keepdims=True)), 1e-6)
@@ -143,7 +140,7 @@ def _pose(images: Sequence[Pixels]) -> Halves:
     return posed
 
 
-def _axes(pictures: Floats) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+def _axes(pictures: Float32Array) -> tuple[Float64Array, Float64Array, Float64Array]:
     """Return centre (row, column), turn of the long axis in radians, and size in pixels of each head.
 
     They come from the moments of the head's outline, softened, so that noise around the threshold counts little.
@@ -162,7 +159,7 @@ def _axes(pictures: Floats) -> tuple[NDArray[np.float64], NDArray[np.float64], N
 class _PosedIndex:
     """Posed slices that are searched for duplicates of each other."""
 
-    def __init__(self, posed: Halves) -> None:
+    def __init__(self, posed: Float16Array) -> None:
         """Compute what is searched: principal components in each flip, and smoothed pictures to compare with."""
         count = len(posed)
         sample = np.random.default_rng(0).permutation(count)[:10_000]
@@ -183,7 +180,7 @@ class _PosedIndex:
         parallel_map(fill, blocks(count, _BLOCK_ROWS))
         self._neighbours = Neighbours(self._components[0])
 
-    def candidates(self, rows: Ints, groups: Ints) -> tuple[Ints, Ints]:
+    def candidates(self, rows: IntArray, groups: IntArray) -> tuple[IntArray, IntArray]:
         """Return the most similar slices of other groups, and the flip that they are similar in.
 
         Args:
@@ -202,7 +199,7 @@ class _PosedIndex:
         best = np.argsort(-similarity, axis=1, kind="stable")[:, :count]
         return np.take_along_axis(candidates, best, axis=1), best // count
 
-    def similarity(self, queries: Halves, rows: Ints, flip: Ints) -> Floats:
+    def similarity(self, queries: Float16Array, rows: IntArray, flip: IntArray) -> Float32Array:
         """Return the tangent similarity of posed slices to some rows of the index.
 
         Args:
@@ -219,7 +216,7 @@ class _PosedIndex:
         )
         return np.concatenate(parts)
 
-    def _similarity(self, queries: Floats, rows: Ints, flip: Ints) -> Floats:
+    def _similarity(self, queries: Float32Array, rows: IntArray, flip: IntArray) -> Float32Array:
         pictures = _as_pictures(self._smooth[rows].astype(np.float32))
         for number in range(1, _FLIPS):
             pictures[flip == number] = _flipped(pictures[flip == number], number)
@@ -227,24 +224,24 @@ class _PosedIndex:
         shadows = plane @ np.swapaxes(pictures.reshape(*rows.shape, -1), 1, 2)  # (n, 8, m)
         gram = plane @ np.swapaxes(plane, 1, 2) + 1e-6 * np.eye(plane.shape[1], dtype=np.float32)
         explained = (shadows * np.linalg.solve(gram, shadows)).sum(axis=1)
-        similarity: Floats = np.sqrt(np.maximum(explained, 0))
+        similarity: Float32Array = np.sqrt(np.maximum(explained, 0))
         return similarity
 
 
-def _relief(posed: Floats | Halves) -> Floats:
+def _relief(posed: Float32Array | Float16Array) -> Float32Array:
     return relief(posed.astype(np.float32, copy=False), _SURROUNDINGS)
 
 
-def _as_pictures(rows: Floats) -> Floats:
+def _as_pictures(rows: Float32Array) -> Float32Array:
     return rows.reshape(*rows.shape[:-1], _POSE_SIDE, _POSE_SIDE)
 
 
-def _flipped(posed: Floats, flip: int) -> Floats:
+def _flipped(posed: Float32Array, flip: int) -> Float32Array:
     """Flip slices: 1 left to right, 2 upside down, 3 both; a long axis stands upright in two ways."""
     return posed[:, :: -1 if flip & 2 else 1, :: -1 if flip & 1 else 1]
 
 
-def _tangent_plane(posed: Floats) -> Floats:
+def _tangent_plane(posed: Float32Array) -> Float32Array:
     """Return what each slice can become by small changes, as vectors of length 1, (n, 8, 4096).
 
     The slice itself, moves down and right, turn, zoom, blur, and two changes of tone.
@@ -260,7 +257,7 @@ def _tangent_plane(posed: Floats) -> Floats:
 # --- duplicates made for measuring ------------------------------------------------------------------------------
 
 
-def _sample_duplicates(images: Sequence[Pixels]) -> tuple[list[Pixels], Ints]:
+def _sample_duplicates(images: Sequence[Pixels]) -> tuple[list[Pixels], IntArray]:
     """Duplicate a sample of slices in every way; also returns the row of each duplicate's original."""
     rng = np.random.default_rng(0)
     rows = rng.permutation(len(images))[:_SAMPLED_ORIGINALS]

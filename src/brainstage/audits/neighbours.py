@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
 
+from brainstage.core.arrays import Float16Array, Float32Array, IntArray
 from brainstage.core.parallel import parallel_map
-from brainstage.datasets.signatures import BLOCK_ROWS, EXACT_LIMIT, Floats, Halves, blocks, unit
-
-Ints = NDArray[np.int64]
+from brainstage.datasets.signatures import BLOCK_ROWS, EXACT_LIMIT, blocks, unit
 
 _CELL_ROWS = 200
 _PROBES = 8
@@ -27,7 +25,7 @@ class Neighbours:
     file: Sivic and Zisserman 2003, ICCV, 1470), so that the cost grows with the number of rows, not its square.
     """
 
-    def __init__(self, keys: Floats, *, exact: bool = False) -> None:
+    def __init__(self, keys: Float32Array, *, exact: bool = False) -> None:
         """Prepare a search.
 
         Args:
@@ -35,7 +33,7 @@ class Neighbours:
             exact: Compare each query with all rows, however many there are.
         """
         self._keys = keys
-        self._centres: Floats | None = None
+        self._centres: Float32Array | None = None
         if not exact and len(keys) > EXACT_LIMIT:
             self._centres = _cell_centres(keys)
             nearest_cell = self._probe(keys, 1)[:, 0]
@@ -43,8 +41,8 @@ class Neighbours:
             self._cells = np.split(order, np.searchsorted(nearest_cell[order], np.arange(1, len(self._centres))))
 
     def search(
-        self, queries: Floats, count: int, *, groups: tuple[Ints, Ints] | None = None
-    ) -> tuple[Ints, Floats]:
+        self, queries: Float32Array, count: int, *, groups: tuple[IntArray, IntArray] | None = None
+    ) -> tuple[IntArray, Float32Array]:
         """Find the keys with the largest scalar product with each query.
 
         Args:
@@ -66,7 +64,9 @@ class Neighbours:
             return np.concatenate(keys), np.concatenate(products)
         return self._search_cells(queries, count, groups)
 
-    def _search_cells(self, queries: Floats, count: int, groups: tuple[Ints, Ints] | None) -> tuple[Ints, Floats]:
+    def _search_cells(
+        self, queries: Float32Array, count: int, groups: tuple[IntArray, IntArray] | None
+    ) -> tuple[IntArray, Float32Array]:
         probed = self._probe(queries, _PROBES)
         order = np.argsort(probed, axis=None, kind="stable")
         visits = np.split(order, np.searchsorted(probed.ravel()[order], np.arange(1, len(self._cells))))
@@ -88,12 +88,12 @@ class Neighbours:
 
     def _best(
         self,
-        queries: Floats,
-        rows: Ints | slice,
-        cell: Ints | slice,
+        queries: Float32Array,
+        rows: IntArray | slice,
+        cell: IntArray | slice,
         count: int,
-        groups: tuple[Ints, Ints] | None,
-    ) -> tuple[Ints, Floats]:
+        groups: tuple[IntArray, IntArray] | None,
+    ) -> tuple[IntArray, Float32Array]:
         """Compare some queries with some keys; returns row numbers of all keys, and products."""
         products = queries @ self._keys[cell].T
         if groups:
@@ -101,7 +101,7 @@ class Neighbours:
         column, best = largest(products, count)
         return (column if isinstance(cell, slice) else cell[column]), best
 
-    def _probe(self, rows: Floats, count: int) -> Ints:
+    def _probe(self, rows: Float32Array, count: int) -> IntArray:
         """Return the numbers of the cells nearest to each row, shape (n, count)."""
         centres = self._centres
         assert centres is not None  # noqa: S101
@@ -113,15 +113,17 @@ class Neighbours:
         return np.concatenate(parts)
 
 
-def _cell_centres(keys: Floats) -> Floats:
+def _cell_centres(keys: Float32Array) -> Float32Array:
     """Return the centres of cells, shape (cells, d), from a sample of the keys."""
     sample = keys[np.random.default_rng(_SEED).permutation(len(keys))[:EXACT_LIMIT]]
     means = KMeans(len(keys) // _CELL_ROWS, init="random", n_init=1, max_iter=10, random_state=_SEED).fit(sample)
-    centres: Floats = means.cluster_centers_
+    centres: Float32Array = means.cluster_centers_
     return centres
 
 
-def nearest(queries: Floats, keys: Floats, count: int, *, same: bool = False) -> tuple[Ints, Floats]:
+def nearest(
+    queries: Float32Array, keys: Float32Array, count: int, *, same: bool = False
+) -> tuple[IntArray, Float32Array]:
     """Find each query's most similar keys by scalar product.
 
     Args:
@@ -137,7 +139,9 @@ def nearest(queries: Floats, keys: Floats, count: int, *, same: bool = False) ->
     return Neighbours(keys).search(queries, count, groups=(rows, rows) if same else None)
 
 
-def most_similar(pattern: Floats | Halves, queries: Ints, keys: Ints) -> tuple[Ints, Floats]:
+def most_similar(
+    pattern: Float32Array | Float16Array, queries: IntArray, keys: IntArray
+) -> tuple[IntArray, Float32Array]:
     """Find the most similar key of each query, where rows are long: few components say which are compared whole.
 
     Args:
@@ -163,9 +167,9 @@ def most_similar(pattern: Floats | Halves, queries: Ints, keys: Ints) -> tuple[I
     )
     shortlist, _ = nearest(short[queries], short[keys], min(_SHORTLIST, len(keys)))
 
-    def compare(rows: slice) -> Floats:
+    def compare(rows: slice) -> Float32Array:
         candidates = pattern[keys[shortlist[rows]]].astype(np.float32)
-        similarity: Floats = np.einsum("nd,nkd->nk", pattern[queries[rows]].astype(np.float32), candidates)
+        similarity: Float32Array = np.einsum("nd,nkd->nk", pattern[queries[rows]].astype(np.float32), candidates)
         return similarity
 
     similarity = np.concatenate(parallel_map(compare, blocks(len(queries), BLOCK_ROWS)))
@@ -173,7 +177,7 @@ def most_similar(pattern: Floats | Halves, queries: Ints, keys: Ints) -> tuple[I
     return np.take_along_axis(shortlist, column, axis=1)[:, 0], best[:, 0]
 
 
-def largest(block: Floats, count: int) -> tuple[Ints, Floats]:
+def largest(block: Float32Array, count: int) -> tuple[IntArray, Float32Array]:
     """Return the columns of each row's largest values, largest first, and the values; both (rows, count)."""
     best = block.argmax(axis=1)[:, None] if count == 1 else np.argpartition(block, -count, axis=1)[:, -count:]
     values = np.take_along_axis(block, best, axis=1)

@@ -8,12 +8,10 @@ mean head at its level is chosen: a flipped slice is less similar to it than its
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from brainstage.audits.recovery import find_levels
-from brainstage.datasets.signatures import BLOCK_ROWS, Floats, Signatures, blocks, unit
-
-Ints = NDArray[np.int64]
+from brainstage.core.arrays import Float32Array, IntArray
+from brainstage.datasets.signatures import BLOCK_ROWS, Signatures, blocks, unit
 
 _MOST_BANDS = 32
 _BAND_PICTURES = 64
@@ -22,7 +20,7 @@ _BLUR = 0.05
 _ROUNDS = 2
 
 
-def choose_originals(signatures: Signatures, duplicate_of: Ints) -> Ints:
+def choose_originals(signatures: Signatures, duplicate_of: IntArray) -> IntArray:
     """Choose, of the slices that show one picture, the one that is most likely the original.
 
     Args:
@@ -49,13 +47,13 @@ def choose_originals(signatures: Signatures, duplicate_of: Ints) -> Ints:
     return chosen
 
 
-def _best(score: Floats, picture: Ints) -> Ints:
+def _best(score: Float32Array, picture: IntArray) -> IntArray:
     """Return the row of each picture with the highest score, the first of equal ones."""
     order = np.lexsort((-score, picture))
     return order[np.unique(picture[order], return_index=True)[1]]
 
 
-def _mean_heads(signatures: Signatures, chosen: Ints, band: Ints) -> Floats:
+def _mean_heads(signatures: Signatures, chosen: IntArray, band: IntArray) -> Float32Array:
     """Return the mean pattern of each band of levels, scaled to length 1, shape (bands, 4096)."""
     means = [
         signatures.pattern[chosen[band == number]].mean(axis=0, dtype=np.float32)
@@ -64,7 +62,7 @@ def _mean_heads(signatures: Signatures, chosen: Ints, band: Ints) -> Floats:
     return unit(np.stack(means))
 
 
-def _similarity(signatures: Signatures, rows: Ints, means: Floats, band: Ints) -> Floats:
+def _similarity(signatures: Signatures, rows: IntArray, means: Float32Array, band: IntArray) -> Float32Array:
     """Return the similarity of some slices to the mean head of their band, shape of ``rows``."""
     parts = [
         np.einsum("nd,nd->n", signatures.pattern[rows[part]].astype(np.float32), means[band[part]])

@@ -19,7 +19,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.sparse import coo_array, csr_array, diags_array, eye_array
 from scipy.sparse.csgraph import connected_components
 from scipy.sparse.linalg import eigsh, spsolve
@@ -29,20 +28,9 @@ from sklearn.isotonic import IsotonicRegression
 
 from brainstage.audits.neighbours import Neighbours, nearest
 from brainstage.audits.trait_model import TraitModel, spaced
+from brainstage.core.arrays import Float16Array, Float32Array, Float64Array, IntArray
 from brainstage.core.parallel import parallel_map
-from brainstage.datasets.signatures import (
-    BLOCK_ROWS,
-    EXACT_LIMIT,
-    Floats,
-    Halves,
-    Signatures,
-    blocks,
-    mirrored,
-    unit,
-)
-
-Ints = NDArray[np.int64]
-Reals = NDArray[np.float64]
+from brainstage.datasets.signatures import BLOCK_ROWS, EXACT_LIMIT, Signatures, blocks, mirrored, unit
 
 LINK_ERROR_RATE = 0.001
 """Largest share of first links that may be wrong, estimated from mirrored heads."""
@@ -62,11 +50,11 @@ _SEED = 0
 class RecoveredPatients:
     """The person, level and confidence of each of n slices."""
 
-    patient: Ints
+    patient: IntArray
     """Number of the person, from 0; :data:`UNKNOWN` where it is not certain enough, shape (n,)."""
-    level: Reals
+    level: Float64Array
     """Place along the axis of the brain, in steps between neighbouring slices; NaN where unknown, shape (n,)."""
-    confidence: Reals
+    confidence: Float64Array
     """Probability that the slice belongs to its person and that no other slices do, shape (n,); 0 for unknown."""
 
     @classmethod
@@ -79,7 +67,7 @@ class RecoveredPatients:
         """Number of people recovered."""
         return int(self.patient.max(initial=UNKNOWN)) + 1
 
-    def take(self, rows: Ints) -> RecoveredPatients:
+    def take(self, rows: IntArray) -> RecoveredPatients:
         """Return the result for some slices."""
         return RecoveredPatients(self.patient[rows], self.level[rows], self.confidence[rows])
 
@@ -105,7 +93,7 @@ def recover_patients(signatures: Signatures) -> RecoveredPatients:
 # --- levels -----------------------------------------------------------------------------------------------------
 
 
-def find_levels(coarse: Floats) -> tuple[Reals, Ints]:
+def find_levels(coarse: Float32Array) -> tuple[Float64Array, IntArray]:
     """Order slices along the axis of the brain.
 
     A sample of landmark slices is embedded by the second eigenvector of its neighbour graph; every slice takes the
@@ -138,14 +126,14 @@ def find_levels(coarse: Floats) -> tuple[Reals, Ints]:
     return place, series
 
 
-def _neighbour_graph(rows: Floats) -> csr_array:
+def _neighbour_graph(rows: Float32Array) -> csr_array:
     count = len(rows)
     neighbours, _ = nearest(rows, rows, _NEIGHBOURS, same=True)
     starts = np.repeat(np.arange(count), _NEIGHBOURS)
     return coo_array((np.ones(len(starts)), (starts, neighbours.ravel())), shape=(count, count)).tocsr()
 
 
-def _second_eigenvector(graph: csr_array) -> Reals:
+def _second_eigenvector(graph: csr_array) -> Float64Array:
     """Return the second eigenvector of the random walk on a connected graph."""
     root = diags_array(1 / np.sqrt(graph.sum(axis=1)))
     walk = root @ graph @ root
@@ -153,12 +141,12 @@ def _second_eigenvector(graph: csr_array) -> Reals:
         values, vectors = eigsh(walk, k=2, which="LA", v0=np.ones(graph.shape[0]))
     else:
         values, vectors = (part[..., -2:] for part in np.linalg.eigh(walk.toarray()))
-    second: Reals = root @ vectors[:, np.argmin(values)]
+    second: Float64Array = root @ vectors[:, np.argmin(values)]
     return second
 
 
-def _ranks(values: Reals) -> Reals:
-    ranks: Reals = np.argsort(np.argsort(values, kind="stable"), kind="stable") / len(values)
+def _ranks(values: Float64Array) -> Float64Array:
+    ranks: Float64Array = np.argsort(np.argsort(values, kind="stable"), kind="stable") / len(values)
     return ranks
 
 
@@ -169,7 +157,12 @@ class _Residuals:
     """
 
     def __init__(
-        self, features: Floats | Halves, members: Ints, place: Reals, *, unit_length: bool = False
+        self,
+        features: Float32Array | Float16Array,
+        members: IntArray,
+        place: Float64Array,
+        *,
+        unit_length: bool = False,
     ) -> None:
         """Compute the mean at each level.
 
@@ -192,7 +185,7 @@ class _Residuals:
     def __len__(self) -> int:
         return len(self._members)
 
-    def rows(self, rows: slice | Ints) -> Floats:
+    def rows(self, rows: slice | IntArray) -> Float32Array:
         """Return the residuals of some rows."""
         bands = np.arange(_BANDS, dtype=np.float32)
         shared = np.maximum(0, 1 - np.abs(self._position[rows][:, None] - bands)) @ self._shared
@@ -208,12 +201,14 @@ class _Residuals:
         parts = parallel_map(lambda rows: self.rows(sample[rows]), blocks(len(sample), BLOCK_ROWS))
         return pca.fit(np.concatenate(parts))
 
-    def project(self, components: PCA, change: Callable[[Floats], Floats] | None = None) -> Floats:
+    def project(
+        self, components: PCA, change: Callable[[Float32Array], Float32Array] | None = None
+    ) -> Float32Array:
         """Return the principal components of all residuals, or of changed ones; shape (n, components)."""
 
-        def project(rows: slice) -> Floats:
+        def project(rows: slice) -> Float32Array:
             residuals = self.rows(rows)
-            projected: Floats = components.transform(change(residuals) if change else residuals)
+            projected: Float32Array = components.transform(change(residuals) if change else residuals)
             return projected
 
         return np.concatenate(parallel_map(project, blocks(len(self), BLOCK_ROWS)))
@@ -222,7 +217,7 @@ class _Residuals:
 # --- one series of slices ---------------------------------------------------------------------------------------
 
 
-def _recover_series(signatures: Signatures, members: Ints, place: Reals) -> RecoveredPatients:
+def _recover_series(signatures: Signatures, members: IntArray, place: Float64Array) -> RecoveredPatients:
     own = _Residuals(signatures.pattern, members, place, unit_length=True)
     components = own.components(512)
     pattern = own.project(components)
@@ -240,7 +235,7 @@ def _recover_series(signatures: Signatures, members: Ints, place: Reals) -> Reco
     return _join(np.concatenate(traits, axis=1), level, groups)
 
 
-def _whitened(components: Floats) -> Floats:
+def _whitened(components: Float32Array) -> Float32Array:
     """Bring components to unit variance, and each slice to the length that is usual.
 
     The length is set because a Gaussian expects it, and outliers have another (Garcia-Romero and Espy-Wilson
@@ -249,7 +244,7 @@ def _whitened(components: Floats) -> Floats:
     return unit(components / components.std(axis=0)) * np.float32(np.sqrt(components.shape[1]))
 
 
-def _first_links(pattern: Floats, mirror: Floats) -> tuple[Ints, Ints, Floats]:
+def _first_links(pattern: Float32Array, mirror: Float32Array) -> tuple[IntArray, IntArray, Float32Array]:
     """Return pairs of slices that match better than mirrored heads do, and their similarities.
 
     Mirrored heads are compared exactly even where the links are searched in cells, so that the threshold is not
@@ -267,7 +262,7 @@ def _first_links(pattern: Floats, mirror: Floats) -> tuple[Ints, Ints, Floats]:
     return rows, neighbours[rows, column], similarity[rows, column]
 
 
-def _refined(place: Reals, first: Ints, second: Ints, similarity: Floats) -> Reals:
+def _refined(place: Float64Array, first: IntArray, second: IntArray, similarity: Float32Array) -> Float64Array:
     """Return levels, in steps between neighbouring slices, from places and from the similarity of linked slices.
 
     How far apart two slices of one person lie shows in their similarity better than in their places, which are
@@ -286,11 +281,11 @@ def _refined(place: Reals, first: Ints, second: Ints, similarity: Floats) -> Rea
     order = _order(links_of.maximum(links_of.T), place)
     target = np.sign(order[first] - order[second]) * distance / step
     system = eye_array(count) + _STIFFNESS * springs.T @ springs
-    level: Reals = spsolve(system.tocsc(), place / step + _STIFFNESS * springs.T @ target)
+    level: Float64Array = spsolve(system.tocsc(), place / step + _STIFFNESS * springs.T @ target)
     return level
 
 
-def _order(links: csr_array, place: Reals) -> Reals:
+def _order(links: csr_array, place: Float64Array) -> Float64Array:
     """Put the slices of each linked group in order, along the second eigenvector of its links."""
     order = place.copy()
     _, groups = connected_components(links, directed=False)
@@ -301,20 +296,20 @@ def _order(links: csr_array, place: Reals) -> Reals:
     return order
 
 
-def _strongest(first: Ints, similarity: Floats) -> Ints:
+def _strongest(first: IntArray, similarity: Float32Array) -> IntArray:
     """Return the number of each slice's strongest link."""
     order = np.lexsort((-similarity, first))
     return order[np.unique(first[order], return_index=True)[1]]
 
 
-def _connected(count: int, first: Ints, second: Ints) -> Ints:
+def _connected(count: int, first: IntArray, second: IntArray) -> IntArray:
     _, groups = connected_components(
         coo_array((np.ones(len(first)), (first, second)), shape=(count, count)), directed=False
     )
     return groups.astype(np.int64)
 
 
-def _members(groups: Ints) -> list[Ints]:
+def _members(groups: IntArray) -> list[IntArray]:
     """Return the rows of each group."""
     order = np.argsort(groups, kind="stable")
     return np.split(order, np.flatnonzero(np.diff(groups[order])) + 1)
@@ -323,7 +318,7 @@ def _members(groups: Ints) -> list[Ints]:
 # --- joining ----------------------------------------------------------------------------------------------------
 
 
-def _join(traits: Floats, level: Reals, groups: Ints) -> RecoveredPatients:
+def _join(traits: Float32Array, level: Float64Array, groups: IntArray) -> RecoveredPatients:
     """Join groups until no two of them are one person by :data:`JOINING_ODDS`."""
     while True:
         model = TraitModel(traits, level, _members(groups))
@@ -333,7 +328,7 @@ def _join(traits: Floats, level: Reals, groups: Ints) -> RecoveredPatients:
         groups, level = joined, model.level
 
 
-def _join_by(model: TraitModel, groups: Ints) -> tuple[Ints, Reals]:
+def _join_by(model: TraitModel, groups: IntArray) -> tuple[IntArray, Float64Array]:
     """Join by one model. Also returns the log odds that each group is part of a larger one."""
     likeliest = model.likeliest(groups)
     while True:
@@ -359,7 +354,7 @@ def _join_by(model: TraitModel, groups: Ints) -> tuple[Ints, Reals]:
         groups = np.unique(number[groups], return_inverse=True)[1]
 
 
-def _candidates(rows: Ints, evidence: Floats, groups: Ints, most: int = 4) -> Ints:
+def _candidates(rows: IntArray, evidence: Float32Array, groups: IntArray, most: int = 4) -> IntArray:
     """Return pairs of groups to weigh: for each group those whose slices are most likely its own, shape (m, 2)."""
     group, other = np.repeat(groups, rows.shape[1]), groups[rows.ravel()]
     order = np.lexsort((-evidence.ravel(), group))
@@ -379,7 +374,7 @@ def _candidates(rows: Ints, evidence: Floats, groups: Ints, most: int = 4) -> In
     return np.array(sorted(pairs), dtype=np.int64).reshape(-1, 2)
 
 
-def _result(model: TraitModel, groups: Ints, doubt: Reals) -> RecoveredPatients:
+def _result(model: TraitModel, groups: IntArray, doubt: Float64Array) -> RecoveredPatients:
     """Turn groups into numbered people, with the level and confidence of each slice."""
     patient, level, confidence = groups.copy(), model.level.copy(), np.zeros(len(groups))
     for group, rows in enumerate(_members(groups)):

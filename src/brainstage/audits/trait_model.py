@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.optimize import nnls
 from scipy.sparse import csr_array
 from sklearn.cluster import KMeans
 
 from brainstage.audits.neighbours import Neighbours, largest
+from brainstage.core.arrays import Float32Array, Float64Array, IntArray
 from brainstage.core.parallel import parallel_map
-from brainstage.datasets.signatures import BLOCK_ROWS, EXACT_LIMIT, Floats, blocks, unit
-
-Ints = NDArray[np.int64]
-Reals = NDArray[np.float64]
+from brainstage.datasets.signatures import BLOCK_ROWS, EXACT_LIMIT, blocks, unit
 
 _SEED = 0
 _KINDS = 12
@@ -38,7 +35,7 @@ class TraitModel:
     LENGTHS = 0.75 * 2.0 ** np.arange(7)
     """Lengths of the kernels, in steps between neighbouring slices."""
 
-    def __init__(self, traits: Floats, level: Reals, members: list[Ints]) -> None:
+    def __init__(self, traits: Float32Array, level: Float64Array, members: list[IntArray]) -> None:
         """Learn from groups.
 
         Args:
@@ -57,7 +54,7 @@ class TraitModel:
         self.kind = np.searchsorted(kinds, self.kind)
         self._weighed: dict[tuple[bytes, bytes], tuple[float, float]] = {}
 
-    def _learn(self, members: list[Ints]) -> tuple[Ints, Reals]:
+    def _learn(self, members: list[IntArray]) -> tuple[IntArray, Float64Array]:
         """Return the kind of each trait, and each kind's weights of the kernels."""
         products, counts = self._products(members)
         enough = counts >= 20
@@ -73,7 +70,7 @@ class TraitModel:
         )
         return kind, weights * np.minimum(1, 0.985 / np.maximum(weights.sum(axis=1, keepdims=True), 1e-9))
 
-    def _products(self, members: list[Ints]) -> tuple[Reals, Reals]:
+    def _products(self, members: list[IntArray]) -> tuple[Float64Array, Float64Array]:
         """Sum the products of each trait over pairs of one person's slices, by distance in half steps."""
         products, counts = np.zeros((64, self.traits.shape[1])), np.zeros(64)
         for rows in members:
@@ -87,12 +84,12 @@ class TraitModel:
             counts += np.bincount(bins, minlength=64)
         return products, counts
 
-    def _kernels(self, distance: Reals) -> Reals:
+    def _kernels(self, distance: Float64Array) -> Float64Array:
         """Return the kernels at some distances, shape (..., number of kernels)."""
         gaussian = np.exp(-0.5 * np.square(distance[..., None] / self.LENGTHS))
         return np.concatenate([gaussian, np.ones((*distance.shape, 1))], axis=-1)
 
-    def _covariance(self, level: Reals) -> Reals:
+    def _covariance(self, level: Float64Array) -> Float64Array:
         """Return the covariance of one person's slices at some levels for each kind of trait.
 
         Args:
@@ -107,7 +104,7 @@ class TraitModel:
         covariance[..., each, each] = 1.0
         return covariance
 
-    def _evidence(self, rows: Ints, levels: Reals) -> Reals:
+    def _evidence(self, rows: IntArray, levels: Float64Array) -> Float64Array:
         """Return the log likelihood ratio of slices being of one person against each being of another.
 
         Args:
@@ -122,10 +119,10 @@ class TraitModel:
         covariance = self._covariance(spaced(levels))
         _, volume = np.linalg.slogdet(covariance)
         difference = np.linalg.inv(covariance) - np.eye(len(rows))
-        ratio: Reals = -0.5 * (volume @ self._sizes + np.einsum("mkij,kij->m", difference, products))
+        ratio: Float64Array = -0.5 * (volume @ self._sizes + np.einsum("mkij,kij->m", difference, products))
         return ratio
 
-    def odds(self, left: Ints, right: Ints) -> tuple[float, float]:
+    def odds(self, left: IntArray, right: IntArray) -> tuple[float, float]:
         """Weigh whether two groups are one person, by the slices of each that are closest to the other.
 
         Levels of two groups were estimated separately, so other distances between them are tried, with a normal
@@ -151,12 +148,12 @@ class TraitModel:
             self._weighed[key] = ratios[best] - np.log(len(_SHIFTS)), up * _SHIFTS[best]
         return self._weighed[key]
 
-    def _facing(self, rows: Ints, others: Ints) -> Ints:
+    def _facing(self, rows: IntArray, others: IntArray) -> IntArray:
         """Return the slices of one group that are closest to another group in level."""
         distance = np.abs(self.level[rows][:, None] - self.level[others]).min(axis=1)
         return rows[np.argsort(distance, kind="stable")[:_FACING_SLICES]]
 
-    def membership(self, rows: Ints) -> Reals:
+    def membership(self, rows: IntArray) -> Float64Array:
         """Return each slice's log likelihood ratio of belonging to the others of its group.
 
         The slice left out is predicted in closed form (Rasmussen and Williams 2006, equations 5.10 to 5.12).
@@ -170,7 +167,7 @@ class TraitModel:
             total += 0.5 * (traits.shape[1] * np.log(precision) - surprise + np.square(traits).sum(axis=1))
         return total
 
-    def likeliest(self, groups: Ints, count: int = 8) -> tuple[Ints, Floats]:
+    def likeliest(self, groups: IntArray, count: int = 8) -> tuple[IntArray, Float32Array]:
         """Find the slices of other groups that are most likely of each slice's person.
 
         All slices are compared up to :data:`EXACT_LIMIT`, above only those on a shortlist.
@@ -188,7 +185,7 @@ class TraitModel:
         bands = np.array_split(order, max(1, round(np.ptp(self.level)), len(order) // BLOCK_ROWS))
         middles = np.array([self.level[band].mean() for band in bands])
 
-        def search(number: int) -> tuple[Ints, Floats]:
+        def search(number: int) -> tuple[IntArray, Float32Array]:
             rows = bands[number]
             steps = np.maximum(np.abs(middles[number] - middles), 2.0)  # levels may be wrong by two steps
             ratios = [self._ratios(rows, band, step) for band, step in zip(bands, steps, strict=True)]
@@ -200,21 +197,21 @@ class TraitModel:
         back = np.argsort(order)
         return order[np.concatenate(columns)][back], np.concatenate(evidence)[back]
 
-    def _ratios(self, rows: Ints, others: Ints, distance: float) -> Floats:
+    def _ratios(self, rows: IntArray, others: IntArray, distance: float) -> Float32Array:
         """Return the log likelihood ratio of each pair of slices being one person, at one distance of level."""
         by_kind = self._kernels(np.array(distance)) @ self.weights.T
         correlation = by_kind[self.kind].astype(np.float32)
         rest = 1 - np.square(correlation)
         traits, other = self.traits[rows], self.traits[others]
         square = -0.5 * np.square(correlation) / rest
-        ratio: Floats = (
+        ratio: Float32Array = (
             (traits * (correlation / rest)) @ other.T
             + (np.square(traits) @ square)[:, None]
             + np.square(other) @ square
         )
         return ratio - 0.5 * np.log(rest).sum()
 
-    def _likeliest_on_shortlist(self, groups: Ints, count: int) -> tuple[Ints, Floats]:
+    def _likeliest_on_shortlist(self, groups: IntArray, count: int) -> tuple[IntArray, Float32Array]:
         """Find likely slices among those with similar traits, weighted by what traits say near and far in level."""
         parts = []
         for distance in _SHORTLIST_DISTANCES:
@@ -227,10 +224,10 @@ class TraitModel:
         column, evidence = largest(evidence, min(count, rows.shape[1]))
         return np.take_along_axis(rows, column, axis=1), evidence
 
-    def _pairs(self, rows: Ints) -> Floats:
+    def _pairs(self, rows: IntArray) -> Float32Array:
         """Return the log likelihood ratio of each slice and some others being one person, shape of ``rows``."""
 
-        def ratio(part: slice) -> Floats:
+        def ratio(part: slice) -> Float32Array:
             others = rows[part]
             own, theirs = self._sorted[part, None], self._sorted[others]
             products = np.add.reduceat(own * theirs, self._starts, axis=-1)
@@ -240,13 +237,13 @@ class TraitModel:
             correlation = self._kernels(distance) @ self.weights.T
             rest = 1 - np.square(correlation)
             exponent = (correlation * products - 0.5 * np.square(correlation) * squares) / rest
-            ratios: Floats = (exponent - 0.5 * self._sizes * np.log(rest)).sum(axis=-1).astype(np.float32)
+            ratios: Float32Array = (exponent - 0.5 * self._sizes * np.log(rest)).sum(axis=-1).astype(np.float32)
             return ratios
 
         return np.concatenate(parallel_map(ratio, blocks(len(rows), BLOCK_ROWS // 5)))
 
 
-def spaced(level: Reals) -> Reals:
+def spaced(level: Float64Array) -> Float64Array:
     """Move one person's slices up where they lie closer than half a step; levels have shape (..., n)."""
     order = np.argsort(level, axis=-1, kind="stable")
     steps = 0.5 * np.arange(level.shape[-1])

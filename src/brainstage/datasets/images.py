@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from brainstage.core.arrays import Pixels
 from brainstage.core.errors import DataError
 from brainstage.core.quiet import silence
 
@@ -29,7 +29,7 @@ _TOO_LARGE = f"too large, expected at most {MAX_PIXELS:,} pixels in all; scale i
 class Picture(NamedTuple):
     """A decoded image."""
 
-    pixels: NDArray[np.uint8]
+    pixels: Pixels
     """Grey values, shape (H, W)."""
     mode: str
     """How the file stores them (Pillow's mode: L, RGB, I;16 …)."""
@@ -115,7 +115,7 @@ def decode_slice(data: Any, where: str) -> Picture:
         raise DataError(f"{where}: damaged image ({error})") from error
 
 
-def _grey(image: Image.Image) -> NDArray[np.uint8]:
+def _grey(image: Image.Image) -> Pixels:
     if image.mode.startswith("I"):
         # Pillow clips 16-bit values at 255 when it converts them
         return (np.asarray(image, dtype=np.float64) / 257).round().clip(0, 255).astype(np.uint8)

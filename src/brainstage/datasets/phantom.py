@@ -15,10 +15,10 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
+from brainstage.core.arrays import Float64Array, Pixels
 from brainstage.core.errors import ConfigError
 from brainstage.core.files import make_folder, write_table
 from brainstage.core.parallel import parallel_map
@@ -29,8 +29,6 @@ STAGE_SHARES = (0.50, 0.35, 0.14, 0.01)
 """The public dataset's shares: 100, 70, 28 and 2 of 200 people."""
 TEST_SHARE = 0.2
 
-Floats = NDArray[np.float64]
-
 
 @dataclass(frozen=True)
 class _Head:
@@ -38,9 +36,9 @@ class _Head:
 
     width: float
     height: float
-    contour: Floats  # Fourier coefficients of the outline, (harmonic, cos and sin)
-    folds: Floats  # smooth noise of STACK_SHAPE, unit variance; its zero lines are the sulci
-    texture: Floats  # smooth noise of the tissue, same shape
+    contour: Float64Array  # Fourier coefficients of the outline, (harmonic, cos and sin)
+    folds: Float64Array  # smooth noise of STACK_SHAPE, unit variance; its zero lines are the sulci
+    texture: Float64Array  # smooth noise of the tissue, same shape
     sulcus_width: float
     ventricle: float
     asymmetry: float
@@ -95,7 +93,7 @@ def stage_counts(patients: int) -> list[int]:
     return counts
 
 
-def draw_head(stage: int, patient: int, *, seed: int) -> NDArray[np.uint8]:
+def draw_head(stage: int, patient: int, *, seed: int) -> Pixels:
     """Draw one person's slices from the thalamus up, uint8 of shape (32, 128, 128).
 
     Args:
@@ -129,12 +127,12 @@ def _person(stage: int, rng: np.random.Generator) -> _Head:
     )
 
 
-def _smooth_noise(rng: np.random.Generator, sigma: tuple[float, float, float]) -> Floats:
+def _smooth_noise(rng: np.random.Generator, sigma: tuple[float, float, float]) -> Float64Array:
     noise = gaussian_filter(rng.standard_normal(STACK_SHAPE), sigma, mode="wrap", truncate=3.0)
     return noise / noise.std()
 
 
-def _slice(head: _Head, level: int) -> Floats:
+def _slice(head: _Head, level: int) -> Float64Array:
     """Draw one level: grey values from 0 to 255, float64 of shape (128, 128)."""
     z = level / (STACK_LEVELS - 1)
     y, x = np.mgrid[-1 : 1 : SLICE_SIDE * 1j, -1 : 1 : SLICE_SIDE * 1j]
@@ -151,7 +149,7 @@ def _slice(head: _Head, level: int) -> Floats:
     return gaussian_filter(picture * _edge(depth, 0.012), 0.6)
 
 
-def _depth(head: _Head, x: Floats, y: Floats, z: float) -> Floats:
+def _depth(head: _Head, x: Float64Array, y: Float64Array, z: float) -> Float64Array:
     """Distance inwards from the outline, negative outside."""
     angle = np.arctan2(y, x)
     outline = np.ones_like(x)
@@ -162,19 +160,21 @@ def _depth(head: _Head, x: Floats, y: Floats, z: float) -> Floats:
     return size * outline - np.hypot(x / head.width, y / head.height)
 
 
-def _edge(signed: Floats, softness: float) -> Floats:
+def _edge(signed: Float64Array, softness: float) -> Float64Array:
     """Return 1 where ``signed`` is positive and 0 where it is negative, with a soft step between."""
-    result: Floats = np.clip(0.5 + signed / (2 * softness), 0, 1)
+    result: Float64Array = np.clip(0.5 + signed / (2 * softness), 0, 1)
     return result
 
 
-def _ellipse(x: Floats, y: Floats, at: tuple[float, float], radii: tuple[float, float], tilt: float) -> Floats:
+def _ellipse(
+    x: Float64Array, y: Float64Array, at: tuple[float, float], radii: tuple[float, float], tilt: float
+) -> Float64Array:
     dx, dy = x - at[0], y - at[1]
     u, v = dx * np.cos(tilt) + dy * np.sin(tilt), dy * np.cos(tilt) - dx * np.sin(tilt)
     return _edge(1 - np.hypot(u / radii[0], v / radii[1]), 0.12)
 
 
-def _ventricles(head: _Head, x: Floats, y: Floats, z: float) -> Floats:
+def _ventricles(head: _Head, x: Float64Array, y: Float64Array, z: float) -> Float64Array:
     """Frontal horns, and behind them the third ventricle (low) or the bodies of the lateral ones (high)."""
     parts = []
     for side in (-1, 1):
@@ -187,22 +187,22 @@ def _ventricles(head: _Head, x: Floats, y: Floats, z: float) -> Floats:
         parts.append(_ellipse(x, y, (side * 0.22, 0.34 - 0.1 * z), (trigone, 0.12), side * -0.6))
     third = 0.018 * head.ventricle * np.clip(1 - 2 * z, 0.05, 1)
     parts.append(_ellipse(x, y, (0, 0.02), (third, 0.14), 0.0))
-    combined: Floats = np.maximum.reduce(parts)
+    combined: Float64Array = np.maximum.reduce(parts)
     return combined
 
 
-def _deep_grey(x: Floats, y: Floats, z: float) -> Floats:
+def _deep_grey(x: Float64Array, y: Float64Array, z: float) -> Float64Array:
     """Thalamus and basal ganglia, which fade upwards."""
     fade = np.clip(1.1 - 1.6 * z, 0, 1)
     parts = []
     for side in (-1, 1):
         parts.append(_ellipse(x, y, (side * 0.13, 0.08), (0.10, 0.14), side * -0.3))
         parts.append(_ellipse(x, y, (side * 0.30, -0.06), (0.08, 0.20), side * -0.25))
-    combined: Floats = 0.8 * fade * np.maximum.reduce(parts)
+    combined: Float64Array = 0.8 * fade * np.maximum.reduce(parts)
     return combined
 
 
-def _fissure(head: _Head, x: Floats, y: Floats, level: int) -> Floats:
+def _fissure(head: _Head, x: Float64Array, y: Float64Array, level: int) -> Float64Array:
     """The dark line between the hemispheres, in front and behind."""
     wobble = 0.006 * head.folds[level][:, SLICE_SIDE // 2][:, None]
     reach = np.clip((np.abs(y - 0.02) - 0.36) / 0.08, 0, 1)
@@ -215,7 +215,7 @@ def _encoded_head(person: tuple[int, int], seed: int) -> list[bytes]:
     return [_jpeg(picture) for picture in draw_head(stage, patient, seed=seed)]
 
 
-def _jpeg(picture: NDArray[np.uint8]) -> bytes:
+def _jpeg(picture: Pixels) -> bytes:
     stream = io.BytesIO()
     Image.fromarray(picture).save(stream, format="JPEG", quality=92)
     return stream.getvalue()

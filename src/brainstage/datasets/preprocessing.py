@@ -13,13 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
+from brainstage.core.arrays import BoolArray, Float32Array, IntArray, Pixels
 from brainstage.core.errors import DataError
 from brainstage.core.parallel import parallel_map
-
-Pixels = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -113,7 +111,7 @@ class Preprocessing:
     def _resize_chunk(self, images: Sequence[Pixels], margin: int) -> Pixels:
         return np.stack([_crop(self._scale(image), self.size, margin) for image in images])
 
-    def undo(self, map_: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.float32]:
+    def undo(self, map_: Float32Array, shape: tuple[int, ...]) -> Float32Array:
         """Return a map of the network's input, of any resolution, on the slice that the input was made of.
 
         Args:
@@ -139,11 +137,11 @@ class Preprocessing:
         shorter_side, short = int(self.size / self.crop_share), min(shape)
         return int(shorter_side * shape[0] / short), int(shorter_side * shape[1] / short)
 
-    def normalise(self, pixels: Pixels) -> NDArray[np.float32]:
+    def normalise(self, pixels: Pixels) -> Float32Array:
         """Return the network's input, float32 of shape (N, C, H, W), for uint8 pixels of shape (N, H, W)."""
         mean, std = (np.array(values, np.float64).reshape(-1, 1, 1) for values in (self.mean, self.std))
         scale, offset = (1 / (255 * std)).astype(np.float32), (mean / std).astype(np.float32)
-        values: NDArray[np.float32] = pixels[:, None] * scale - offset
+        values: Float32Array = pixels[:, None] * scale - offset
         return values
 
     def fitted(self, pixels: Pixels) -> Preprocessing:
@@ -175,7 +173,7 @@ def _side_and_crop(kind: str, settings: dict[str, Any]) -> tuple[int, float | No
     raise ValueError(f"its image processor is a {kind}, expected that of a ViT, Swin or ConvNeXt")
 
 
-def _resized(map_: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.float32]:
+def _resized(map_: Float32Array, shape: tuple[int, ...]) -> Float32Array:
     return np.asarray(Image.fromarray(map_).resize((shape[1], shape[0]), Image.Resampling.BILINEAR))
 
 
@@ -188,7 +186,7 @@ def _crop(image: Pixels, size: int, margin: int) -> Pixels:
     return image[top + padding : top + padding + side, left + padding : left + padding + side]
 
 
-def draw_shifts(count: int, max_shift: int, seed: int, epoch: int) -> NDArray[np.int64]:
+def draw_shifts(count: int, max_shift: int, seed: int, epoch: int) -> IntArray:
     """Draw how far each slice is shifted in one epoch, int64 of shape (count, 2), rows and columns.
 
     A shift depends on the seed, the epoch and the slice's number alone, so a resumed training repeats it.
@@ -202,7 +200,7 @@ def draw_shifts(count: int, max_shift: int, seed: int, epoch: int) -> NDArray[np
     return np.random.default_rng([seed, epoch]).integers(0, 2 * max_shift + 1, (count, 2))
 
 
-def draw_mirrored(count: int, seed: int, epoch: int) -> NDArray[np.bool_]:
+def draw_mirrored(count: int, seed: int, epoch: int) -> BoolArray:
     """Draw which slices are mirrored in one epoch, bool of shape (count,); repeated like :func:`draw_shifts`.
 
     Args:
@@ -213,7 +211,7 @@ def draw_mirrored(count: int, seed: int, epoch: int) -> NDArray[np.bool_]:
     return np.random.default_rng([seed, epoch, 1]).random(count) < 0.5
 
 
-def shift(pixels: Pixels, starts: NDArray[np.int64], size: int) -> Pixels:
+def shift(pixels: Pixels, starts: IntArray, size: int) -> Pixels:
     """Cut one window of ``size`` from each picture, its upper left corner at ``starts``.
 
     Args:

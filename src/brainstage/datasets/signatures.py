@@ -9,14 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 from scipy.ndimage import gaussian_filter, uniform_filter
 
+from brainstage.core.arrays import Float16Array, Float32Array, IntArray, Pixels
 from brainstage.core.parallel import parallel_map
-
-Floats = NDArray[np.float32]
-Halves = NDArray[np.float16]
 
 SQUARE_SIDE = 128
 """Side, in pixels, of the square that every slice is fitted into."""
@@ -35,22 +32,22 @@ BLOCK_ROWS = 500
 class Signatures:
     """Features of n slices; arrays have n rows and are float32 unless noted."""
 
-    pattern: Floats | Halves
+    pattern: Float32Array | Float16Array
     """Fine anatomy, shape (n, 4096): 64×64 pixels minus the mean of their surroundings, each row of length 1; it is
     float16 where more than :data:`EXACT_LIMIT` slices were described at once."""
-    coarse: Floats
+    coarse: Float32Array
     """Coarse anatomy, shape (n, 1024): 32×32 pixels minus the mean of their surroundings, rows of length 1."""
-    grain: Floats
+    grain: Float32Array
     """Logarithm of the power of the finest detail by location, shape (n, 256): noise and sharpness of the scan."""
-    tones: Floats
+    tones: Float32Array
     """Square root of the histogram of grey values, shape (n, 24): contrast between tissues."""
-    area: Floats
+    area: Float32Array
     """Share of the picture that the head fills, shape (n,)."""
 
     def __len__(self) -> int:
         return len(self.pattern)
 
-    def take(self, rows: NDArray[np.int64]) -> Signatures:
+    def take(self, rows: IntArray) -> Signatures:
         """Return the signatures of some rows."""
         return Signatures(*(column[rows] for column in vars(self).values()))
 
@@ -60,7 +57,7 @@ def blocks(count: int, size: int) -> list[slice]:
     return [slice(start, start + size) for start in range(0, count, size)]
 
 
-def describe_slices(images: Sequence[NDArray[np.uint8]]) -> Signatures:
+def describe_slices(images: Sequence[Pixels]) -> Signatures:
     """Compute the signatures of grey slices, each uint8 of shape (H, W)."""
 
     count, fine = len(images), (len(images), PATTERN_SIDE**2)
@@ -80,23 +77,23 @@ def describe_slices(images: Sequence[NDArray[np.uint8]]) -> Signatures:
     return signatures
 
 
-def coarse_anatomy(images: Sequence[NDArray[np.uint8]]) -> Floats:
+def coarse_anatomy(images: Sequence[Pixels]) -> Float32Array:
     """Return :attr:`Signatures.coarse` of grey slices alone, (n, 1024)."""
     return _coarse(_shrink(square(images), COARSE_SIDE))
 
 
-def _coarse(small: Floats) -> Floats:
+def _coarse(small: Float32Array) -> Float32Array:
     return unit(relief(small, 9))
 
 
-def square(images: Sequence[NDArray[np.uint8]]) -> Floats:
+def square(images: Sequence[Pixels]) -> Float32Array:
     """Fit slices into a square of one size and scale them to unit power: float32 of shape (n, 128, 128)."""
     pictures = np.stack([_fit(image) for image in images]).astype(np.float32)
     power = np.sqrt(np.square(pictures).mean(axis=(1, 2), keepdims=True))
     return pictures / np.maximum(power, 1e-6)
 
 
-def _fit(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def _fit(image: Pixels) -> Pixels:
     """Scale the longer side to :data:`SQUARE_SIDE` and pad with black."""
     if image.shape == (SQUARE_SIDE, SQUARE_SIDE):
         return image
@@ -107,7 +104,7 @@ def _fit(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.pad(small, ((top, SQUARE_SIDE - height - top), (left, SQUARE_SIDE - width - left)))
 
 
-def _signatures(images: Sequence[NDArray[np.uint8]]) -> Signatures:
+def _signatures(images: Sequence[Pixels]) -> Signatures:
     pictures = square(images)
     fine = pictures - gaussian_filter(pictures, (0, 1, 1), truncate=2)
     power = gaussian_filter(_shrink(np.square(fine), COARSE_SIDE), (0, 1, 1))[:, ::2, ::2]
@@ -121,7 +118,7 @@ def _signatures(images: Sequence[NDArray[np.uint8]]) -> Signatures:
     )
 
 
-def _shrink(pictures: Floats, side: int) -> Floats:
+def _shrink(pictures: Float32Array, side: int) -> Float32Array:
     """Average blocks of pixels; adding strided rows and columns is five times faster than ``mean``."""
     block = pictures.shape[1] // side
     rows = pictures[:, ::block].copy()
@@ -133,7 +130,7 @@ def _shrink(pictures: Floats, side: int) -> Floats:
     return both / np.float32(block * block)
 
 
-def relief(pictures: Floats, surroundings: int) -> Floats:
+def relief(pictures: Float32Array, surroundings: int) -> Float32Array:
     """Subtract from each pixel the mean of its surroundings.
 
     Args:
@@ -146,7 +143,7 @@ def relief(pictures: Floats, surroundings: int) -> Floats:
     return (pictures - uniform_filter(pictures, (0, surroundings, surroundings))).reshape(len(pictures), -1)
 
 
-def _histograms(pictures: Floats) -> Floats:
+def _histograms(pictures: Float32Array) -> Float32Array:
     """Return the square root of the histogram of grey values: 24 bins of an eighth of the root mean square."""
     bins = np.minimum(pictures * 8, 24).astype(np.int32)
     bins += np.arange(len(pictures), dtype=np.int32)[:, None, None] * 25
@@ -154,11 +151,11 @@ def _histograms(pictures: Floats) -> Floats:
     return np.sqrt(counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)).astype(np.float32)
 
 
-def unit(rows: Floats) -> Floats:
+def unit(rows: Float32Array) -> Float32Array:
     """Scale every row to length 1."""
     return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-9)
 
 
-def mirrored(pattern: Floats) -> Floats:
+def mirrored(pattern: Float32Array) -> Float32Array:
     """Return the patterns (n, 4096) of the same slices flipped left to right."""
     return pattern.reshape(-1, PATTERN_SIDE, PATTERN_SIDE)[:, :, ::-1].reshape(len(pattern), -1)

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.model_selection import StratifiedGroupKFold, train_test_split
 
+from brainstage.core.arrays import IntArray
 from brainstage.core.config import Protocol, TrainConfig
 from brainstage.core.errors import ConfigError, DataError, LeakageError
 from brainstage.core.files import write_json
@@ -287,7 +288,7 @@ def _stratified(ids: list[str], labels: list[str], config: TrainConfig) -> tuple
     return parts[0], parts[1]
 
 
-def _labelled_people(slices: SliceTable) -> tuple[list[int], NDArray[np.int64], NDArray[np.str_]]:
+def _labelled_people(slices: SliceTable) -> tuple[list[int], IntArray, NDArray[np.str_]]:
     """Return rows, labels and people of the slices that the patient protocol can use."""
     rows = [row for row in slices.row_of.values() if slices.labels[row] is not None]
     if slices.patient_source == "inferred":  # what is unsure stays out
@@ -321,9 +322,7 @@ def _seeds(config: TrainConfig) -> list[int]:
     return [config.seed, *later.tolist()]
 
 
-def _grouped(
-    labels: NDArray[np.int64], people: NDArray[np.str_], folds: int, seed: int
-) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+def _grouped(labels: IntArray, people: NDArray[np.str_], folds: int, seed: int) -> list[tuple[IntArray, IntArray]]:
     count = len(set(people))
     if count < folds:
         raise DataError(f"{count} patients cannot make {folds} folds; give --folds {count} or fewer")
@@ -334,8 +333,8 @@ def _grouped(
 
 
 def _validation_people(
-    rest: NDArray[np.int64], labels: NDArray[np.int64], people: NDArray[np.str_], config: TrainConfig
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    rest: IntArray, labels: IntArray, people: NDArray[np.str_], config: TrainConfig
+) -> tuple[IntArray, IntArray]:
     """Take people out of train for validation, the first draw that leaves every class in train."""
     parts = min(max(2, round(1 / config.validation_share)), len(set(people[rest])))
     draws = _grouped(labels[rest], people[rest], parts, config.seed)

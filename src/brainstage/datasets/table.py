@@ -9,8 +9,8 @@ from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
+from brainstage.core.arrays import IntArray, Pixels
 from brainstage.core.errors import DataError
 
 SLICE_SCHEMA = pa.schema(
@@ -43,7 +43,7 @@ class SliceTable:
     """
 
     rows: pa.Table
-    images: Sequence[NDArray[np.uint8]]
+    images: Sequence[Pixels]
     classes: tuple[str, ...]
     unreadable: tuple[str, ...] = field(default=())
     synthetic: bool = False
@@ -83,7 +83,7 @@ class SliceTable:
             numbers.setdefault(slice_id, number)
         return numbers
 
-    def targets(self, rows: Sequence[int]) -> NDArray[np.int64]:
+    def targets(self, rows: Sequence[int]) -> IntArray:
         """Return the class numbers of some rows, int64 of shape (len(rows),).
 
         Raises:
@@ -126,6 +126,6 @@ class SliceTable:
         return values
 
 
-def slice_id(pixels: NDArray[np.uint8]) -> str:
+def slice_id(pixels: Pixels) -> str:
     """Return the identity of a slice: the SHA-256, in hex, of its grey values, row by row."""
     return hashlib.sha256(pixels.tobytes()).hexdigest()

@@ -12,11 +12,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
+from brainstage.core.arrays import BoolArray, Float64Array, IntArray
 from brainstage.core.errors import DataError
 from brainstage.evaluation.slices import Side
-from brainstage.stats import metrics
 from brainstage.stats.calibration import Calibration, apply_temperature, mean_by_person
 
 
@@ -39,9 +38,9 @@ class People:
     """
 
     names: tuple[str, ...]
-    labels: metrics.Ints
-    repeats: list[metrics.Floats]
-    conformal_thresholds: list[metrics.Floats] | None
+    labels: IntArray
+    repeats: list[Float64Array]
+    conformal_thresholds: list[Float64Array] | None
     temperatures: dict[int, float]
     calibrated_on: str | None
     fewest: int
@@ -83,7 +82,7 @@ def aggregate(side: Side, validation: Side | None) -> People:
     Raises:
         DataError: A person has slices of more than one stage.
     """
-    predictions: dict[str, list[metrics.Floats]] = {}
+    predictions: dict[str, list[Float64Array]] = {}
     thresholds: dict[str, list[float]] = {}
     label_of: dict[str, int] = {}
     temperatures = {}
@@ -134,7 +133,7 @@ def find_repeats(side: Side) -> dict[int, int]:
     return repeat_of_fold
 
 
-def _number_people(side: Side, rows: NDArray[np.bool_]) -> tuple[list[str], metrics.Ints, metrics.Ints]:
+def _number_people(side: Side, rows: BoolArray) -> tuple[list[str], IntArray, IntArray]:
     """Return the people of some rows: names (n,), labels (n,), and the number of each row's person."""
     names, first, number = np.unique(np.array(side.patients)[rows], return_index=True, return_inverse=True)
     labels = side.labels[rows]
@@ -145,7 +144,7 @@ def _number_people(side: Side, rows: NDArray[np.bool_]) -> tuple[list[str], metr
 
 
 def _calibrate(
-    side: Side, validation: Side | None, fold: int, repeat_of_fold: dict[int, int], counts: metrics.Ints
+    side: Side, validation: Side | None, fold: int, repeat_of_fold: dict[int, int], counts: IntArray
 ) -> tuple[str | None, Calibration | None]:
     """Return who calibrates a fold's predictions, and the calibration for stacks of ``counts`` slices."""
     if side.conformal_threshold is not None or side.name == "validation":

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from brainstage.core.arrays import Float64Array, IntArray
 from brainstage.core.errors import DataError, LeakageError
 from brainstage.core.run import RunFolder
 from brainstage.core.schema import RESEARCH_NOTICE, SYNTHETIC_NOTICE, figure_title
@@ -265,7 +266,7 @@ def _sets(people: People, classes: Sequence[str]) -> PredictionSets | None:
     )
 
 
-def _shares(people: People, classes: int) -> metrics.Floats:
+def _shares(people: People, classes: int) -> Float64Array:
     """Return for everyone the shares of the stages: a baseline that needs no model."""
     shares = np.bincount(people.labels, minlength=classes) / len(people.labels)
     return np.tile(shares, (len(people.labels), 1))
@@ -287,8 +288,8 @@ def _views(classes: Sequence[str], ordinal: bool) -> list[tuple[str, list[list[i
 def _view(
     name: str,
     groups: list[list[int]],
-    labels: metrics.Ints,
-    rows: dict[str, list[metrics.Floats]],
+    labels: IntArray,
+    rows: dict[str, list[Float64Array]],
     side: Side,
 ) -> StageView:
     """Score every row with some stages joined."""

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from brainstage.core.arrays import Float64Array, IntArray
 from brainstage.core.errors import ConfigError, DataError, LeakageError
 from brainstage.core.run import RunFolder
 from brainstage.core.schema import (
@@ -157,13 +158,13 @@ class Side:
     name: str
     protocol: str
     slice_ids: tuple[str, ...]
-    labels: metrics.Ints
-    probabilities: metrics.Floats
+    labels: IntArray
+    probabilities: Float64Array
     classes: tuple[str, ...]
     ordinal: bool
-    folds: metrics.Ints
+    folds: IntArray
     patients: tuple[str, ...] | None
-    conformal_threshold: metrics.Floats | None
+    conformal_threshold: Float64Array | None
     about: dict[str, Any]
     unlabelled: int
 
@@ -232,11 +233,11 @@ def read_side(
     )
 
 
-def _complete(table: pa.Table, name: str) -> metrics.Floats | None:
+def _complete(table: pa.Table, name: str) -> Float64Array | None:
     """Return a column without gaps; None where it is missing or has some."""
     if name not in table.column_names or table[name].null_count:
         return None
-    column: metrics.Floats = table[name].to_numpy()
+    column: Float64Array = table[name].to_numpy()
     return column
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from brainstage.core.arrays import Pixels
 from brainstage.core.config import TrainConfig
 from brainstage.core.errors import ConfigError, DataError, RunError
 from brainstage.core.files import make_folder, sha256
@@ -20,7 +21,6 @@ from brainstage.core.progress import Progress, silent
 from brainstage.core.run import RunFolder, StrPath
 from brainstage.core.schema import SYNTHETIC_NOTICE, figure_title
 from brainstage.datasets.phantom import write_phantom
-from brainstage.datasets.preprocessing import Pixels
 from brainstage.datasets.sources import load_slices
 from brainstage.datasets.splits import Splits
 from brainstage.datasets.table import SliceTable

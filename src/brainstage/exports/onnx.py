@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 
+from brainstage.core.arrays import Float32Array
 from brainstage.core.errors import ConfigError
-from brainstage.models.engines.base import Floats
 from brainstage.models.engines.onnx import INPUT, MAX_BYTES, OUTPUT, library
 from brainstage.models.engines.torch import PlainLogits
 
@@ -24,7 +24,7 @@ _BATCH = 32
 """Slices of one pass while ranges are measured."""
 
 
-def to_onnx(network: Any, pixels: Floats, file: Path) -> None:
+def to_onnx(network: Any, pixels: Float32Array, file: Path) -> None:
     """Write a network as one ONNX file, in fp32, that takes any number of slices.
 
     Args:
@@ -58,7 +58,7 @@ def to_onnx(network: Any, pixels: Floats, file: Path) -> None:
         )
 
 
-def to_int8(file: Path, pixels: Floats, target: Path) -> None:
+def to_int8(file: Path, pixels: Float32Array, target: Path) -> None:
     """Quantise an ONNX file to 8-bit weights and activations, with standard operators only.
 
     Weights have one scale for each channel. Weights and activations are signed: with unsigned activations products

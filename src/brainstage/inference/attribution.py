@@ -17,15 +17,13 @@ from typing import Any
 import numpy as np
 import torch
 from captum.attr import LayerGradCam, LayerIntegratedGradients, Occlusion
-from numpy.typing import NDArray
 from scipy.ndimage import binary_fill_holes, gaussian_filter
 from scipy.stats import spearmanr
 
+from brainstage.core.arrays import BoolArray, Float32Array, Pixels
 from brainstage.core.errors import ConfigError
-from brainstage.datasets.preprocessing import Pixels, Preprocessing
+from brainstage.datasets.preprocessing import Preprocessing
 from brainstage.inference.predictor import BATCH, Predictor
-
-Map = NDArray[np.float32]
 
 METHODS = ("grad-cam", "integrated-gradients", "occlusion")
 CONVOLUTIONAL = ("convnext", "regnet", "resnet")
@@ -57,7 +55,7 @@ def default_method(predictor: Predictor) -> str:
 
 def attribute(
     predictor: Predictor, images: Sequence[Pixels], levels: Sequence[int | None], stage: int, method: str
-) -> list[Map]:
+) -> list[Float32Array]:
     """Return how much each pixel of a person's slices moved the score of a stage.
 
     A network predicts each slice alone, the patient model all of them together; the maps are made accordingly.
@@ -80,7 +78,7 @@ def attribute(
     if method == "occlusion":
         return _occlude(predictor, images, levels, stage)
     network, preprocessing = _unshared(predictor.network), predictor.preprocessing
-    maps: list[Map] = []
+    maps: list[Float32Array] = []
     for start in range(0, len(images), BATCH):
         batch = images[start : start + BATCH]
         grids = (_grad_cam if method == "grad-cam" else _integrate)(network, preprocessing, batch, stage)
@@ -101,7 +99,7 @@ def check_method(predictor: Predictor, method: str) -> None:
         raise ConfigError(f"{method}: not right for this model; take {' or '.join(suitable)}")
 
 
-def outside(map_: Map, image: Pixels) -> float:
+def outside(map_: Float32Array, image: Pixels) -> float:
     """Return the share of a map's attribution that lies outside of the head; 0 where the map is empty."""
     head = _head(image)
     strength = np.abs(map_)
@@ -141,7 +139,7 @@ def similarity_to_randomised(
     return float(np.mean(similarities))
 
 
-def _correlation(first: Map, second: Map, image: Pixels) -> float:
+def _correlation(first: Float32Array, second: Float32Array, image: Pixels) -> float:
     head = _head(image)
     strengths = np.abs(first[head]), np.abs(second[head])
     if any(np.ptp(strength) == 0 for strength in strengths):
@@ -170,14 +168,14 @@ def _pixels(preprocessing: Preprocessing, images: Sequence[Pixels]) -> torch.Ten
     return torch.from_numpy(preprocessing.normalise(preprocessing.resize(images)))
 
 
-def _grad_cam(network: Any, preprocessing: Preprocessing, images: Sequence[Pixels], stage: int) -> Map:
+def _grad_cam(network: Any, preprocessing: Preprocessing, images: Sequence[Pixels], stage: int) -> Float32Array:
     """Return maps of the layer's grid, float32 of shape (N, h, w), nowhere negative."""
     pixels = _pixels(preprocessing, images)
     forward = partial(_logits, network)
     attributions = LayerGradCam(forward, _last_fine_layer(network, pixels[:1])).attribute(
         pixels, target=stage, relu_attributions=True
     )
-    maps: Map = attributions[:, 0].detach().numpy()
+    maps: Float32Array = attributions[:, 0].detach().numpy()
     return maps
 
 
@@ -195,7 +193,7 @@ def _last_fine_layer(network: Any, pixels: torch.Tensor) -> Any:
     return stages[max([number for number, side in enumerate(sides) if side >= MIN_GRAD_CAM_CELLS], default=0)]
 
 
-def _integrate(network: Any, preprocessing: Preprocessing, images: Sequence[Pixels], stage: int) -> Map:
+def _integrate(network: Any, preprocessing: Preprocessing, images: Sequence[Pixels], stage: int) -> Float32Array:
     """Return maps of the patches, float32 of shape (N, h, w)."""
     patches = network.base_model.embeddings.patch_embeddings.projection
     attributions = LayerIntegratedGradients(partial(_logits, network), patches).attribute(
@@ -205,7 +203,7 @@ def _integrate(network: Any, preprocessing: Preprocessing, images: Sequence[Pixe
         n_steps=INTEGRATION_STEPS,
         internal_batch_size=BATCH,
     )
-    maps: Map = attributions.sum(dim=1).detach().numpy().astype(np.float32)
+    maps: Float32Array = attributions.sum(dim=1).detach().numpy().astype(np.float32)
     return maps
 
 
@@ -223,12 +221,14 @@ def blurred(image: Pixels) -> Pixels:
     return smooth.round().astype(np.uint8)
 
 
-def _head(image: Pixels) -> NDArray[np.bool_]:
-    head: NDArray[np.bool_] = binary_fill_holes(image > HEAD_GREY_VALUE)
+def _head(image: Pixels) -> BoolArray:
+    head: BoolArray = binary_fill_holes(image > HEAD_GREY_VALUE)
     return head
 
 
-def _occlude(predictor: Predictor, images: Sequence[Pixels], levels: Sequence[int | None], stage: int) -> list[Map]:
+def _occlude(
+    predictor: Predictor, images: Sequence[Pixels], levels: Sequence[int | None], stage: int
+) -> list[Float32Array]:
     features = predictor.extract_features(images)
     fixed = predictor.levels(features, levels)  # a blurred window must not move the slice to another level
     maps = []
@@ -251,7 +251,7 @@ def _occlude(predictor: Predictor, images: Sequence[Pixels], levels: Sequence[in
 
 def _score(
     predictor: Predictor,
-    features: NDArray[np.float32],
+    features: Float32Array,
     levels: Sequence[int | None],
     number: int,
     stage: int,

@@ -8,11 +8,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from brainstage.core.arrays import Float32Array, Pixels
 from brainstage.core.errors import ConfigError, DataError, RefusalError
 from brainstage.core.schema import RESEARCH_NOTICE
-from brainstage.datasets.preprocessing import Pixels
 from brainstage.inference.attribution import (
-    Map,
     attribute,
     check_method,
     default_method,
@@ -103,7 +102,7 @@ class SliceExplanation(NamedTuple):
     """Number of the slice in its scan, from 1; None where it is the only one."""
     image: Pixels | None = None
     """The slice, uint8 of shape (H, W)."""
-    map: Map | None = None
+    map: Float32Array | None = None
     """The attribution, float32 of shape (H, W)."""
     full_colour: float = 1.0
     """Strength that is shown in full colour, the same for all slices of a person."""
@@ -165,7 +164,7 @@ def explain_scan(
     return explanations
 
 
-def _full_colour(maps: Sequence[Map]) -> float:
+def _full_colour(maps: Sequence[Float32Array]) -> float:
     """Return the strength that is shown in full colour in all slices of a person."""
     strengths = np.concatenate([np.abs(map_[map_ != 0]) for map_ in maps])
     return float(np.quantile(strengths, FULL_COLOUR_QUANTILE)) if len(strengths) else 1.0

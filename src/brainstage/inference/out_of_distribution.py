@@ -12,14 +12,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from brainstage.datasets.signatures import Floats, coarse_anatomy, unit
-
-Pixels = NDArray[np.uint8]
+from brainstage.core.arrays import Float32Array, Pixels
+from brainstage.datasets.signatures import coarse_anatomy, unit
 
 FILE = "out_of_distribution.safetensors"
 MAX_CLUSTERS = 32
@@ -52,7 +50,7 @@ class OutOfDistributionDetector:
         threshold: Largest out-of-distribution score that is accepted.
     """
 
-    def __init__(self, centroids: Floats, threshold: float) -> None:
+    def __init__(self, centroids: Float32Array, threshold: float) -> None:
         """Take the clusters' centroids, float32 of shape (clusters, 1024), each of length 1, and the threshold."""
         self._centroids = centroids
         self.threshold = threshold
@@ -69,9 +67,9 @@ class OutOfDistributionDetector:
         angle = np.arccos(np.clip(np.quantile((rows @ centroids.T).max(axis=1), 0.01), -1, 1))
         return cls(centroids, 1 - float(np.cos(min(angle * ANGLE_MARGIN, np.pi / 2))))
 
-    def score(self, images: Sequence[Pixels]) -> Floats:
+    def score(self, images: Sequence[Pixels]) -> Float32Array:
         """Return the out-of-distribution score of each picture, from 0 to 2, float32 of shape (n,)."""
-        scores: Floats = 1 - (coarse_anatomy(images) @ self._centroids.T).max(axis=1)
+        scores: Float32Array = 1 - (coarse_anatomy(images) @ self._centroids.T).max(axis=1)
         return scores
 
     def refusals(self, images: Sequence[Pixels]) -> list[str | None]:

@@ -11,10 +11,9 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
+from brainstage.core.arrays import BoolArray, Float32Array, Pixels
 from brainstage.core.errors import ConfigError, DataError, RefusalError, RunError
 from brainstage.core.progress import Progress, silent
 from brainstage.core.run import RunFolder
@@ -28,7 +27,6 @@ from brainstage.core.schema import (
 )
 from brainstage.datasets.images import CHUNK
 from brainstage.datasets.patient_map import is_public
-from brainstage.datasets.preprocessing import Pixels
 from brainstage.datasets.table import slice_id
 from brainstage.inference.predictor import Prediction, Predictor
 from brainstage.models.weights import BUNDLED, DEFAULT
@@ -228,8 +226,8 @@ def group_people(scans: Sequence[Scan], one_person: bool) -> list[Person]:
 class _Stages(NamedTuple):
     """The probabilities of a slice or a person, float32 of shape (classes,)."""
 
-    probabilities: NDArray[np.float32]
-    in_set: NDArray[np.bool_] | None
+    probabilities: Float32Array
+    in_set: BoolArray | None
     """Which stages cannot be ruled out; None where the model is not calibrated."""
 
 

@@ -11,15 +11,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
+from brainstage.core.arrays import Float32Array, Float64Array, Pixels
 from brainstage.core.errors import BrainstageError, DataError, RunError
 from brainstage.core.files import sha256
 from brainstage.core.parallel import worker_pool
 from brainstage.core.progress import Progress, silent
 from brainstage.core.run import RunFolder, StrPath
 from brainstage.core.schema import CONFORMAL_THRESHOLD, PROB_PREFIX, with_metadata
-from brainstage.datasets.preprocessing import Pixels, Preprocessing
+from brainstage.datasets.preprocessing import Preprocessing
 from brainstage.datasets.table import SliceTable
 from brainstage.inference.out_of_distribution import OutOfDistributionDetector
 from brainstage.models.engines.base import Engine
@@ -42,8 +42,8 @@ class Prediction(NamedTuple):
             (N,); None where the model is not calibrated (:mod:`brainstage.stats.calibration`).
     """
 
-    probabilities: NDArray[np.float32]
-    conformal_threshold: NDArray[np.float64] | None
+    probabilities: Float32Array
+    conformal_threshold: Float64Array | None
 
 
 class Predictor:
@@ -96,7 +96,7 @@ class Predictor:
         levels: Sequence[int | None] | None = None,
         *,
         progress: Progress = silent,
-    ) -> NDArray[np.float32]:
+    ) -> Float32Array:
         """Return class probabilities for slices.
 
         Args:
@@ -143,7 +143,7 @@ class Predictor:
         """Preprocessing of slices for this model."""
         return self._model.preprocessing
 
-    def levels(self, features: NDArray[np.float32], known: Sequence[int | None]) -> list[int | None]:
+    def levels(self, features: Float32Array, known: Sequence[int | None]) -> list[int | None]:
         """Return the level of each slice: the known one, else the model's estimate from the slice's features."""
         return self._model.levels(features, known)
 
@@ -167,7 +167,7 @@ class Predictor:
         """
         return self._detector.refusals(images) if self._detector else [None] * len(images)
 
-    def extract_features(self, images: Sequence[Pixels], *, progress: Progress = silent) -> NDArray[np.float32]:
+    def extract_features(self, images: Sequence[Pixels], *, progress: Progress = silent) -> Float32Array:
         """Return the model's features of each slice, float32 of shape (N, …): the costly half of a prediction."""
         features = [np.zeros((0,), np.float32)] if not len(images) else []
         with progress("Predicting", len(images)) as advance:
@@ -178,7 +178,7 @@ class Predictor:
 
     def predict_features(
         self,
-        features: NDArray[np.float32],
+        features: Float32Array,
         patients: Sequence[str | None] | None = None,
         levels: Sequence[int | None] | None = None,
     ) -> Prediction:
@@ -214,19 +214,19 @@ class SliceClassifier:
             engine.pool,
         )
 
-    def extract_features(self, images: Sequence[Pixels]) -> NDArray[np.float32]:
+    def extract_features(self, images: Sequence[Pixels]) -> Float32Array:
         """Return the softmax scores of each slice, float32 of shape (N, classes)."""
         return softmax(self.logits(images))
 
-    def logits(self, images: Sequence[Pixels]) -> NDArray[np.float32]:
+    def logits(self, images: Sequence[Pixels]) -> Float32Array:
         """Return the logits of each slice, float32 of shape (N, classes)."""
         return self._engine.logits(self.pixels(images))
 
-    def pixels(self, images: Sequence[Pixels]) -> NDArray[np.float32]:
+    def pixels(self, images: Sequence[Pixels]) -> Float32Array:
         """Return the network's input, float32 of shape (N, C, H, W)."""
         return self.preprocessing.normalise(self.preprocessing.resize(images))
 
-    def levels(self, _scores: NDArray[np.float32], known: Sequence[int | None]) -> list[int | None]:
+    def levels(self, _scores: Float32Array, known: Sequence[int | None]) -> list[int | None]:
         """Return the known levels: a network does not use them."""
         return list(known)
 
@@ -236,7 +236,7 @@ class SliceClassifier:
 
     def predict_features(
         self,
-        scores: NDArray[np.float32],
+        scores: Float32Array,
         patients: Sequence[str | None] | None,
         _levels: Sequence[int | None] | None,
     ) -> Prediction:
@@ -276,11 +276,11 @@ class PatientClassifier:
         self.preprocessing = preprocessing
         self._model, self.classes = model, model.classes
 
-    def extract_features(self, images: Sequence[Pixels]) -> NDArray[np.float32]:
+    def extract_features(self, images: Sequence[Pixels]) -> Float32Array:
         """Return the orientation histograms of each slice, float32 of shape (N, 8, 8, 8)."""
         return orientation_histograms(self.preprocessing.resize(images))
 
-    def levels(self, histograms: NDArray[np.float32], known: Sequence[int | None]) -> list[int | None]:
+    def levels(self, histograms: Float32Array, known: Sequence[int | None]) -> list[int | None]:
         """Return the level of each slice, estimated from its histograms where it is not known."""
         estimates = self._model.levels(histograms).tolist()
         return [estimate if level is None else level for estimate, level in zip(estimates, known, strict=True)]
@@ -291,7 +291,7 @@ class PatientClassifier:
 
     def predict_features(
         self,
-        histograms: NDArray[np.float32],
+        histograms: Float32Array,
         patients: Sequence[str | None] | None,
         levels: Sequence[int | None] | None,
     ) -> Prediction:
@@ -305,10 +305,10 @@ class PatientClassifier:
         return Prediction(*self._model.predict(histograms, patients, levels))
 
 
-def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+def softmax(logits: Float32Array) -> Float32Array:
     """Return the softmax of logits, both float32 of shape (N, classes): scores from 0 to 1 that add up to 1."""
     powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-    scores: NDArray[np.float32] = powers / powers.sum(axis=1, keepdims=True)
+    scores: Float32Array = powers / powers.sum(axis=1, keepdims=True)
     return scores
 
 
@@ -364,13 +364,13 @@ def _open(folder: Path) -> SliceClassifier | PatientClassifier:
 def prediction_table(
     slices: SliceTable,
     slice_ids: Sequence[str],
-    probabilities: NDArray[np.float32],
+    probabilities: Float32Array,
     *,
     split: Sequence[str],
     fold: int,
     model: str,
     metadata: dict[str, Any],
-    conformal_threshold: NDArray[np.float64] | None = None,
+    conformal_threshold: Float64Array | None = None,
 ) -> pa.Table:
     """Return a prediction table (:func:`brainstage.core.schema.validate_predictions`) of some slices.
 

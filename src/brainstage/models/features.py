@@ -19,16 +19,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from brainstage.core.arrays import Float32Array
 from brainstage.core.errors import ConfigError, RunError
 from brainstage.core.files import atomic
 from brainstage.core.hub import cache_root
 from brainstage.core.progress import Progress, silent
-
-Features = NDArray[np.float32]
 
 CHUNK = 128
 """Slices a file: at most so many are computed again after an interruption."""
@@ -68,9 +66,9 @@ class FeatureCache:
     def get(
         self,
         slice_ids: Sequence[str],
-        compute: Callable[[Sequence[str]], Features],
+        compute: Callable[[Sequence[str]], Float32Array],
         progress: Progress = silent,
-    ) -> Features:
+    ) -> Float32Array:
         """Return the features of slices; those that are not in the cache are computed and added.
 
         Args:
@@ -108,9 +106,9 @@ def _make(folder: Path) -> None:
         ) from error
 
 
-def _read(folder: Path) -> dict[str, Features]:
+def _read(folder: Path) -> dict[str, Float32Array]:
     """Return the features in a folder, by slice; a damaged file is removed."""
-    known: dict[str, Features] = {}
+    known: dict[str, Float32Array] = {}
     for file in sorted(folder.glob("*.safetensors")):
         try:
             with safe_open(file, framework="numpy") as opened:
@@ -121,7 +119,7 @@ def _read(folder: Path) -> dict[str, Features]:
     return known
 
 
-def _write(folder: Path, slice_ids: Sequence[str], values: Features, key: str) -> None:
+def _write(folder: Path, slice_ids: Sequence[str], values: Float32Array, key: str) -> None:
     lines = json.dumps(list(slice_ids))
     name = hashlib.sha256(lines.encode()).hexdigest()[:32]
     with atomic(folder / f"{name}.safetensors") as part:
@@ -176,7 +174,7 @@ def _leave_out_what_is_not_used(body: Any) -> None:
         layers[-1].layernorm_after.register_forward_pre_hook(lambda _module, inputs: (inputs[0][:, :1],))
 
 
-def forward(body: Any, bf16: bool) -> Callable[[NDArray[np.float32]], Features]:
+def forward(body: Any, bf16: bool) -> Callable[[Float32Array], Float32Array]:
     """Return a function from inputs, float32 of shape (N, 3, H, W), to features, float32 of shape (N, D).
 
     Args:
@@ -188,7 +186,7 @@ def forward(body: Any, bf16: bool) -> Callable[[NDArray[np.float32]], Features]:
     body, batch = body.to(device, dtype), BATCH[device]
 
     @torch.inference_mode()
-    def compute(inputs: NDArray[np.float32]) -> Features:
+    def compute(inputs: Float32Array) -> Float32Array:
         parts = [
             body(torch.from_numpy(inputs[start : start + batch]).to(device, dtype)).logits.float().cpu()
             for start in range(0, len(inputs), batch)

@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
+from brainstage.core.arrays import Float32Array, Pixels
 from brainstage.core.parallel import parallel_map
-
-Floats = NDArray[np.float32]
-Pixels = NDArray[np.uint8]
 
 SIDE = 128
 """Pixels of a slice's side."""
@@ -24,7 +21,7 @@ VERSION = 1
 """Version of the histograms, incremented when they change, so that cached ones are not used."""
 
 
-def orientation_histograms(images: Sequence[Pixels] | Pixels, cell: int = CELL) -> Floats:
+def orientation_histograms(images: Sequence[Pixels] | Pixels, cell: int = CELL) -> Float32Array:
     """Measure how much edge of each direction is in each cell of slices.
 
     After the histograms of oriented gradients of Dalal and Triggs (2005, CVPR), with each slice divided by its
@@ -44,7 +41,7 @@ def orientation_histograms(images: Sequence[Pixels] | Pixels, cell: int = CELL) 
     return np.stack(list(parallel_map(lambda image: _histogram(image, cell), images)))
 
 
-def _histogram(image: Pixels, cell: int) -> Floats:
+def _histogram(image: Pixels, cell: int) -> Float32Array:
     cells = SIDE // cell
     down, right = np.gradient(image / white_matter(image))
     length = np.hypot(down, right)

@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 from scipy.ndimage import binary_closing
 
+from brainstage.core.arrays import Float32Array, Float64Array, IntArray, Pixels
 from brainstage.models.folder import CONFIG, WEIGHTS, read_json
 from brainstage.models.histograms import CELL, DIRECTIONS, SIDE
 from brainstage.stats.calibration import conformal_threshold
@@ -30,10 +30,6 @@ from brainstage.stats.ordinal import ProportionalOdds
 if TYPE_CHECKING:
     from sklearn.linear_model import Ridge
 
-Floats = NDArray[np.float32]
-Reals = NDArray[np.float64]
-Bytes = NDArray[np.uint8]
-Ints = NDArray[np.int64]
 
 MODEL_TYPE = "brainstage-patient"
 LEVELS = 32
@@ -58,7 +54,7 @@ class PatientModel:
         classes: Class names, from the least to the most severe stage.
     """
 
-    def __init__(self, stacks: Bytes, labels: Ints, classes: Sequence[str]) -> None:
+    def __init__(self, stacks: Pixels, labels: IntArray, classes: Sequence[str]) -> None:
         """Take training people: roots of histograms, uint8 of shape (n, LEVELS, 8, 8, 8), and their stages (n,)."""
         self.classes = tuple(classes)
         self._stacks, self._labels = stacks, labels
@@ -73,7 +69,12 @@ class PatientModel:
 
     @classmethod
     def fit(
-        cls, histograms: Floats, patients: Sequence[str], places: Reals, labels: Ints, classes: Sequence[str]
+        cls,
+        histograms: Float32Array,
+        patients: Sequence[str],
+        places: Float64Array,
+        labels: IntArray,
+        classes: Sequence[str],
     ) -> PatientModel:
         """Return a model of training slices with known people and places along the stack.
 
@@ -99,10 +100,10 @@ class PatientModel:
 
     def predict_proba(
         self,
-        histograms: Floats,
+        histograms: Float32Array,
         patients: Sequence[str | None] | None = None,
         levels: Sequence[int | None] | None = None,
-    ) -> Floats:
+    ) -> Float32Array:
         """Return the probabilities of the stages for each slice's person, float32 of shape (n, classes).
 
         Args:
@@ -114,10 +115,10 @@ class PatientModel:
 
     def predict(
         self,
-        histograms: Floats,
+        histograms: Float32Array,
         patients: Sequence[str | None] | None = None,
         levels: Sequence[int | None] | None = None,
-    ) -> tuple[Floats, Reals]:
+    ) -> tuple[Float32Array, Float64Array]:
         """Predict each slice's person.
 
         Args:
@@ -134,7 +135,7 @@ class PatientModel:
         for row, level in enumerate(() if levels is None else levels):
             places[row] = places[row] if level is None else level
         people = list(people_rows(patients or [None] * len(roots)))
-        alike: dict[bytes, list[Ints]] = {}
+        alike: dict[bytes, list[IntArray]] = {}
         for rows in people:
             alike.setdefault(_given(places[rows]).tobytes(), []).append(rows)
         probabilities, thresholds = np.empty((len(roots), len(self.classes)), np.float32), np.empty(len(roots))
@@ -147,10 +148,10 @@ class PatientModel:
                 probabilities[rows], thresholds[rows] = prediction, threshold
         return probabilities, thresholds
 
-    def levels(self, histograms: Floats) -> Ints:
+    def levels(self, histograms: Float32Array) -> IntArray:
         """Return the level of each slice, from 0 to LEVELS - 1: that of the training people's most similar mean."""
         rows = np.sqrt(histograms).reshape(-1, len(self._centre))
-        found: Ints = (_unit(rows - self._centre) @ self._atlas.T).argmax(axis=1)
+        found: IntArray = (_unit(rows - self._centre) @ self._atlas.T).argmax(axis=1)
         return found
 
     def shuffled(self, seed: int) -> PatientModel:
@@ -210,13 +211,13 @@ def _ridge() -> Ridge:
     return Ridge(RIDGE, solver="cholesky")
 
 
-def _strata(labels: Ints) -> Ints:
+def _strata(labels: IntArray) -> IntArray:
     """Return the stages, with those of fewer people than folds joined to the largest."""
     counts = np.bincount(labels)
     return np.where(counts[labels] < _FOLDS, counts.argmax(), labels)
 
 
-def people_rows(patients: Sequence[str | None]) -> Iterator[Ints]:
+def people_rows(patients: Sequence[str | None]) -> Iterator[IntArray]:
     """Yield the rows of each person."""
     rows: dict[object, list[int]] = {}
     for row, patient in enumerate(patients):
@@ -225,27 +226,27 @@ def people_rows(patients: Sequence[str | None]) -> Iterator[Ints]:
         yield np.array(members)
 
 
-def _given(levels: Ints) -> Ints:
+def _given(levels: IntArray) -> IntArray:
     """Return the levels that are given: those of the slices, and small gaps between them."""
     given = np.zeros(LEVELS + 2 * GAP, dtype=bool)  # a margin, or closing would wear off the ends
     given[levels + GAP] = True
-    found: Ints = np.flatnonzero(binary_closing(given, np.ones(GAP))[GAP:-GAP])
+    found: IntArray = np.flatnonzero(binary_closing(given, np.ones(GAP))[GAP:-GAP])
     return found
 
 
-def _stack(roots: Floats, levels: Ints, given: Ints) -> Floats:
+def _stack(roots: Float32Array, levels: IntArray, given: IntArray) -> Float32Array:
     """Put a person's slices on the levels given, (len(given), 8, 8, 8): each takes the mean of those nearest."""
     distance = np.abs(given[:, None] - levels)
     nearest = (distance == distance.min(axis=1, keepdims=True)).astype(np.float32)
-    stack: Floats = np.tensordot(nearest / nearest.sum(axis=1, keepdims=True), roots, axes=1)
+    stack: Float32Array = np.tensordot(nearest / nearest.sum(axis=1, keepdims=True), roots, axes=1)
     return stack
 
 
-def _roots(stacks: Bytes) -> Floats:
+def _roots(stacks: Pixels) -> Float32Array:
     return stacks.astype(np.float32) * np.float32(STEP)
 
 
-def _features(stacks: Floats, levels: Ints) -> list[Floats]:
+def _features(stacks: Float32Array, levels: IntArray) -> list[Float32Array]:
     """Average people's histograms over slabs of levels, in cells of one size and twice that: four blocks (n, …)."""
     squares = np.square(stacks)
     coarse = squares[:, :, ::2] + squares[:, :, 1::2]
@@ -253,7 +254,7 @@ def _features(stacks: Floats, levels: Ints) -> list[Floats]:
     return [_slabs(roots, levels // slab) for roots in (stacks, coarse) for slab in SLABS]
 
 
-def _slabs(roots: Floats, slabs: Ints) -> Floats:
+def _slabs(roots: Float32Array, slabs: IntArray) -> Float32Array:
     means = [roots[:, slabs == slab].mean(axis=1).reshape(len(roots), -1) for slab in np.unique(slabs)]
     return np.concatenate(means, axis=1)
 
@@ -262,11 +263,11 @@ def _slabs(roots: Floats, slabs: Ints) -> Floats:
 class _Scaling:
     """Features in units of their spread among the training people; each block counts alike, however long it is."""
 
-    means: list[Floats]
-    scales: list[Floats]
+    means: list[Float32Array]
+    scales: list[Float32Array]
 
     @classmethod
-    def of(cls, blocks: list[Floats]) -> _Scaling:
+    def of(cls, blocks: list[Float32Array]) -> _Scaling:
         scales = []
         for block in blocks:
             spread = block.std(axis=0)
@@ -274,11 +275,11 @@ class _Scaling:
             scales.append(np.where(varies, 1 / np.where(varies, spread, 1) / np.sqrt(max(1, varies.sum())), 0))
         return cls([block.mean(axis=0) for block in blocks], scales)
 
-    def __call__(self, blocks: list[Floats]) -> Floats:
+    def __call__(self, blocks: list[Float32Array]) -> Float32Array:
         parts = [(b - mean) * scale for b, mean, scale in zip(blocks, self.means, self.scales, strict=True)]
-        scaled: Floats = np.concatenate(parts, axis=1) / np.sqrt(np.float32(len(parts)))
+        scaled: Float32Array = np.concatenate(parts, axis=1) / np.sqrt(np.float32(len(parts)))
         return scaled
 
 
-def _unit(rows: Floats) -> Floats:
+def _unit(rows: Float32Array) -> Float32Array:
     return rows / np.maximum(np.linalg.norm(rows, axis=-1, keepdims=True), 1e-9)

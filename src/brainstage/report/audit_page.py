@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from brainstage.audits.audit import Audit
+from brainstage.core.arrays import Pixels
 from brainstage.core.files import write_json, write_table
 from brainstage.core.schema import SYNTHETIC_NOTICE
 from brainstage.datasets.signatures import square
@@ -118,21 +118,21 @@ def _spread(rows: list[int]) -> list[int]:
     return [rows[place] for place in places]
 
 
-def _marked(thumbnail: NDArray[np.uint8], side: str | None) -> NDArray[np.uint8]:
+def _marked(thumbnail: Pixels, side: str | None) -> Pixels:
     """Draw a line in the colour of the split's side below a thumbnail."""
     marked = np.repeat(thumbnail[:, :, None], 3, axis=2)
     line = np.broadcast_to(np.array(_SIDE_COLOURS[side], dtype=np.uint8), (4, thumbnail.shape[1], 3))
     return np.concatenate([marked, line], axis=0)
 
 
-def _thumbnails(result: Audit, rows: list[int], side: int) -> list[NDArray[np.uint8]]:
+def _thumbnails(result: Audit, rows: list[int], side: int) -> list[Pixels]:
     """Return slices as squares with ``side`` pixels a side, equally bright."""
     pictures = square([result.slices.images[row] for row in rows])
     grey = (pictures * 75).clip(0, 255).astype(np.uint8)
     return [np.asarray(Image.fromarray(slice_).resize((side, side), Image.Resampling.BOX)) for slice_ in grey]
 
 
-def _jpeg(picture: NDArray[np.uint8]) -> str:
+def _jpeg(picture: Pixels) -> str:
     stream = io.BytesIO()
     Image.fromarray(picture).save(stream, format="JPEG", quality=80)
     return data_uri(stream.getvalue(), "jpeg")

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
+from brainstage.core.arrays import Float64Array
 from brainstage.core.schema import RESEARCH_NOTICE
 from brainstage.report.charts import Cut, draw_cuts
 from brainstage.scans.registration import mapped, sample
@@ -51,7 +51,7 @@ def _cuts(extraction: Extraction) -> Iterator[list[Cut]]:
         yield row
 
 
-def _plane(axis: int, place: float) -> NDArray[np.float64]:
+def _plane(axis: int, place: float) -> Float64Array:
     """Return the points of a plane across an axis, (3, n), row by row from below."""
     across, upwards = np.meshgrid(*(np.arange(*FRAME[other]) for other in range(3) if other != axis))
     points = np.insert(np.stack([across.ravel(), upwards.ravel()]), axis, place, axis=0)

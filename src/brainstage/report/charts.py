@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 
+from brainstage.core.arrays import Float32Array, IntArray
 from brainstage.core.files import atomic
-from brainstage.stats.metrics import Ints
 
 if TYPE_CHECKING:
     from brainstage.evaluation.comparison import Comparison
@@ -30,14 +29,14 @@ class Cut(NamedTuple):
     """One plane of a head, rows upwards."""
 
     name: str
-    head: NDArray[np.float32]
-    inside: NDArray[np.float32]
+    head: Float32Array
+    inside: Float32Array
     """Share of each pixel that lies in the brain."""
     white: float
     """Grey value that is shown white."""
 
 
-def draw_confusion_matrix(target: Path, confusion: Ints, classes: Sequence[str], title: str) -> None:
+def draw_confusion_matrix(target: Path, confusion: IntArray, classes: Sequence[str], title: str) -> None:
     """Draw counts, and shares of each true stage as shades, to a PNG file.
 
     Args:

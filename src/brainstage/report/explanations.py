@@ -8,14 +8,12 @@ from typing import Any
 
 import numpy as np
 from matplotlib import colormaps
-from numpy.typing import NDArray
 from PIL import Image
 
+from brainstage.core.arrays import Float32Array, Pixels
 from brainstage.core.errors import ConfigError
 from brainstage.core.files import atomic, make_folder, write_json
 from brainstage.core.progress import Progress, silent
-from brainstage.datasets.preprocessing import Pixels
-from brainstage.inference.attribution import Map
 from brainstage.inference.explanations import Explanations, SliceExplanation, check_request, explain_scan
 from brainstage.inference.predictor import Predictor
 from brainstage.scans.discover import Scan
@@ -76,14 +74,14 @@ def explain(
     return explanations
 
 
-def draw(explanation: SliceExplanation) -> NDArray[np.uint8] | None:
+def draw(explanation: SliceExplanation) -> Pixels | None:
     """Return a slice with its map in colour, uint8 of shape (H, W, 3); None where there is no map."""
     if explanation.image is None or explanation.map is None:
         return None
     return overlay(explanation.image, explanation.map, explanation.full_colour)
 
 
-def overlay(image: Pixels, map_: Map, full_colour: float) -> NDArray[np.uint8]:
+def overlay(image: Pixels, map_: Float32Array, full_colour: float) -> Pixels:
     """Blend a map over its slice: red where a pixel raised the score of the stage, blue where it lowered it.
 
     Args:
@@ -112,7 +110,7 @@ def _save(explanation: SliceExplanation, number: int, out: Path) -> str | None:
     return file
 
 
-def _sheet(pictures: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+def _sheet(pictures: Sequence[Pixels]) -> Pixels:
     """Lay pictures of one size out in rows."""
     empty = [np.zeros_like(pictures[0])] * (-len(pictures) % SHEET_COLUMNS)
     cells = [*pictures, *empty]
@@ -123,6 +121,6 @@ def _sheet(pictures: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
     return np.concatenate(rows)
 
 
-def _write(file: Path, picture: NDArray[np.uint8]) -> None:
+def _write(file: Path, picture: Pixels) -> None:
     with atomic(file) as part:
         Image.fromarray(picture).save(part, format="PNG")

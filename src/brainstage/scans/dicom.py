@@ -12,11 +12,11 @@ from functools import cache, partial
 from typing import Any, BinaryIO
 
 import numpy as np
-from numpy.typing import NDArray
 
+from brainstage.core.arrays import Float32Array, Float64Array
 from brainstage.core.errors import DataError, RefusalError
 from brainstage.core.quiet import silence
-from brainstage.scans.volume import MAX_VOXELS, Reals, Volume, checked_values
+from brainstage.scans.volume import MAX_VOXELS, Volume, checked_values
 
 MAX_SPACING_DEVIATION = 0.1
 """Share of the median distance between slices by which one distance may deviate."""
@@ -34,9 +34,9 @@ class Frame:
         axes: Millimetres from one row and one column to the next, shape (2, 3).
     """
 
-    pixels: NDArray[np.float32]
-    origin: Reals
-    axes: Reals
+    pixels: Float32Array
+    origin: Float64Array
+    axes: Float64Array
 
 
 def is_dicom(start: bytes) -> bool:
@@ -148,7 +148,7 @@ def _check(dataset: Any, size: int, where: str) -> None:
         raise DataError(f"{where}: damaged, it ends before its last image")
 
 
-def _frame(dataset: Any, number: int, pixels: NDArray[np.float32], where: str) -> Frame:
+def _frame(dataset: Any, number: int, pixels: Float32Array, where: str) -> Frame:
     """Return one image with its position, rescaled."""
     find = partial(_find, [dataset], where)
     if "PerFrameFunctionalGroupsSequence" in dataset:

@@ -15,9 +15,7 @@ from os.path import commonpath
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
+from brainstage.core.arrays import Pixels
 from brainstage.core.errors import DataError
 from brainstage.core.run import StrPath
 from brainstage.datasets.images import IMAGE_SUFFIXES, Reader, decode_slice, is_picture, open_path, read_bytes
@@ -37,7 +35,7 @@ MAGIC_BYTES = 4096
 class Slices(NamedTuple):
     """A scan's slices, as the training data shows them."""
 
-    images: Sequence[NDArray[np.uint8]]
+    images: Sequence[Pixels]
     """Grey slices, each of shape (H, W)."""
     levels: Sequence[int | None]
     """Level of each among the 32 of the training data, 0 the lowest; None where it is not known."""

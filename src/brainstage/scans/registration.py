@@ -11,13 +11,11 @@ from functools import cache
 from importlib.resources import files
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.ndimage import binary_dilation, center_of_mass, gaussian_filter, map_coordinates
 
+from brainstage.core.arrays import BoolArray, Float32Array, Float64Array
 from brainstage.scans.nifti import decode_nifti
-from brainstage.scans.volume import Reals, Volume
-
-Grey = NDArray[np.float32]
+from brainstage.scans.volume import Volume
 
 TEMPLATE_SPACING = 4.0
 """Millimetres between voxels of the template."""
@@ -55,7 +53,7 @@ class Registration:
         outside: Share of the volume's brightness that lies outside of the template's brain: skull, scalp, neck.
     """
 
-    affine: Reals
+    affine: Float64Array
     similarity: float
     outside: float
 
@@ -105,12 +103,12 @@ def _scaled(volume: Volume) -> Volume:
     return Volume(volume.voxels / largest, volume.affine)
 
 
-def covered(volume: Volume, points: Reals) -> NDArray[np.bool_]:
+def covered(volume: Volume, points: Float64Array) -> BoolArray:
     """Return which points (3, n) in millimetres lie in a volume."""
     return _inside(volume.voxels.shape, mapped(_inverse(volume.affine), points))
 
 
-def sample(volume: Volume, points: Reals, mode: str = "constant") -> Grey:
+def sample(volume: Volume, points: Float64Array, mode: str = "constant") -> Float32Array:
     """Return grey values at points, float32 of shape (n,), linear between voxels.
 
     Args:
@@ -119,23 +117,25 @@ def sample(volume: Volume, points: Reals, mode: str = "constant") -> Grey:
         mode: What is outside: ``constant`` for 0, ``nearest`` for the value at the edge.
     """
     at = mapped(_inverse(volume.affine), points)
-    values: Grey = map_coordinates(volume.voxels, at, order=1, mode=mode)
+    values: Float32Array = map_coordinates(volume.voxels, at, order=1, mode=mode)
     return values
 
 
-def mapped(affine: Reals, points: Reals) -> Reals:
+def mapped(affine: Float64Array, points: Float64Array) -> Float64Array:
     """Return points (3, n) transformed by an affine map (4, 4)."""
-    moved: Reals = affine[:3, :3] @ points + affine[:3, 3:]
+    moved: Float64Array = affine[:3, :3] @ points + affine[:3, 3:]
     return moved
 
 
-def grid_points(shape: tuple[int, ...]) -> Reals:
+def grid_points(shape: tuple[int, ...]) -> Float64Array:
     """Return the indices of all voxels of a volume of that shape, (3, n), in the order of its memory."""
     index = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"))
     return index.reshape(3, -1).astype(np.float64)
 
 
-def _fit(moving: Volume, start: Reals, blur: float, every: int, stiffness: float) -> tuple[Reals, float]:
+def _fit(
+    moving: Volume, start: Float64Array, blur: float, every: int, stiffness: float
+) -> tuple[Float64Array, float]:
     """Return the affine map of least squares from a start, and its cost: half the sum of squared residuals."""
     from scipy.optimize import least_squares  # images do not wait for its import
 
@@ -150,30 +150,30 @@ class _Residuals:
     Nine are those of a matrix around the brain's centre, three of a translation, one is the logarithm of a gain.
     """
 
-    def __init__(self, moving: Volume, start: Reals, blur: float, every: int, stiffness: float) -> None:
+    def __init__(self, moving: Volume, start: Float64Array, blur: float, every: int, stiffness: float) -> None:
         self._start, self._stiffness, self._points = start, stiffness, _points()[:, ::every]
         fixed = gaussian_filter(mni152().voxels, blur / TEMPLATE_SPACING)[_head()][::every]
         self._fixed = fixed / np.linalg.norm(fixed)
         self._to_voxels = _inverse(moving.affine)
-        self._moving: Grey = gaussian_filter(moving.voxels, blur / moving.spacing)
-        self._slopes: list[Grey] = [np.gradient(self._moving, axis=axis) for axis in range(3)]
+        self._moving: Float32Array = gaussian_filter(moving.voxels, blur / moving.spacing)
+        self._slopes: list[Float32Array] = [np.gradient(self._moving, axis=axis) for axis in range(3)]
         inside, (values,) = self._at(start, self._moving)
         self._brightness = self._fixed[inside].sum() / max(float(values[inside].sum()), 1e-9)
         self._centre = self._points.mean(axis=1, keepdims=True)
         self._arms = (self._points - self._centre) / BRAIN_RADIUS
 
-    def _matrix(self, parameters: Reals) -> Reals:
-        matrix: Reals = np.eye(3) + parameters[:9].reshape(3, 3) / BRAIN_RADIUS
+    def _matrix(self, parameters: Float64Array) -> Float64Array:
+        matrix: Float64Array = np.eye(3) + parameters[:9].reshape(3, 3) / BRAIN_RADIUS
         return matrix
 
-    def affine(self, parameters: Reals) -> Reals:
+    def affine(self, parameters: Float64Array) -> Float64Array:
         change = np.eye(4)
         change[:3, :3] = self._matrix(parameters)
         change[:3, 3:] = self._centre - change[:3, :3] @ self._centre + parameters[9:12, None]
-        moved: Reals = self._start @ change
+        moved: Float64Array = self._start @ change
         return moved
 
-    def residuals(self, parameters: Reals) -> Reals:
+    def residuals(self, parameters: Float64Array) -> Float64Array:
         inside, (values,) = self._at(self.affine(parameters), self._moving)
         coverage = self._coverage(inside)
         difference = np.where(inside, values * self._gain(parameters) - self._fixed, 0)
@@ -182,7 +182,7 @@ class _Residuals:
         scaled = difference / np.sqrt(max(coverage, MIN_COVERAGE))
         return np.concatenate([scaled, [missing], self._stiffness * strain.ravel()])
 
-    def derivatives(self, parameters: Reals) -> Reals:
+    def derivatives(self, parameters: Float64Array) -> Float64Array:
         inside, (values, *slope) = self._at(self.affine(parameters), self._moving, *self._slopes)
         along = (self._to_voxels[:3, :3] @ self._start[:3, :3]).T @ np.stack(slope)
         of_matrix = (along[:, None] * self._arms).reshape(9, -1)
@@ -193,66 +193,66 @@ class _Residuals:
         strain = np.concatenate([of_strain.reshape(9, 9) / (2 * BRAIN_RADIUS), np.zeros((4, 9))])
         return np.concatenate([rows, np.zeros((13, 1)), self._stiffness * strain], axis=1).T
 
-    def _at(self, affine: Reals, *images: Grey) -> tuple[NDArray[np.bool_], list[Grey]]:
+    def _at(self, affine: Float64Array, *images: Float32Array) -> tuple[BoolArray, list[Float32Array]]:
         """Return which of the template's points lie in the volume, and the values of images of the volume there."""
         voxels = mapped(self._to_voxels @ affine, self._points)
         values = [map_coordinates(image, voxels, order=1, mode="nearest") for image in images]
         return _inside(self._moving.shape, voxels), values
 
-    def _gain(self, parameters: Reals) -> float:
+    def _gain(self, parameters: Float64Array) -> float:
         return float(self._brightness * np.exp(np.clip(parameters[12] / BRAIN_RADIUS, -MAX_LOG_GAIN, MAX_LOG_GAIN)))
 
-    def _coverage(self, inside: NDArray[np.bool_]) -> float:
+    def _coverage(self, inside: BoolArray) -> float:
         """Return the share of the template's squared brightness that lies in the volume."""
         return float(np.square(self._fixed[inside]).sum())
 
 
 @cache
-def _head() -> NDArray[np.bool_]:
+def _head() -> BoolArray:
     """Return the template's voxels in and around its brain."""
     brain = mni152().voxels > TEMPLATE_BRAIN_THRESHOLD
-    head: NDArray[np.bool_] = binary_dilation(brain, iterations=TEMPLATE_MARGIN)
+    head: BoolArray = binary_dilation(brain, iterations=TEMPLATE_MARGIN)
     return head
 
 
 @cache
-def _points() -> Reals:
+def _points() -> Float64Array:
     """Return the millimetres of those voxels, (3, n)."""
     return mapped(mni152().affine, np.stack(np.nonzero(_head())).astype(np.float64))
 
 
-def _similarity(moving: Volume, affine: Reals) -> float:
+def _similarity(moving: Volume, affine: Float64Array) -> float:
     points = mapped(affine, _points())
     inside = covered(moving, points)
     values, fixed = sample(moving, points[:, inside], mode="nearest"), mni152().voxels[_head()][inside]
     return float(np.corrcoef(values, fixed)[0, 1]) if inside.any() and values.std() > 0 else 0.0
 
 
-def _centred(moving: Volume) -> Reals:
+def _centred(moving: Volume) -> Float64Array:
     """Return the shift that puts the centre of the template's brightness on the volume's."""
     shift = np.eye(4)
     shift[:3, 3] = _centre(moving) - _centre(mni152())
     return shift
 
 
-def _centre(volume: Volume) -> Reals:
+def _centre(volume: Volume) -> Float64Array:
     bright = volume.voxels > 0.2 * np.percentile(volume.voxels, 99)
-    centre: Reals = volume.affine[:3] @ [*center_of_mass(np.where(bright, volume.voxels.clip(0), 0)), 1.0]
+    centre: Float64Array = volume.affine[:3] @ [*center_of_mass(np.where(bright, volume.voxels.clip(0), 0)), 1.0]
     return np.nan_to_num(centre)
 
 
-def _outside(moving: Volume, affine: Reals) -> float:
+def _outside(moving: Volume, affine: Float64Array) -> float:
     on_template = mapped(_inverse(affine) @ moving.affine, grid_points(moving.voxels.shape))
     inside = sample(Volume(_head().astype(np.float32), mni152().affine), on_template)
     bright = moving.voxels.clip(0).ravel()
     return float(bright[inside <= 0.5].sum() / max(float(bright.sum()), 1e-9))
 
 
-def _inside(shape: tuple[int, ...], voxels: Reals) -> NDArray[np.bool_]:
+def _inside(shape: tuple[int, ...], voxels: Float64Array) -> BoolArray:
     ends = np.array(shape)[:, None] - 0.5
     return np.all((voxels > -0.5) & (voxels < ends), axis=0)
 
 
-def _inverse(affine: Reals) -> Reals:
-    inverse: Reals = np.linalg.inv(affine).astype(np.float64)
+def _inverse(affine: Float64Array) -> Float64Array:
+    inverse: Float64Array = np.linalg.inv(affine).astype(np.float64)
     return inverse

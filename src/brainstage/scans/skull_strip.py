@@ -11,8 +11,8 @@ from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from brainstage.core.arrays import BoolArray, Float32Array, Float64Array
 from brainstage.core.errors import ConfigError, RefusalError
 from brainstage.scans.registration import (
     Registration,
@@ -25,9 +25,7 @@ from brainstage.scans.registration import (
     sample,
 )
 from brainstage.scans.stack import MAX_OUTSIDE
-from brainstage.scans.volume import Reals, Volume
-
-Mask = NDArray[np.bool_]
+from brainstage.scans.volume import Volume
 
 FIELD_SPACING = 4.0
 """Millimetres between the voxels that the bias field is fitted to."""
@@ -120,7 +118,7 @@ def correct_bias(head: Volume) -> Volume:
     return Volume((head.voxels.clip(0) / field).astype(np.float32), head.affine)
 
 
-def brain_mask(volume: Volume, affine: Reals, edge: float = TRAINING_BRAIN_EDGE) -> Mask:
+def brain_mask(volume: Volume, affine: Float64Array, edge: float = TRAINING_BRAIN_EDGE) -> BoolArray:
     """Return which voxels of a volume lie in the template's brain, bool of the volume's shape.
 
     Args:
@@ -150,7 +148,7 @@ def _similarity(head: Volume, registration: Registration) -> float:
     return float(np.corrcoef(values, fixed)[0, 1]) if inside.any() and values.std() else 0.0
 
 
-def _image(sitk: Any, voxels: NDArray[np.float32], spacing: Reals, origin: Reals) -> Any:
+def _image(sitk: Any, voxels: Float32Array, spacing: Float64Array, origin: Float64Array) -> Any:
     image = sitk.GetImageFromArray(np.ascontiguousarray(voxels.transpose(2, 1, 0)))
     image.SetSpacing(spacing.tolist())
     image.SetOrigin(origin.tolist())

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter, map_coordinates
 
+from brainstage.core.arrays import Float32Array, Pixels
 from brainstage.core.errors import RefusalError
 from brainstage.core.schema import SLICE_SIDE, STACK_LEVELS, STACK_SHAPE
 from brainstage.scans.dicom import Frame
@@ -21,8 +21,6 @@ from brainstage.scans.registration import (
     sample,
 )
 from brainstage.scans.volume import Volume
-
-Pixels = NDArray[np.uint8]
 
 TRAINING_GRID = np.array(
     [
@@ -137,7 +135,7 @@ def training_slice(frame: Frame, where: str) -> Pixels:
     return _grey(map_coordinates(smooth, points, order=1).reshape(SLICE_SIDE, SLICE_SIDE))
 
 
-def _grey(values: NDArray[np.float32]) -> Pixels:
+def _grey(values: Float32Array) -> Pixels:
     """Scale a stack's brightness to that of the training data."""
     head = values[values > 0.1 * values.max(initial=0)]
     if not len(head):

@@ -5,11 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from brainstage.core.arrays import Float32Array, Float64Array
 from brainstage.core.errors import DataError
-
-Reals = NDArray[np.float64]
 
 MAX_VOXELS = 400**3
 """Most voxels of a volume that is read: a file of a few bytes can claim gigabytes."""
@@ -23,7 +21,7 @@ MAX_GREY_VALUE = 1e9
 """Largest grey value: scanners write thousands, and squares of much larger ones overflow."""
 
 
-def checked_values(values: NDArray[np.float32], where: str) -> NDArray[np.float32]:
+def checked_values(values: Float32Array, where: str) -> Float32Array:
     """Return grey values with 0 in place of those that are not finite.
 
     Raises:
@@ -47,11 +45,11 @@ class Volume:
         affine: From a voxel's index to millimetres, shape (4, 4); x goes to the right, y to the front, z up (RAS+).
     """
 
-    voxels: NDArray[np.float32]
-    affine: Reals
+    voxels: Float32Array
+    affine: Float64Array
 
     @classmethod
-    def checked(cls, voxels: NDArray[np.float32], affine: Reals, where: str) -> Volume:
+    def checked(cls, voxels: Float32Array, affine: Float64Array, where: str) -> Volume:
         """Return a volume that can be that of a brain.
 
         Args:
@@ -79,7 +77,7 @@ class Volume:
         return cls(voxels, affine)
 
     @property
-    def spacing(self) -> Reals:
+    def spacing(self) -> Float64Array:
         """Distance of neighbouring voxels along each axis, in millimetres."""
-        distances: Reals = np.linalg.norm(self.affine[:3, :3], axis=0)
+        distances: Float64Array = np.linalg.norm(self.affine[:3, :3], axis=0)
         return distances

@@ -10,9 +10,7 @@ from functools import partial
 from importlib.resources import files
 from typing import Any
 
-import numpy as np
 from fastapi import FastAPI, Request
-from numpy.typing import NDArray
 from PIL import Image
 from starlette.exceptions import HTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
@@ -20,6 +18,7 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.staticfiles import StaticFiles
 
 from brainstage import __version__
+from brainstage.core.arrays import Pixels
 from brainstage.core.errors import ConfigError
 from brainstage.core.schema import RESEARCH_NOTICE
 from brainstage.inference.explanations import SliceExplanation
@@ -37,8 +36,6 @@ from brainstage.serve.openapi import (
 from brainstage.serve.problems import Problem
 from brainstage.serve.registry import ModelRegistry
 from brainstage.serve.uploads import file_numbers, read_upload
-
-Picture = NDArray[np.uint8]
 
 
 def create_app(registry: ModelRegistry, hosts: Collection[str], limits: Limits | None = None) -> RequestGuard:
@@ -186,7 +183,7 @@ def _drawn(rows: Sequence[dict[str, Any]], slices: Sequence[SliceExplanation]) -
 
 
 def _with_pictures(
-    rows: Sequence[dict[str, Any]], pictures: Sequence[dict[str, Picture | None]]
+    rows: Sequence[dict[str, Any]], pictures: Sequence[dict[str, Pixels | None]]
 ) -> list[dict[str, Any]]:
     """Return rows with their pictures as PNG in base64. Takes about a millisecond for each."""
     return [
@@ -195,7 +192,7 @@ def _with_pictures(
     ]
 
 
-def _png(picture: Picture | None) -> str | None:
+def _png(picture: Pixels | None) -> str | None:
     """Return a picture as PNG in base64."""
     if picture is None:
         return None

@@ -22,14 +22,10 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
-Scores = NDArray[np.floating[Any]]
-Ints = NDArray[np.int64]
+from brainstage.core.arrays import BoolArray, Float64Array, FloatArray, IntArray
 
 COVERAGE = 0.9
 """Share of people whose stage is in their prediction set."""
@@ -67,10 +63,10 @@ class Calibration:
     @classmethod
     def fit(
         cls,
-        scores: Scores,
-        labels: Ints,
-        people: Ints,
-        networks: Ints | None = None,
+        scores: FloatArray,
+        labels: IntArray,
+        people: IntArray,
+        networks: IntArray | None = None,
         *,
         counts: Iterable[int] | None = None,
         seed: int = 0,
@@ -134,7 +130,7 @@ class Calibration:
         return cls(int(content["people"]), by_slices)
 
 
-def apply_temperature(scores: Scores, temperature: float | Floats) -> Floats:
+def apply_temperature(scores: FloatArray, temperature: float | Float64Array) -> Float64Array:
     """Return probabilities with their logits divided by a temperature, float64 of shape (…, K).
 
     Args:
@@ -144,7 +140,7 @@ def apply_temperature(scores: Scores, temperature: float | Floats) -> Floats:
     return _softmax(_log(scores), temperature)
 
 
-def mean_by_person(probabilities: Floats, people: Ints) -> Floats:
+def mean_by_person(probabilities: Float64Array, people: IntArray) -> Float64Array:
     """Return the mean over the slices of each person.
 
     Args:
@@ -159,7 +155,7 @@ def mean_by_person(probabilities: Floats, people: Ints) -> Floats:
     return sums / np.bincount(people)[:, None]
 
 
-def conformal_threshold(true_probabilities: Floats, people: int | None = None) -> float:
+def conformal_threshold(true_probabilities: Float64Array, people: int | None = None) -> float:
     """Return the conformal threshold: the probability from which on a stage belongs to the 90 % set.
 
     Args:
@@ -178,7 +174,7 @@ def conformal_threshold(true_probabilities: Floats, people: int | None = None) -
     return float(np.sort(true_probabilities)[len(true_probabilities) - rank])
 
 
-def in_set(probabilities: Scores, threshold: Floats) -> NDArray[np.bool_]:
+def in_set(probabilities: FloatArray, threshold: Float64Array) -> BoolArray:
     """Return which stages are in each set, bool of shape (n, K).
 
     The likeliest stage is always in, and what lies between two stages that are in, since stages are ordered.
@@ -214,13 +210,13 @@ def _power_of_two(count: int) -> int:
     return int(2 ** (count.bit_length() - 1))
 
 
-def _pieces(stacks: Ints, size: int) -> Iterator[Ints]:
+def _pieces(stacks: IntArray, size: int) -> Iterator[IntArray]:
     """Yield the rows of each piece of ``size`` slices that sorted stacks are cut into; a remainder is left out."""
     for rows in np.split(np.arange(len(stacks)), np.flatnonzero(np.diff(stacks)) + 1):
         yield from rows[: len(rows) // size * size].reshape(-1, size)
 
 
-def _fit(scores: Scores, labels: Ints, people: Ints) -> CalibrationParameters:
+def _fit(scores: FloatArray, labels: IntArray, people: IntArray) -> CalibrationParameters:
     """Fit to stacks of equally many slices.
 
     Args:
@@ -243,7 +239,7 @@ def _fit(scores: Scores, labels: Ints, people: Ints) -> CalibrationParameters:
     return CalibrationParameters(_temperature(logits, labels), conformal_threshold(true_probabilities, len(names)))
 
 
-def _temperature(logits: Floats, labels: Ints) -> float:
+def _temperature(logits: Float64Array, labels: IntArray) -> float:
     """Return the temperature of the lowest log loss of stacks' means: logits (m, slices, K), labels (m,)."""
     from scipy.optimize import minimize_scalar  # prediction does not wait for its import
 
@@ -256,12 +252,12 @@ def _temperature(logits: Floats, labels: Ints) -> float:
     return float(np.exp(minimize_scalar(log_loss, bounds=(-3, 3), method="bounded", options={"xatol": 1e-4}).x))
 
 
-def _log(scores: Scores) -> Floats:
-    logits: Floats = np.log(np.clip(scores.astype(np.float64), _SMALLEST_PROBABILITY, 1))
+def _log(scores: FloatArray) -> Float64Array:
+    logits: Float64Array = np.log(np.clip(scores.astype(np.float64), _SMALLEST_PROBABILITY, 1))
     return logits
 
 
-def _softmax(logits: Floats, temperature: float | Floats) -> Floats:
+def _softmax(logits: Float64Array, temperature: float | Float64Array) -> Float64Array:
     scaled = np.exp((logits - logits.max(axis=-1, keepdims=True)) / temperature)
-    probabilities: Floats = scaled / scaled.sum(axis=-1, keepdims=True)
+    probabilities: Float64Array = scaled / scaled.sum(axis=-1, keepdims=True)
     return probabilities

@@ -11,10 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
+from brainstage.core.arrays import BoolArray, Float64Array, IntArray
 
 CALIBRATION_BINS = 15
 """Bins of the expected calibration error, of equal width (Guo et al. 2017, ICML)."""
@@ -50,7 +48,7 @@ class Scores:
     overall: dict[str, Score]
     by_class: dict[str, dict[str, Score]]
     support: dict[str, int]
-    confusion: Ints
+    confusion: IntArray
 
 
 OVERALL = (
@@ -76,8 +74,8 @@ def without_ordinal(overall: Mapping[str, Score]) -> dict[str, Score]:
 
 
 def score(
-    labels: Ints,
-    probabilities: Floats,
+    labels: IntArray,
+    probabilities: Float64Array,
     classes: Sequence[str],
     groups: Sequence[str] | None = None,
     *,
@@ -112,8 +110,8 @@ def score(
 
 
 def differences_from_leader(
-    labels: Ints,
-    candidates: Sequence[Floats],
+    labels: IntArray,
+    candidates: Sequence[Float64Array],
     leader: int,
     groups: Sequence[str] | None = None,
     *,
@@ -152,7 +150,7 @@ def differences_from_leader(
     return differences
 
 
-def _simultaneous_margins(values: Floats) -> Floats:
+def _simultaneous_margins(values: Float64Array) -> Float64Array:
     """Return half the width of the interval of each pair's difference, (C, C), from draws of shape (C, draws)."""
     values = values[:, ~np.isnan(values).any(axis=0)]
     if not values.size:
@@ -161,12 +159,12 @@ def _simultaneous_margins(values: Floats) -> Floats:
     spread = pairs.std(axis=2)
     deviation = np.abs(pairs - pairs.mean(axis=2, keepdims=True))
     studentised = deviation / np.where(spread > 0, spread, np.inf)[..., None]  # equal candidates differ in no draw
-    margins: Floats = np.quantile(studentised.max(axis=(0, 1)), LEVEL) * spread
+    margins: Float64Array = np.quantile(studentised.max(axis=(0, 1)), LEVEL) * spread
     return margins
 
 
 def score_repeats(
-    labels: Ints, repeats: Sequence[Floats], *, draws: int = DRAWS, seed: int = 0
+    labels: IntArray, repeats: Sequence[Float64Array], *, draws: int = DRAWS, seed: int = 0
 ) -> dict[str, Score]:
     """Judge repeated predictions of the same people: the mean of each overall score over the repeats.
 
@@ -185,7 +183,7 @@ def score_repeats(
 
 
 def shuffled_labels(
-    labels: Ints, repeats: Sequence[Floats], *, draws: int = DRAWS, seed: int = 0
+    labels: IntArray, repeats: Sequence[Float64Array], *, draws: int = DRAWS, seed: int = 0
 ) -> dict[str, Score]:
     """Score the same predictions with the labels of people shuffled: what a model scores by chance.
 
@@ -209,7 +207,7 @@ def shuffled_labels(
     return {name: _interval(np.nanmean(values, axis=0), values)[0] for name, values in spread.items()}
 
 
-def calibration_error_if_perfect(repeats: Sequence[Floats], *, draws: int = DRAWS, seed: int = 0) -> Score:
+def calibration_error_if_perfect(repeats: Sequence[Float64Array], *, draws: int = DRAWS, seed: int = 0) -> Score:
     """Return the calibration error that so few people would show if the model were perfectly calibrated.
 
     With few people even perfectly calibrated probabilities have one, since a bin holds few people (Bröcker and
@@ -236,7 +234,7 @@ def calibration_error_if_perfect(repeats: Sequence[Floats], *, draws: int = DRAW
     return _interval(means.mean(keepdims=True), means[:, None])[0]
 
 
-def mean_over_people(values: Floats, *, draws: int = DRAWS, seed: int = 0) -> Score:
+def mean_over_people(values: Float64Array, *, draws: int = DRAWS, seed: int = 0) -> Score:
     """Return the mean over people and its interval.
 
     Args:
@@ -248,7 +246,7 @@ def mean_over_people(values: Floats, *, draws: int = DRAWS, seed: int = 0) -> Sc
     return _interval(values.mean(keepdims=True), (weights @ values / len(values))[:, None])[0]
 
 
-def _resamples(rows: int, groups: Sequence[str] | None, draws: int, seed: int) -> list[Floats]:
+def _resamples(rows: int, groups: Sequence[str] | None, draws: int, seed: int) -> list[Float64Array]:
     """Return how often each row is in each bootstrap draw, in parts of shape (up to 100, rows)."""
     rng = np.random.default_rng(seed)
     group_of = np.arange(rows) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
@@ -259,7 +257,7 @@ def _resamples(rows: int, groups: Sequence[str] | None, draws: int, seed: int) -
     ]
 
 
-def _interval(value: Floats, spread: Floats) -> list[Score]:
+def _interval(value: Float64Array, spread: Float64Array) -> list[Score]:
     """Return the scores of one name: ``value`` of shape (columns,), ``spread`` of shape (draws, columns)."""
     tail = 100 * (1 - LEVEL) / 2
     scores = []
@@ -270,18 +268,18 @@ def _interval(value: Floats, spread: Floats) -> list[Score]:
     return scores
 
 
-def _weighted(labels: Ints, probabilities: Floats, weights: Floats) -> dict[str, Floats]:
+def _weighted(labels: IntArray, probabilities: Float64Array, weights: Float64Array) -> dict[str, Float64Array]:
     """Return every score of each weighting of the rows, of shape (weightings, 1 or K)."""
     return _scores(probabilities, _one_hot(labels, probabilities.shape[1]) * weights[:, None])
 
 
-def _one_hot(labels: Ints, count: int) -> Floats:
+def _one_hot(labels: IntArray, count: int) -> Float64Array:
     """Return labels (…, N) as weights of shape (…, K, N): 1 for each row's class, else 0."""
-    encoded: Floats = (labels[..., None, :] == np.arange(count)[:, None]).astype(np.float64)
+    encoded: Float64Array = (labels[..., None, :] == np.arange(count)[:, None]).astype(np.float64)
     return encoded
 
 
-def _scores(probabilities: Floats, weights: Floats) -> dict[str, Floats]:
+def _scores(probabilities: Float64Array, weights: Float64Array) -> dict[str, Float64Array]:
     """Return every score of each weighting.
 
     Args:
@@ -310,18 +308,18 @@ def _scores(probabilities: Floats, weights: Floats) -> dict[str, Floats]:
     return {name: values[:, None] for name, values in overall.items()} | by_class
 
 
-def _mean_where(values: Floats, where: NDArray[np.bool_]) -> Floats:
-    mean: Floats = np.where(where, values, 0).sum(1) / where.sum(1)
+def _mean_where(values: Float64Array, where: BoolArray) -> Float64Array:
+    mean: Float64Array = np.where(where, values, 0).sum(1) / where.sum(1)
     return mean
 
 
-def _confusion(probabilities: Floats, weights: Floats) -> Floats:
+def _confusion(probabilities: Float64Array, weights: Float64Array) -> Float64Array:
     """Return the confusion matrix of each weighting, of shape (weightings, K, K)."""
-    confusion: Floats = weights @ np.eye(probabilities.shape[1])[probabilities.argmax(1)]
+    confusion: Float64Array = weights @ np.eye(probabilities.shape[1])[probabilities.argmax(1)]
     return confusion
 
 
-def _by_class(confusion: Floats) -> dict[str, Floats]:
+def _by_class(confusion: Float64Array) -> dict[str, Float64Array]:
     correct = np.diagonal(confusion, axis1=1, axis2=2)
     support, predicted = confusion.sum(2), confusion.sum(1)
     return {
@@ -331,7 +329,7 @@ def _by_class(confusion: Floats) -> dict[str, Floats]:
     }
 
 
-def _auroc(probabilities: Floats, weights: Floats) -> Floats:
+def _auroc(probabilities: Float64Array, weights: Float64Array) -> Float64Array:
     """Return each class's area under the ROC curve against the rest (Mann-Whitney, ties count half)."""
     areas, every = [], weights.sum(1)
     for number in range(probabilities.shape[1]):
@@ -344,22 +342,22 @@ def _auroc(probabilities: Floats, weights: Floats) -> Floats:
     return np.stack(areas, axis=1)
 
 
-def _quadratic_kappa(confusion: Floats) -> Floats:
+def _quadratic_kappa(confusion: Float64Array) -> Float64Array:
     """Return Cohen's kappa with quadratic weights: stages are ordered, so a miss by two counts four times."""
     count = confusion.shape[1]
     distance = (np.arange(count)[:, None] - np.arange(count)) ** 2
     expected = confusion.sum(2)[:, :, None] * confusion.sum(1)[:, None, :] / confusion.sum((1, 2))[:, None, None]
-    kappa: Floats = 1 - (distance * confusion).sum((1, 2)) / (distance * expected).sum((1, 2))
+    kappa: Float64Array = 1 - (distance * confusion).sum((1, 2)) / (distance * expected).sum((1, 2))
     return kappa
 
 
-def _log_loss(probabilities: Floats, weights: Floats) -> Floats:
+def _log_loss(probabilities: Float64Array, weights: Float64Array) -> Float64Array:
     losses = -np.log(np.clip(probabilities, np.finfo(np.float32).eps, 1.0))
-    loss: Floats = np.tensordot(weights, losses.T, 2) / weights.sum((1, 2))
+    loss: Float64Array = np.tensordot(weights, losses.T, 2) / weights.sum((1, 2))
     return loss
 
 
-def _calibration_error(probabilities: Floats, weights: Floats) -> Floats:
+def _calibration_error(probabilities: Float64Array, weights: Float64Array) -> Float64Array:
     """Return the mean gap between confidence and accuracy over bins of confidence, weighted by their size."""
     confidence, predicted = probabilities.max(1), probabilities.argmax(1)
     bins = np.minimum((confidence * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
@@ -367,11 +365,11 @@ def _calibration_error(probabilities: Floats, weights: Floats) -> Floats:
     gaps = weights.sum(1) @ (in_bin * confidence[:, None])
     for number in range(probabilities.shape[1]):
         gaps -= weights[:, number] @ (in_bin * (predicted == number)[:, None])
-    error: Floats = np.abs(gaps).sum(1) / weights.sum((1, 2))
+    error: Float64Array = np.abs(gaps).sum(1) / weights.sum((1, 2))
     return error
 
 
-def majority(labels: Ints, count: int) -> tuple[int, float]:
+def majority(labels: IntArray, count: int) -> tuple[int, float]:
     """Return the most frequent class number and the accuracy of always predicting it."""
     support = np.bincount(labels, minlength=count)
     return int(support.argmax()), float(support.max() / support.sum())

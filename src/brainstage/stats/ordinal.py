@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.special import expit
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
+from brainstage.core.arrays import Float64Array, IntArray
 
 
 class ProportionalOdds:
@@ -17,7 +15,7 @@ class ProportionalOdds:
     the parameters' mean square), which keeps the thresholds of stages with hardly any people finite.
     """
 
-    def __init__(self, scores: Floats, labels: Ints, classes: int) -> None:
+    def __init__(self, scores: Float64Array, labels: IntArray, classes: int) -> None:
         """Fit the slope and the thresholds.
 
         Args:
@@ -32,25 +30,25 @@ class ProportionalOdds:
         first, *others = np.log(1 / above - 1)
         start = [1.0, first, *np.log(np.diff([first, *others]).clip(0.05))]
 
-        def penalised_loss(parameters: Floats) -> float:
+        def penalised_loss(parameters: Float64Array) -> float:
             fitted = _probabilities(parameters, self._scaled(scores))[np.arange(len(labels)), labels]
             return float(-np.log(fitted.clip(1e-9)).mean() + 1e-3 * np.square(parameters).mean())
 
-        self._parameters: Floats = minimize(penalised_loss, start, method="BFGS").x
+        self._parameters: Float64Array = minimize(penalised_loss, start, method="BFGS").x
 
-    def predict(self, scores: Floats) -> Floats:
+    def predict(self, scores: Float64Array) -> Float64Array:
         """Return the probabilities of the stages, float64 of shape (n, classes)."""
         return _probabilities(self._parameters, self._scaled(scores))
 
-    def _scaled(self, scores: Floats) -> Floats:
-        scaled: Floats = (scores - self._mean) / self._spread
+    def _scaled(self, scores: Float64Array) -> Float64Array:
+        scaled: Float64Array = (scores - self._mean) / self._spread
         return scaled
 
 
-def _probabilities(parameters: Floats, scores: Floats) -> Floats:
+def _probabilities(parameters: Float64Array, scores: Float64Array) -> Float64Array:
     """Return the stages' probabilities for the slope, the first threshold and the logarithms of the steps."""
     thresholds = parameters[1] + np.cumsum([0.0, *np.exp(parameters[2:])])
     above = expit(parameters[0] * scores[:, None] - thresholds)
     edges = np.concatenate([np.ones((len(scores), 1)), above, np.zeros((len(scores), 1))], axis=1)
-    probabilities: Floats = edges[:, :-1] - edges[:, 1:]
+    probabilities: Float64Array = edges[:, :-1] - edges[:, 1:]
     return probabilities

@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
+from brainstage.core.arrays import Float32Array
 from brainstage.core.progress import Progress, silent
 from brainstage.datasets.signatures import describe_slices
 from brainstage.datasets.splits import Fold, Splits
@@ -47,7 +47,7 @@ def linear_baseline(
 
 
 def _fold_table(
-    slices: SliceTable, coarse: NDArray[np.float32], fold: Fold, number: int, about: dict[str, Any]
+    slices: SliceTable, coarse: Float32Array, fold: Fold, number: int, about: dict[str, Any]
 ) -> pa.Table:
     train = [slices.row_of[slice_id] for slice_id in fold.train]
     predicted = fold.validation + fold.test

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from brainstage.audits.recovery import find_levels
+from brainstage.core.arrays import Float32Array, Float64Array
 from brainstage.core.config import Precision, TrainConfig
 from brainstage.core.errors import LeakageError
 from brainstage.core.progress import Progress, silent
@@ -150,7 +150,7 @@ def fit_patient_model(slices: SliceTable, fold: Fold, progress: Progress = silen
     )
 
 
-def slice_histograms(slices: SliceTable, rows: Sequence[int], progress: Progress = silent) -> NDArray[np.float32]:
+def slice_histograms(slices: SliceTable, rows: Sequence[int], progress: Progress = silent) -> Float32Array:
     """Return the orientation histograms of some slices, from the cache where they are in it.
 
     Args:
@@ -165,7 +165,7 @@ def slice_histograms(slices: SliceTable, rows: Sequence[int], progress: Progress
         RunError: The cache cannot be written.
     """
 
-    def compute(slice_ids: Sequence[str]) -> NDArray[np.float32]:
+    def compute(slice_ids: Sequence[str]) -> Float32Array:
         pixels = WHOLE_SLICE.resize([slices.images[slices.row_of[slice_id]] for slice_id in slice_ids])
         return orientation_histograms(pixels).reshape(len(pixels), -1)
 
@@ -176,7 +176,7 @@ def slice_histograms(slices: SliceTable, rows: Sequence[int], progress: Progress
     return histograms.reshape(len(rows), SIDE // CELL, SIDE // CELL, DIRECTIONS)
 
 
-def _places(slices: SliceTable, rows: list[int]) -> NDArray[np.float64]:
+def _places(slices: SliceTable, rows: list[int]) -> Float64Array:
     """Return the place of each slice along the stack, from 0 to 1; NaN where it is not known.
 
     Where the data does not number a person's slices, their places are recovered from the similarity of slices of

@@ -11,17 +11,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch.utils.data import Dataset
 from transformers import PreTrainedConfig
 
+from brainstage.core.arrays import Float32Array, IntArray
 from brainstage.core.config import Engine, Precision
 from brainstage.core.files import sha256
 from brainstage.core.progress import Progress, silent
 from brainstage.datasets.preprocessing import Preprocessing
 from brainstage.datasets.table import SliceTable
 from brainstage.models.engines import openvino
-from brainstage.models.features import FeatureCache, Features, forward, split_head
+from brainstage.models.features import FeatureCache, forward, split_head
 from brainstage.models.folder import WEIGHTS
 
 
@@ -35,7 +35,7 @@ def slice_features(
     engine: Engine = "torch",
     training_ids: Sequence[str] | None = None,
     progress: Progress = silent,
-) -> dict[str, Features]:
+) -> dict[str, Float32Array]:
     """Return the features that a backbone computes of slices before its head, from the cache where it has them.
 
     The ranges of the 8-bit network come from those 16 training slices whose ids are smallest, and its features are
@@ -73,22 +73,22 @@ def slice_features(
         key["calibration"] = hashlib.sha256("\n".join(examples).encode()).hexdigest()
     cache = FeatureCache(key)
 
-    def inputs_of(ids: Sequence[str]) -> NDArray[np.float32]:
+    def inputs_of(ids: Sequence[str]) -> Float32Array:
         return preprocessing.normalise(preprocessing.resize([slices.images[slices.row_of[i]] for i in ids]))
 
     @functools.cache  # made when the first slice is missing
-    def network() -> Callable[[NDArray[np.float32]], Features]:
+    def network() -> Callable[[Float32Array], Float32Array]:
         return _network(model, inputs_of(examples), cache, precision, engine)
 
-    def compute(ids: Sequence[str]) -> Features:
+    def compute(ids: Sequence[str]) -> Float32Array:
         return network()(inputs_of(ids))
 
     return dict(zip(slice_ids, cache.get(slice_ids, compute, progress), strict=True))
 
 
 def _network(
-    model: Any, inputs: NDArray[np.float32], cache: FeatureCache, precision: Precision, engine: Engine
-) -> Callable[[NDArray[np.float32]], Features]:
+    model: Any, inputs: Float32Array, cache: FeatureCache, precision: Precision, engine: Engine
+) -> Callable[[Float32Array], Float32Array]:
     body, _ = split_head(model)
     if engine == "torch":
         return forward(body, precision == "bf16")
@@ -109,9 +109,9 @@ class FrozenBackbone:
 
     folder: Path
     model: Any
-    features: dict[str, Features]
+    features: dict[str, Float32Array]
 
-    def of(self, slice_ids: Sequence[str]) -> Features:
+    def of(self, slice_ids: Sequence[str]) -> Float32Array:
         """Return the features of slices, float32 of shape (N, D)."""
         return np.stack([self.features[slice_id] for slice_id in slice_ids])
 
@@ -124,7 +124,7 @@ class FeatureDataset(Dataset[Any]):
         targets: Class numbers, int64 of shape (N,).
     """
 
-    def __init__(self, features: NDArray[np.float32], targets: NDArray[np.int64]):
+    def __init__(self, features: Float32Array, targets: IntArray):
         self.features, self.targets = torch.from_numpy(features), torch.from_numpy(targets)
 
     def start_epoch(self, epoch: int) -> None:
@@ -155,7 +155,7 @@ class FeatureClassifier(torch.nn.Module):
 
 
 @torch.inference_mode()
-def classify(head: torch.nn.Module, features: Features) -> NDArray[np.float32]:
+def classify(head: torch.nn.Module, features: Float32Array) -> Float32Array:
     """Return class probabilities, float32 of shape (N, classes), for features of shape (N, D)."""
-    probabilities: NDArray[np.float32] = head(torch.from_numpy(features)).softmax(dim=1).numpy()
+    probabilities: Float32Array = head(torch.from_numpy(features)).softmax(dim=1).numpy()
     return probabilities

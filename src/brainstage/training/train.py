@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from transformers import Trainer
 
+from brainstage.core.arrays import FloatArray
 from brainstage.core.config import TrainConfig
 from brainstage.core.errors import ConfigError, DataError, RunError
 from brainstage.core.files import sha256, write_table, write_text
@@ -377,7 +377,7 @@ def calibrate(
     model: Path,
     slices: SliceTable,
     slice_ids: Sequence[str],
-    scores: NDArray[np.floating[Any]],
+    scores: FloatArray,
     folds: Sequence[int] | None = None,
 ) -> None:
     """Calibrate a network on scores for slices of people who are not in its training set.

@@ -12,18 +12,18 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from safetensors import SafetensorError
 from sklearn.metrics import accuracy_score, f1_score
 from torch.utils.data import Dataset
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers.utils import logging as transformers_logging
 
+from brainstage.core.arrays import IntArray, Pixels
 from brainstage.core.config import TrainConfig
 from brainstage.core.errors import RunError
 from brainstage.core.files import sha256, write_json, write_text
 from brainstage.core.progress import Progress, silent
-from brainstage.datasets.preprocessing import Pixels, Preprocessing, draw_mirrored, draw_shifts, shift
+from brainstage.datasets.preprocessing import Preprocessing, draw_mirrored, draw_shifts, shift
 from brainstage.models.network import build_optimizer
 
 COMPLETE = "complete.json"
@@ -51,7 +51,7 @@ class SliceDataset(Dataset[Any]):
     def __init__(
         self,
         pixels: Pixels,
-        targets: NDArray[np.int64],
+        targets: IntArray,
         preprocessing: Preprocessing,
         seed: int | None = None,
         mirror: bool = False,

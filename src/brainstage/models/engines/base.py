@@ -6,10 +6,7 @@ from concurrent.futures import Executor
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
-Floats = NDArray[np.float32]
+from brainstage.core.arrays import Float32Array
 
 
 class Engine(Protocol):
@@ -30,7 +27,7 @@ class Engine(Protocol):
         """The network as a ``torch.nn.Module``; None where the engine has no such thing."""
         ...
 
-    def logits(self, pixels: Floats) -> Floats:
+    def logits(self, pixels: Float32Array) -> Float32Array:
         """Return logits (N, classes) for normalised pixels (N, C, H, W). Several threads may call at once."""
         ...
 

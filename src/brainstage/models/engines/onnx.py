@@ -15,9 +15,9 @@ from pathlib import Path
 from textwrap import shorten
 from typing import Any
 
+from brainstage.core.arrays import Float32Array
 from brainstage.core.errors import ConfigError, DataError
 from brainstage.core.parallel import worker_pool
-from brainstage.models.engines.base import Floats
 
 INPUT, OUTPUT = "pixel_values", "logits"
 MAX_BYTES = 2**31
@@ -64,9 +64,9 @@ class OnnxEngine:
             raise DataError(f"{file}: gives {shapes[1]} logits, expected one for each of {', '.join(classes)}")
         return cls(session, classes)
 
-    def logits(self, pixels: Floats) -> Floats:
+    def logits(self, pixels: Float32Array) -> Float32Array:
         """Return logits (N, classes) for normalised pixels (N, C, H, W)."""
-        found: Floats = self._session.run([OUTPUT], {INPUT: pixels})[0]
+        found: Float32Array = self._session.run([OUTPUT], {INPUT: pixels})[0]
         return found
 
     def randomised(self, seed: int) -> OnnxEngine:

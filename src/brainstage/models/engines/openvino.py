@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
+from brainstage.core.arrays import Float32Array
 from brainstage.core.errors import ConfigError
 from brainstage.models.engines.torch import PlainLogits
 from brainstage.models.features import BATCH
@@ -23,10 +23,10 @@ from brainstage.models.features import BATCH
 CALIBRATION_SLICES = 16
 """Number of slices that the ranges of the 8-bit activations are taken from."""
 
-Forward = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+Forward = Callable[[Float32Array], Float32Array]
 
 
-def compiled(body: Any, inputs: NDArray[np.float32], *, bf16: bool) -> Forward:
+def compiled(body: Any, inputs: Float32Array, *, bf16: bool) -> Forward:
     """Return a function from inputs, float32 of shape (N, 3, H, W), to features, float32 of shape (N, D).
 
     Args:
@@ -41,7 +41,7 @@ def compiled(body: Any, inputs: NDArray[np.float32], *, bf16: bool) -> Forward:
     return _compile(openvino, _convert(openvino, body, inputs), bf16=bf16)
 
 
-def quantized(body: Any, inputs: NDArray[np.float32], folder: Path) -> Forward:
+def quantized(body: Any, inputs: Float32Array, folder: Path) -> Forward:
     """Return the same function in 8-bit integers: post-training quantisation of NNCF.
 
     Args:
@@ -75,13 +75,13 @@ def _library(name: str) -> Any:
         ) from error
 
 
-def _convert(openvino: Any, body: Any, inputs: NDArray[np.float32]) -> Any:
+def _convert(openvino: Any, body: Any, inputs: Float32Array) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the tracer, about checks of shapes that never change here
         return openvino.convert_model(PlainLogits(body), example_input=torch.from_numpy(inputs[:2]))
 
 
-def _quantize(network: Any, inputs: NDArray[np.float32]) -> Any:
+def _quantize(network: Any, inputs: Float32Array) -> Any:
     nncf = _library("nncf")
     nncf.set_log_level(logging.ERROR)
     with redirect_stdout(io.StringIO()):  # its progress bars
@@ -96,7 +96,7 @@ def _compile(openvino: Any, network: Any, *, bf16: bool) -> Forward:
     settings = {"INFERENCE_PRECISION_HINT": "bf16" if bf16 else "f32", "PERFORMANCE_HINT": "LATENCY"}
     run, batch = openvino.Core().compile_model(network, "CPU", settings), BATCH["cpu"]
 
-    def forward(inputs: NDArray[np.float32]) -> NDArray[np.float32]:
+    def forward(inputs: Float32Array) -> Float32Array:
         parts = [run(inputs[start : start + batch])[0] for start in range(0, len(inputs), batch)]
         return np.concatenate(parts)
 

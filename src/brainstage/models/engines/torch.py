@@ -12,9 +12,9 @@ from typing import Any
 
 import torch
 
+from brainstage.core.arrays import Float32Array
 from brainstage.core.parallel import worker_pool
 from brainstage.models.backbones import load
-from brainstage.models.engines.base import Floats
 from brainstage.models.network import folded, open_grey
 
 
@@ -50,9 +50,9 @@ class TorchEngine:
         return cls(folded(open_grey(folder)) if grey else load(folder))
 
     @torch.inference_mode()
-    def logits(self, pixels: Floats) -> Floats:
+    def logits(self, pixels: Float32Array) -> Float32Array:
         """Return logits (N, classes) for normalised pixels (N, C, H, W)."""
-        logits: Floats = self.network(torch.from_numpy(pixels)).logits.numpy()
+        logits: Float32Array = self.network(torch.from_numpy(pixels)).logits.numpy()
         return logits
 
     def randomised(self, seed: int) -> TorchEngine:
