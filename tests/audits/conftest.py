@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from brainstage.datasets.phantom import LEVELS, draw_head, stage_counts
+from brainstage.core.schema import STACK_LEVELS
+from brainstage.datasets.phantom import draw_head, stage_counts
 
 PEOPLE = 24
 
@@ -18,4 +19,4 @@ def heads():
 @pytest.fixture(scope="session")
 def truth():
     """Return the person of each slice of ``heads``."""
-    return np.repeat(np.arange(PEOPLE), LEVELS)
+    return np.repeat(np.arange(PEOPLE), STACK_LEVELS)

@@ -10,7 +10,7 @@ from sklearn.metrics import adjusted_rand_score
 from brainstage.audits.audit import audit
 from brainstage.audits.recovery import UNKNOWN, recover_patients
 from brainstage.audits.trait_model import spaced as spaced_apart
-from brainstage.datasets.phantom import LEVELS
+from brainstage.core.schema import STACK_LEVELS
 from brainstage.datasets.signatures import describe_slices, square
 from brainstage.datasets.sources import load_slices
 
@@ -42,7 +42,7 @@ def test_everyone_is_found_when_all_slices_are_there_in_any_order(heads, truth):
 
 def test_levels_put_each_person_s_slices_in_order_from_the_wide_end(heads):
     people = recovered(heads)
-    level = people.level.reshape(24, LEVELS)
+    level = people.level.reshape(24, STACK_LEVELS)
     assert (np.diff(level, axis=1) > 0).mean() > 0.98
     steps = np.diff(level, axis=1)
     assert 0.7 < np.median(steps) < 1.4  # in steps between neighbouring slices
@@ -59,7 +59,9 @@ def test_a_part_of_the_rows_joins_no_strangers(heads, share, truth):
 def test_unequal_counts_and_missing_levels(heads, truth):
     rng = np.random.default_rng(3)
     first, last = rng.integers(0, 10, 24), rng.integers(18, 33, 24)
-    rows = np.concatenate([np.arange(a, b) + LEVELS * n for n, (a, b) in enumerate(zip(first, last, strict=True))])
+    rows = np.concatenate(
+        [np.arange(a, b) + STACK_LEVELS * n for n, (a, b) in enumerate(zip(first, last, strict=True))]
+    )
     people = recovered(heads[rows])
     assert pair_precision(people, truth[rows]) >= 0.98
     assert agreement(people, truth[rows]) > 0.9
@@ -69,7 +71,10 @@ def test_unrelated_images_stay_unknown(heads, truth):
     rng = np.random.default_rng(4)
     clouds = [gaussian_filter(rng.normal(size=(128, 128)), rng.uniform(1, 12)) for _ in range(20)]
     photographs = [np.uint8(255 * (cloud - cloud.min()) / np.ptp(cloud)) for cloud in clouds]
-    cohort, strangers = heads[: 20 * LEVELS], heads[20 * LEVELS :][:: LEVELS // 2]  # two distant slices a stranger
+    cohort, strangers = (
+        heads[: 20 * STACK_LEVELS],
+        heads[20 * STACK_LEVELS :][:: STACK_LEVELS // 2],
+    )  # two distant slices a stranger
     people = recovered([*cohort, *photographs, *strangers])
     assert (people.patient[len(cohort) :] == UNKNOWN).all()
     alone = 1000 + np.arange(len(photographs) + len(strangers))
@@ -77,7 +82,7 @@ def test_unrelated_images_stay_unknown(heads, truth):
 
 
 def test_slices_without_neighbours_are_nobody(heads):
-    distant = np.flatnonzero(np.arange(len(heads)) % LEVELS % 8 == 0)  # of each person four slices, far apart
+    distant = np.flatnonzero(np.arange(len(heads)) % STACK_LEVELS % 8 == 0)  # of each person four slices, far apart
     assert recovered(heads[distant]).count == 0
 
 

@@ -163,7 +163,7 @@ def test_a_backbone_is_fetched_checked_and_kept(backbone_files):
 def test_a_backbone_with_a_wrong_checksum_is_told_and_its_weights_removed(tmp_path, backbone_files):
     with (
         stand_in("damaged", backbone_files) as (address, _),
-        pytest.raises(DataError, match=r"SHA-256 is .* fetch it"),
+        pytest.raises(DataError, match=r"SHA-256 is .* download it again"),
     ):
         backbones.fetch(NAME, endpoint=address)
     assert not list(tmp_path.rglob("*.safetensors"))

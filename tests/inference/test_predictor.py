@@ -142,6 +142,9 @@ def test_a_folder_becomes_a_table_in_three_lines(tmp_path):
 
 def test_a_run_that_cannot_refuse_says_so(copied):
     (copied / "model" / "out_of_distribution.safetensors").unlink()
+    manifest = json.loads((copied / "manifest.json").read_text())
+    del manifest["files"]["model/out_of_distribution.safetensors"]  # as in a run that never had it
+    (copied / "manifest.json").write_text(json.dumps(manifest))
     scans = scans_of([File("a", partial(io.BytesIO, encode(picture())))])
     predictions = predict_scans(Predictor.open(copied), scans)
     assert predictions.rows[0]["status"] == "predicted"

@@ -31,7 +31,8 @@ def test_the_web_pages_cells_have_the_same_form():
     code = f"""
         const {{ csvOf }} = await import("data:text/javascript," + encodeURIComponent({json.dumps(script)}));
         const reply = {{ classes: [], model: {{}}, calibrated: true, notice: "" }};
-        const rows = {json.dumps(CASES)}.map((one) => csvOf([{{ name: one.value, reply, answer: {{}} }}], true));
+        const csv = (name) => csvOf([{{ name, reply, prediction: {{}} }}], true);
+        const rows = {json.dumps(CASES)}.map((one) => csv(one.value));
         console.log(JSON.stringify(rows));
     """
     done = subprocess.run(["node", "--input-type=module", "-e", code], capture_output=True, text=True, check=True)

@@ -78,7 +78,7 @@ def serve(monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--host", "0.0.0.0"], "whoever reaches this machine could use the server"),
+        (["--host", "0.0.0.0"], "everyone who can reach this machine could use the server"),
         (["--host", "no.such.host.invalid", "--allow-host", "a"], "cannot listen there"),
         (["no-such-run"], "no-such-run: no such run"),
         (["patient", "patient"], "two models have the same name"),

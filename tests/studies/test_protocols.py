@@ -14,7 +14,7 @@ from brainstage.studies.protocols import compare_protocols, shuffle_people
 
 @pytest.fixture(scope="module")
 def config(tiny):
-    return tiny.replace(folds=2, epochs=1, validation_share=0.3)
+    return tiny.replace(folds=2, epochs=1, validation_share=0.0)
 
 
 @pytest.fixture(scope="module")

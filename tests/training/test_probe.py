@@ -95,7 +95,7 @@ def scores_of(run):
 def test_cached_features_give_what_the_frozen_network_gives_at_every_step(
     accumulation, few, vit_folder, report, tmp_path
 ):
-    config = report.replace(gradient_accumulation=accumulation)
+    config = report.replace(gradient_accumulation=accumulation, learning_rate=1e-2)
     run = train(few, config, name="ours", out=tmp_path)
     (training, test), scores = the_reports_way(few, config, vit_folder, tmp_path / "plain")
     history = [json.loads(line) for line in run.history.read_text().splitlines()]

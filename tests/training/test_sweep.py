@@ -174,7 +174,7 @@ def test_what_was_chosen_on_one_fold_is_optimistic_on_the_others(few, probe, tmp
     assert "fold 0 of 2" in same.title
     assert "optimistic" not in same.title
     for evaluation in (other, redrawn):
-        assert "optimistic: the settings were chosen with these people in view" in evaluation.title
+        assert "optimistic: the settings were tuned on these same people" in evaluation.title
     crossed = cross_validate(few, best, name="cv", out=tmp_path)
     assert "optimistic" in evaluate(crossed).title
     assert "optimistic" in crossed.read_manifest()

@@ -132,17 +132,17 @@ def draw_comparison(target: Path, comparison: Comparison) -> None:
     _save(figure, target)
 
 
-def draw_protocols(target: Path, twin: ProtocolComparison) -> None:
-    """Draw the accuracy of each row on people seen and on people never seen, to a PNG file."""
-    rows = twin.rows[::-1]
+def draw_protocols(target: Path, comparison: ProtocolComparison) -> None:
+    """Draw the accuracy of each row on slices of people in and not in the training set, to a PNG file."""
+    rows = comparison.rows[::-1]
     figure = Figure(figsize=(8.4, 2.2 + 0.75 * len(rows)), layout="constrained")
     axes = figure.subplots()
     for place, row in enumerate(rows):
         axes.plot([row.official["accuracy"].value, row.people["accuracy"].value], [place] * 2, color="0.8", lw=6)
     sides = (
-        ("official: slices of people seen in training", "official", ORANGE, "s", 0.16),
-        ("patient: slices of people never seen", "patient", BLUE, "o", 0.0),
-        ("patient: people never seen", "people", "k", "D", -0.16),
+        ("official: slices of people in the training set", "official", ORANGE, "s", 0.16),
+        ("patient: slices of people not in the training set", "patient", BLUE, "o", 0.0),
+        ("patient: people not in the training set", "people", "k", "D", -0.16),
     )
     for label, side, colour, marker, offset in sides:
         scores = [getattr(row, side)["accuracy"] for row in rows]
@@ -153,16 +153,16 @@ def draw_protocols(target: Path, twin: ProtocolComparison) -> None:
         for one, height in zip(scores, places, strict=True):
             beside = (one.high, height)
             axes.annotate(f"{one.value:.2f}", beside, (5, -3), textcoords="offset points", fontsize=8, color=colour)
-    always = twin.patient.majority_class.replace("_", " ")
-    axes.axvline(twin.patient.majority_accuracy, linestyle=":", color="0.4", label=f"always {always}")
+    always = comparison.patient.majority_class.replace("_", " ")
+    axes.axvline(comparison.patient.majority_accuracy, linestyle=":", color="0.4", label=f"always {always}")
     axes.set_yticks(range(len(rows)), [row.name for row in rows])
     axes.set_ylim(-0.6, len(rows) - 0.35)
     axes.set_xlim(0, 1.05)
-    axes.set_xlabel(f"accuracy over {len(twin.patient.classes)} stages, 95 % intervals over people")
+    axes.set_xlabel(f"accuracy over {len(comparison.patient.classes)} stages, 95 % intervals over people")
     _plain(axes)
     figure.legend(frameon=False, ncols=2, loc="outside lower center", fontsize=9)
-    stamp = "synthetic: says nothing about real brains · " if twin.official.synthetic else ""
-    title = f"{stamp}official ({twin.official.leakage}) against patient ({twin.patient.leakage})"
+    stamp = "synthetic: says nothing about real brains · " if comparison.official.synthetic else ""
+    title = f"{stamp}official ({comparison.official.leakage}) against patient ({comparison.patient.leakage})"
     figure.suptitle(fill(title, 110), fontsize=9)
     _save(figure, target)
 

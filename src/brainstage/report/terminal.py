@@ -190,27 +190,27 @@ def _with_interval(score: Score) -> str:
     return f"{score.value:.3f} [{score.low:.2f}, {score.high:.2f}]"
 
 
-def show_protocols(twin: ProtocolComparison) -> None:
+def show_protocols(comparison: ProtocolComparison) -> None:
     """Print accuracy and AUROC of each row under both protocols."""
     console = Console(markup=False)
-    for title in (twin.official.title, twin.patient.title, twin.people.title):
+    for title in (comparison.official.title, comparison.patient.title, comparison.people.title):
         console.print(title, style="bold", highlight=False)
     for score, heading in (("accuracy", "accuracy"), ("auroc_ovr", "AUROC, mean of the stages")):
         table = Table(box=SIMPLE_HEAD, title=heading, title_justify="left")
         for column in ("", "official\nslices", "patient\nslices", "patient\npeople"):
             table.add_column(column, justify="right" if column else "left", no_wrap=True)
-        for row in twin.rows:
+        for row in comparison.rows:
             table.add_row(row.name, *(_narrow(side[score]) for side in (row.official, row.patient, row.people)))
         if score == "accuracy":
-            always = [twin.official.majority_accuracy, twin.patient.majority_accuracy]
-            always.append(twin.people.views[0].rows["always the largest"][score].value)
+            always = [comparison.official.majority_accuracy, comparison.patient.majority_accuracy]
+            always.append(comparison.people.views[0].rows["always the largest"][score].value)
             table.add_row(
-                f"always {twin.patient.majority_class}", *(f"{value:.3f}" for value in always), style="dim"
+                f"always {comparison.patient.majority_class}", *(f"{value:.3f}" for value in always), style="dim"
             )
         console.print(table)
-    console.print(twin.sentence, highlight=False)
-    if twin.people.caution:
-        console.print(twin.people.caution, highlight=False)
+    console.print(comparison.sentence, highlight=False)
+    if comparison.people.caution:
+        console.print(comparison.people.caution, highlight=False)
     console.print(
         "95 % bootstrap intervals over people. Stages shuffled: dealt out to people at random, so that there is "
         "nothing to learn but who is who (Yagis et al. 2021).",

@@ -35,7 +35,7 @@ def optimism(config: TrainConfig, slices: SliceTable, fold: Fold) -> str | None:
     if config.tuned_without == _test_side(config, slices, fold):
         return None
     who = "people" if config.protocol == "patient" else "slices"
-    return f"the settings were chosen with these {who} in view"
+    return f"the settings were tuned on these same {who}"
 
 
 def _test_side(config: TrainConfig, slices: SliceTable, fold: Fold) -> str:
