@@ -7,9 +7,11 @@ for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "ITK_GLOBAL_DEFAULT_NUMB
     os.environ.setdefault(name, "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+from functools import partial
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from brainstage.core.config import TrainConfig
 from brainstage.datasets.phantom import write_phantom
@@ -18,14 +20,37 @@ from brainstage.models.recipes import load_recipe
 from helpers import TINY, few_people, save_backbone, small_vit
 
 
+def pytest_collection_modifyitems(items):
+    """Keep a file's tests in one process, and those that need a server too: it takes long to start."""
+    for item in items:
+        group = item.path.parent.name if item.path.parent.name == "serve" else item.path.name
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 @pytest.fixture(scope="session")
 def vit_folder(tmp_path_factory):
     return save_backbone(tmp_path_factory.mktemp("vit"), small_vit())
 
 
 @pytest.fixture(scope="session")
-def phantom_folder(tmp_path_factory):
-    return write_phantom(tmp_path_factory.mktemp("phantom"), patients=16)
+def once(tmp_path_factory):
+    """Make a file or folder by ``once(name, make)``: the first of the processes that run the tests makes it."""
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+
+    def make_once(name, make):
+        with FileLock(shared / f"{name}.lock"):
+            if not (shared / name).exists():
+                make(shared / name)
+        return shared / name
+
+    return make_once
+
+
+@pytest.fixture(scope="session")
+def phantom_folder(once):
+    return once("phantom", partial(write_phantom, patients=16))
 
 
 @pytest.fixture(scope="session")
@@ -47,7 +72,7 @@ def tiny() -> TrainConfig:
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory, phantom, tiny):
-    """Return a finished run on the phantom cohort, judged."""
+    """Return a finished run on the phantom cohort, evaluated."""
     from brainstage.evaluation.slices import evaluate
     from brainstage.report.results import write_evaluation
     from brainstage.training.train import train

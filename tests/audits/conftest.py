@@ -10,10 +10,14 @@ PEOPLE = 24
 
 
 @pytest.fixture(scope="session")
-def heads():
+def heads(once):
     """Return the slices of 24 people in order, uint8 of shape (768, 128, 128)."""
+    return np.load(once("heads.npy", _draw))
+
+
+def _draw(file):
     stages = np.repeat(np.arange(4), stage_counts(PEOPLE))
-    return np.concatenate([draw_head(int(stage), number, seed=5) for number, stage in enumerate(stages)])
+    np.save(file, np.concatenate([draw_head(int(stage), number, seed=5) for number, stage in enumerate(stages)]))
 
 
 @pytest.fixture(scope="session")

@@ -100,7 +100,9 @@ def test_a_level_that_is_known_counts_more_than_the_look(model, people, histogra
 
 def test_on_real_people_more_slices_tell_more(real_folder):
     """Half of the people train, the others are read whole and slice by slice; both answers are calibrated."""
-    people = load_slices(real_folder)
+    slices = load_slices(real_folder)
+    rows = [row for row, level in enumerate(slices.rows["slice_index"].to_pylist()) if level % 2]  # half the time
+    people = replace(slices, rows=slices.rows.take(rows), images=[slices.images[row] for row in rows])
     seen = orientation_histograms(people.images)
     stage_of = dict(zip(people.patients, people.targets(range(len(people))).tolist(), strict=True))
     names = sorted(stage_of, key=lambda patient: (stage_of[patient], patient))

@@ -16,7 +16,7 @@ CARD = Card("a", "b", "c", "d", ("e",))
 
 
 @pytest.mark.parametrize("name", BUNDLED)
-def test_a_bundled_model_says_what_it_is_worth_on_people_never_seen(name, phantom):
+def test_a_bundled_model_says_its_performance_on_people_outside_its_training_set(name, phantom):
     predictor = Predictor.open(name)
     scores = predictor.predict_proba(phantom.images[:3])
     np.testing.assert_allclose(scores.sum(axis=1), 1, atol=1e-5)
@@ -27,7 +27,7 @@ def test_a_bundled_model_says_what_it_is_worth_on_people_never_seen(name, phanto
     )
     assert predictor.hash in card
     assert predictor.about["performance"] in card
-    assert "people it has not seen" in predictor.about["performance"]
+    assert "people not in the training set" in predictor.about["performance"]
     for row, scores in predictor.about["figures"].items():
         assert f"| {row} | {scores['accuracy']['value']:.3f} [" in card
 
