@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from functools import cache
 from typing import TypeVar
 
@@ -43,14 +44,26 @@ def parallel_map(
     Raises:
         Exception: What the function raised for the first item that failed.
     """
-    items = list(items)
-    apply = map if len(items) < 2 or is_worker() else _shared_pool().map
-    results = []
-    for result in apply(function, items):
-        results.append(result)
-        if done:
-            done(result)
+    items, results = list(items), []
+    alone = len(items) < 2 or is_worker()
+    with closing((function(item) for item in items) if alone else _in_pool(function, items)) as computed:
+        for result in computed:
+            results.append(result)
+            if done:
+                done(result)
     return results
+
+
+def _in_pool(function: Callable[[Item], Result], items: list[Item]) -> Generator[Result]:
+    futures: list[Future[Result]] = []
+    try:
+        for item in items:
+            futures.append(_shared_pool().submit(function, item))
+        for future in futures:
+            yield future.result()
+    finally:  # after an error or Ctrl-C nothing more is started
+        for future in futures:
+            future.cancel()
 
 
 def worker_pool(workers: int | None = None, initializer: Callable[[], object] | None = None) -> ThreadPoolExecutor:
