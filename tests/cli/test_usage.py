@@ -144,12 +144,18 @@ def test_bad_input_is_one_sentence_and_exit_code_1(arguments, says, tmp_path, ph
 def test_ctrl_c_ends_with_a_sentence_and_exit_code_130(tmp_path):
     command = ["data", "phantom", "--out", tmp_path / "new", "--patients", "999"]
     with subprocess.Popen(
-        [sys.executable, "-m", "brainstage", *command], stderr=subprocess.PIPE, text=True
+        [sys.executable, "-m", "brainstage", *command],
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background job ignores Ctrl-C
     ) as process:
         while not (tmp_path / "new").exists() and process.poll() is None:
             time.sleep(0.05)
         process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=60)
+        try:
+            _, err = process.communicate(timeout=60)
+        finally:
+            process.kill()
     assert process.returncode == ExitCode.INTERRUPTED
     assert err.startswith("Stopped. Finished work is kept")
     assert len(err.splitlines()) == 1
