@@ -127,7 +127,7 @@ def prediction_set(calibration: Calibration, scores: Reals, size: int) -> NDArra
     """Return the 90 % set, (K,), of the mean over slices (n, K), with the parameters for ``size`` slices."""
     parameters = calibration.for_slices(size)
     mean = apply_temperature(scores, parameters.temperature).mean(axis=0, keepdims=True)
-    return in_set(mean, np.array([parameters.conformal_threshold]))[0]
+    return in_set(mean, np.array([parameters.conformal_threshold]), ordered=True)[0]
 
 
 def show_count(count: int, results: Reals) -> None:
@@ -174,7 +174,7 @@ def show(
     name: str, error: str, perfect: str, stages: NDArray[np.int64], predictions: list[tuple[Reals, Reals]]
 ) -> None:
     """Print a row: errors, coverage, size of the sets, coverage of each stage."""
-    inside = np.stack([in_set(probabilities, thresholds) for probabilities, thresholds in predictions])
+    inside = np.stack([in_set(*prediction, ordered=True) for prediction in predictions])
     covered = inside[:, np.arange(len(stages)), stages].mean(axis=0)
     coverage = metrics.mean_over_people(covered)
     by_stage = ", ".join(f"{covered[stages == stage].mean():.2f}" for stage in np.unique(stages))

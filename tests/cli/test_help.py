@@ -43,6 +43,13 @@ def test_every_command_has_its_golden_help():
     assert {file.stem.removeprefix("help-") for file in GOLDEN.glob("help-*.txt")} == names | {"brainstage"}
 
 
+def test_the_list_of_commands_says_in_a_whole_sentence_what_each_does():
+    for group in GROUPS:
+        _, out, _ = run_cli(*group, "--help")
+        commands = out.partition("Commands:\n")[2].partition("\n\n")[0].splitlines()
+        assert commands and all(line.endswith(".") and not line.endswith("...") for line in commands)
+
+
 def test_help_and_version_do_without_torch():
     """In a process of its own: this one has imported it."""
     code = (

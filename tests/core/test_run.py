@@ -89,7 +89,7 @@ def test_hidden_folders_are_not_in_the_manifest(tmp_path):
 def test_a_run_that_is_missing_or_unfinished_is_told(tmp_path):
     with pytest.raises(RunError, match="no such run"):
         RunFolder.open(tmp_path / "none")
-    with pytest.raises(RunError, match="not finished; go on with"):
+    with pytest.raises(RunError, match="not finished; repeat the command that began it with --resume"):
         RunFolder.open(tmp_path)
 
 

@@ -73,6 +73,21 @@ def test_options_map_columns_and_classes(tmp_path):
     assert slices.rows["patient_id_source"].to_pylist() == ["given", "given"]
 
 
+@pytest.mark.parametrize("suffix", ["parquet", "csv"])
+def test_an_option_that_matches_nothing_is_an_error(tmp_path, suffix):
+    file = tmp_path / f"a.{suffix}"
+    (tmp_path / "a.png").write_bytes(encode(picture(0)))
+    if suffix == "csv":
+        file.write_text("path,label\na.png,AD\n")
+    else:
+        pq.write_table(pa.table({"image": [encode(picture(0))], "label": ["AD"]}), file)
+    with pytest.raises(DataError, match="--class-name 0=CN names a label that no slice has; the labels are AD"):
+        load_slices(file, columns=Columns(class_names={"0": "CN"}))
+    with pytest.raises(DataError, match="who"):
+        load_slices(file, columns=Columns(patient="who"))
+    assert load_slices(file).patients == [None]
+
+
 def test_class_folders_with_and_without_sides(tmp_path):
     flat = load_slices(write_folders(tmp_path / "flat"))
     assert flat.classes == ("CN", "AD")

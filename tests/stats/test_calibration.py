@@ -38,7 +38,7 @@ def stacks(rng, people, slices):
 def coverage(parameters, scores, labels):
     """Return the share of people whose stage is in the set of the mean over their slices."""
     means = apply_temperature(scores, parameters.temperature).mean(axis=1)
-    return in_set(means, np.full(len(labels), parameters.conformal_threshold))[
+    return in_set(means, np.full(len(labels), parameters.conformal_threshold), ordered=True)[
         np.arange(len(labels)), labels
     ].mean()
 
@@ -99,7 +99,7 @@ def test_sets_hold_the_stage_of_nine_of_ten_new_people(people):
         seen, labels = drawn(rng, people)
         threshold = conformal_threshold(seen[np.arange(people), labels])
         new, truth = drawn(rng, 50)
-        held.append(in_set(new, np.full(50, threshold))[np.arange(50), truth].mean())
+        held.append(in_set(new, np.full(50, threshold), ordered=True)[np.arange(50), truth].mean())
     # of n people each has the same chance to be the hardest: k of n + 1 places
     exact = np.ceil((people + 1) * 0.9) / (people + 1)
     assert np.mean(held) == pytest.approx(exact, abs=0.015) or np.mean(held) > exact  # gaps are filled, so more
@@ -120,11 +120,17 @@ def test_people_predicted_several_times_do_not_count_as_more_people():
 @given(arrays(np.float64, (5, 4), elements=st.floats(0.001, 1)), arrays(np.float64, (5,), elements=st.floats(0, 1)))
 def test_a_set_is_a_run_of_stages_with_the_likeliest(values, threshold):
     probabilities = values / values.sum(axis=1, keepdims=True)
-    inside = in_set(probabilities, threshold)
+    inside = in_set(probabilities, threshold, ordered=True)
     for row, values in zip(inside, probabilities, strict=True):
         assert row[values.argmax()]
         assert np.diff(np.flatnonzero(row)).max(initial=1) == 1
     assert (inside[probabilities >= threshold[:, None]]).all()
+
+
+def test_where_stages_have_no_known_order_a_set_has_gaps():
+    probabilities, threshold = np.array([[0.5, 0.1, 0.4]]), np.array([0.3])
+    assert in_set(probabilities, threshold, ordered=False).tolist() == [[True, False, True]]
+    assert in_set(probabilities, threshold, ordered=True).tolist() == [[True, True, True]]
 
 
 def test_the_mean_of_a_persons_slices():

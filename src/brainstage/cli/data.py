@@ -28,7 +28,10 @@ def audit(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Find duplicates, recover people from the images alone, and report who is on both sides."""
+    """Find duplicates and people on both sides.
+
+    People are recovered from the images alone.
+    """
     from brainstage.audits.audit import audit
     from brainstage.core.files import make_folder
     from brainstage.report.audit_page import write_audit
@@ -49,7 +52,10 @@ def audit(
 
 @group.command(epilog="Example: brainstage data fetch")
 def fetch(quiet: Quiet = False) -> None:
-    """Download the public dataset (28 MB), checked by SHA-256; files that exist are not downloaded again."""
+    """Download the public dataset (28 MB).
+
+    Files are checked by SHA-256; those that exist are not downloaded again.
+    """
     from brainstage.datasets.public import fetch
 
     for file in fetch(quiet=quiet):
@@ -64,7 +70,10 @@ def describe(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Count rows, classes, sizes, modes, exact duplicates, and what is not read."""
+    """Count rows, classes, sizes, modes and duplicates.
+
+    Exact duplicates are counted, and files that are not read.
+    """
     from brainstage.datasets.describe import describe
     from brainstage.report.terminal import show_description
 
@@ -82,7 +91,10 @@ def phantom(
     seed: Annotated[int, typer.Option(help="The same seed makes the same cohort.")] = 0,
     quiet: Quiet = False,
 ) -> None:
-    """Write a synthetic cohort with known patients, in the layout of the public dataset."""
+    """Write a synthetic cohort with known patients.
+
+    It has the layout of the public dataset.
+    """
     from brainstage.datasets.phantom import write_phantom
 
     say(

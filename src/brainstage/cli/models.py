@@ -18,7 +18,10 @@ def fetch(
     ids: Annotated[list[str], typer.Argument(metavar="ID", help="Hub ids, ORG/NAME or ORG/NAME@REVISION.")],
     quiet: Quiet = False,
 ) -> None:
-    """Download backbones ahead of time, checked by SHA-256; those in the cache are not downloaded again."""
+    """Download backbones ahead of time.
+
+    Files are checked by SHA-256; those in the cache are not downloaded again.
+    """
     from brainstage.models.backbones import fetch
 
     for name in ids:
@@ -27,7 +30,10 @@ def fetch(
 
 @group.command(epilog="Example: brainstage models clear-features")
 def clear_features(quiet: Quiet = False) -> None:
-    """Delete the cached features of frozen backbones; they are computed again when needed."""
+    """Delete the cached features of frozen backbones.
+
+    They are computed again when needed.
+    """
     from brainstage.models.features import clear, features_folder
 
     say(f"{clear() / 1e6:,.1f} MB removed from {features_folder()}", quiet)

@@ -42,7 +42,10 @@ def compare(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Compare finished runs on the same slices: paired differences with intervals, time and size."""
+    """Compare finished runs on the same slices.
+
+    Shown are paired differences with intervals, time and size.
+    """
     from brainstage.evaluation.comparison import compare
     from brainstage.report.terminal import show_comparison
 
@@ -76,7 +79,10 @@ def compare_backbones(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Train backbones and recipes on the same slices, and compare them as compare does."""
+    """Train backbones and recipes, and compare them.
+
+    All are trained on the same slices, and compared as `compare` does.
+    """
     from brainstage.report.results import write_comparison
     from brainstage.report.terminal import show_comparison
     from brainstage.studies.folder import begin
@@ -129,7 +135,10 @@ def sweep(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Vary settings and compare them on validation slices, never on test slices."""
+    """Vary settings and compare them on validation slices.
+
+    Test slices are never used.
+    """
     if one_factor + grid + (trials is not None) > 1:
         raise typer.BadParameter("give only one of --one-factor, --grid and --trials")
     from brainstage.models.recipes import load_recipe
@@ -171,7 +180,11 @@ def compare_protocols(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Evaluate one recipe on slices of people in the training set and on people not in it, with baselines."""
+    """Evaluate one recipe under both protocols.
+
+    The official protocol tests slices of people in the training set, the patient protocol people not in it; both
+    stand beside what needs no network.
+    """
     from brainstage.models.recipes import load_recipe
     from brainstage.report.results import write_protocols
     from brainstage.report.terminal import show_protocols
@@ -215,7 +228,10 @@ def study(
     settings: Settings = None,
     quiet: Quiet = False,
 ) -> None:
-    """Compare backbones, vary settings of the best, train and evaluate it; study.html holds all results."""
+    """Compare backbones, vary settings, train the best.
+
+    The final model is evaluated once; study.html holds all results.
+    """
     from brainstage.report.study_page import write_study
     from brainstage.report.terminal import show_comparison, show_evaluation, show_sweep
     from brainstage.studies.study import run_study

@@ -33,7 +33,6 @@ from brainstage.cli.shared import (
 
 if TYPE_CHECKING:
     from brainstage.core.config import TrainConfig
-    from brainstage.datasets.splits import Splits
     from brainstage.datasets.table import SliceTable
 
 app = typer.Typer()
@@ -45,7 +44,10 @@ Epochs = Annotated[int | None, typer.Option(help="Number of epochs.")]
 
 @app.command(epilog="Example: brainstage quickstart")
 def quickstart(out: Out = Path("runs"), quiet: Quiet = False) -> None:
-    """Train and evaluate a classifier: on the public dataset, or where it is out of reach on the phantom cohort."""
+    """Train and evaluate a first classifier.
+
+    It learns from the public dataset, or where that is out of reach from the phantom cohort.
+    """
     from brainstage.cli.quickstart import find_data
     from brainstage.datasets.sources import load_slices
     from brainstage.models.recipes import load_recipe
@@ -79,10 +81,12 @@ def train(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Train one model, pick its epoch on validation slices, evaluate it once on test slices, save runs/NAME.
+    """Train one model, evaluate it and save runs/NAME.
 
-    Under the patient protocol the model is trained on one fold; cross-validate trains all of them.
+    Its epoch is picked on validation slices, and it is evaluated once on test slices. Under the patient protocol it
+    is trained on one fold; cross-validate trains all of them.
     """
+    from brainstage.datasets.splits import Splits
     from brainstage.models.recipes import load_recipe
 
     changes = given(backbone=backbone, protocol=protocol, fold=fold, epochs=epochs, seed=seed)
@@ -93,7 +97,7 @@ def train(
             "the official protocol has one fold; add --protocol patient", param_hint="'--fold'"
         )
     slices = read_slices(load)
-    folds = _read_splits(splits, slices)
+    folds = Splits.load(splits, slices) if splits else None
     if config.protocol == "patient" and "fold" not in changes:
         count = len(folds.folds) if folds else config.folds * config.repeats
         say(f"One fold of {count}: fold {config.fold}. `brainstage cross-validate` trains all.", quiet or as_json)
@@ -132,10 +136,10 @@ def cross_validate(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Train every fold of the patient protocol, evaluate all people together, save runs/NAME.
+    """Train every fold of the patient protocol.
 
-    Each person is predicted by a model that was trained on other people. The model of the run is then trained on
-    everyone.
+    Each person is predicted by a model that was trained on other people, and all people are evaluated together. The
+    model of the run, runs/NAME, is then trained on everyone.
     """
     from brainstage.models.recipes import load_recipe
 
@@ -157,14 +161,8 @@ def cross_validate(
         out=out,
         resume=resume,
         track=track,
-        **given(splits=_read_splits(splits, slices)),
+        **given(splits=splits),
     )
-
-
-def _read_splits(file: Path | None, slices: SliceTable) -> Splits | None:
-    from brainstage.datasets.splits import Splits
-
-    return Splits.load(file, slices) if file else None
 
 
 def _train(slices: SliceTable, config: TrainConfig, *, as_json: bool, quiet: bool, **options: Any) -> Path:
@@ -225,7 +223,10 @@ def evaluate(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Evaluate predictions: every score with its 95 % interval, as a table, as JSON and as charts."""
+    """Evaluate the predictions of a run or a table.
+
+    Every score has its 95 % interval; the result is a table, JSON and charts.
+    """
     evaluate_level = _evaluate_patients if level == "patient" else _evaluate_slices
     side = {"split": split, "protocol": protocol, "class_order": parse_order(class_order)}
     evaluate_level(source, out, partial(show_result, as_json=as_json, quiet=quiet), **side)

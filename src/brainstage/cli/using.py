@@ -52,7 +52,10 @@ def predict(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Predict the probability of each stage, for each person from all slices, then slice by slice."""
+    """Predict the probability of each stage.
+
+    Each person is predicted from all slices, then slice by slice.
+    """
     from brainstage.inference.predictions import predict_scans
     from brainstage.report.predictions import check_target, write_predictions
     from brainstage.report.terminal import show_predictions
@@ -112,7 +115,10 @@ def explain(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Draw which pixels moved a stage's score, over each slice. The maps do not show lesions."""
+    """Draw which pixels moved a stage's score.
+
+    The maps lie over each slice. They do not show lesions.
+    """
     from brainstage.report.explanations import explain as run
     from brainstage.report.terminal import show_explanations
 
@@ -149,9 +155,10 @@ def export(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Write a network as ONNX, after checking that it predicts what the run predicts.
+    """Write a network as ONNX and check its predictions.
 
-    Both predict 256 slices of the data; without data, of phantoms. predict opens the new folder without PyTorch.
+    The network and the ONNX file predict 256 slices of the data; without data, of phantoms. predict opens the new
+    folder without PyTorch.
     """
     from brainstage.exports.export import export as write
     from brainstage.report.terminal import show_facts
@@ -183,7 +190,10 @@ def extract(
     ],
     quiet: Quiet = False,
 ) -> None:
-    """Extract the brain from a T1-weighted scan of a head, with a picture to check the result."""
+    """Extract the brain from a T1-weighted scan of a head.
+
+    A picture is written to check the result.
+    """
     from brainstage.report.brain_picture import draw_extraction
     from brainstage.scans.extraction import check_brain_target, picture_path, write_brain
     from brainstage.scans.extraction import extract as run
@@ -215,7 +225,10 @@ def serve(
     ] = None,
     quiet: Quiet = False,
 ) -> None:
-    """Serve a web page and an HTTP API, to this machine alone unless --host says otherwise."""
+    """Serve a web page and an HTTP API.
+
+    They answer this machine alone unless --host says otherwise.
+    """
     try:
         from brainstage.serve.server import is_loopback, listen
         from brainstage.serve.server import serve as run

@@ -118,8 +118,8 @@ class RunFolder:
             raise RunError(f"{run.path}: no such run; `brainstage train --name NAME` makes runs/NAME")
         if not run.finished:
             raise RunError(
-                f"{run.path}: this run is not finished; go on with "
-                f"`brainstage train --resume --name {run.path.name}`"
+                f"{run.path}: this run is not finished; repeat the command that began it with "
+                f"--resume --name {run.path.name}"
             )
         run.verify()
         return run

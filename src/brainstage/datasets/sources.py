@@ -6,7 +6,7 @@ import csv
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -35,8 +35,8 @@ class Columns:
         image: Parquet column with the image's bytes (or a struct with a ``bytes`` field).
         path: CSV column with the image's path, relative to the CSV's folder.
         label: Column with the class: a name, or a number.
-        patient: Column with the patient; used where it exists.
-        split: Column with ``train`` or ``test``; used where it exists.
+        patient: Column with the patient. The default is used where it exists; another name must exist.
+        split: Column with ``train`` or ``test``, likewise.
         class_names: What to call a label found in the data, e.g. ``{"0": "CN", "1": "MCI"}``.
         class_order: Class names from the least to the most severe stage. Other labels are then refused. Without it
             the names of the usual stagings are put in clinical order
@@ -50,6 +50,15 @@ class Columns:
     split: str = "split"
     class_names: Mapping[str, str] = field(default_factory=dict)
     class_order: tuple[str, ...] | None = None
+
+    @property
+    def chosen(self) -> list[str]:
+        """The optional columns that have another name than by default, so that they are expected."""
+        return [
+            chosen
+            for chosen, default in ((self.patient, Columns.patient), (self.split, Columns.split))
+            if chosen != default
+        ]
 
 
 @dataclass(frozen=True)
@@ -121,7 +130,7 @@ def load_slices(
     path = default_source() if source is None else Path(source)
     columns = columns or Columns()
     content = _find(path, columns)
-    rows = content.rows
+    rows = _with_class_names(content.rows, columns.class_names, path)
     skipped = skipped_files(path, content.files) if path.is_dir() else ()
     if not rows:
         raise DataError(". ".join([f"{path}: no slices found", *skipped]))
@@ -136,6 +145,24 @@ def load_slices(
     images = [picture.pixels for _, picture in kept]
     slices = SliceTable(_table(kept), images, classes, tuple(unreadable), content.synthetic, skipped, ordered)
     return with_patients(slices, patients)
+
+
+def _with_class_names(rows: Sequence[_Row], names: Mapping[str, str], path: Path) -> Sequence[_Row]:
+    """Replace the labels found in the data by their class names.
+
+    Raises:
+        DataError: A label that has a name is not in the data.
+    """
+    if not names or not rows:
+        return rows
+    labels = sorted({row.label for row in rows if row.label is not None})
+    for label in names:
+        if label not in labels:
+            raise DataError(
+                f"{path}: --class-name {label}={names[label]} names a label that no slice has; the labels are "
+                + ", ".join(labels)
+            )
+    return [row if row.label is None else replace(row, label=names.get(row.label, row.label)) for row in rows]
 
 
 def _table(kept: Sequence[tuple[_Row, Picture]]) -> pa.Table:
@@ -169,7 +196,7 @@ def _find(path: Path, columns: Columns) -> _Content:
         if path.is_dir():
             splits = hub_files(path)
             if not splits:
-                return _find_in_folder(path, columns)
+                return _find_in_folder(path)
             parts = [_find_in_parquet(file, columns, split) for split, files in splits.items() for file in files]
             return _Content(
                 rows=[row for part in parts for row in part.rows],
@@ -185,8 +212,8 @@ def _find(path: Path, columns: Columns) -> _Content:
 
 def _find_in_parquet(file: Path, columns: Columns, split: str | None) -> _Content:
     table = _read_parquet(file)
-    require_columns(table.column_names, (columns.image, columns.label), str(file))
-    labels = _labels(table, columns)
+    require_columns(table.column_names, (columns.image, columns.label, *columns.chosen), str(file))
+    labels = _labels(table, columns.label)
     patients = _optional(table, columns.patient)
     splits = _optional(table, columns.split) if split is None else [split] * len(table)
     indices = _optional(table, "slice_index")
@@ -239,10 +266,10 @@ def _image_bytes(column: pa.ChunkedArray, file: Path, name: str) -> pa.Array:
     return array
 
 
-def _labels(table: pa.Table, columns: Columns) -> list[str | None]:
-    """Return class names: the column's own text, or its numbers by the names in the file's schema."""
-    values = table[columns.label].to_pylist()
-    known = _schema_names(table, columns.label)
+def _labels(table: pa.Table, column: str) -> list[str | None]:
+    """Return labels: the column's own text, or its numbers by the names in the file's schema."""
+    values = table[column].to_pylist()
+    known = _schema_names(table, column)
     labels: list[str | None] = []
     for value in values:
         if value is None or value != value or (isinstance(value, int) and value < 0):  # -1: no label, on the hub
@@ -251,7 +278,7 @@ def _labels(table: pa.Table, columns: Columns) -> list[str | None]:
             labels.append(known[value])
         else:
             labels.append(str(value))
-    return [None if label is None else columns.class_names.get(label, label) for label in labels]
+    return labels
 
 
 def _schema_names(table: pa.Table, label: str) -> list[str]:
@@ -274,18 +301,17 @@ def _split_name(value: str | None, where: str) -> str | None:
     raise DataError(f"{where}: split {value!r} is not one of {', '.join(SPLIT_FOLDERS)}")
 
 
-def _find_in_folder(folder: Path, columns: Columns) -> _Content:
+def _find_in_folder(folder: Path) -> _Content:
     """Return the images of ``folder/CLASS/`` or of ``folder/{train,test}/CLASS/``."""
     names = {child.name: child for child in sorted(folder.iterdir()) if child.is_dir()}
     splits: dict[str | None, Path] = {split: names[split] for split in SPLIT_FOLDERS if split in names}
     rows, files = [], []
     for split, base in (splits or {None: folder}).items():
         for class_folder in sorted(child for child in base.iterdir() if child.is_dir()):
-            label = columns.class_names.get(class_folder.name, class_folder.name)
             for file in sorted(class_folder.iterdir()):
                 if file.suffix.lower() in IMAGE_SUFFIXES and not file.is_dir():
                     source = file.relative_to(folder).as_posix()
-                    rows.append(_Row(partial(read_slice, file), source, label, split=split))
+                    rows.append(_Row(partial(read_slice, file), source, class_folder.name, split=split))
                     files.append(file)
     return _Content(rows, files=files)
 
@@ -295,7 +321,7 @@ def _csv_rows(file: Path, columns: Columns) -> Iterator[_Row]:
     try:
         with file.open(newline="", encoding="utf-8-sig") as stream:
             reader = csv.DictReader(stream)
-            require_columns(reader.fieldnames or (), (columns.path, columns.label), str(file))
+            require_columns(reader.fieldnames or (), (columns.path, columns.label, *columns.chosen), str(file))
             records = list(reader)
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{file}: not readable as a CSV file in UTF-8 ({error})") from error
@@ -308,11 +334,10 @@ def _csv_rows(file: Path, columns: Columns) -> Iterator[_Row]:
             raise DataError(
                 f"{where}: {record[columns.path]} lies outside {root}; give paths below the CSV's folder"
             )
-        label = record[columns.label] or None
         yield _Row(
             read=partial(read_slice, image),
             source=f"{where} ({record[columns.path]})",
-            label=None if label is None else columns.class_names.get(label, label),
+            label=record[columns.label] or None,
             patient=record.get(columns.patient) or None,
             split=_split_name(record.get(columns.split) or None, where),
         )

@@ -214,7 +214,7 @@ def evaluate_patients(
         fewest_repeats=people.fewest,
         temperatures=people.temperatures,
         calibrated_on=people.calibrated_on,
-        sets=_sets(people, side.classes),
+        sets=_sets(people, side.classes, ordered=side.ordinal),
         calibration_error_if_perfect=metrics.calibration_error_if_perfect(people.repeats),
         title=figure_title(
             what,
@@ -250,11 +250,12 @@ def _validation(read: Callable[..., Side], source: RunFolder | Path | str, split
         return None
 
 
-def _sets(people: People, classes: Sequence[str]) -> PredictionSets | None:
+def _sets(people: People, classes: Sequence[str], *, ordered: bool) -> PredictionSets | None:
     """Return coverage and size of everyone's sets, the mean over repeats."""
     if people.conformal_thresholds is None:
         return None
-    inside = np.stack([in_set(*repeat) for repeat in zip(people.repeats, people.conformal_thresholds, strict=True)])
+    repeats = zip(people.repeats, people.conformal_thresholds, strict=True)
+    inside = np.stack([in_set(*repeat, ordered=ordered) for repeat in repeats])
     covered = inside[:, np.arange(len(people.labels)), people.labels].mean(axis=0)
     of_stage = {name: covered[people.labels == number] for number, name in enumerate(classes)}
     names = [" + ".join(np.array(classes)[row]) for row in inside.reshape(-1, len(classes))]

@@ -261,7 +261,10 @@ def predict_people(predictor: Predictor, people: Sequence[Person]) -> list[Perso
     ]
     owners, levels = [owner for owner, _ in accepted], [item.level for _, item in accepted]
     features = predictor.extract_features(_images(item for _, item in accepted))
-    alone, joint = (_stages(predictor.predict_features(features, who, levels)) for who in (None, owners))
+    alone, joint = (
+        _stages(predictor.predict_features(features, who, levels), ordered=predictor.ordered)
+        for who in (None, owners)
+    )
     for number, (_, item) in enumerate(accepted):
         item.alone, item.joint = alone[number], joint[number]
     return [
@@ -270,11 +273,11 @@ def predict_people(predictor: Predictor, people: Sequence[Person]) -> list[Perso
     ]
 
 
-def _stages(prediction: Prediction) -> list[_Stages]:
+def _stages(prediction: Prediction, *, ordered: bool) -> list[_Stages]:
     probabilities, threshold = prediction
     if threshold is None:
         return [_Stages(row, None) for row in probabilities]
-    return list(map(_Stages, probabilities, in_set(probabilities, threshold)))
+    return list(map(_Stages, probabilities, in_set(probabilities, threshold, ordered=ordered)))
 
 
 def _images(slices: Iterable[_Slice]) -> list[Pixels]:

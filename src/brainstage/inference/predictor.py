@@ -18,7 +18,7 @@ from brainstage.core.files import sha256
 from brainstage.core.parallel import worker_pool
 from brainstage.core.progress import Progress, silent
 from brainstage.core.run import RunFolder, StrPath
-from brainstage.core.schema import CONFORMAL_THRESHOLD, PROB_PREFIX, with_metadata
+from brainstage.core.schema import CONFORMAL_THRESHOLD, PROB_PREFIX, is_ordered, with_metadata
 from brainstage.datasets.preprocessing import Preprocessing
 from brainstage.datasets.table import SliceTable
 from brainstage.inference.out_of_distribution import OutOfDistributionDetector
@@ -113,6 +113,11 @@ class Predictor:
         """
         features = self.extract_features(images, progress=progress)
         return self.predict_features(features, patients, levels).probabilities
+
+    @property
+    def ordered(self) -> bool:
+        """Whether :attr:`classes` are known to be in clinical order."""
+        return bool(self.about.get("ordered", is_ordered(self.classes)))
 
     @property
     def calibrated(self) -> bool:

@@ -174,18 +174,21 @@ def conformal_threshold(true_probabilities: Float64Array, people: int | None = N
     return float(np.sort(true_probabilities)[len(true_probabilities) - rank])
 
 
-def in_set(probabilities: FloatArray, threshold: Float64Array) -> BoolArray:
+def in_set(probabilities: FloatArray, threshold: Float64Array, *, ordered: bool) -> BoolArray:
     """Return which stages are in each set, bool of shape (n, K).
 
-    The likeliest stage is always in, and what lies between two stages that are in, since stages are ordered.
+    The likeliest stage is always in.
 
     Args:
         probabilities: Shape (n, K).
         threshold: Conformal threshold of each row, shape (n,).
+        ordered: Whether the K stages are in clinical order; a stage between two that are in is then in too.
     """
     inside = (probabilities >= threshold[:, None]) | (
         probabilities == probabilities.max(axis=1, keepdims=True, initial=0)
     )
+    if not ordered:
+        return inside
     from_below = np.logical_or.accumulate(inside, axis=1)
     from_above = np.logical_or.accumulate(inside[:, ::-1], axis=1)[:, ::-1]
     return from_below & from_above
