@@ -44,8 +44,8 @@ _NEIGHBOURS = 40
 _BANDS = 64
 _STIFFNESS = 10.0
 _FARTHEST = 0.55
-"""Difference of place, as a share of the stack, from which on two slices are not neighbours. Of linked slices of 51,200
-phantoms, those up to eight levels apart differ by at most 0.45, the two ends of a head by at least 0.66."""
+"""Difference of place, as a share of the stack, from which on two slices are not neighbours. Of linked slices of
+51,200 phantoms, those up to eight levels apart differ by at most 0.45, the two ends of a head by at least 0.66."""
 _SEED = 0
 
 
