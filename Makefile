@@ -22,7 +22,7 @@ quickstart: setup
 	$(BIN)/brainstage quickstart
 
 test: setup
-	$(BIN)/python -m pytest -n 2 --dist loadgroup --durations 10
+	$(BIN)/python -m pytest -n 2 --dist loadfile --durations 10
 
 check: setup
 	$(BIN)/ruff check .

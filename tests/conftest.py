@@ -20,13 +20,6 @@ from brainstage.models.recipes import load_recipe
 from helpers import TINY, few_people, save_backbone, small_vit
 
 
-def pytest_collection_modifyitems(items):
-    """Keep a file's tests in one process, and those that need a server too: it takes long to start."""
-    for item in items:
-        group = item.path.parent.name if item.path.parent.name == "serve" else item.path.name
-        item.add_marker(pytest.mark.xdist_group(group))
-
-
 @pytest.fixture(scope="session")
 def vit_folder(tmp_path_factory):
     return save_backbone(tmp_path_factory.mktemp("vit"), small_vit())
