@@ -50,7 +50,7 @@ def test_the_most_accurate_leads_and_the_others_are_behind_by_the_difference(tmp
         "(95 % intervals of accuracy, simultaneous for all pairs)."
     )
     assert "protocol official" in comparison.title
-    assert comparison.to_dict()["candidates"][2]["majority_baseline"]["accuracy"] == 0.25
+    assert comparison.to_dict()["candidates"][2]["baselines"]["majority"]["accuracy"]["value"] == 0.25
 
 
 def test_fifty_slices_cannot_separate_two_models(tmp_path):

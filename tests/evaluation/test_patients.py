@@ -243,15 +243,17 @@ def test_everyone_is_predicted_out_of_fold_in_every_repeat(crossed, phantom):
     for fold, rows in table.groupby("fold"):
         tested = set(rows[rows["split"] == "test"]["patient_id"])
         assert tested.isdisjoint(rows[rows["split"] == "validation"]["patient_id"]), fold
-    baseline = pq.read_table(crossed.baseline).to_pandas()
-    assert (baseline["slice_id"].to_numpy() == table["slice_id"].to_numpy()).all()
+    for file in (crossed.baseline, crossed.nearest_slice):
+        baseline = pq.read_table(file).to_pandas()
+        assert (baseline["slice_id"].to_numpy() == table["slice_id"].to_numpy()).all()
 
 
 def test_a_crossed_run_is_judged_used_and_shown(crossed, phantom, capsys):
     found = evaluate_patients(crossed)
     assert "protocol patient · clean: no patient on both sides" in found.title
     assert found.title.startswith("synthetic: says nothing about real brains")
-    assert list(found.views[0].rows) == ["model", "always the largest", "linear baseline", "shuffled labels"]
+    rows = ["model", "always the largest", "nearest training slice", "linear baseline", "shuffled labels"]
+    assert list(found.views[0].rows) == rows
     assert len(found.temperatures) == 6
     assert found.sets.coverage.value > 0.5
     shown = Calibration.open(crossed.model)

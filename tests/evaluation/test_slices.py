@@ -36,7 +36,9 @@ def test_a_table_of_any_tool_is_judged_once_its_protocol_is_named(tmp_path):
         evaluate(file)
     evaluation = evaluate(file, protocol="official")
     assert evaluation.scores.overall["accuracy"].value == 0.75
-    assert evaluation.majority_accuracy == 0.5
+    assert list(evaluation.baselines) == ["majority"]  # the table comes without pixels
+    assert evaluation.baselines["majority"].name == "always CN"
+    assert evaluation.baselines["majority"].accuracy.value == 0.5
     assert "protocol official · leakage unknown" in evaluation.title
 
 

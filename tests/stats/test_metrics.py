@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sk
 
-from brainstage.stats.metrics import differences_from_leader, majority, score
+from brainstage.stats.metrics import differences_from_leader, majority, score, score_decisions
 
 CLASSES = ("a", "b", "c", "d")
 
@@ -88,7 +88,18 @@ def test_patients_drawn_whole_give_wider_intervals_than_slices():
 
 
 def test_majority_baseline():
-    assert majority(np.array([2, 2, 0, 1]), 4) == (2, 0.5)
+    labels = np.array([2, 2, 0, 1])
+    assert majority(labels, 4) == 2
+
+
+def test_decisions_without_probabilities_have_the_scores_of_scikit_learn():
+    rng = np.random.default_rng(0)
+    labels, decisions = rng.integers(0, 3, 200), rng.integers(0, 3, 200)
+    found = score_decisions(labels, decisions, 4)
+    assert found["accuracy"].value == pytest.approx(sk.accuracy_score(labels, decisions))
+    assert found["weighted_f1"].value == pytest.approx(sk.f1_score(labels, decisions, average="weighted"))
+    certain = score(labels, np.eye(4)[decisions], "abcd").overall
+    assert found == {name: certain[name] for name in found}  # intervals too
 
 
 def of_accuracy(rng, labels, share):

@@ -27,7 +27,8 @@ def comparison(tmp_path_factory, few, config):
 def test_both_protocols_are_named_with_their_verdicts(comparison, capsys):
     assert comparison.official.leakage_status == "leaky"
     assert comparison.patient.leakage_status == "clean"
-    assert [row.name for row in comparison.rows] == ["compact", "linear baseline", "stages shuffled"]
+    names = [row.name for row in comparison.rows]
+    assert names == ["compact", "nearest training slice", "linear baseline", "stages shuffled"]
     show_protocols(comparison)
     shown = capsys.readouterr().out
     assert max(len(line) for line in shown.splitlines()) <= 80
@@ -51,8 +52,15 @@ def test_one_that_was_started_with_something_else_is_not_gone_on_with(comparison
 
 def test_a_linear_model_recognises_shuffled_phantoms_only_in_its_training_set(comparison):
     # what the baseline gains from people of the training set does not come from the stages
-    baseline = comparison.rows[1]
+    baseline = comparison.rows[2]
     assert baseline.official["accuracy"].value > baseline.patient["accuracy"].value
+
+
+def test_the_nearest_training_slice_beats_the_network_where_people_are_on_both_sides(comparison):
+    row = comparison.rows[1]
+    assert row.official["accuracy"].value > max(0.9, comparison.rows[0].official["accuracy"].value)
+    assert row.patient["accuracy"].value < row.official["accuracy"].value - 0.3
+    assert f"without any training, on {row.official['accuracy'].value:.1%}" in comparison.sentence
 
 
 def test_shuffled_stages_stay_with_the_person(phantom):

@@ -1,15 +1,27 @@
-"""The data of the quickstart: the only command that falls back to the phantom cohort."""
+"""The quickstart: its data, and what its figure is worth. No other command falls back to the phantom cohort."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from brainstage.core.errors import DataError
 from brainstage.core.progress import Progress, silent
+from brainstage.core.run import RunFolder
 from brainstage.core.schema import SYNTHETIC_NOTICE
 from brainstage.datasets.phantom import write_phantom
 from brainstage.datasets.public import cache_folder, fetch
 from brainstage.datasets.sources import default_source, hub_files
+from brainstage.datasets.table import SliceTable
+from brainstage.evaluation.slices import Evaluation, evaluate
+from brainstage.models.recipes import load_recipe
+from brainstage.models.weights import bundled_folder
+from brainstage.training.train import train
+
+NEW_PEOPLE = "slices of people not in the training set, 4 stages"
+"""Row of the bundled network's manifest: its recipe on slices of people whom it was not trained on."""
+FEW_EPOCHS = 5
 
 
 def find_data(progress: Progress = silent) -> tuple[Path, str]:
@@ -35,3 +47,43 @@ def find_data(progress: Progress = silent) -> tuple[Path, str]:
     if not hub_files(folder):
         write_phantom(folder, progress=progress)
     return folder, f"No real data ({missing}). Using the phantom cohort instead, {SYNTHETIC_NOTICE}."
+
+
+def lesson(slices: SliceTable, run: RunFolder, evaluation: Evaluation, progress: Progress) -> Sequence[str]:
+    """Return four lines that say what the accuracy of the quickstart's network is worth.
+
+    On the public dataset its accuracy on people whom it was not trained on is that of the bundled network; on
+    other data with known patients a second network is trained, on one fold and for a few epochs.
+
+    Args:
+        slices: The data.
+        run: The quickstart's run.
+        evaluation: Its performance.
+        progress: How to show progress.
+
+    Raises:
+        BrainstageError: As :func:`brainstage.train`.
+    """
+    shared = "people in the training set" if evaluation.leakage_status == "leaky" else "the test side"
+    nearest, majority = (evaluation.baselines[name] for name in ("nearest_training_slice", "majority"))
+    rows = [
+        (f"the network, on slices of {shared}", f"{evaluation.scores.overall['accuracy'].value:.3f}"),
+        ("the nearest training slice there, without any training", f"{nearest.accuracy.value:.3f}"),
+        ("the same network, on slices of people not in the training set", _on_new_people(slices, run, progress)),
+        (majority.name, f"{majority.accuracy.value:.3f}"),
+    ]
+    width = max(len(name) for name, _ in rows)
+    return [f"{name:<{width}}  {figure}" for name, figure in rows]
+
+
+def _on_new_people(slices: SliceTable, run: RunFolder, progress: Progress) -> str:
+    manifest = json.loads((bundled_folder("compact") / "manifest.json").read_text(encoding="utf-8"))
+    if slices.data_hash == manifest["data_hash"]:
+        figures, stamp = manifest["figures"][NEW_PEOPLE], manifest["optimistic"]
+        return f"{figures['accuracy']['value']:.3f} (bundled figure; optimistic: {stamp})"
+    if None in slices.patients:
+        return "not known: the data does not name its patients; `brainstage audit` recovers them"
+    config = load_recipe("compact", protocol="patient", epochs=FEW_EPOCHS)
+    fold = train(slices, config, name=f"{run.path.name}-people", out=run.path.parent, progress=progress)
+    accuracy = evaluate(fold).scores.overall["accuracy"]
+    return f"{accuracy.value:.3f} ({FEW_EPOCHS} epochs, one fold of people)"

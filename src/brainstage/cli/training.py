@@ -33,7 +33,9 @@ from brainstage.cli.shared import (
 
 if TYPE_CHECKING:
     from brainstage.core.config import TrainConfig
+    from brainstage.core.run import RunFolder
     from brainstage.datasets.table import SliceTable
+    from brainstage.evaluation.slices import Evaluation
 
 app = typer.Typer()
 
@@ -48,15 +50,25 @@ def quickstart(out: Out = Path("runs"), quiet: Quiet = False) -> None:
 
     It learns from the public dataset, or where that is out of reach from the phantom cohort.
     """
-    from brainstage.cli.quickstart import find_data
+    from brainstage.cli.quickstart import find_data, lesson
     from brainstage.datasets.sources import load_slices
     from brainstage.models.recipes import load_recipe
 
     source, sentence = find_data(progress_of(quiet))
     say(sentence, quiet)
     slices = load_slices(source, progress=progress_of(quiet))
-    path = _train(slices, load_recipe("compact"), as_json=False, quiet=quiet, out=out)
-    say(f"Next: brainstage predict {path} IMAGE…    brainstage evaluate {path}    brainstage --help", quiet)
+    run, evaluation = _train(slices, load_recipe("compact"), as_json=False, quiet=quiet, out=out)
+    print("\nAccuracy, and what it is worth:")
+    for line in lesson(slices, run, evaluation, progress_of(quiet)):
+        print(f"  {line}")
+    say(f"Next: {_next_command(slices)}", quiet)
+
+
+def _next_command(slices: SliceTable) -> str:
+    """Return the command that gives an honest figure of these data."""
+    if None in slices.patients:
+        return "brainstage audit, which recovers the people from the pixels"
+    return "brainstage cross-validate --recipe patient, the model that is for new people"
 
 
 @app.command(epilog="Example: brainstage train --recipe compact --data scans/ --name first --set epochs=20")
@@ -165,7 +177,9 @@ def cross_validate(
     )
 
 
-def _train(slices: SliceTable, config: TrainConfig, *, as_json: bool, quiet: bool, **options: Any) -> Path:
+def _train(
+    slices: SliceTable, config: TrainConfig, *, as_json: bool, quiet: bool, **options: Any
+) -> tuple[RunFolder, Evaluation]:
     """Train one model, evaluate and show it.
 
     Args:
@@ -176,7 +190,7 @@ def _train(slices: SliceTable, config: TrainConfig, *, as_json: bool, quiet: boo
         options: Those of :func:`brainstage.train`.
 
     Returns:
-        The run's folder.
+        The run and its performance.
     """
     from brainstage.evaluation.slices import evaluate
     from brainstage.report.results import write_evaluation
@@ -187,7 +201,7 @@ def _train(slices: SliceTable, config: TrainConfig, *, as_json: bool, quiet: boo
     evaluation = evaluate(run)
     write_evaluation(evaluation, run.path, run.history)
     show_result(evaluation, show_evaluation, as_json=as_json, quiet=quiet, saved=run.path, run=str(run.path))
-    return run.path
+    return run, evaluation
 
 
 def _cross_validate(slices: SliceTable, config: TrainConfig, *, as_json: bool, quiet: bool, **options: Any) -> None:

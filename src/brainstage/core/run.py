@@ -17,6 +17,8 @@ from brainstage.core.files import make_folder, sha256, write_json
 StrPath = os.PathLike[str] | str
 """What a run may be named by: a :class:`RunFolder`, a ``pathlib.Path`` or a string."""
 
+NEAREST_SLICE, BASELINE = "nearest_training_slice.parquet", "baseline.parquet"
+"""Prediction tables of what stands beside the model, in the folder of ``predictions.parquet``."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -44,6 +46,7 @@ class RunFolder:
     ``history.jsonl``            one line an epoch
     ``predictions.parquet``      probabilities of every validation and test slice
     ``folds/00/`` …              a run for each fold, where the run is cross-validated
+    ``nearest_training_slice.parquet``  the same slices, each given the stage of the most similar training slice
     ``baseline.parquet``         predictions of the linear baseline on the same folds
     ``manifest.json``            SHA-256 of each file above, and the versions; written last
     ``metrics.json``             performance by slice, written by ``evaluate``
@@ -64,7 +67,8 @@ class RunFolder:
         self.splits = self.path / "splits.json"
         self.history = self.path / "history.jsonl"
         self.predictions = self.path / "predictions.parquet"
-        self.baseline = self.path / "baseline.parquet"
+        self.nearest_slice = self.path / NEAREST_SLICE
+        self.baseline = self.path / BASELINE
         self.metrics = self.path / "metrics.json"
         self.curves = self.path / "curves.png"
         self.confusion_matrix = self.path / "confusion_matrix.png"

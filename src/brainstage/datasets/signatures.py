@@ -79,7 +79,7 @@ def describe_slices(images: Sequence[Pixels]) -> Signatures:
 
 def coarse_anatomy(images: Sequence[Pixels]) -> Float32Array:
     """Return :attr:`Signatures.coarse` of grey slices alone, (n, 1024)."""
-    return _coarse(_shrink(square(images), COARSE_SIDE))
+    return _coarse(shrink(square(images), COARSE_SIDE))
 
 
 def _coarse(small: Float32Array) -> Float32Array:
@@ -107,21 +107,23 @@ def _fit(image: Pixels) -> Pixels:
 def _signatures(images: Sequence[Pixels]) -> Signatures:
     pictures = square(images)
     fine = pictures - gaussian_filter(pictures, (0, 1, 1), truncate=2)
-    power = gaussian_filter(_shrink(np.square(fine), COARSE_SIDE), (0, 1, 1))[:, ::2, ::2]
-    half = _shrink(pictures, PATTERN_SIDE)
+    power = gaussian_filter(shrink(np.square(fine), COARSE_SIDE), (0, 1, 1))[:, ::2, ::2]
+    half = shrink(pictures, PATTERN_SIDE)
     return Signatures(
         pattern=unit(relief(half, 13)),
-        coarse=_coarse(_shrink(half, COARSE_SIDE)),
+        coarse=_coarse(shrink(half, COARSE_SIDE)),
         grain=np.log(power + 1e-4).reshape(len(pictures), -1),
         tones=_histograms(pictures),
         area=(pictures > HEAD_THRESHOLD).mean(axis=(1, 2), dtype=np.float32),
     )
 
 
-def _shrink(pictures: Float32Array, side: int) -> Float32Array:
-    """Average blocks of pixels; adding strided rows and columns is five times faster than ``mean``."""
+def shrink(pictures: Float32Array, side: int) -> Float32Array:
+    """Average blocks of pixels of square pictures, (n, S, S), until the side is ``side``."""
     block = pictures.shape[1] // side
-    rows = pictures[:, ::block].copy()
+    if block == 1:
+        return pictures
+    rows = pictures[:, ::block].copy()  # adding strided rows and columns is five times faster than ``mean``
     for start in range(1, block):
         rows += pictures[:, start::block]
     both = rows[:, :, ::block].copy()

@@ -13,7 +13,7 @@ import numpy as np
 from brainstage.core.errors import ConfigError, DataError
 from brainstage.core.run import RunFolder
 from brainstage.core.schema import RESEARCH_NOTICE, choice_caution
-from brainstage.evaluation.slices import Evaluation, Side, judge, labelled_sides, read_side
+from brainstage.evaluation.slices import Baseline, Evaluation, Side, judge, labelled_sides, read_side
 from brainstage.stats import metrics
 
 
@@ -65,6 +65,11 @@ class Comparison:
         if evaluation.fold and evaluation.protocol == "patient" and evaluation.split == "validation":
             return f"{evaluation.title} · {choice_caution(evaluation.fold)}"
         return evaluation.title
+
+    @property
+    def baselines(self) -> dict[str, Baseline]:
+        """What needs no learning, on the same slices: of the first candidate whose folder says most of it."""
+        return max((candidate.evaluation.baselines for candidate in self.candidates), key=len)
 
     @property
     def verdict(self) -> str:

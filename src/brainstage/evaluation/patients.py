@@ -16,7 +16,7 @@ import numpy as np
 
 from brainstage.core.arrays import Float64Array, IntArray
 from brainstage.core.errors import DataError, LeakageError
-from brainstage.core.run import RunFolder
+from brainstage.core.run import BASELINE, NEAREST_SLICE, RunFolder
 from brainstage.core.schema import RESEARCH_NOTICE, SYNTHETIC_NOTICE, figure_title
 from brainstage.evaluation.aggregation import People, aggregate
 from brainstage.evaluation.slices import Side, read_side
@@ -185,7 +185,7 @@ def evaluate_patients(
 
     Raises:
         RunError, ConfigError: As :func:`brainstage.evaluate`.
-        DataError: As there, or a person has slices of more than one stage, or the run's linear baseline predicts
+        DataError: As there, or a person has slices of more than one stage, or a baseline beside the run predicts
             other people.
         LeakageError: A slice has no patient.
     """
@@ -197,10 +197,11 @@ def evaluate_patients(
         )
     people = aggregate(side, _validation(read, source, split))
     rows = {"model": people.repeats, "always the largest": [_shares(people, len(side.classes))]}
-    baseline = side.file.with_name("baseline.parquet")
-    if baseline.is_file():
-        linear = aggregate(read(baseline, split=split), _validation(read, baseline, split))
-        rows["linear baseline"] = linear.in_order(people.names, str(baseline)).repeats
+    for name, file in (("nearest training slice", NEAREST_SLICE), ("linear baseline", BASELINE)):
+        beside = side.file.with_name(file)
+        if beside.is_file() and beside != side.file:
+            baseline = aggregate(read(beside, split=split), _validation(read, beside, split))
+            rows[name] = baseline.in_order(people.names, str(beside)).repeats
     leakage = side.about.get("leakage", {})
     synthetic = bool(side.about.get("synthetic"))
     what = f"{split} · {len(people.names)} people{_times(people)}"

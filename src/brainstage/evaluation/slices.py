@@ -13,19 +13,48 @@ import pyarrow.parquet as pq
 
 from brainstage.core.arrays import Float64Array, IntArray
 from brainstage.core.errors import ConfigError, DataError, LeakageError
-from brainstage.core.run import RunFolder
+from brainstage.core.run import NEAREST_SLICE, RunFolder
 from brainstage.core.schema import (
     CONFORMAL_THRESHOLD,
     PROB_PREFIX,
     RESEARCH_NOTICE,
     SPLIT_NAMES,
     SYNTHETIC_NOTICE,
+    class_names,
     figure_title,
     read_metadata,
     table_classes,
     validate_predictions,
 )
 from brainstage.stats import metrics
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """What an answer scores that needs no learning, on the slices that are evaluated.
+
+    Attributes:
+        name: What a reader sees.
+        accuracy: Share of slices that it is right on.
+        weighted_f1: Mean F1 of the stages, weighted by their slices.
+    """
+
+    name: str
+    accuracy: metrics.Score
+    weighted_f1: metrics.Score
+
+    @property
+    def in_words(self) -> str:
+        """Both scores in words."""
+        return f"accuracy {self.accuracy.value:.4f}, weighted F1 {self.weighted_f1.value:.4f}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the scores for a JSON file."""
+        return {
+            "name": self.name,
+            "accuracy": self.accuracy.to_dict(),
+            "weighted_f1": self.weighted_f1.to_dict(),
+        }
 
 
 @dataclass(frozen=True)
@@ -46,8 +75,9 @@ class Evaluation:
         selection: The slices that picked the epoch: ``validation``, or ``test`` as the report did.
         fold: Which fold was judged, ``fold 0 of 5``; None where all were, or where there is one.
         optimistic: Why the figures are too good; None where nothing is known against them.
-        majority_class: The most frequent stage.
-        majority_accuracy: Accuracy of always predicting it.
+        baselines: What needs no learning: ``majority`` always answers the most frequent stage;
+            ``nearest_training_slice`` answers that of the training slice with the most similar pixels, and is only
+            there where the run's folder holds it.
         unlabelled: Number of slices of that side that were left out because their label is not known.
     """
 
@@ -61,8 +91,7 @@ class Evaluation:
     synthetic: bool
     resampled: str
     selection: str
-    majority_class: str
-    majority_accuracy: float
+    baselines: dict[str, Baseline]
     fold: str | None = None
     optimistic: str | None = None
     unlabelled: int = 0
@@ -76,6 +105,13 @@ class Evaluation:
     def title(self) -> str:
         """What every table and chart says above its figures."""
         return self.titled(f"{self.split} · {self.slices:,} slices")
+
+    @property
+    def beside(self) -> str:
+        """The accuracy in one line, beside that of what needs no learning."""
+        rows = {"accuracy": self.scores.overall["accuracy"]}
+        rows |= {baseline.name: baseline.accuracy for baseline in self.baselines.values()}
+        return " · ".join(f"{name} {score.value:.4f}" for name, score in rows.items())
 
     def titled(self, what: str) -> str:
         """Return the title of a table or chart that shows ``what``: it names protocol and leakage verdict."""
@@ -101,7 +137,7 @@ class Evaluation:
             "classes": list(self.classes),
             "class_order_known": self.ordinal,
             "interval": f"95 % bootstrap over {self.resampled}, {metrics.DRAWS} draws",
-            "majority_baseline": {"class": self.majority_class, "accuracy": round(self.majority_accuracy, 6)},
+            "baselines": {name: baseline.to_dict() for name, baseline in self.baselines.items()},
             **metrics.to_dict(self.scores),
         }
 
@@ -244,7 +280,6 @@ def _complete(table: pa.Table, name: str) -> Float64Array | None:
 def judge(side: Side) -> Evaluation:
     """Return the scores of one side of a prediction table."""
     leakage = side.about.get("leakage", {})
-    most, baseline = metrics.majority(side.labels, len(side.classes))
     scores = metrics.score(side.labels, side.probabilities, side.classes, groups=side.patients)
     return Evaluation(
         scores=scores if side.ordinal else replace(scores, overall=metrics.without_ordinal(scores.overall)),
@@ -259,10 +294,55 @@ def judge(side: Side) -> Evaluation:
         selection=side.about.get("selection", "validation"),
         fold=side.about.get("fold"),
         optimistic=side.about.get("optimistic"),
-        majority_class=side.classes[most],
-        majority_accuracy=baseline,
+        baselines=make_baselines(side.labels, _nearest(side), side.classes, side.patients),
         unlabelled=side.unlabelled,
     )
+
+
+def make_baselines(
+    labels: IntArray, nearest: IntArray | None, classes: Sequence[str], groups: Sequence[str] | None = None
+) -> dict[str, Baseline]:
+    """Score what needs no learning.
+
+    Args:
+        labels: Class numbers of the slices that are evaluated, int64 of shape (N,).
+        nearest: Class numbers of their nearest training slices, int64 of shape (N,); None where they are not known.
+        classes: Class names.
+        groups: Patient of each slice, which the bootstrap then draws whole; None draws slices.
+
+    Returns:
+        ``majority``, and ``nearest_training_slice`` where it is known.
+    """
+    most = metrics.majority(labels, len(classes))
+    answers = {"majority": (f"always {classes[most]}", np.full_like(labels, most))}
+    if nearest is not None:
+        answers["nearest_training_slice"] = "nearest training slice", nearest
+    return {
+        key: Baseline(name, **metrics.score_decisions(labels, decisions, len(classes), groups))
+        for key, (name, decisions) in answers.items()
+    }
+
+
+def _nearest(side: Side) -> IntArray | None:
+    """Return the class numbers of the nearest training slices; None where the side's folder does not hold them."""
+    file = side.file.with_name(NEAREST_SLICE)
+    return _decisions(file, side) if file.is_file() and file != side.file else None
+
+
+def _decisions(file: Path, side: Side) -> IntArray:
+    """Return the class numbers that another prediction table gives to the slices of a side, in their order."""
+    _, table = _read(file)
+    names = class_names(validate_predictions(table, str(file)))
+    columns = np.stack([table[PROB_PREFIX + name].to_numpy() for name in names], axis=1)
+    number = {name: index for index, name in enumerate(side.classes)}
+    keys = zip(table["fold"].to_pylist(), table["slice_id"].to_pylist(), strict=True)
+    decided = dict(zip(keys, (number[names[column]] for column in columns.argmax(axis=1)), strict=True))
+    try:
+        return np.array([decided[key] for key in zip(side.folds.tolist(), side.slice_ids, strict=True)])
+    except KeyError:
+        raise DataError(
+            f"{file}: does not hold every slice of {side.file}; remove it or make both on the same data and folds"
+        ) from None
 
 
 def _read(source: RunFolder | Path | str) -> tuple[Path, pa.Table]:

@@ -105,7 +105,7 @@ def _line(axes: Any, history: Sequence[dict[str, Any]], key: str, label: str, co
 
 
 def draw_comparison(target: Path, comparison: Comparison) -> None:
-    """Draw accuracy and weighted F1 of each run with their intervals, and the majority baseline, to a PNG file."""
+    """Draw accuracy and weighted F1 of each run with their intervals, and the baselines, to a PNG file."""
     rows = comparison.candidates[::-1]
     figure = Figure(figsize=(8.4, 1.9 + 0.5 * len(rows)), layout="constrained")
     axes = figure.subplots()
@@ -120,9 +120,8 @@ def draw_comparison(target: Path, comparison: Comparison) -> None:
             [s.value for s in scores], places, xerr=spread, fmt=marker, color=colour, label=label, capsize=3
         )
     leader = comparison.leader.evaluation
-    axes.axvline(
-        leader.majority_accuracy, linestyle=":", color="0.4", label=f"accuracy of always {leader.majority_class}"
-    )
+    for baseline, style in zip(comparison.baselines.values(), (":", "--"), strict=False):
+        axes.axvline(baseline.accuracy.value, linestyle=style, color="0.4", label=f"{baseline.name} (accuracy)")
     axes.set_yticks(range(len(rows)), [candidate.name for candidate in rows])
     axes.set_ylim(-0.6, len(rows) - 0.4)
     axes.set_xlabel(f"{leader.split} slices, 95 % intervals over {leader.resampled}")
@@ -153,8 +152,8 @@ def draw_protocols(target: Path, comparison: ProtocolComparison) -> None:
         for one, height in zip(scores, places, strict=True):
             beside = (one.high, height)
             axes.annotate(f"{one.value:.2f}", beside, (5, -3), textcoords="offset points", fontsize=8, color=colour)
-    always = comparison.patient.majority_class.replace("_", " ")
-    axes.axvline(comparison.patient.majority_accuracy, linestyle=":", color="0.4", label=f"always {always}")
+    always = comparison.always_name.replace("_", " ")
+    axes.axvline(comparison.always[1].value, linestyle=":", color="0.4", label=always)
     axes.set_yticks(range(len(rows)), [row.name for row in rows])
     axes.set_ylim(-0.6, len(rows) - 0.35)
     axes.set_xlim(0, 1.05)

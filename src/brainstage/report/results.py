@@ -30,10 +30,13 @@ def write_evaluation(evaluation: Evaluation, folder: Path, history: Path | None 
     prefix = "" if evaluation.split == "test" else f"{evaluation.split}_"
     files = [folder / f"{prefix}metrics.json", folder / f"{prefix}confusion_matrix.png"]
     write_json(files[0], evaluation.to_dict())
-    charts.draw_confusion_matrix(files[1], evaluation.scores.confusion, evaluation.classes, evaluation.title)
+    title = f"{evaluation.title} · {evaluation.beside}"
+    charts.draw_confusion_matrix(files[1], evaluation.scores.confusion, evaluation.classes, title)
     if history is not None and history.is_file():
         files.append(folder / "curves.png")
-        charts.draw_curves(files[-1], read_json_lines(history), evaluation.titled("training and validation"))
+        what = evaluation.titled("training and validation")
+        title = f"{what} · on the {evaluation.split} slices: {evaluation.beside}"
+        charts.draw_curves(files[-1], read_json_lines(history), title)
     return files
 
 

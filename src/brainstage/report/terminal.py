@@ -110,9 +110,11 @@ def show_evaluation(evaluation: Evaluation) -> None:
     for name, score in evaluation.scores.overall.items():
         cells = (f"{score.value:.4f}", f"{score.low:.4f} – {score.high:.4f}")
         table.add_row(name.replace("_", " "), *(("not given", "") if isnan(score.value) else cells))
-    table.add_row(
-        f"always {evaluation.majority_class}", f"{evaluation.majority_accuracy:.4f}", "accuracy", style="dim"
-    )
+    table.add_section()
+    for baseline in evaluation.baselines.values():
+        for score_name, score in (("accuracy", baseline.accuracy), ("weighted F1", baseline.weighted_f1)):
+            interval = f"{score.low:.4f} – {score.high:.4f}"
+            table.add_row(f"{baseline.name}: {score_name}", f"{score.value:.4f}", interval, style="dim")
     console.print(table)
     by_class = Table()
     for heading in ("stage", "support", "precision", "recall", "F1", "AUROC"):
@@ -202,11 +204,7 @@ def show_protocols(comparison: ProtocolComparison) -> None:
         for row in comparison.rows:
             table.add_row(row.name, *(_narrow(side[score]) for side in (row.official, row.patient, row.people)))
         if score == "accuracy":
-            always = [comparison.official.majority_accuracy, comparison.patient.majority_accuracy]
-            always.append(comparison.people.views[0].rows["always the largest"][score].value)
-            table.add_row(
-                f"always {comparison.patient.majority_class}", *(f"{value:.3f}" for value in always), style="dim"
-            )
+            table.add_row(comparison.always_name, *map(_narrow, comparison.always), style="dim")
         console.print(table)
     console.print(comparison.sentence, highlight=False)
     if comparison.people.caution:
@@ -236,14 +234,15 @@ def show_comparison(comparison: Comparison) -> None:
             _two_lines(candidate.behind["accuracy"]) if candidate.behind else "",
             _cost(candidate),
         )
-    leader = comparison.leader.evaluation
-    table.add_row(f"always {leader.majority_class}", f"{leader.majority_accuracy:.3f}", style="dim")
+    for baseline in comparison.baselines.values():
+        table.add_row(baseline.name, _two_lines(baseline.accuracy), _two_lines(baseline.weighted_f1), style="dim")
     console.print(table)
     console.print(comparison.verdict, highlight=False)
     console.print(
-        f"95 % bootstrap intervals over {leader.resampled}. Behind: the leader's accuracy less that of the run, on "
-        "the same slices; these intervals hold simultaneously for all pairs of runs, so they allow for the "
-        "choice of the leader. Cost: time of training and of features not in the cache yet, and number of weights.",
+        f"95 % bootstrap intervals over {comparison.leader.evaluation.resampled}. Behind: the leader's accuracy "
+        "less that of the run, on the same slices; these intervals hold simultaneously for all pairs of runs, so "
+        "they allow for the choice of the leader. Cost: time of training and of features not in the cache yet, and "
+        "number of weights.",
         style="dim",
     )
     console.print(RESEARCH_NOTICE, style="dim")
@@ -283,9 +282,8 @@ def show_sweep(sweep: Sweep) -> None:
             f"{trial['weighted_f1']:.4f}",
         )
     console.print(table)
-    console.print(
-        f"always {sweep.majority_class}: accuracy {sweep.majority_accuracy:.4f}", style="dim", highlight=False
-    )
+    for baseline in sweep.baselines.values():
+        console.print(f"{baseline.name}: {baseline.in_words}", style="dim", highlight=False)
     if sweep.importance:
         shares = ", ".join(f"{name} {share:.2f}" for name, share in sweep.importance.items())
         console.print(f"importance: {shares}", highlight=False)

@@ -292,13 +292,13 @@ def _scores(probabilities: Float64Array, weights: Float64Array) -> dict[str, Flo
     with np.errstate(invalid="ignore", divide="ignore"):
         confusion = _confusion(probabilities, weights)
         by_class = _by_class(confusion) | {"auroc": _auroc(probabilities, weights)}
-        support, total = confusion.sum(2), confusion.sum((1, 2))
+        support = confusion.sum(2)
         # a class that does not occur and is not predicted is left out of the mean, as in scikit-learn
         occurs = (support > 0) | (confusion.sum(1) > 0)
         overall = {
-            "accuracy": np.trace(confusion, axis1=1, axis2=2) / total,
+            "accuracy": _accuracy(confusion),
             "balanced_accuracy": _mean_where(by_class["recall"], support > 0),
-            "weighted_f1": (by_class["f1"] * support).sum(1) / total,
+            "weighted_f1": _weighted_f1(confusion),
             "macro_f1": _mean_where(by_class["f1"], occurs),
             "auroc_ovr": _mean_where(by_class["auroc"], ~np.isnan(by_class["auroc"])),
             "quadratic_kappa": _quadratic_kappa(confusion),
@@ -317,6 +317,17 @@ def _confusion(probabilities: Float64Array, weights: Float64Array) -> Float64Arr
     """Return the confusion matrix of each weighting, of shape (weightings, K, K)."""
     confusion: Float64Array = weights @ np.eye(probabilities.shape[1])[probabilities.argmax(1)]
     return confusion
+
+
+def _accuracy(confusion: Float64Array) -> Float64Array:
+    share: Float64Array = np.trace(confusion, axis1=1, axis2=2) / confusion.sum((1, 2))
+    return share
+
+
+def _weighted_f1(confusion: Float64Array) -> Float64Array:
+    support = confusion.sum(2)
+    mean: Float64Array = (_by_class(confusion)["f1"] * support).sum(1) / support.sum(1)
+    return mean
 
 
 def _by_class(confusion: Float64Array) -> dict[str, Float64Array]:
@@ -369,10 +380,36 @@ def _calibration_error(probabilities: Float64Array, weights: Float64Array) -> Fl
     return error
 
 
-def majority(labels: IntArray, count: int) -> tuple[int, float]:
-    """Return the most frequent class number and the accuracy of always predicting it."""
-    support = np.bincount(labels, minlength=count)
-    return int(support.argmax()), float(support.max() / support.sum())
+def score_decisions(
+    labels: IntArray,
+    decisions: IntArray,
+    count: int,
+    groups: Sequence[str] | None = None,
+    *,
+    draws: int = DRAWS,
+    seed: int = 0,
+) -> dict[str, Score]:
+    """Return ``accuracy`` and ``weighted_f1`` of class numbers that come without probabilities.
+
+    Args:
+        labels: Class numbers, int64 of shape (N,).
+        decisions: Predicted class numbers, int64 of shape (N,).
+        count: Number of classes.
+        groups: Patient of each row, which the bootstrap then draws whole; None draws rows.
+        draws: Number of bootstrap draws.
+        seed: Seed of the draws.
+    """
+    truth, answers = _one_hot(labels, count), np.eye(count)[decisions]
+    parts = [np.ones((1, len(labels))), *_resamples(len(labels), groups, draws, seed)]
+    confusion = np.concatenate([truth * weights[:, None] @ answers for weights in parts])
+    with np.errstate(invalid="ignore", divide="ignore"):
+        values = {"accuracy": _accuracy(confusion), "weighted_f1": _weighted_f1(confusion)}
+    return {name: _interval(column[:1], column[1:, None])[0] for name, column in values.items()}
+
+
+def majority(labels: IntArray, count: int) -> int:
+    """Return the most frequent class number."""
+    return int(np.bincount(labels, minlength=count).argmax())
 
 
 def to_dict(scores: Scores) -> dict[str, Any]:

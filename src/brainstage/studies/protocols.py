@@ -31,6 +31,8 @@ from brainstage.training.baselines import linear_baseline
 from brainstage.training.cross_validation import cross_validate
 from brainstage.training.train import train
 
+_SIDES = ("official_slices", "patient_slices", "patient_people")
+
 
 @dataclass(frozen=True)
 class Row:
@@ -50,10 +52,10 @@ class Row:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the row for a JSON file."""
-        sides = {"official_slices": self.official, "patient_slices": self.patient, "patient_people": self.people}
+        sides = zip(_SIDES, (self.official, self.patient, self.people), strict=True)
         return {
             "name": self.name,
-            **{side: {name: score.to_dict() for name, score in scores.items()} for side, scores in sides.items()},
+            **{side: {name: score.to_dict() for name, score in scores.items()} for side, scores in sides},
         }
 
 
@@ -63,7 +65,8 @@ class ProtocolComparison:
 
     Attributes:
         folder: Folder of the runs.
-        rows: The recipe, the linear baseline, and the recipe on stages assigned to people at random.
+        rows: The recipe, the nearest training slice, the linear baseline, and the recipe on stages assigned to
+            people at random.
         official: The recipe under the official protocol.
         patient: The recipe under the patient protocol, by slice.
         people: The recipe under the patient protocol, by person.
@@ -78,14 +81,28 @@ class ProtocolComparison:
     @property
     def sentence(self) -> str:
         """The result in one sentence."""
-        row = self.rows[0]
+        row, nearest = self.rows[:2]
         known, new, people = (scores["accuracy"] for scores in (row.official, row.patient, row.people))
         return (
-            f"{row.name} is right on {known.value:.1%} of slices of people in the training set, and on "
-            f"{new.value:.1%} of slices of people not in the training set; of those people it stages "
-            f"{people.value:.1%} rightly "
-            f"({people.low:.1%} to {people.high:.1%}), and always predicting {self.patient.majority_class} "
-            f"{self.people.views[0].rows['always the largest']['accuracy'].value:.1%}."
+            f"{row.name} is right on {known.value:.1%} of slices of people in the training set, and the nearest "
+            f"training slice, without any training, on {nearest.official['accuracy'].value:.1%}. On slices of "
+            f"people not in the training set {row.name} is right on {new.value:.1%}; of those people it stages "
+            f"{people.value:.1%} rightly ({people.low:.1%} to {people.high:.1%}), and {self.always_name} "
+            f"{self.always[2].value:.1%}."
+        )
+
+    @property
+    def always_name(self) -> str:
+        """The largest class, as a row of the table."""
+        return self.patient.baselines["majority"].name
+
+    @property
+    def always(self) -> tuple[Score, Score, Score]:
+        """Accuracy of always predicting it: official slices, patient slices, people."""
+        return (
+            self.official.baselines["majority"].accuracy,
+            self.patient.baselines["majority"].accuracy,
+            self.people.views[0].rows["always the largest"]["accuracy"],
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -97,9 +114,8 @@ class ProtocolComparison:
             "titles": [self.official.title, self.patient.title, self.people.title],
             "leakage": {"official": self.official.leakage, "patient": self.patient.leakage},
             "always": {
-                "class": self.patient.majority_class,
-                "official_slices": round(self.official.majority_accuracy, 6),
-                "patient_slices": round(self.patient.majority_accuracy, 6),
+                "name": self.always_name,
+                **{side: score.to_dict() for side, score in zip(_SIDES, self.always, strict=True)},
             },
             "rows": [row.to_dict() for row in self.rows],
         }
@@ -149,6 +165,7 @@ def compare_protocols(
         folder,
         (
             _row(config.recipe, official, patient),
+            _row("nearest training slice", official.nearest_slice, patient.nearest_slice),
             _row("linear baseline", baseline, patient.baseline),
             _row("stages shuffled", *control),
         ),

@@ -1,7 +1,12 @@
-"""The simple linear baseline that stands beside every model: logistic regression on coarse pixels."""
+"""What stands beside every model: the nearest training slice, and logistic regression on coarse pixels.
+
+Both are prediction tables, so they are evaluated like a model.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -10,14 +15,130 @@ from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
-from brainstage.core.arrays import Float32Array
+from brainstage.core.arrays import Float32Array, IntArray, Pixels
 from brainstage.core.progress import Progress, silent
-from brainstage.datasets.signatures import describe_slices
+from brainstage.datasets.signatures import (
+    BLOCK_ROWS,
+    COARSE_SIDE,
+    EXACT_LIMIT,
+    SQUARE_SIDE,
+    blocks,
+    describe_slices,
+    shrink,
+    square,
+    unit,
+)
 from brainstage.datasets.splits import Fold, Splits
 from brainstage.datasets.table import SliceTable
 from brainstage.inference.predictor import prediction_table
 
-NAME = "linear baseline"
+LINEAR, NEAREST = "linear baseline", "nearest training slice"
+"""What stands in the ``model`` column of the two tables."""
+_ROWS_IN_MEMORY = 2000
+"""Test slices that are compared at once: 131 MB of pixels."""
+
+
+def nearest_training_slice(
+    slices: SliceTable, folds: Mapping[int, Fold], about: dict[str, Any], *, progress: Progress = silent
+) -> pa.Table:
+    """Give each validation and test slice the stage of the training slice with the most similar pixels.
+
+    There is nothing to train and nothing to choose, so for test slices the validation slices are training slices
+    too. Similarity is Pearson's correlation of the grey values, of slices
+    that are fitted into 128×128 pixels where they are of another size; above 10,000 slices of those of 32×32. Where
+    people are on both sides this finds another slice of the same person, so it shows what a score on such a split
+    is worth. Memory grows with the number of slices, not with that of pairs.
+
+    Args:
+        slices: The data.
+        folds: Who trains and who is tested, by the number of the fold.
+        about: What is written beside the columns: protocol, leakage verdict.
+        progress: How to show progress.
+
+    Returns:
+        A prediction table: probability 1 for that slice's stage.
+    """
+    sides = [[(fold.validation, fold.train), (fold.test, fold.train + fold.validation)] for fold in folds.values()]
+    nearest = iter(_find_nearest(slices, list(chain(*sides)), progress))
+    certain = np.eye(len(slices.classes), dtype=np.float32)
+    tables = [
+        _fold_table(slices, fold, number, certain[np.concatenate([next(nearest), next(nearest)])], NEAREST, about)
+        for number, fold in folds.items()
+    ]
+    return pa.concat_tables(tables)
+
+
+def nearest_stages(slices: SliceTable, asked: Sequence[str], fold: Fold) -> IntArray:
+    """Return the stage of the most similar training slice, as :func:`nearest_training_slice` finds it.
+
+    Args:
+        slices: The data.
+        asked: Ids of n slices.
+        fold: The fold whose training slices are searched.
+
+    Returns:
+        Class numbers, int64 of shape (n,).
+    """
+    return _find_nearest(slices, [(asked, fold.train)], silent)[0]
+
+
+class _Search:
+    """The most similar known row of each asked row, among the blocks of pairs that were compared so far."""
+
+    def __init__(self, asked: list[int], known: list[int]):
+        self.asked, self.known = np.array(asked, dtype=np.int64), np.array(known, dtype=np.int64)
+        self._highest = np.full(len(asked), -np.inf, dtype=np.float32)
+        self.nearest = np.zeros(len(asked), dtype=np.int64)
+
+    def take(self, similarity: Float32Array, rows: IntArray, columns: IntArray) -> None:
+        """Take over what is higher in a block.
+
+        Args:
+            similarity: Of each row with each column, float32 of shape (r, c).
+            rows: Numbers of r slices, sorted.
+            columns: Numbers of c slices, sorted.
+        """
+        own = np.flatnonzero(np.isin(self.asked, rows))
+        candidates = np.flatnonzero(np.isin(columns, self.known))
+        if not len(own) or not len(candidates):
+            return
+        block = similarity[np.ix_(np.searchsorted(rows, self.asked[own]), candidates)]
+        best, highest = block.argmax(axis=1), block.max(axis=1)
+        higher = highest > self._highest[own]
+        self._highest[own[higher]] = highest[higher]
+        self.nearest[own[higher]] = columns[candidates[best[higher]]]
+
+
+def _find_nearest(
+    slices: SliceTable, sides: Sequence[tuple[Sequence[str], Sequence[str]]], progress: Progress
+) -> list[IntArray]:
+    """Return, for each pair of asked and known slices, the stage of the known slice most similar to each asked one.
+
+    Two slices are compared once, however many folds ask for it.
+    """
+    images = slices.images
+    side = SQUARE_SIDE if len(images) <= EXACT_LIMIT else COARSE_SIDE
+    searches = [_Search(*([slices.row_of[one] for one in ids] for ids in pair)) for pair in sides]
+    asked, known = (
+        np.unique(np.concatenate(rows))
+        for rows in zip(*((search.asked, search.known) for search in searches), strict=True)
+    )
+    queries, columns = blocks(len(asked), _ROWS_IN_MEMORY), blocks(len(known), BLOCK_ROWS)
+    with progress("Finding the nearest training slices", len(queries) * len(columns)) as advance:
+        for query in queries:
+            pixels = _standardised([images[row] for row in asked[query]], side)
+            for column in columns:
+                similarity = pixels @ _standardised([images[row] for row in known[column]], side).T
+                for search in searches:
+                    search.take(similarity, asked[query], known[column])
+                advance(1)
+    return [slices.targets(search.nearest.tolist()) for search in searches]
+
+
+def _standardised(images: Sequence[Pixels], side: int) -> Float32Array:
+    """Return pictures whose dot product is their correlation, float32 of shape (n, side * side)."""
+    pixels = shrink(square(images), side).reshape(len(images), -1)
+    return unit(pixels - pixels.mean(axis=1, keepdims=True))
 
 
 def linear_baseline(
@@ -41,31 +162,35 @@ def linear_baseline(
     tables = []
     with progress("Fitting the linear baseline", len(splits.folds)) as advance:
         for number, fold in enumerate(splits.folds):
-            tables.append(_fold_table(slices, coarse, fold, number, about))
+            probabilities = _fit_and_predict(slices, coarse, fold)
+            tables.append(_fold_table(slices, fold, number, probabilities, LINEAR, about))
             advance(1)
     return pa.concat_tables(tables)
 
 
-def _fold_table(
-    slices: SliceTable, coarse: Float32Array, fold: Fold, number: int, about: dict[str, Any]
-) -> pa.Table:
+def _fit_and_predict(slices: SliceTable, coarse: Float32Array, fold: Fold) -> Float32Array:
+    """Return the linear baseline's probabilities for a fold's validation and test slices."""
     train = [slices.row_of[slice_id] for slice_id in fold.train]
-    predicted = fold.validation + fold.test
-    components = min(100, len(train) - 1)
+    rows = [slices.row_of[slice_id] for slice_id in fold.validation + fold.test]
     model = make_pipeline(
-        PCA(components, whiten=True, svd_solver="randomized", random_state=0),
+        PCA(min(100, len(train) - 1), whiten=True, svd_solver="randomized", random_state=0),
         LogisticRegression(C=0.01, max_iter=1000),
     )
     model.fit(coarse[train], slices.targets(train))
-    probabilities = np.zeros((len(predicted), len(slices.classes)), dtype=np.float32)
-    rows = [slices.row_of[slice_id] for slice_id in predicted]
+    probabilities = np.zeros((len(rows), len(slices.classes)), dtype=np.float32)
     probabilities[:, model.classes_] = model.predict_proba(coarse[rows])
+    return probabilities
+
+
+def _fold_table(
+    slices: SliceTable, fold: Fold, number: int, probabilities: Float32Array, model: str, about: dict[str, Any]
+) -> pa.Table:
     return prediction_table(
         slices,
-        predicted,
+        fold.validation + fold.test,
         probabilities,
         split=["validation"] * len(fold.validation) + ["test"] * len(fold.test),
         fold=number,
-        model=NAME,
+        model=model,
         metadata=about,
     )

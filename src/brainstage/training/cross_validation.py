@@ -19,9 +19,9 @@ from brainstage.core.schema import PROB_PREFIX, read_metadata, with_metadata
 from brainstage.datasets.splits import Splits, make_everyone
 from brainstage.datasets.table import SliceTable
 from brainstage.models.recipes import load_recipe
-from brainstage.training.baselines import linear_baseline
+from brainstage.training.baselines import linear_baseline, nearest_training_slice
 from brainstage.training.tracking import Tracker
-from brainstage.training.train import begin_run, calibrate, read_splits, train
+from brainstage.training.train import begin_run, calibrate, read_splits, train_fold
 
 
 def cross_validate(
@@ -38,9 +38,10 @@ def cross_validate(
     """Train a model on every fold of the patient protocol; each predicts the people of its fold's test side.
 
     The run's ``folds/00``, ``folds/01``, … are runs of :func:`brainstage.train`, one a fold. Their predictions,
-    joined, are the run's; beside them ``baseline.parquet`` holds those of a linear baseline on the same folds. The
-    model in ``model/`` is the one to be used. It is fitted on everyone (``folds/everyone``): no one is held out, so
-    it is trained to the last epoch of its schedule. Its performance is that of the folds, which calibrate it too
+    joined, are the run's. Beside them ``nearest_training_slice.parquet`` and ``baseline.parquet`` hold those of the
+    nearest training slice and of a linear baseline on the same folds. The model in ``model/`` is the one to be
+    used. It is fitted on everyone (``folds/everyone``): no one is held out, so it is trained to the last epoch of
+    its schedule. Its performance is that of the folds, which calibrate it too
     (:mod:`brainstage.stats.calibration`).
 
     Args:
@@ -68,7 +69,7 @@ def cross_validate(
     with run.claim(resume=resume) as unfinished:
         splits = begin_run(run, slices, config, splits)
         if unfinished:
-            fit = partial(train, slices, out=run.folds, resume=True, track=track, progress=progress)
+            fit = partial(train_fold, slices, out=run.folds, resume=True, track=track, progress=progress)
             folds = [
                 fit(config.replace(fold=number), name=f"{number:02d}", splits=splits)
                 for number in range(len(splits.folds))
@@ -113,7 +114,7 @@ def _finish(
     config: TrainConfig,
     progress: Progress,
 ) -> None:
-    """Join the folds' predictions, calibrate on them, put the baseline beside them, and write the manifest."""
+    """Join the folds' predictions, calibrate on them, put the baselines beside them, and write the manifest."""
     tables = [pq.read_table(fold.predictions) for fold in folds]
     about = _joined_metadata(tables)
     table = with_metadata(pa.concat_tables(tables), about)
@@ -122,6 +123,8 @@ def _finish(
         tested = table.filter(pa.compute.equal(table["split"], "test"))
         scores = np.stack([tested[PROB_PREFIX + name].to_numpy() for name in slices.classes], axis=1)
         calibrate(run.model, slices, tested["slice_id"].to_pylist(), scores, tested["fold"].to_pylist())
+    nearest = nearest_training_slice(slices, dict(enumerate(splits.folds)), about, progress=progress)
+    write_table(run.nearest_slice, nearest)
     write_table(run.baseline, linear_baseline(slices, splits, about, progress=progress))
     manifests = [fold.read_manifest() for fold in folds]
     seconds = round(sum(manifest["training_seconds"] for manifest in manifests), 1)

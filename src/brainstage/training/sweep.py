@@ -24,7 +24,8 @@ from brainstage.core.run import RunFolder, StrPath
 from brainstage.core.schema import RESEARCH_NOTICE, choice_caution, figure_title
 from brainstage.datasets.splits import Fold, Splits, make_splits
 from brainstage.datasets.table import SliceTable
-from brainstage.stats.metrics import majority
+from brainstage.evaluation.slices import Baseline, make_baselines
+from brainstage.training.baselines import nearest_stages
 from brainstage.training.inputs import build_whole, open_frozen, prepare_head
 from brainstage.training.probe import FrozenBackbone
 from brainstage.training.provenance import tuned_on
@@ -102,8 +103,7 @@ class Sweep:
             ``accuracy``, ``weighted_f1``, ``macro_f1`` and ``seconds``.
         importance: Share of the loss's variance that each factor explains, where that can be said.
         judged: Number of slices that every trial is judged on.
-        majority_class: The most frequent stage among them.
-        majority_accuracy: Accuracy of always predicting it.
+        baselines: What needs no learning, on the same slices, as in :class:`brainstage.Evaluation`.
         provenance: The fields of ``TrainConfig`` that say on which slices the settings were chosen.
         caution: What must be said of the choice; None where nothing.
         title: Protocol, verdict and which slices were judged.
@@ -116,8 +116,7 @@ class Sweep:
     trials: tuple[dict[str, Any], ...]
     importance: dict[str, float]
     judged: int
-    majority_class: str
-    majority_accuracy: float
+    baselines: dict[str, Baseline]
     provenance: dict[str, str | None]
     caution: str | None
     title: str
@@ -156,7 +155,7 @@ class Sweep:
             "caution": self.caution,
             "provenance": self.provenance,
             "judged_slices": self.judged,
-            "majority_baseline": {"class": self.majority_class, "accuracy": round(self.majority_accuracy, 6)},
+            "baselines": {name: baseline.to_dict() for name, baseline in self.baselines.items()},
             "importance": self.importance,
             "trials": list(self.trials),
             "config": json.loads(self.config.to_json()),
@@ -346,7 +345,6 @@ def _result(
         for trial in finished
     ]
     labels = slices.targets([slices.row_of[slice_id] for slice_id in judged])
-    most, baseline = majority(labels, len(slices.classes))
     what = f"sweep · {config.selection} · {len(judged):,} slices"
     number = splits.named(config.fold)
     title = figure_title(what, splits.protocol, str(splits.verdict), slices.synthetic, fold=number)
@@ -359,8 +357,7 @@ def _result(
         tuple(sorted(rows, key=lambda row: (row["state"] == "pruned", row["loss"]))),
         _importance(study),
         len(judged),
-        slices.classes[most],
-        baseline,
+        make_baselines(labels, nearest_stages(slices, judged, fold), slices.classes),
         tuned_on(config, slices, fold),
         caution,
         " · ".join([title, *filter(None, stamps)]),

@@ -32,6 +32,7 @@ from brainstage.models.folder import WEIGHTS
 from brainstage.models.network import to_rgb
 from brainstage.models.recipes import load_recipe
 from brainstage.stats.calibration import Calibration
+from brainstage.training.baselines import nearest_training_slice
 from brainstage.training.inputs import (
     WHOLE_SLICE,
     build_whole,
@@ -87,13 +88,41 @@ def train(
         LeakageError: The patient protocol was asked for and would be broken.
         RunError: The run exists, is in use, was changed after it finished, or cannot be written.
     """
+    return train_fold(
+        slices, config, name=name, out=out, splits=splits, resume=resume, track=track, progress=progress, alone=True
+    )
+
+
+def train_fold(
+    slices: SliceTable,
+    config: TrainConfig | StrPath,
+    *,
+    name: str | None,
+    out: StrPath,
+    splits: Splits | StrPath | None,
+    resume: bool,
+    track: Tracker | None,
+    progress: Progress,
+    alone: bool = False,
+) -> RunFolder:
+    """Train one model as :func:`train` does.
+
+    Args:
+        slices, config, name, out, splits, resume, track, progress: As for :func:`train`.
+        alone: Whether the run is judged alone and so needs the nearest training slices; those of several folds are
+            found together, in a fraction of the time.
+
+    Raises:
+        ConfigError, DataError, LeakageError, RunError: As :func:`train`.
+    """
     config = config if isinstance(config, TrainConfig) else load_recipe(config)
     splits = read_splits(splits, slices)
     run = RunFolder.new(name, config.recipe, out)
     with run.claim(resume=resume) as unfinished:
         splits = begin_run(run, slices, config, splits)
         if unfinished:
-            _fit(run, slices, config, splits, progress, [tensorboard(run.tensorboard)] if track else [])
+            trackers = [tensorboard(run.tensorboard)] if track else []
+            _fit(run, slices, config, splits, progress, trackers, alone=alone)
     return run
 
 
@@ -215,7 +244,14 @@ class _Fitted:
 
 
 def _fit(
-    run: RunFolder, slices: SliceTable, config: TrainConfig, splits: Splits, progress: Progress, trackers: list[Any]
+    run: RunFolder,
+    slices: SliceTable,
+    config: TrainConfig,
+    splits: Splits,
+    progress: Progress,
+    trackers: list[Any],
+    *,
+    alone: bool,
 ) -> None:
     fold = splits.chosen(config)
     fit = partial(
@@ -235,6 +271,9 @@ def _fit(
     )
     about = _about(slices, config, splits, fold)
     _predict(run, slices, fold, config.fold, fitted.prediction, about, progress)
+    if alone:
+        nearest = nearest_training_slice(slices, {config.fold: fold}, about, progress=progress)
+        write_table(run.nearest_slice, nearest)
     extra = {"fitted_on": _fitted_on(fold, splits), "threads": torch.get_num_threads(), "versions": _versions()}
     run.write_manifest({**about, **fitted.about, **extra})
     shutil.rmtree(run.checkpoints, ignore_errors=True)  # last: a run without a manifest resumes from them
