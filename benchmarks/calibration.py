@@ -32,12 +32,12 @@ from brainstage.datasets.splits import make_splits
 from brainstage.datasets.table import SliceTable
 from brainstage.evaluation.aggregation import find_repeats
 from brainstage.evaluation.slices import read_side
-from brainstage.models.histograms import orientation_histograms
-from brainstage.models.patient_model import LEVELS, PatientModel
+from brainstage.models.patient_model import LEVELS, PREDICTION_SEEDS, PatientModel
 from brainstage.models.recipes import load_recipe
 from brainstage.stats import metrics
 from brainstage.stats.calibration import Calibration, apply_temperature, in_set
 from brainstage.training.baselines import linear_baseline
+from brainstage.training.inputs import acquired_features, training_seeds
 
 REPEATS, FOLDS = 5, 5
 INPUTS = {"all 32 slices": range(LEVELS), "8 slices, 12 to 19": range(12, 20), "4 slices, 14 to 17": range(14, 18)}
@@ -60,10 +60,13 @@ def main() -> None:
 
 def patient_model(slices: SliceTable) -> None:
     """Print calibration and coverage of the patient model by the slices that are given."""
-    histograms = orientation_histograms(slices.images)
+    rows = range(len(slices))
+    trained = acquired_features(slices, rows, training_seeds(slices, rows))
+    shown = acquired_features(slices, rows, [PREDICTION_SEEDS] * len(slices))
     levels = np.array(slices.rows["slice_index"].to_pylist())
     people, number = np.unique(np.array(slices.patients), return_inverse=True)
-    stacks = histograms[np.lexsort((levels, number))].reshape(len(people), LEVELS, *histograms.shape[1:])
+    order = np.lexsort((levels, number)).reshape(len(people), LEVELS)
+    trained, stacks = trained[order], shown[order]
     stages = slices.targets(range(len(slices)))[np.unique(number, return_index=True)[1]]
     print(f"patient protocol · {len(people)} people × {REPEATS} · calibrated on people of the training side")
     print(f"{'':20} {'calibration error':17}  {'if perfect':18}  {'90 % sets cover':18}  stages  ", end="")
@@ -71,7 +74,7 @@ def patient_model(slices: SliceTable) -> None:
     predictions: dict[str, list[tuple[Reals, Reals]]] = {name: [] for name in INPUTS}
     for repeat in range(REPEATS):
         folds = StratifiedKFold(FOLDS, shuffle=True, random_state=repeat).split(stacks, np.minimum(stages, 2))
-        models = [(fitted(stacks, stages, train, slices.classes), test) for train, test in folds]
+        models = [(fitted(trained, stages, train, slices.classes), test) for train, test in folds]
         for name, given in INPUTS.items():
             predictions[name].append(predict(models, stacks, given, len(slices.classes)))
         if repeat == 0:
@@ -142,7 +145,7 @@ def show_count(count: int, results: Reals) -> None:
 
 
 def fitted(
-    stacks: NDArray[np.float32], stages: NDArray[np.int64], train: NDArray[np.int64], classes: Sequence[str]
+    stacks: NDArray[np.uint8], stages: NDArray[np.int64], train: NDArray[np.int64], classes: Sequence[str]
 ) -> PatientModel:
     """Return a model of some people."""
     return PatientModel.fit(
@@ -156,17 +159,18 @@ def fitted(
 
 def predict(
     models: Sequence[tuple[PatientModel, NDArray[np.int64]]],
-    stacks: NDArray[np.float32],
+    stacks: NDArray[np.uint8],
     given: Sequence[int],
     classes: int,
 ) -> tuple[Reals, Reals]:
     """Predict everyone from some levels out of fold: probabilities (n, K), conformal thresholds (n,)."""
     probabilities, thresholds = np.zeros((len(stacks), classes)), np.zeros(len(stacks))
     for model, test in models:
-        histograms = stacks[test][:, list(given)].reshape(-1, *stacks.shape[2:])
+        features = stacks[test][:, list(given)].reshape(-1, *stacks.shape[2:])
         owners = np.repeat(test, len(given)).astype(str).tolist()
-        predicted = model.predict(histograms, owners, list(given) * len(test))
-        probabilities[test], thresholds[test] = (values[:: len(given)] for values in predicted)
+        predicted = model.predict(features, owners, list(given) * len(test))
+        probabilities[test] = predicted.probabilities[:: len(given)]
+        thresholds[test] = predicted.conformal_threshold[:: len(given)]
     return probabilities, thresholds
 
 

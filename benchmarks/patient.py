@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -24,28 +25,36 @@ import torch
 from numpy.typing import NDArray
 from sklearn.gaussian_process import GaussianProcessClassifier
 from sklearn.gaussian_process.kernels import ConstantKernel, DotProduct
+from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedKFold
 from sklearn.svm import SVC
 from transformers import AutoModelForImageClassification
 
+from brainstage.core.arrays import Pixels
+from brainstage.core.parallel import parallel_map
 from brainstage.datasets.preprocessing import Preprocessing
 from brainstage.datasets.signatures import describe_slices
 from brainstage.datasets.sources import load_slices
 from brainstage.datasets.splits import make_splits
 from brainstage.datasets.table import SliceTable
+from brainstage.models.acquisitions import Acquisition
 from brainstage.models.histograms import orientation_histograms, white_matter
-from brainstage.models.patient_model import PatientModel
+from brainstage.models.patient_model import PREDICTION_SEEDS, PatientModel
 from brainstage.models.recipes import load_recipe
 from brainstage.stats import metrics
 from brainstage.stats.ordinal import ProportionalOdds
+from brainstage.training.inputs import acquired_features, training_seeds
 from brainstage.training.train import train
 
 Array = NDArray[np.float64]
 Rows = NDArray[np.int64]
+Embedding = Callable[[list[Pixels]], NDArray[np.float32]]
 
 STRENGTHS = (0.05, 0.2, 0.8)
 POWERS = (1.0, 0.5)
-INNER = 4
+INNER = 2
+ACQUISITIONS = 5
+"""Of each person: as it is, and four random ones."""
 VIEWS = {"4 stages": ([0], [1], [2], [3]), "3 stages": ([0], [1], [2, 3]), "2 stages": ([0], [1, 2, 3])}
 
 
@@ -85,14 +94,16 @@ def main() -> None:
     cohort = Cohort.load()
     kernels = make_kernels(cohort)
     print(f"patient protocol · {len(cohort.order)} people × 5 · features {time.perf_counter() - start:.0f} s")
-    print(f"{'':28} 4 stages         kappa            3 stages         2 stages         AUROC")
+    columns = ("4 stages", "kappa", "3 stages", "2 stages", "AUROC", "AUROC of each draw of the folds")
+    print(" " * 29 + "".join(f"{column:17}" for column in columns))
     recipe = repeats(cohort, predict_by_recipe(cohort))
     show("recipe patient", recipe, cohort.labels)
-    for name, found in nested(cohort, kernels).items():
-        show(name, found, cohort.labels)
+    found, chosen = nested(cohort, kernels)
+    for name, predictions in found.items():
+        show(name, predictions, cohort.labels)
     for name, kernel in kernels.items():
-        show(name, next(iter(nested(cohort, {name: kernel}).values())), cohort.labels)
-    edges = kernels["edges 16 and 32 px"]
+        show(name, nested(cohort, {name: kernel})[0]["best inside"], cohort.labels)
+    edges = kernels["edges 16 and 32 px"][: len(cohort.labels), : len(cohort.labels)]
     show("  support vectors", repeats(cohort, predict_by_machine(cohort, edges)), cohort.labels, ("2 stages",))
     show("  Gaussian process", repeats(cohort, predict_by_process(cohort, edges)), cohort.labels, ("2 stages",))
     if arguments.networks:
@@ -104,6 +115,9 @@ def main() -> None:
     shares = np.tile(np.bincount(cohort.labels) / len(cohort.labels), (len(cohort.labels), 1))
     show("always the largest", [shares], cohort.labels)
     show("shuffled labels", recipe, cohort.labels, judge=metrics.shuffled_labels)
+    print("among the ten best inside, of 25 folds:")
+    for name, count in chosen.most_common(12):
+        print(f"  {count:2} {name}")
     print(f"{time.perf_counter() - start:.0f} s in all")
 
 
@@ -111,54 +125,77 @@ def main() -> None:
 
 
 def make_kernels(cohort: Cohort) -> dict[str, Array]:
-    """Return a kernel over people for each kind of features, and for sums of them."""
-    order = cohort.order
+    """Return a kernel for each kind of features, and for sums of them.
 
-    def slabs(of_slices: NDArray[np.float32], width: int) -> Array:
-        levels = of_slices[order].reshape(len(order), 32 // width, width, -1)
-        return linear_kernel(levels.mean(axis=2).reshape(len(order), -1))
-
-    edges = {
-        (cell, width): slabs(np.sqrt(orientation_histograms(cohort.slices.images, cell)), width)
-        for cell in (8, 16, 32)
-        for width in (4, 8)
-    }
-    signatures = describe_slices(cohort.slices.images)
-    alone = {f"edges {cell} px, {width} levels": kernel for (cell, width), kernel in edges.items()}
-    alone["edges 16 and 32 px"] = np.mean([edges[cell, width] for cell in (16, 32) for width in (4, 8)], axis=0)
+    Rows are all people as they are, then all people in their first random acquisition, and so on.
+    """
+    parts: dict[str, list[NDArray[np.float32]]] = {}
+    taught = self_taught(cohort.slices)
+    for number in range(ACQUISITIONS):
+        for name, features in describe(cohort, acquired(cohort, number), taught).items():
+            parts.setdefault(name, []).append(features)
+    alone = {name: linear_kernel(np.concatenate(parts.pop(name))) for name in list(parts)}
+    edges = {name: kernel for name, kernel in alone.items() if name.startswith("edges")}
+    middle = [kernel for name, kernel in edges.items() if not name.startswith("edges 8 px")]
+    alone["edges 16 and 32 px"] = np.mean(middle, axis=0)
     alone["edges of all sizes"] = np.mean(list(edges.values()), axis=0)
-    alone["pixels 4 px"] = slabs(signatures.coarse, 4)
-    alone["tones"] = slabs(signatures.tones, 8)
-    alone["grain"] = slabs(signatures.grain, 8)
-    alone["tissue shares 16 px"] = slabs(tissue_shares(cohort.slices), 4)
-    alone["taught to tell people apart"] = slabs(self_taught(cohort.slices), 4)
+    others = [kernel for name, kernel in alone.items() if not name.startswith("edges")]
     alone["edges and tones"] = 0.7 * alone["edges of all sizes"] + 0.3 * alone["tones"]
-    others = ("pixels 4 px", "tones", "grain", "tissue shares 16 px", "taught to tell people apart")
-    alone["everything"] = np.mean([alone["edges of all sizes"], *(alone[name] for name in others)], axis=0)
+    alone["everything"] = np.mean([alone["edges of all sizes"], *others], axis=0)
     return alone
 
 
-def linear_kernel(features: Array) -> Array:
+def acquired(cohort: Cohort, number: int) -> list[Pixels]:
+    """Return all slices in one acquisition of their person: as they are, or one of those that the recipe draws."""
+    images = cohort.slices.images
+    if number == 0:
+        return list(images)
+    seeds = [row[number] for row in training_seeds(cohort.slices, range(len(images)))]
+    drawn = {seed: Acquisition.draw(int(seed or 0)) for seed in set(seeds)}
+    return parallel_map(lambda one: drawn[one[1]].apply(one[0]), list(zip(images, seeds, strict=True)))
+
+
+def describe(cohort: Cohort, images: list[Pixels], taught: Embedding) -> dict[str, NDArray[np.float32]]:
+    """Return features of people, (people, d), of each kind."""
+    order = cohort.order
+
+    def slabs(of_slices: NDArray[np.float32], width: int) -> NDArray[np.float32]:
+        levels = of_slices[order].reshape(len(order), 32 // width, width, -1)
+        return levels.mean(axis=2).reshape(len(order), -1)
+
+    signatures = describe_slices(images)
+    roots = {cell: np.sqrt(orientation_histograms(images, cell)) for cell in (8, 16, 32)}
+    return {
+        **{f"edges {cell} px, {width} levels": slabs(roots[cell], width) for cell in roots for width in (4, 8)},
+        "pixels 4 px": slabs(signatures.coarse, 4),
+        "tones": slabs(signatures.tones, 8),
+        "grain": slabs(signatures.grain, 8),
+        "tissue shares 16 px": slabs(tissue_shares(images), 4),
+        "taught to tell people apart": slabs(taught(images), 4),
+    }
+
+
+def linear_kernel(features: NDArray[np.float32]) -> Array:
     """Return the scalar products of standardised features, of mean 1 on the diagonal; no label is looked at."""
     spread = features.std(axis=0)
     told = spread > 1e-3 * spread.max()
-    rows = (features[:, told] - features[:, told].mean(axis=0)).astype(np.float64) / spread[told]
-    kernel: Array = rows @ rows.T
+    rows = (features[:, told] - features[:, told].mean(axis=0)) / spread[told]
+    kernel = (rows @ rows.T).astype(np.float64)
     return kernel / np.trace(kernel) * len(kernel)
 
 
-def tissue_shares(slices: SliceTable) -> NDArray[np.float32]:
+def tissue_shares(images: list[Pixels]) -> NDArray[np.float32]:
     """Return the shares of fluid, grey and white matter in cells of 16 pixels, by grey value."""
-    shares = np.empty((len(slices), 3, 8, 8), np.float32)
-    for number, image in enumerate(slices.images):
+    shares = np.empty((len(images), 3, 8, 8), np.float32)
+    for number, image in enumerate(images):
         relative = image / white_matter(image)
         for kind, (low, high) in enumerate(((0.05, 0.5), (0.5, 0.85), (0.85, 9.0))):
             inside = (relative >= low) & (relative < high)
             shares[number, kind] = inside.reshape(8, 16, 8, 16).mean(axis=(1, 3))
-    return shares.reshape(len(slices), -1)
+    return shares.reshape(len(images), -1)
 
 
-def self_taught(slices: SliceTable) -> NDArray[np.float32]:
+def self_taught(slices: SliceTable) -> Embedding:
     """Return what a network sees that was taught to tell the people of the training rows apart, without stages."""
     people = tuple(sorted({str(patient) for patient in slices.patients}))
     named = replace(slices.with_labels(slices.patients), classes=people)
@@ -166,12 +203,16 @@ def self_taught(slices: SliceTable) -> NDArray[np.float32]:
         run = train(named, load_recipe("compact", validation_share=0.0), out=folder, name="people")
         network = AutoModelForImageClassification.from_pretrained(run.model).resnet.eval()
         preprocessing = Preprocessing.open(run.model)
-    parts = []
-    with torch.inference_mode():
-        for first in range(0, len(slices), 128):
-            pixels = preprocessing.normalise(preprocessing.resize(slices.images[first : first + 128]))
-            parts.append(network(torch.from_numpy(pixels)).pooler_output.flatten(1).numpy())
-    return np.concatenate(parts)
+
+    def embed(images: list[Pixels]) -> NDArray[np.float32]:
+        parts = []
+        with torch.inference_mode():
+            for first in range(0, len(images), 128):
+                pixels = preprocessing.normalise(preprocessing.resize(images[first : first + 128]))
+                parts.append(network(torch.from_numpy(pixels)).pooler_output.flatten(1).numpy())
+        return np.concatenate(parts)
+
+    return embed
 
 
 # --- models -----------------------------------------------------------------------------------------------------
@@ -190,69 +231,147 @@ def repeats(cohort: Cohort, predict: PredictFold) -> list[Array]:
 
 def predict_by_recipe(cohort: Cohort) -> PredictFold:
     """Return how the patient model predicts; test people's levels are not given."""
-    histograms = orientation_histograms(cohort.slices.images)
+    slices, rows = cohort.slices, range(len(cohort.slices))
+    trained = acquired_features(slices, rows, training_seeds(slices, rows))
+    shown = acquired_features(slices, rows, [PREDICTION_SEEDS] * len(slices))
 
     def predict(rest: Rows, test: Rows, _fold: int) -> Array:
         names = [f"{person}" for person in rest for _ in range(32)]
         model = PatientModel.fit(
-            histograms[cohort.order[rest].ravel()],
+            trained[cohort.order[rest].ravel()],
             names,
             np.tile(np.arange(32) / 31, len(rest)),
             np.repeat(cohort.labels[rest], 32),
-            cohort.slices.classes,
+            slices.classes,
         )
         people = [f"{person}" for person in test for _ in range(32)]
-        found: Array = model.predict_proba(histograms[cohort.order[test].ravel()], people)[::32].astype(np.float64)
+        found: Array = model.predict_proba(shown[cohort.order[test].ravel()], people)[::32].astype(np.float64)
         return found
 
     return predict
 
 
-def nested(cohort: Cohort, kernels: dict[str, Array]) -> dict[str, list[Array]]:
-    """Predict everyone by what inner folds choose: the best, and the mean of the ten best."""
-    best: dict[tuple[int, int], Array] = {}
-    for number, (rest, test) in enumerate(cohort.folds):
-        tried = []
-        for kernel in kernels.values():
-            inner = np.mean([inner_scores(kernel, cohort.labels, rest, seed) for seed in range(INNER)], axis=0)
-            outer = ridge_scores(kernel, cohort.labels, rest, test)
-            for strength, power in np.ndindex(len(STRENGTHS), len(POWERS)):
-                scores = inner[strength, power]
-                odds = ProportionalOdds(scores, cohort.labels[rest], 4)
-                likely = odds.predict(scores)[np.arange(len(rest)), cohort.labels[rest]]
-                tried.append((-np.log(likely.clip(1e-9)).mean(), odds.predict(outer[strength, power])))
-        tried.sort(key=lambda one: one[0])
-        for count in (1, 10):
-            best[number, count] = np.mean([prediction for _, prediction in tried[:count]], axis=0)
+@dataclass
+class Candidate:
+    """A kind of features with a strength and a target, fitted to some people."""
 
-    def predict(count: int) -> PredictFold:
-        return lambda _rest, _test, fold: best[fold, count]
+    name: str
+    loss: Array  # log loss of each training person, each predicted by a model that was fitted on others
+    prediction: Array  # of the test people, mean over their acquisitions
 
-    names = {1: "chosen inside", 10: "mean of the ten best inside"}
-    return {name: repeats(cohort, predict(count)) for count, name in names.items()}
+
+def candidates(cohort: Cohort, kernels: dict[str, Array], rest: Rows, test: Rows) -> list[Candidate]:
+    """Return all candidates, the lowest inner loss first."""
+    labels, found = cohort.labels, []
+    for name, kernel in kernels.items():
+        inner = np.mean([inner_scores(kernel, labels, rest, seed) for seed in range(INNER)], axis=0)
+        outer = ridge_scores(kernel, labels, rest, test)
+        for strength, power in np.ndindex(len(STRENGTHS), len(POWERS)):
+            scores = inner[strength, power]
+            odds = ProportionalOdds(scores.ravel(), np.tile(labels[rest], ACQUISITIONS), 4)
+            likely = mean_odds(odds, scores)[np.arange(len(rest)), labels[rest]]
+            text = f"{name}, strength {STRENGTHS[strength]}, power {POWERS[power]}"
+            found.append(Candidate(text, -np.log(likely.clip(1e-9)), mean_odds(odds, outer[strength, power])))
+    return sorted(found, key=lambda one: one.loss.mean())
+
+
+def mean_odds(odds: ProportionalOdds, scores: Array) -> Array:
+    """Return the mean probabilities over acquisitions, (people, stages), of scores (acquisitions, people)."""
+    each: Array = odds.predict(scores.ravel()).reshape(*scores.shape, -1).mean(axis=0)
+    return each
+
+
+def choose_best(found: list[Candidate]) -> Array:
+    """Choose the lowest inner loss."""
+    return found[0].prediction
+
+
+def choose_ten(found: list[Candidate]) -> Array:
+    """Average the ten lowest inner losses."""
+    mean: Array = np.mean([one.prediction for one in found[:10]], axis=0)
+    return mean
+
+
+def choose_within_error(found: list[Candidate]) -> Array:
+    """Average all whose inner loss is above the lowest by less than the standard error of the difference."""
+    differences = [one.loss - found[0].loss for one in found]
+    close = [
+        one.prediction
+        for one, difference in zip(found, differences, strict=True)
+        if difference.mean() <= difference.std() / np.sqrt(len(difference))
+    ]
+    mean: Array = np.mean(close, axis=0)
+    return mean
+
+
+def choose_by_evidence(found: list[Candidate]) -> Array:
+    """Average all, weighted by the likelihood of the inner predictions (pseudo-BMA; Yao et al. 2018)."""
+    logarithms = -np.array([one.loss.sum() for one in found])
+    weights = np.exp(logarithms - logarithms.max())
+    mean: Array = np.average([one.prediction for one in found], axis=0, weights=weights)
+    return mean
+
+
+def choose_all(found: list[Candidate]) -> Array:
+    """Average all, so that nothing is chosen."""
+    mean: Array = np.mean([one.prediction for one in found], axis=0)
+    return mean
+
+
+PROCEDURES = {
+    "best inside": choose_best,
+    "mean of the ten best inside": choose_ten,
+    "mean within one error inside": choose_within_error,
+    "mean by evidence inside": choose_by_evidence,
+    "mean of all, no choice": choose_all,
+}
+
+
+def nested(cohort: Cohort, kernels: dict[str, Array]) -> tuple[dict[str, list[Array]], Counter[str]]:
+    """Predict everyone by each procedure; also return how often each candidate was among the ten best."""
+    chosen: Counter[str] = Counter()
+    predictions: dict[str, list[Array]] = {name: [] for name in PROCEDURES}
+    for rest, test in cohort.folds:
+        found = candidates(cohort, kernels, rest, test)
+        chosen.update(one.name for one in found[:10])
+        for name, procedure in PROCEDURES.items():
+            predictions[name].append(procedure(found))
+    return {name: repeats(cohort, by_fold(of_folds)) for name, of_folds in predictions.items()}, chosen
+
+
+def by_fold(predictions: list[Array]) -> PredictFold:
+    """Return how predictions that were made before are looked up."""
+    return lambda _rest, _test, fold: predictions[fold]
+
+
+def of_acquisitions(people: Rows, count: int) -> Rows:
+    """Return the rows of people in all acquisitions, of a kernel over ``count`` people."""
+    rows: Rows = (np.arange(ACQUISITIONS)[:, None] * count + people).ravel()
+    return rows
 
 
 def ridge_scores(kernel: Array, labels: Rows, rest: Rows, test: Rows) -> Array:
-    """Fit kernel ridge regression, return the scores of others: (strengths, powers, len(test))."""
-    inner = kernel[np.ix_(rest, rest)]
+    """Fit kernel ridge regression, return the scores of others: (strengths, powers, acquisitions, len(test))."""
+    fitted, asked = (of_acquisitions(people, len(labels)) for people in (rest, test))
+    inner = kernel[np.ix_(fitted, fitted)]
     means = inner.mean(axis=0)
     values, vectors = np.linalg.eigh(inner - means - means[:, None] + inner.mean())
-    across = kernel[np.ix_(test, rest)]
+    across = kernel[np.ix_(asked, fitted)]
     across = (across - across.mean(axis=1, keepdims=True) - means + inner.mean()) @ vectors
-    scores = np.empty((len(STRENGTHS), len(POWERS), len(test)))
+    scores = np.empty((len(STRENGTHS), len(POWERS), len(asked)))
     for strength, power in np.ndindex(scores.shape[:2]):
-        targets = labels[rest] ** POWERS[power]
-        weights = vectors.T @ (targets - targets.mean()) / (values + STRENGTHS[strength])
+        targets = np.tile(labels[rest] ** POWERS[power], ACQUISITIONS)
+        weights = vectors.T @ (targets - targets.mean()) / (values + ACQUISITIONS * STRENGTHS[strength])
         scores[strength, power] = across @ weights + targets.mean()
-    return scores
+    return scores.reshape(*scores.shape[:2], ACQUISITIONS, len(test))
 
 
 def inner_scores(kernel: Array, labels: Rows, rest: Rows, seed: int) -> Array:
     """Return the scores of the training people, each by a model that was fitted on others."""
-    scores = np.empty((len(STRENGTHS), len(POWERS), len(rest)))
+    scores = np.empty((len(STRENGTHS), len(POWERS), ACQUISITIONS, len(rest)))
     folds = StratifiedKFold(5, shuffle=True, random_state=seed).split(rest, np.minimum(labels[rest], 2))
     for inside, held in folds:
-        scores[:, :, held] = ridge_scores(kernel, labels, rest[inside], rest[held])
+        scores[..., held] = ridge_scores(kernel, labels, rest[inside], rest[held])
     return scores
 
 
@@ -360,6 +479,8 @@ def show(
         for score in ["accuracy", *wanted]:
             one = scores[score]
             cells.append(f"{one.value:.3f} {one.low:.2f}–{one.high:.2f}" if view in views else " " * 15)
+    if judge is metrics.score_repeats and len(found) > 1:
+        cells.append(" ".join(f"{roc_auc_score(labels > 0, 1 - one[:, 0]):.3f}" for one in found))
     print(f"{name:28} {'  '.join(cells)}", flush=True)
 
 

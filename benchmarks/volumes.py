@@ -4,9 +4,9 @@
 
 Each person of the public dataset becomes a volume: the 32 slices, with a header that turns them by up to 15 degrees
 about each axis, moves them by up to 40 mm and makes the head up to 8 % larger or smaller along each axis. It is
-registered and cut again, and both stacks are staged by a model that was fitted to other people (five folds; slices
-as they are in training). A slab of 32 mm holds far less than a whole head does, so real volumes are registered more
-easily than these.
+registered and cut again, and both stacks are staged by models that were fitted to other people (five folds): one to
+their slices as they are, and asked so, and the recipe, which is fitted to acquisitions and looks at some. A slab of
+32 mm holds far less than a whole head does, so real volumes are registered more easily than these.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from sklearn.model_selection import StratifiedKFold
 from brainstage.core.arrays import Pixels
 from brainstage.core.schema import STACK_LEVELS
 from brainstage.datasets.sources import load_slices
-from brainstage.models.histograms import orientation_histograms
-from brainstage.models.patient_model import PatientModel
+from brainstage.models.patient_model import PREDICTION_SEEDS, PatientModel, patient_features
 from brainstage.scans.registration import mapped, register
 from brainstage.scans.stack import MIN_LEVELS, TRAINING_GRID, cut, refusal
 from brainstage.scans.volume import Volume
+from brainstage.training.inputs import ACQUISITIONS
 
 Cut = tuple[Pixels, list[int]]
 
@@ -54,14 +54,19 @@ def main() -> None:
     print(f"away from the dataset's own registration: median {np.median(errors):.1f} mm, ", end="")
     print(f"95 % within {np.quantile(errors, 0.95):.1f} mm; the answered ones:")
     stage, whole = np.array(labels), [(stack, list(range(STACK_LEVELS))) for stack in stacks]
-    for name, cuts in (("slices as they are", whole), ("volumes, registered", [one for one, *_ in found])):
-        scores = out_of_fold(stacks, cuts, stage, slices.classes, answered)[answered]
-        true = stage[answered]
-        print(
-            f"{name:20} accuracy {np.mean(scores.argmax(axis=1) == true):.3f}  "
-            f"AUROC {roc_auc_score(true > 0, 1 - scores[:, 0]):.3f}  "
-            f"log loss {-np.log(scores[np.arange(len(true)), true]).mean():.3f}"
-        )
+    cut_again, true = [one for one, *_ in found], stage[answered]
+    for fitted_to, training, prediction in (("slices as they are", 0, 1), ("acquisitions", ACQUISITIONS, None)):
+        print(f"fitted to {fitted_to}")
+        seen = features(stacks, training)
+        for name, cuts in (("slices", whole), ("volumes, registered", cut_again)):
+            seeds = PREDICTION_SEEDS[:prediction]
+            shown = [(patient_features(list(stack), seeds), levels) for stack, levels in cuts]
+            scores = out_of_fold(seen, shown, stage, slices.classes, answered)[answered]
+            print(
+                f"  {name:20} accuracy {np.mean(scores.argmax(axis=1) == true):.3f}  "
+                f"AUROC {roc_auc_score(true > 0, 1 - scores[:, 0]):.3f}  "
+                f"log loss {-np.log(scores[np.arange(len(true)), true]).mean():.3f}"
+            )
 
 
 def there_and_back(stack: Pixels, seed: int) -> tuple[Cut, float, str | None]:
@@ -80,15 +85,24 @@ def there_and_back(stack: Pixels, seed: int) -> tuple[Cut, float, str | None]:
     return cut(volume, registration), error, refusal(registration)
 
 
+def features(stacks: list[Pixels], acquisitions: int) -> Pixels:
+    """Return what a model is fitted to of each person: the slices as they are, and so many acquisitions."""
+    return np.stack(
+        [
+            patient_features(list(stack), (None, *range(1000 * person, 1000 * person + acquisitions)))
+            for person, stack in enumerate(stacks, 1)
+        ]
+    )
+
+
 def out_of_fold(
-    stacks: list[Pixels],
-    cuts: list[Cut],
+    seen: Pixels,
+    shown: list[Cut],
     stage: NDArray[np.int64],
     classes: tuple[str, ...],
     answered: NDArray[np.bool_],
 ) -> NDArray[np.float32]:
-    """Stage what was cut of each person by a model of other people's stacks as they are."""
-    seen = np.stack([orientation_histograms(list(stack)) for stack in stacks])
+    """Stage what was cut of each person by a model of other people."""
     scores = np.zeros((len(stage), len(classes)), np.float32)
     few = np.minimum(stage, 2)  # two Moderate people cannot be dealt out to five folds
     for train, test in StratifiedKFold(5, shuffle=True, random_state=0).split(seen, few):
@@ -100,9 +114,8 @@ def out_of_fold(
             classes,
         )
         for person in test[answered[test]]:
-            stack, levels = cuts[person]
-            histograms = orientation_histograms(list(stack))
-            scores[person] = model.predict_proba(histograms, ["one"] * len(levels), levels)[0]
+            looks, levels = shown[person]
+            scores[person] = model.predict_proba(looks, ["one"] * len(levels), levels)[0]
     return scores
 
 

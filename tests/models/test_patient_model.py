@@ -15,8 +15,7 @@ from brainstage.core.errors import ConfigError, LeakageError, RunError
 from brainstage.datasets.sources import load_slices
 from brainstage.evaluation.patients import evaluate_patients
 from brainstage.inference.predictor import Predictor
-from brainstage.models.histograms import orientation_histograms
-from brainstage.models.patient_model import LEVELS, PatientModel
+from brainstage.models.patient_model import LEVELS, PREDICTION_SEEDS, PatientModel, patient_features
 from brainstage.models.recipes import load_recipe
 from brainstage.training.cross_validation import cross_validate
 from brainstage.training.train import train
@@ -30,7 +29,7 @@ def people(phantom):
 
 @pytest.fixture(scope="module")
 def histograms(people):
-    return orientation_histograms(people.images)
+    return patient_features(people.images, PREDICTION_SEEDS[:2])
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +102,7 @@ def test_on_real_people_more_slices_tell_more(real_folder):
     slices = load_slices(real_folder)
     rows = [row for row, level in enumerate(slices.rows["slice_index"].to_pylist()) if level % 2]  # half the time
     people = replace(slices, rows=slices.rows.take(rows), images=[slices.images[row] for row in rows])
-    seen = orientation_histograms(people.images)
+    seen = patient_features(people.images, PREDICTION_SEEDS[:2])
     stage_of = dict(zip(people.patients, people.targets(range(len(people))).tolist(), strict=True))
     names = sorted(stage_of, key=lambda patient: (stage_of[patient], patient))
     train, test = (np.flatnonzero(np.isin(people.patients, names[half::2])) for half in (0, 1))
@@ -190,7 +189,7 @@ def test_a_damaged_model_is_told_in_one_line(run, tmp_path, damage):
 def test_a_set_is_fitted_to_the_levels_that_are_seen(people, model, histograms, levels):
     rows = of_one(people)
     names = [people.patients[row] for row in rows]
-    whole, threshold = model.predict(histograms[rows], names, levels[rows].tolist())
+    whole, threshold, *_ = model.predict(histograms[rows], names, levels[rows].tolist())
     _alone, threshold_alone = model.predict(histograms[rows], None, levels[rows].tolist())
     assert np.array_equal(whole, model.predict_proba(histograms[rows], names, levels[rows].tolist()))
     assert len(set(threshold)) == 1

@@ -14,3 +14,5 @@ Float32Array = NDArray[np.float32]
 Float64Array = NDArray[np.float64]
 FloatArray = NDArray[np.floating[Any]]
 """Of either precision."""
+FeatureArray = NDArray[Any]
+"""What a model computes of slices before it predicts: float32 scores or uint8 histograms."""

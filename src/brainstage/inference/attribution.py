@@ -20,7 +20,7 @@ from captum.attr import LayerGradCam, LayerIntegratedGradients, Occlusion
 from scipy.ndimage import binary_fill_holes, gaussian_filter
 from scipy.stats import spearmanr
 
-from brainstage.core.arrays import BoolArray, Float32Array, Pixels
+from brainstage.core.arrays import BoolArray, FeatureArray, Float32Array, Pixels
 from brainstage.core.errors import ConfigError
 from brainstage.datasets.preprocessing import Preprocessing
 from brainstage.inference.predictor import BATCH, Predictor
@@ -229,7 +229,7 @@ def _head(image: Pixels) -> BoolArray:
 def _occlude(
     predictor: Predictor, images: Sequence[Pixels], levels: Sequence[int | None], stage: int
 ) -> list[Float32Array]:
-    features = predictor.extract_features(images)
+    features = predictor.extract_features(images, as_it_is=True)  # thousands of versions of one scan follow
     fixed = predictor.levels(features, levels)  # a blurred window must not move the slice to another level
     maps = []
     for number, image in enumerate(images):
@@ -251,14 +251,15 @@ def _occlude(
 
 def _score(
     predictor: Predictor,
-    features: Float32Array,
+    features: FeatureArray,
     levels: Sequence[int | None],
     number: int,
     stage: int,
     changed: torch.Tensor,
 ) -> torch.Tensor:
     """Return the probability of a stage for changed versions (n, 1, H, W) of one of a person's slices."""
-    versions = predictor.extract_features([pixels.round().clamp(0, 255).byte().numpy() for pixels in changed[:, 0]])
+    shown = [pixels.round().clamp(0, 255).byte().numpy() for pixels in changed[:, 0]]
+    versions = predictor.extract_features(shown, as_it_is=True)
     if predictor.by_slice:
         return torch.from_numpy(predictor.predict_features(versions).probabilities[:, stage])
     count, slices = len(versions), len(features)

@@ -63,7 +63,9 @@ class Predictions:
         rows: One mapping for each prediction: ``person`` (number, from 1), ``source``, ``slices`` (number of slices
             that it is made from), ``level``, ``slice_id``, ``status`` (``predicted``, ``refused``, ``failed``),
             ``stage``, ``prob_<class>`` …, ``in_set_<class>`` … (whether the stage cannot be ruled out at 90 %) and
-            ``words`` (what that means), the last two None where the model is not calibrated; ``reason`` (of a
+            ``words`` (what that means), the last two None where the model is not calibrated; ``stability`` (share
+            of the acquisitions looked at whose most probable stage is ``stage``) and ``spread`` (standard deviation
+            of its probability over them), None where the model looks at the scan as it is alone; ``reason`` (of a
             refusal or a failure). A person of several slices has a row for all of them, then one for each.
         classes: Class names, in clinical order.
         about: The run's manifest.
@@ -227,8 +229,12 @@ class _Stages(NamedTuple):
     """The probabilities of a slice or a person, float32 of shape (classes,)."""
 
     probabilities: Float32Array
-    in_set: BoolArray | None
+    in_set: BoolArray | None = None
     """Which stages cannot be ruled out; None where the model is not calibrated."""
+    stability: float | None = None
+    """Share of the acquisitions looked at that agree; None where it looked at the scan as it is alone."""
+    spread: float | None = None
+    """Standard deviation over them of the probability of the most probable stage."""
 
 
 @dataclass
@@ -274,10 +280,14 @@ def predict_people(predictor: Predictor, people: Sequence[Person]) -> list[Perso
 
 
 def _stages(prediction: Prediction, *, ordered: bool) -> list[_Stages]:
-    probabilities, threshold = prediction
-    if threshold is None:
-        return [_Stages(row, None) for row in probabilities]
-    return list(map(_Stages, probabilities, in_set(probabilities, threshold, ordered=ordered)))
+    probabilities, threshold, stability, spread = prediction
+    nothing = [None] * len(probabilities)
+    inside = nothing if threshold is None else list(in_set(probabilities, threshold, ordered=ordered))
+    steady = nothing if stability is None or spread is None else list(zip(stability, spread, strict=True))
+    return [
+        _Stages(row, members, *(map(float, both) if both else ()))
+        for row, members, both in zip(probabilities, inside, steady, strict=True)
+    ]
 
 
 def _images(slices: Iterable[_Slice]) -> list[Pixels]:

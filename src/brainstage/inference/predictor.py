@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from brainstage.core.arrays import Float32Array, Float64Array, Pixels
+from brainstage.core.arrays import FeatureArray, Float32Array, Float64Array, Pixels
 from brainstage.core.errors import BrainstageError, DataError, RunError
 from brainstage.core.files import sha256
 from brainstage.core.parallel import worker_pool
@@ -24,8 +24,13 @@ from brainstage.datasets.table import SliceTable
 from brainstage.inference.out_of_distribution import OutOfDistributionDetector
 from brainstage.models.engines.base import Engine
 from brainstage.models.folder import ONNX, PROCESSOR, class_names, read_config, refuse_pickles, weights_file
-from brainstage.models.histograms import orientation_histograms
-from brainstage.models.patient_model import PatientModel, is_patient_model, people_rows
+from brainstage.models.patient_model import (
+    PREDICTION_SEEDS,
+    PatientModel,
+    is_patient_model,
+    patient_features,
+    people_rows,
+)
 from brainstage.models.weights import BUNDLED, DEFAULT, bundled_folder
 from brainstage.stats.calibration import Calibration, apply_temperature
 
@@ -40,10 +45,15 @@ class Prediction(NamedTuple):
         probabilities: float32 of shape (N, classes).
         conformal_threshold: Probability from which on a stage belongs to the 90 % prediction set, float64 of shape
             (N,); None where the model is not calibrated (:mod:`brainstage.stats.calibration`).
+        stability: Share of the acquisitions looked at whose most probable stage is that of the prediction, float64
+            of shape (N,); None where the model looks at the scan as it is alone.
+        spread: Standard deviation over these acquisitions of the probability of that stage, float64 of shape (N,).
     """
 
     probabilities: Float32Array
     conformal_threshold: Float64Array | None
+    stability: Float64Array | None = None
+    spread: Float64Array | None = None
 
 
 class Predictor:
@@ -148,7 +158,7 @@ class Predictor:
         """Preprocessing of slices for this model."""
         return self._model.preprocessing
 
-    def levels(self, features: Float32Array, known: Sequence[int | None]) -> list[int | None]:
+    def levels(self, features: FeatureArray, known: Sequence[int | None]) -> list[int | None]:
         """Return the level of each slice: the known one, else the model's estimate from the slice's features."""
         return self._model.levels(features, known)
 
@@ -172,25 +182,36 @@ class Predictor:
         """
         return self._detector.refusals(images) if self._detector else [None] * len(images)
 
-    def extract_features(self, images: Sequence[Pixels], *, progress: Progress = silent) -> Float32Array:
-        """Return the model's features of each slice, float32 of shape (N, …): the costly half of a prediction."""
-        features = [np.zeros((0,), np.float32)] if not len(images) else []
+    def extract_features(
+        self, images: Sequence[Pixels], *, as_it_is: bool = False, progress: Progress = silent
+    ) -> FeatureArray:
+        """Return the model's features of each slice: the costly half of a prediction.
+
+        Args:
+            images: Grey slices, each uint8 of shape (H, W).
+            as_it_is: Leave out the acquisitions that the patient model looks at beside the slices as they are.
+            progress: How to show progress.
+
+        Returns:
+            Shape (N, …): float32 scores of a network, uint8 histograms of the patient model.
+        """
+        features: list[FeatureArray] = [] if len(images) else [np.zeros((0,), np.float32)]
         with progress("Predicting", len(images)) as advance:
             for start in range(0, len(images), BATCH):
-                features.append(self._model.extract_features(images[start : start + BATCH]))
+                features.append(self._model.extract_features(images[start : start + BATCH], as_it_is=as_it_is))
                 advance(len(features[-1]))
         return np.concatenate(features)
 
     def predict_features(
         self,
-        features: Float32Array,
+        features: FeatureArray,
         patients: Sequence[str | None] | None = None,
         levels: Sequence[int | None] | None = None,
     ) -> Prediction:
         """Predict from features that :meth:`extract_features` returned.
 
         Args:
-            features: Features of N slices, float32 of shape (N, …).
+            features: Features of N slices, shape (N, …).
             patients, levels: As for :meth:`predict_proba`.
 
         Returns:
@@ -219,8 +240,8 @@ class SliceClassifier:
             engine.pool,
         )
 
-    def extract_features(self, images: Sequence[Pixels]) -> Float32Array:
-        """Return the softmax scores of each slice, float32 of shape (N, classes)."""
+    def extract_features(self, images: Sequence[Pixels], *, as_it_is: bool = False) -> Float32Array:
+        """Return the softmax scores of each slice, as it is, float32 of shape (N, classes)."""
         return softmax(self.logits(images))
 
     def logits(self, images: Sequence[Pixels]) -> Float32Array:
@@ -281,13 +302,14 @@ class PatientClassifier:
         self.preprocessing = preprocessing
         self._model, self.classes = model, model.classes
 
-    def extract_features(self, images: Sequence[Pixels]) -> Float32Array:
-        """Return the orientation histograms of each slice, float32 of shape (N, 8, 8, 8)."""
-        return orientation_histograms(self.preprocessing.resize(images))
+    def extract_features(self, images: Sequence[Pixels], *, as_it_is: bool = False) -> Pixels:
+        """Return what the model sees of each slice in some acquisitions (:func:`patient_features`)."""
+        seeds = PREDICTION_SEEDS[:1] if as_it_is else PREDICTION_SEEDS
+        return patient_features(list(self.preprocessing.resize(images)), seeds)
 
-    def levels(self, histograms: Float32Array, known: Sequence[int | None]) -> list[int | None]:
-        """Return the level of each slice, estimated from its histograms where it is not known."""
-        estimates = self._model.levels(histograms).tolist()
+    def levels(self, features: Pixels, known: Sequence[int | None]) -> list[int | None]:
+        """Return the level of each slice, estimated from its features where it is not known."""
+        estimates = self._model.levels(features).tolist()
         return [estimate if level is None else level for estimate, level in zip(estimates, known, strict=True)]
 
     def randomised(self, seed: int) -> PatientClassifier:
@@ -296,18 +318,21 @@ class PatientClassifier:
 
     def predict_features(
         self,
-        histograms: Float32Array,
+        features: Pixels,
         patients: Sequence[str | None] | None,
         levels: Sequence[int | None] | None,
     ) -> Prediction:
         """Predict each person from all slices given.
 
         Args:
-            histograms: Orientation histograms of N slices, float32 of shape (N, 8, 8, 8).
+            features: Of N slices in each of some acquisitions, uint8 of shape (N, a, 8, 8, 8).
             patients: Patient of each slice; None predicts each slice alone.
             levels: Level of each slice, None where it is to be estimated.
         """
-        return Prediction(*self._model.predict(histograms, patients, levels))
+        probabilities, threshold, stability, spread = self._model.predict(features, patients, levels)
+        if features.shape[1] == 1:
+            return Prediction(probabilities, threshold)
+        return Prediction(probabilities, threshold, stability, spread)
 
 
 def softmax(logits: Float32Array) -> Float32Array:

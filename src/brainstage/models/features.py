@@ -14,20 +14,22 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from brainstage.core.arrays import Float32Array
+from brainstage.core.arrays import FeatureArray, Float32Array
 from brainstage.core.errors import ConfigError, RunError
 from brainstage.core.files import atomic
 from brainstage.core.hub import cache_root
 from brainstage.core.progress import Progress, silent
 
+Features = TypeVar("Features", bound=FeatureArray)
 CHUNK = 128
 """Slices a file: at most so many are computed again after an interruption."""
 BATCH = {"cpu": 16, "cuda": 256}
@@ -66,24 +68,25 @@ class FeatureCache:
     def get(
         self,
         slice_ids: Sequence[str],
-        compute: Callable[[Sequence[str]], Float32Array],
+        compute: Callable[[Sequence[str]], Features],
         progress: Progress = silent,
-    ) -> Float32Array:
+    ) -> Features:
         """Return the features of slices; those that are not in the cache are computed and added.
 
         Args:
-            slice_ids: SHA-256 of each slice's pixels.
-            compute: Returns the features of some slices, float32 of shape (N, D).
+            slice_ids: SHA-256 of each slice's pixels, with the number of its acquisition where it has one.
+            compute: Returns the features of some slices, of shape (N, D), always of one dtype.
             progress: How to show progress.
 
         Returns:
-            float32 of shape (len(slice_ids), D), in the order of ``slice_ids``.
+            Of shape (len(slice_ids), D), in the order of ``slice_ids``.
 
         Raises:
             RunError: The disk is full or the cache is not writable. What was computed before stays.
         """
         _make(self.folder)
-        known = _read(self.folder)
+        files = sorted(self.folder.glob("*.safetensors"))
+        known = dict(_read(tuple((file, file.stat().st_mtime_ns) for file in files)))
         missing = [slice_id for slice_id in dict.fromkeys(slice_ids) if slice_id not in known]
         with progress("Computing features", len(missing)) as advance:
             for start in range(0, len(missing), CHUNK):
@@ -94,7 +97,7 @@ class FeatureCache:
                 advance(len(chunk))
         os.utime(self.folder)  # used now
         _trim(self.folder)
-        return np.stack([known[slice_id] for slice_id in slice_ids])
+        return np.stack([known[slice_id] for slice_id in slice_ids])  # type: ignore[return-value]
 
 
 def _make(folder: Path) -> None:
@@ -106,10 +109,11 @@ def _make(folder: Path) -> None:
         ) from error
 
 
-def _read(folder: Path) -> dict[str, Float32Array]:
-    """Return the features in a folder, by slice; a damaged file is removed."""
-    known: dict[str, Float32Array] = {}
-    for file in sorted(folder.glob("*.safetensors")):
+@lru_cache(maxsize=1)  # every fold of a cross-validation asks for the same files
+def _read(files: tuple[tuple[Path, int], ...]) -> dict[str, FeatureArray]:
+    """Return the features in files of some age, by slice; a damaged file is removed."""
+    known: dict[str, FeatureArray] = {}
+    for file, _ in files:
         try:
             with safe_open(file, framework="numpy") as opened:
                 ids = json.loads(opened.metadata()["slice_ids"])
@@ -119,7 +123,7 @@ def _read(folder: Path) -> dict[str, Float32Array]:
     return known
 
 
-def _write(folder: Path, slice_ids: Sequence[str], values: Float32Array, key: str) -> None:
+def _write(folder: Path, slice_ids: Sequence[str], values: FeatureArray, key: str) -> None:
     lines = json.dumps(list(slice_ids))
     name = hashlib.sha256(lines.encode()).hexdigest()[:32]
     with atomic(folder / f"{name}.safetensors") as part:

@@ -6,6 +6,12 @@ people takes milliseconds), and proportional odds to their out-of-fold scores. S
 calibrated as one from one slice, and a prediction from a whole stack as one from a stack.
 
 Kernel methods keep their training points; a file of coefficients would know the whole stack only.
+
+**Acquisitions.** Another scanner shows the same head otherwise (:mod:`brainstage.models.acquisitions`). The model
+is fitted to several acquisitions of each person. Least squares on them all is least squares on each person's mean
+plus a penalty on the variance of the score within a person, so it is enough to keep the means and the principal
+directions in which acquisitions move people: rows of the ridge whose target is 0. A person who is staged is looked
+at in several acquisitions too; the prediction is their mean, and how far they spread is told.
 """
 
 from __future__ import annotations
@@ -15,21 +21,20 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 
 import numpy as np
 from safetensors.numpy import load_file, save_file
 from scipy.ndimage import binary_closing
+from scipy.special import ndtri
 
-from brainstage.core.arrays import Float32Array, Float64Array, IntArray, Pixels
+from brainstage.core.arrays import Float16Array, Float32Array, Float64Array, IntArray, Pixels
+from brainstage.core.parallel import parallel_map
+from brainstage.models.acquisitions import Acquisition
 from brainstage.models.folder import CONFIG, WEIGHTS, read_json
-from brainstage.models.histograms import CELL, DIRECTIONS, SIDE
+from brainstage.models.histograms import CELL, DIRECTIONS, SIDE, orientation_histograms
 from brainstage.stats.calibration import conformal_threshold
 from brainstage.stats.ordinal import ProportionalOdds
-
-if TYPE_CHECKING:
-    from sklearn.linear_model import Ridge
-
 
 MODEL_TYPE = "brainstage-patient"
 LEVELS = 32
@@ -40,11 +45,58 @@ RIDGE = 0.1
 """Strength of the ridge, where the mean square length of a person's features is 1."""
 POWER = 0.5
 """The regression's target is the stage's number to this power: the first step counts most."""
+PREDICTION_SEEDS = (None, 0, 1, 2, 3)
+"""Acquisitions in which a person who is staged is looked at; the first is the scan as it is."""
+DIRECTIONS_KEPT = 64
+"""Principal directions of acquisitions that are kept. With 16 a larger head changes more predictions; 200 are no
+better (``docs/decisions/patient.md``)."""
+NODES = ndtri((np.arange(9) + 0.5) / 9)
+"""Nine equally likely places of an acquisition's score around the person's mean, in standard deviations."""
 STEP = 1 / 255
 """Size of one unit of a saved histogram's square root, in the square root of white matter a pixel."""
 GAP = 5
 """Fewer missing levels than this between two given ones are filled from their neighbours."""
 _FOLDS = 5
+_PEOPLE_OF_DIRECTIONS = 200
+"""People from whom the directions are measured: a cohort of thousands needs no more."""
+
+
+def patient_features(images: Sequence[Pixels], seeds: Sequence[int | None]) -> Pixels:
+    """Return what the patient model sees of slices in several acquisitions.
+
+    Args:
+        images: Grey slices, each uint8 of shape (SIDE, SIDE).
+        seeds: Of the ``a`` acquisitions; None shows a slice as it is.
+
+    Returns:
+        Square roots of orientation histograms in steps of :data:`STEP`, uint8 of shape (n, a, 8, 8, 8).
+    """
+    acquisitions = [None if seed is None else Acquisition.draw(seed) for seed in seeds]
+
+    def look(image: Pixels) -> Pixels:
+        shown = [one.apply(image) if one else image for one in acquisitions]
+        return _in_steps(np.sqrt(orientation_histograms(shown)))
+
+    if not len(images):
+        return np.zeros((0, len(seeds), SIDE // CELL, SIDE // CELL, DIRECTIONS), np.uint8)
+    return np.stack(parallel_map(look, images))
+
+
+class PatientPrediction(NamedTuple):
+    """The predictions for n slices, each of its person.
+
+    Attributes:
+        probabilities: Mean over the acquisitions, float32 of shape (n, classes).
+        conformal_threshold: Probability from which on a stage belongs to the 90 % set
+            (:mod:`brainstage.stats.calibration`), float64 of shape (n,).
+        stability: Share of acquisitions whose most probable stage is that of the mean, float64 of shape (n,).
+        spread: Standard deviation over the acquisitions of the probability of that stage, float64 of shape (n,).
+    """
+
+    probabilities: Float32Array
+    conformal_threshold: Float64Array
+    stability: Float64Array
+    spread: Float64Array
 
 
 class PatientModel:
@@ -54,10 +106,19 @@ class PatientModel:
         classes: Class names, from the least to the most severe stage.
     """
 
-    def __init__(self, stacks: Pixels, labels: IntArray, classes: Sequence[str]) -> None:
-        """Take training people: roots of histograms, uint8 of shape (n, LEVELS, 8, 8, 8), and their stages (n,)."""
+    def __init__(self, stacks: Pixels, directions: Float16Array, labels: IntArray, classes: Sequence[str]) -> None:
+        """Take training people.
+
+        Args:
+            stacks: Roots of their histograms, means over acquisitions, in steps of :data:`STEP`: uint8 of shape
+                (n, LEVELS, 8, 8, 8).
+            directions: In which acquisitions move people, float16 of shape (d, LEVELS, 8, 8, 8): the sum of their
+                outer products is the covariance within a person.
+            labels: Their stages (n,).
+            classes: Names of the stages.
+        """
         self.classes = tuple(classes)
-        self._stacks, self._labels = stacks, labels
+        self._stacks, self._directions, self._labels = stacks, directions, labels
         slices = _roots(stacks).reshape(len(stacks), LEVELS, -1)
         self._centre = slices.mean(axis=(0, 1))
         self._atlas = _unit(slices.mean(axis=0) - self._centre)
@@ -70,7 +131,7 @@ class PatientModel:
     @classmethod
     def fit(
         cls,
-        histograms: Float32Array,
+        features: Pixels,
         patients: Sequence[str],
         places: Float64Array,
         labels: IntArray,
@@ -79,91 +140,112 @@ class PatientModel:
         """Return a model of training slices with known people and places along the stack.
 
         Args:
-            histograms: Of each slice (:func:`orientation_histograms`), shape (n, 8, 8, 8).
+            features: Of each slice in each of ``a`` acquisitions (:func:`patient_features`), uint8 of shape
+                (n, a, 8, 8, 8); acquisitions of one number belong together.
             patients: Of each slice.
             places: Of each slice along the stack, from 0 to 1.
             labels: Number of each slice's stage.
             classes: Names of the stages.
         """
         people, first, number = np.unique(np.array(patients), return_index=True, return_inverse=True)
-        roots = np.sqrt(histograms)
-        stacks = np.full((len(people), LEVELS, *roots.shape[1:]), np.nan, np.float32)
+        acquisitions, *cells = features.shape[1:]
+        stacks = np.full((len(people), LEVELS, *cells), np.nan, np.float32)
+        chosen = np.unique(np.linspace(0, len(people) - 1, min(len(people), _PEOPLE_OF_DIRECTIONS)).round())
+        deviations = np.zeros((len(chosen), acquisitions, LEVELS, *cells), np.float32)
         for person in range(len(people)):
             rows = np.flatnonzero(number == person)
             levels = (places[rows] * (LEVELS - 1)).round().astype(np.int64)
             given = _given(levels)
-            stacks[person, given] = _stack(roots[rows], levels, given)
+            acquired = _stack(_roots(features[rows]), levels, given)
+            stacks[person, given] = acquired.mean(axis=1)
+            if person in chosen:
+                moved = acquired - acquired.mean(axis=1, keepdims=True)
+                deviations[np.searchsorted(chosen, person)][:, given] = moved.swapaxes(0, 1)
         there = ~np.isnan(stacks)
         means = np.nansum(stacks, axis=0) / np.maximum(there.sum(axis=0), 1)
         stacks = np.where(there, stacks, means)  # a level that a person lacks says nothing about that person
-        return cls((stacks / STEP).round().clip(0, 255).astype(np.uint8), labels[first], classes)
+        return cls(_in_steps(stacks), _principal_directions(deviations, stacks), labels[first], classes)
 
     def predict_proba(
         self,
-        histograms: Float32Array,
+        features: Pixels,
         patients: Sequence[str | None] | None = None,
         levels: Sequence[int | None] | None = None,
     ) -> Float32Array:
         """Return the probabilities of the stages for each slice's person, float32 of shape (n, classes).
 
         Args:
-            histograms: Of each slice, float32 of shape (n, 8, 8, 8).
+            features: As for :meth:`predict`.
             patients: As for :meth:`predict`.
             levels: As for :meth:`predict`.
         """
-        return self.predict(histograms, patients, levels)[0]
+        return self.predict(features, patients, levels).probabilities
 
     def predict(
         self,
-        histograms: Float32Array,
+        features: Pixels,
         patients: Sequence[str | None] | None = None,
         levels: Sequence[int | None] | None = None,
-    ) -> tuple[Float32Array, Float64Array]:
+    ) -> PatientPrediction:
         """Predict each slice's person.
 
         Args:
-            histograms: Of each slice, shape (n, 8, 8, 8).
+            features: Of each slice in each of ``a`` acquisitions (:func:`patient_features`), uint8 of shape
+                (n, a, 8, 8, 8); acquisitions of one number belong together.
             patients: Patient of each slice; slices of one patient are predicted together. A slice of None is
                 predicted alone.
             levels: Level of each slice, from 0 to LEVELS - 1; None where it is to be estimated from the slice.
-
-        Returns:
-            Probabilities of the stages, float32 of shape (n, classes), and the conformal threshold of each slice's
-            90 % set (:mod:`brainstage.stats.calibration`), float64 of shape (n,).
         """
-        roots, places = np.sqrt(histograms), self.levels(histograms)
+        places = self.levels(features)
         for row, level in enumerate(() if levels is None else levels):
             places[row] = places[row] if level is None else level
-        people = list(people_rows(patients or [None] * len(roots)))
+        people = list(people_rows(patients or [None] * len(features)))
         alike: dict[bytes, list[IntArray]] = {}
         for rows in people:
             alike.setdefault(_given(places[rows]).tobytes(), []).append(rows)
-        probabilities, thresholds = np.empty((len(roots), len(self.classes)), np.float32), np.empty(len(roots))
+        each = np.empty((*features.shape[:2], len(self.classes)))
+        thresholds = np.empty(len(features))
         for key, members in alike.items():
             given = np.frombuffer(key, dtype=np.int64)
-            scaling, ridge, odds, threshold = self._fitted(tuple(given.tolist()))
-            stacks = np.stack([_stack(roots[rows], places[rows], given) for rows in members])
-            predictions = odds.predict(ridge.predict(scaling(_features(stacks, given)))).astype(np.float32)
-            for rows, prediction in zip(members, predictions, strict=True):
-                probabilities[rows], thresholds[rows] = prediction, threshold
-        return probabilities, thresholds
+            fitted = self._fitted(tuple(given.tolist()))
+            for rows in members:
+                stacks = _stack(_roots(features[rows]), places[rows], given).swapaxes(0, 1)  # (a, levels, …)
+                each[rows], thresholds[rows] = fitted.predict(_features(stacks, given)), fitted.conformal_threshold
+        means = each.mean(axis=1)
+        stage = means.argmax(axis=1)
+        return PatientPrediction(
+            means.astype(np.float32),
+            thresholds,
+            (each.argmax(axis=2) == stage[:, None]).mean(axis=1),
+            each[np.arange(len(each)), :, stage].std(axis=1),
+        )
 
-    def levels(self, histograms: Float32Array) -> IntArray:
-        """Return the level of each slice, from 0 to LEVELS - 1: that of the training people's most similar mean."""
-        rows = np.sqrt(histograms).reshape(-1, len(self._centre))
+    def levels(self, features: Pixels) -> IntArray:
+        """Return the level of each slice, from 0 to LEVELS - 1: that of the training people's most similar mean.
+
+        Args:
+            features: As for :meth:`predict`.
+        """
+        rows = _roots(features).mean(axis=1).reshape(-1, len(self._centre))
         found: IntArray = (_unit(rows - self._centre) @ self._atlas.T).argmax(axis=1)
         return found
 
     def shuffled(self, seed: int) -> PatientModel:
         """Return a model whose training people's stages are shuffled."""
-        return PatientModel(self._stacks, np.random.default_rng(seed).permutation(self._labels), self.classes)
+        labels = np.random.default_rng(seed).permutation(self._labels)
+        return PatientModel(self._stacks, self._directions, labels, self.classes)
 
     def save(self, folder: Path) -> None:
         """Write ``config.json`` and ``model.safetensors`` into a folder."""
         folder.mkdir(parents=True, exist_ok=True)
         config = {"model_type": MODEL_TYPE, "classes": list(self.classes)}
         (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-        save_file({"stacks": self._stacks, "labels": self._labels}, folder / WEIGHTS)
+        tensors: dict[str, np.ndarray] = {
+            "stacks": self._stacks,
+            "directions": self._directions,
+            "labels": self._labels,
+        }
+        save_file(tensors, folder / WEIGHTS)
 
     @classmethod
     def open(cls, folder: Path) -> PatientModel:
@@ -174,41 +256,46 @@ class PatientModel:
         """
         classes = json.loads((folder / CONFIG).read_text(encoding="utf-8"))["classes"]
         tensors = load_file(folder / WEIGHTS)
-        stacks, labels = tensors["stacks"], tensors["labels"]
-        cells = SIDE // CELL
-        if stacks.shape[1:] != (LEVELS, cells, cells, DIRECTIONS) or stacks.dtype != np.uint8:
-            raise ValueError(f"stacks of shape {stacks.shape[1:]}, {stacks.dtype}")
+        stacks, directions, labels = (tensors[name] for name in ("stacks", "directions", "labels"))
+        shape = (LEVELS, SIDE // CELL, SIDE // CELL, DIRECTIONS)
+        for name, rows, dtype in (("stacks", stacks, np.uint8), ("directions", directions, np.float16)):
+            if rows.shape[1:] != shape or rows.dtype != dtype:
+                raise ValueError(f"{name} of shape {rows.shape[1:]}, {rows.dtype}")
+        if not np.isfinite(directions).all():
+            raise ValueError("directions that are not numbers")
         if labels.shape != stacks.shape[:1] or not set(np.unique(labels)) == set(range(len(classes))):
             raise ValueError("labels do not fit the stacks and the classes")
-        return cls(stacks, labels.astype(np.int64), classes)
+        return cls(stacks, directions, labels.astype(np.int64), classes)
 
-    def _fit(self, levels: tuple[int, ...]) -> tuple[_Scaling, Ridge, ProportionalOdds, float]:
+    def _fit(self, levels: tuple[int, ...]) -> _Fitted:
         """Fit to the training people at some levels; odds and threshold are fitted to out-of-fold scores."""
-        from sklearn.model_selection import (  # a second, that other models need not wait
-            StratifiedKFold,
-            cross_val_predict,
-        )
+        from sklearn.model_selection import StratifiedKFold  # a second, that other models need not wait
 
         blocks = _features(_roots(self._stacks[:, levels]), np.array(levels))
-        scaling = _Scaling.of(blocks)
-        features, targets = scaling(blocks), self._labels**POWER
+        within = _features(self._directions[:, levels].astype(np.float32), np.array(levels))
+        scaling = _Scaling.of(blocks, within)
+        features, directions = scaling(blocks), scaling.directions(within)
         folds = StratifiedKFold(_FOLDS, shuffle=True, random_state=0).split(features, _strata(self._labels))
-        scores = cross_val_predict(_ridge(), features, targets, cv=list(folds))
-        odds = ProportionalOdds(scores, self._labels, len(self.classes))
-        threshold = conformal_threshold(odds.predict(scores)[np.arange(len(scores)), self._labels])
-        return scaling, _ridge().fit(features, targets), odds, threshold
+        targets = self._labels.astype(np.float64) ** POWER
+        scores, spread = np.empty(len(features)), np.empty(len(features))
+        for rest, held in folds:
+            line = _Line.fit(features[rest], targets[rest], directions)
+            scores[held], spread[held] = line(features[held]), line.spread(directions)
+        acquired = scores[:, None] + spread[:, None] * NODES
+        odds = ProportionalOdds(acquired.ravel(), np.repeat(self._labels, len(NODES)), len(self.classes))
+        # a prediction is the mean over acquisitions of what is an acquisition itself
+        again = acquired[:, :, None] + spread[:, None, None] * NODES
+        means = odds.predict(again.ravel()).reshape(len(scores), *again.shape[1:], -1).mean(axis=2)
+        true = means[np.arange(len(scores)), :, self._labels].ravel()
+        return _Fitted(
+            scaling, _Line.fit(features, targets, directions), odds, conformal_threshold(true, len(scores))
+        )
 
 
 def is_patient_model(folder: Path) -> bool:
     """Return whether a model folder holds a patient model."""
     file = folder / CONFIG
     return file.is_file() and read_json(file).get("model_type") == MODEL_TYPE
-
-
-def _ridge() -> Ridge:
-    from sklearn.linear_model import Ridge
-
-    return Ridge(RIDGE, solver="cholesky")
 
 
 def _strata(labels: IntArray) -> IntArray:
@@ -246,11 +333,38 @@ def _roots(stacks: Pixels) -> Float32Array:
     return stacks.astype(np.float32) * np.float32(STEP)
 
 
+def _in_steps(roots: Float32Array) -> Pixels:
+    return (roots / np.float32(STEP)).round().clip(0, 255).astype(np.uint8)
+
+
+def _principal_directions(deviations: Float32Array, stacks: Float32Array) -> Float16Array:
+    """Return the directions in which acquisitions move people most, float16 of shape (d, LEVELS, 8, 8, 8).
+
+    Most is measured in the model's features: over slabs of levels, where the noise of single slices averages out.
+
+    Args:
+        deviations: Of some people's acquisitions from their mean, shape (n, a, LEVELS, 8, 8, 8).
+        stacks: The means of all people, shape (people, LEVELS, 8, 8, 8).
+    """
+    people, acquisitions, *shape = deviations.shape
+    if acquisitions == 1:
+        return np.zeros((0, *shape), np.float16)
+    rows = deviations.reshape(people * acquisitions, *shape) * np.float32((people * acquisitions) ** -0.5)
+    every = np.arange(LEVELS)
+    blocks = _features(rows, every)
+    features = _Scaling.of(_features(stacks, every), blocks).directions(blocks)
+    _, vectors = np.linalg.eigh(features @ features.T)
+    directions = vectors[:, ::-1][:, :DIRECTIONS_KEPT].T @ rows.reshape(len(rows), -1)
+    return directions.reshape(-1, *shape).astype(np.float16)
+
+
 def _features(stacks: Float32Array, levels: IntArray) -> list[Float32Array]:
-    """Average people's histograms over slabs of levels, in cells of one size and twice that: four blocks (n, …)."""
-    squares = np.square(stacks)
-    coarse = squares[:, :, ::2] + squares[:, :, 1::2]
-    coarse = np.sqrt((coarse[:, :, :, ::2] + coarse[:, :, :, 1::2]) / 4)
+    """Average roots of histograms over slabs of levels, in cells of one size and twice that: four blocks (n, …).
+
+    All of it is linear, so directions of stacks become directions of features.
+    """
+    pairs = stacks[:, :, ::2] + stacks[:, :, 1::2]
+    coarse: Float32Array = (pairs[:, :, :, ::2] + pairs[:, :, :, 1::2]) * np.float32(0.25)
     return [_slabs(roots, levels // slab) for roots in (stacks, coarse) for slab in SLABS]
 
 
@@ -267,10 +381,11 @@ class _Scaling:
     scales: list[Float32Array]
 
     @classmethod
-    def of(cls, blocks: list[Float32Array]) -> _Scaling:
+    def of(cls, blocks: list[Float32Array], directions: list[Float32Array]) -> _Scaling:
+        """Measure people's means over acquisitions, (n, …) a block, and the directions within people, (d, …)."""
         scales = []
-        for block in blocks:
-            spread = block.std(axis=0)
+        for block, within in zip(blocks, directions, strict=True):
+            spread = np.sqrt(block.var(axis=0) + np.square(within).sum(axis=0))
             varies = spread > 1e-3 * spread.max()  # the corners of a picture are black in everyone
             scales.append(np.where(varies, 1 / np.where(varies, spread, 1) / np.sqrt(max(1, varies.sum())), 0))
         return cls([block.mean(axis=0) for block in blocks], scales)
@@ -279,6 +394,49 @@ class _Scaling:
         parts = [(b - mean) * scale for b, mean, scale in zip(blocks, self.means, self.scales, strict=True)]
         scaled: Float32Array = np.concatenate(parts, axis=1) / np.sqrt(np.float32(len(parts)))
         return scaled
+
+    def directions(self, blocks: list[Float32Array]) -> Float32Array:
+        """Return directions in the same units."""
+        return _Scaling([np.zeros_like(mean) for mean in self.means], self.scales)(blocks)
+
+
+@dataclass(frozen=True)
+class _Line:
+    """Ridge regression on people, and on directions that are to change nothing."""
+
+    weights: Float64Array
+    intercept: float
+
+    @classmethod
+    def fit(cls, features: Float32Array, targets: Float64Array, directions: Float32Array) -> _Line:
+        """Fit to n people; as many acquisitions of each would count as much as the directions do."""
+        centre, middle = features.mean(axis=0, dtype=np.float64), targets.mean()
+        rows = np.concatenate([features - centre, np.sqrt(len(features)) * directions.astype(np.float64)])
+        wanted = np.concatenate([targets - middle, np.zeros(len(directions))])
+        weights = rows.T @ np.linalg.solve(rows @ rows.T + RIDGE * np.eye(len(rows)), wanted)
+        return cls(weights, float(middle - centre @ weights))
+
+    def __call__(self, features: Float32Array) -> Float64Array:
+        scores: Float64Array = features @ self.weights + self.intercept
+        return scores
+
+    def spread(self, directions: Float32Array) -> float:
+        """Return the standard deviation of a person's score over acquisitions."""
+        return float(np.linalg.norm(directions @ self.weights))
+
+
+@dataclass(frozen=True)
+class _Fitted:
+    """The model at some levels."""
+
+    scaling: _Scaling
+    line: _Line
+    odds: ProportionalOdds
+    conformal_threshold: float
+
+    def predict(self, blocks: list[Float32Array]) -> Float64Array:
+        """Return the probabilities of the stages, float64 of shape (n, classes), from blocks of features."""
+        return self.odds.predict(self.line(self.scaling(blocks)))
 
 
 def _unit(rows: Float32Array) -> Float32Array:

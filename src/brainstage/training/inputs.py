@@ -9,19 +9,21 @@ from typing import Any
 import numpy as np
 
 from brainstage.audits.recovery import find_levels
-from brainstage.core.arrays import Float32Array, Float64Array
+from brainstage.core.arrays import Float64Array, Pixels
 from brainstage.core.config import Precision, TrainConfig
 from brainstage.core.errors import LeakageError
+from brainstage.core.parallel import parallel_map
 from brainstage.core.progress import Progress, silent
 from brainstage.datasets.preprocessing import Preprocessing
 from brainstage.datasets.signatures import describe_slices
 from brainstage.datasets.splits import Fold
 from brainstage.datasets.table import SliceTable
+from brainstage.models.acquisitions import VERSION as FAMILY_VERSION
 from brainstage.models.backbones import find_backbone, open_backbone
 from brainstage.models.features import FeatureCache
-from brainstage.models.histograms import CELL, DIRECTIONS, SIDE, VERSION, orientation_histograms
+from brainstage.models.histograms import CELL, DIRECTIONS, SIDE, VERSION
 from brainstage.models.network import build_model
-from brainstage.models.patient_model import PatientModel
+from brainstage.models.patient_model import PREDICTION_SEEDS, PatientModel, patient_features
 from brainstage.training.probe import FeatureClassifier, FeatureDataset, FrozenBackbone, slice_features
 from brainstage.training.trainer import SliceDataset, uses_bf16
 
@@ -117,6 +119,8 @@ def open_frozen(slices: SliceTable, fold: Fold, config: TrainConfig, progress: P
 
 WHOLE_SLICE = Preprocessing(SIDE, crop_share=None)
 """Preprocessing of the patient model: it uses the whole slice."""
+ACQUISITIONS = 8
+"""Random acquisitions of each training person, beside the person's slices as they are."""
 
 
 def fit_patient_model(slices: SliceTable, fold: Fold, progress: Progress = silent) -> PatientModel:
@@ -142,7 +146,7 @@ def fit_patient_model(slices: SliceTable, fold: Fold, progress: Progress = silen
         places[~np.isnan(places)],
     )
     return PatientModel.fit(
-        slice_histograms(slices, rows, progress),
+        acquired_features(slices, rows, training_seeds(slices, rows), progress),
         [str(slices.patients[row]) for row in rows],
         places,
         slices.targets(rows),
@@ -150,30 +154,58 @@ def fit_patient_model(slices: SliceTable, fold: Fold, progress: Progress = silen
     )
 
 
-def slice_histograms(slices: SliceTable, rows: Sequence[int], progress: Progress = silent) -> Float32Array:
-    """Return the orientation histograms of some slices, from the cache where they are in it.
+def training_seeds(slices: SliceTable, rows: Sequence[int]) -> list[tuple[int | None, ...]]:
+    """Return the acquisitions of each training slice: the slice as it is, and random ones of its person's own.
+
+    A person's are drawn from the pixels of the person's first slice, so they do not depend on names or order.
 
     Args:
         slices: The data.
-        rows: Rows of the slices.
+        rows: Rows of slices with a patient.
+    """
+    first: dict[str | None, str] = {}
+    for row in rows:
+        patient = slices.patients[row]
+        first[patient] = min(first.get(patient, slices.slice_ids[row]), slices.slice_ids[row])
+    start = {patient: int(slice_id[:8], 16) for patient, slice_id in first.items()}
+    return [(None, *range(start[one], start[one] + ACQUISITIONS)) for one in map(slices.patients.__getitem__, rows)]
+
+
+def acquired_features(
+    slices: SliceTable, rows: Sequence[int], seeds: Sequence[Sequence[int | None]], progress: Progress = silent
+) -> Pixels:
+    """Return what the patient model sees of some slices, from the cache where they are in it.
+
+    Args:
+        slices: The data.
+        rows: Rows of n slices.
+        seeds: Of the ``a`` acquisitions of each slice; None shows it as it is.
         progress: How to show progress.
 
     Returns:
-        float32 of shape (len(rows), 8, 8, 8).
+        uint8 of shape (n, a, 8, 8, 8).
 
     Raises:
         RunError: The cache cannot be written.
     """
 
-    def compute(slice_ids: Sequence[str]) -> Float32Array:
-        pixels = WHOLE_SLICE.resize([slices.images[slices.row_of[slice_id]] for slice_id in slice_ids])
-        return orientation_histograms(pixels).reshape(len(pixels), -1)
+    def compute(names: Sequence[str]) -> Pixels:
+        asked = [name.partition(" ")[::2] for name in names]
+        pixels = WHOLE_SLICE.resize([slices.images[slices.row_of[slice_id]] for slice_id, _ in asked])
+        wanted = [(image, int(seed) if seed else None) for image, (_, seed) in zip(pixels, asked, strict=True)]
+        found = parallel_map(lambda one: patient_features([one[0]], [one[1]]), wanted)
+        return np.stack(found).reshape(len(names), -1)
 
-    if not rows:
-        return orientation_histograms([])
-    cache = FeatureCache({"histograms": [VERSION, SIDE, CELL, DIRECTIONS]})
-    histograms = cache.get([slices.slice_ids[row] for row in rows], compute, progress)
-    return histograms.reshape(len(rows), SIDE // CELL, SIDE // CELL, DIRECTIONS)
+    names = [
+        slices.slice_ids[row] + ("" if seed is None else f" {seed}")
+        for row, of_row in zip(rows, seeds, strict=True)
+        for seed in of_row
+    ]
+    if not names:
+        return patient_features([], PREDICTION_SEEDS)
+    cache = FeatureCache({"histograms": [VERSION, SIDE, CELL, DIRECTIONS], "acquisitions": FAMILY_VERSION})
+    features = cache.get(names, compute, progress)
+    return features.reshape(len(rows), -1, SIDE // CELL, SIDE // CELL, DIRECTIONS)
 
 
 def _places(slices: SliceTable, rows: list[int]) -> Float64Array:

@@ -30,17 +30,18 @@ from brainstage.inference.predictor import Prediction, Predictor, prediction_tab
 from brainstage.models.backbones import find_backbone
 from brainstage.models.folder import WEIGHTS
 from brainstage.models.network import to_rgb
+from brainstage.models.patient_model import PREDICTION_SEEDS
 from brainstage.models.recipes import load_recipe
 from brainstage.stats.calibration import Calibration
 from brainstage.training.baselines import nearest_training_slice
 from brainstage.training.inputs import (
     WHOLE_SLICE,
+    acquired_features,
     build_whole,
     feature_precision,
     fit_patient_model,
     open_frozen,
     prepare_head,
-    slice_histograms,
 )
 from brainstage.training.probe import classify
 from brainstage.training.provenance import optimism
@@ -345,8 +346,8 @@ def _fit_people(
     model = fit_patient_model(slices, fold, progress)
     about = {"people": len(model), **_seconds(started)}
     rows = [slices.row_of[slice_id] for slice_id in fold.validation + fold.test]
-    histograms = slice_histograms(slices, rows, progress)
-    prediction = Prediction(*model.predict(histograms, [slices.patients[row] for row in rows]))
+    features = acquired_features(slices, rows, [PREDICTION_SEEDS] * len(rows), progress)
+    prediction = Prediction(*model.predict(features, [slices.patients[row] for row in rows]))
     return _Fitted(model.save, WHOLE_SLICE, about, prediction)
 
 
