@@ -50,7 +50,7 @@ def our_way(file: Path, config: TrainConfig) -> tuple[list[Any], float, float]:
     slices = load_slices(file)
     preprocessing = Preprocessing(config.image_size, config.crop_share, MEAN, STD)
     pixels = preprocessing.resize(slices.images, margin=config.max_shift)
-    training = SliceDataset(pixels, slices.targets(range(len(slices))), preprocessing)
+    training = SliceDataset(pixels[None], slices.targets(range(len(slices))), preprocessing)
     inputs = one_epoch(training, config.batch_size)
     cold = time.perf_counter() - start
     start = time.perf_counter()

@@ -23,6 +23,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.linalg import solve
 from sklearn.gaussian_process import GaussianProcessClassifier
 from sklearn.gaussian_process.kernels import ConstantKernel, DotProduct
 from sklearn.metrics import roc_auc_score
@@ -98,11 +99,11 @@ def main() -> None:
     print(" " * 29 + "".join(f"{column:17}" for column in columns))
     recipe = repeats(cohort, predict_by_recipe(cohort))
     show("recipe patient", recipe, cohort.labels)
-    found, chosen = nested(cohort, kernels)
-    for name, predictions in found.items():
-        show(name, predictions, cohort.labels)
-    for name, kernel in kernels.items():
-        show(name, nested(cohort, {name: kernel})[0]["best inside"], cohort.labels)
+    of_folds = [candidates(cohort, kernels, rest, test) for rest, test in cohort.folds]
+    for name, procedure in PROCEDURES.items():
+        show(name, nested(cohort, of_folds, procedure), cohort.labels)
+    for name in kernels:
+        show(name, nested(cohort, of_folds, choose_kind(name)), cohort.labels)
     edges = kernels["edges 16 and 32 px"][: len(cohort.labels), : len(cohort.labels)]
     show("  support vectors", repeats(cohort, predict_by_machine(cohort, edges)), cohort.labels, ("2 stages",))
     show("  Gaussian process", repeats(cohort, predict_by_process(cohort, edges)), cohort.labels, ("2 stages",))
@@ -116,8 +117,12 @@ def main() -> None:
     show("always the largest", [shares], cohort.labels)
     show("shuffled labels", recipe, cohort.labels, judge=metrics.shuffled_labels)
     print("among the ten best inside, of 25 folds:")
-    for name, count in chosen.most_common(12):
-        print(f"  {count:2} {name}")
+    chosen = Counter(one.text for found in of_folds for one in found[:10])
+    for text, count in chosen.most_common(12):
+        print(f"  {count:2} {text}")
+    print("the ten best on all people:")
+    for candidate in candidates(cohort, kernels, np.arange(len(cohort.labels)), np.arange(0))[:10]:
+        print(f"  {candidate.loss.mean():.4f} {candidate.text}")
     print(f"{time.perf_counter() - start:.0f} s in all")
 
 
@@ -255,13 +260,14 @@ def predict_by_recipe(cohort: Cohort) -> PredictFold:
 class Candidate:
     """A kind of features with a strength and a target, fitted to some people."""
 
-    name: str
+    kind: str
+    text: str
     loss: Array  # log loss of each training person, each predicted by a model that was fitted on others
     prediction: Array  # of the test people, mean over their acquisitions
 
 
 def candidates(cohort: Cohort, kernels: dict[str, Array], rest: Rows, test: Rows) -> list[Candidate]:
-    """Return all candidates, the lowest inner loss first."""
+    """Return all candidates, the lowest inner loss first; ``test`` may be empty."""
     labels, found = cohort.labels, []
     for name, kernel in kernels.items():
         inner = np.mean([inner_scores(kernel, labels, rest, seed) for seed in range(INNER)], axis=0)
@@ -271,13 +277,13 @@ def candidates(cohort: Cohort, kernels: dict[str, Array], rest: Rows, test: Rows
             odds = ProportionalOdds(scores.ravel(), np.tile(labels[rest], ACQUISITIONS), 4)
             likely = mean_odds(odds, scores)[np.arange(len(rest)), labels[rest]]
             text = f"{name}, strength {STRENGTHS[strength]}, power {POWERS[power]}"
-            found.append(Candidate(text, -np.log(likely.clip(1e-9)), mean_odds(odds, outer[strength, power])))
+            found.append(Candidate(name, text, -np.log(likely.clip(1e-9)), mean_odds(odds, outer[strength, power])))
     return sorted(found, key=lambda one: one.loss.mean())
 
 
 def mean_odds(odds: ProportionalOdds, scores: Array) -> Array:
     """Return the mean probabilities over acquisitions, (people, stages), of scores (acquisitions, people)."""
-    each: Array = odds.predict(scores.ravel()).reshape(*scores.shape, -1).mean(axis=0)
+    each: Array = odds.predict(scores.ravel()).reshape(*scores.shape, 4).mean(axis=0)
     return each
 
 
@@ -318,7 +324,9 @@ def choose_all(found: list[Candidate]) -> Array:
     return mean
 
 
-PROCEDURES = {
+Procedure = Callable[[list[Candidate]], Array]
+"""From the candidates of a fold, the lowest inner loss first, to the probabilities of its test people."""
+PROCEDURES: dict[str, Procedure] = {
     "best inside": choose_best,
     "mean of the ten best inside": choose_ten,
     "mean within one error inside": choose_within_error,
@@ -327,21 +335,14 @@ PROCEDURES = {
 }
 
 
-def nested(cohort: Cohort, kernels: dict[str, Array]) -> tuple[dict[str, list[Array]], Counter[str]]:
-    """Predict everyone by each procedure; also return how often each candidate was among the ten best."""
-    chosen: Counter[str] = Counter()
-    predictions: dict[str, list[Array]] = {name: [] for name in PROCEDURES}
-    for rest, test in cohort.folds:
-        found = candidates(cohort, kernels, rest, test)
-        chosen.update(one.name for one in found[:10])
-        for name, procedure in PROCEDURES.items():
-            predictions[name].append(procedure(found))
-    return {name: repeats(cohort, by_fold(of_folds)) for name, of_folds in predictions.items()}, chosen
+def choose_kind(kind: str) -> Procedure:
+    """Return how strength and target of one kind are chosen: the lowest inner loss."""
+    return lambda found: next(one.prediction for one in found if one.kind == kind)
 
 
-def by_fold(predictions: list[Array]) -> PredictFold:
-    """Return how predictions that were made before are looked up."""
-    return lambda _rest, _test, fold: predictions[fold]
+def nested(cohort: Cohort, of_folds: list[list[Candidate]], procedure: Procedure) -> list[Array]:
+    """Predict everyone by a procedure that chooses among the candidates of each fold."""
+    return repeats(cohort, lambda _rest, _test, fold: procedure(of_folds[fold]))
 
 
 def of_acquisitions(people: Rows, count: int) -> Rows:
@@ -355,14 +356,15 @@ def ridge_scores(kernel: Array, labels: Rows, rest: Rows, test: Rows) -> Array:
     fitted, asked = (of_acquisitions(people, len(labels)) for people in (rest, test))
     inner = kernel[np.ix_(fitted, fitted)]
     means = inner.mean(axis=0)
-    values, vectors = np.linalg.eigh(inner - means - means[:, None] + inner.mean())
+    centred = inner - means - means[:, None] + inner.mean()
     across = kernel[np.ix_(asked, fitted)]
-    across = (across - across.mean(axis=1, keepdims=True) - means + inner.mean()) @ vectors
+    across = across - across.mean(axis=1, keepdims=True) - means + inner.mean()
+    targets = np.stack([np.tile(labels[rest] ** power, ACQUISITIONS) for power in POWERS], axis=1)
     scores = np.empty((len(STRENGTHS), len(POWERS), len(asked)))
-    for strength, power in np.ndindex(scores.shape[:2]):
-        targets = np.tile(labels[rest] ** POWERS[power], ACQUISITIONS)
-        weights = vectors.T @ (targets - targets.mean()) / (values + ACQUISITIONS * STRENGTHS[strength])
-        scores[strength, power] = across @ weights + targets.mean()
+    for number, strength in enumerate(STRENGTHS):
+        penalised = centred + ACQUISITIONS * strength * np.eye(len(centred))
+        weights = solve(penalised, targets - targets.mean(axis=0), assume_a="pos")
+        scores[number] = (across @ weights + targets.mean(axis=0)).T
     return scores.reshape(*scores.shape[:2], ACQUISITIONS, len(test))
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from safetensors.numpy import load_file, save_file
+from sklearn.linear_model import Ridge
 from sklearn.metrics import roc_auc_score
 
 from brainstage.core.config import TrainConfig
@@ -15,6 +16,8 @@ from brainstage.core.errors import ConfigError, LeakageError, RunError
 from brainstage.datasets.sources import load_slices
 from brainstage.evaluation.patients import evaluate_patients
 from brainstage.inference.predictor import Predictor
+from brainstage.models import patient_model
+from brainstage.models.acquisitions import Acquisition
 from brainstage.models.patient_model import LEVELS, PREDICTION_SEEDS, PatientModel, patient_features
 from brainstage.models.recipes import load_recipe
 from brainstage.training.cross_validation import cross_validate
@@ -102,7 +105,7 @@ def test_on_real_people_more_slices_tell_more(real_folder):
     slices = load_slices(real_folder)
     rows = [row for row, level in enumerate(slices.rows["slice_index"].to_pylist()) if level % 2]  # half the time
     people = replace(slices, rows=slices.rows.take(rows), images=[slices.images[row] for row in rows])
-    seen = patient_features(people.images, PREDICTION_SEEDS[:2])
+    seen = patient_features(people.images, PREDICTION_SEEDS[:1])
     stage_of = dict(zip(people.patients, people.targets(range(len(people))).tolist(), strict=True))
     names = sorted(stage_of, key=lambda patient: (stage_of[patient], patient))
     train, test = (np.flatnonzero(np.isin(people.patients, names[half::2])) for half in (0, 1))
@@ -121,6 +124,51 @@ def test_on_real_people_more_slices_tell_more(real_folder):
     assert roc_auc_score(labels > 0, together[:, 1:].sum(axis=1)) > 0.75
     for found in (alone, together):
         assert found[:, 0].mean() == pytest.approx(shares[0], abs=0.08)
+
+
+def test_directions_stand_for_acquisitions():
+    """Means and directions give the weights that a ridge on every acquisition gives."""
+    rng = np.random.default_rng(0)
+    people, copies, features = 30, 5, 12
+    acquired = rng.normal(size=(people, 1, features)) + 0.5 * rng.normal(size=(people, copies, features))
+    targets = rng.normal(size=people)
+    means = acquired.mean(axis=1)
+    within = (acquired - means[:, None]).reshape(-1, features) / np.sqrt(people * copies)
+    line = patient_model._Line.fit(means, targets, within)
+    every = Ridge(patient_model.RIDGE * copies).fit(acquired.reshape(-1, features), np.repeat(targets, copies))
+    np.testing.assert_allclose(line.weights, every.coef_, atol=1e-8)
+    assert line.intercept == pytest.approx(every.intercept_)
+    scores = acquired @ line.weights
+    assert line.spread(within) == pytest.approx(np.sqrt(scores.var(axis=1).mean()))
+
+
+def test_acquisitions_change_a_model_that_was_fitted_to_them_less(people, levels):
+    """Every person is asked about as they are and zoomed and noisier, by models of all people."""
+    rows = list(range(len(people)))
+    change = Acquisition(zoom=1.05, gamma=1.25, noise=0.05)
+    seen = patient_features([change.apply(image) for image in people.images], (None,))
+    asked = patient_features(people.images, (None,))
+    moved = []
+    for seeds in ((None,), (None, *range(10, 15))):
+        model = fitted(people, patient_features(people.images, seeds), levels, rows)
+        before, after = (model.predict(features, people.patients, levels) for features in (asked, seen))
+        moved.append(np.abs(before.probabilities[:, 0] - after.probabilities[:, 0]).mean())
+    assert moved[1] < 0.6 * moved[0], moved
+
+
+def test_stability_tells_how_far_acquisitions_agree(model, people, histograms, levels):
+    rows = of_one(people)
+    found = model.predict(histograms[rows], ["a"] * len(rows), levels[rows].tolist())
+    each = [
+        model.predict(histograms[rows, number : number + 1], ["a"] * len(rows), levels[rows].tolist())
+        for number in range(histograms.shape[1])
+    ]
+    probabilities = np.array([one.probabilities[0] for one in each])
+    stage = probabilities.mean(axis=0).argmax()
+    np.testing.assert_allclose(found.probabilities[0], probabilities.mean(axis=0), atol=1e-6)
+    assert found.stability[0] == (probabilities.argmax(axis=1) == stage).mean()
+    assert found.spread[0] == pytest.approx(probabilities[:, stage].std(), abs=1e-6)
+    assert [one.stability[0] for one in each] == [1, 1]
 
 
 def test_a_training_person_may_lack_levels(model, people, histograms, levels):
@@ -190,7 +238,7 @@ def test_a_set_is_fitted_to_the_levels_that_are_seen(people, model, histograms, 
     rows = of_one(people)
     names = [people.patients[row] for row in rows]
     whole, threshold, *_ = model.predict(histograms[rows], names, levels[rows].tolist())
-    _alone, threshold_alone = model.predict(histograms[rows], None, levels[rows].tolist())
+    _alone, threshold_alone, *_ = model.predict(histograms[rows], None, levels[rows].tolist())
     assert np.array_equal(whole, model.predict_proba(histograms[rows], names, levels[rows].tolist()))
     assert len(set(threshold)) == 1
     assert len(set(threshold_alone)) > 5

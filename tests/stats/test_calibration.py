@@ -153,7 +153,8 @@ def test_a_calibration_is_read_as_it_was_written_and_damage_is_reported(tmp_path
 
 def test_sets_in_words():
     names = ["Non", "Very Mild", "Mild", "Moderate"]
-    assert describe_set(names[:1], 4) == "Non; the other stages are unlikely"
-    assert describe_set(names[:2], 4) == "cannot distinguish Non and Very Mild"
-    assert describe_set(names[1:], 4) == "cannot distinguish Very Mild, Mild and Moderate"
-    assert describe_set(names, 4) == "cannot distinguish the stages"
+    population = "the 200 of a study"
+    assert describe_set(names[:2], 4, population) == (
+        "Among people like the 200 of a study, not ruled out: Non, Very Mild"
+    )
+    assert describe_set(names, 4, population) == "Among people like the 200 of a study, no stage is ruled out"

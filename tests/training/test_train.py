@@ -55,7 +55,7 @@ def test_a_run_holds_what_it_promises(trained):
 
 def test_mirrored_slices_are_turned_left_to_right():
     pixels = np.stack([picture(number, (32, 32)) for number in range(20)])
-    common = pixels, np.arange(20), Preprocessing(32, 1.0), 0
+    common = pixels[None], np.arange(20), Preprocessing(32, 1.0), 0
     plain, mirroring = SliceDataset(*common), SliceDataset(*common, mirror=True)
     rows = list(range(5, 15))
     before, after = (data.__getitems__(rows)["pixel_values"] for data in (plain, mirroring))

@@ -48,6 +48,9 @@ def predict(
     out: Annotated[
         Path | None, typer.Option("--out", help="File for the predictions: .csv, .json or .parquet.")
     ] = None,
+    details: Annotated[
+        bool, typer.Option("--details", help="Also say what the stages, the people and the figures are.")
+    ] = False,
     image_column: ImageColumn = "image",
     as_json: Json = False,
     quiet: Quiet = False,
@@ -71,7 +74,7 @@ def predict(
     elif out:
         say(f"Saved {out} ({len(predictions.rows)} rows). {predictions.notice}", quiet)
     else:
-        show_predictions(predictions)
+        show_predictions(predictions, details=details)
     for reason in predictions.reasons:
         warn(reason)
     statuses = [row["status"] for row in predictions.rows]

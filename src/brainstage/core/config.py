@@ -73,6 +73,9 @@ class TrainConfig:
     """Largest shift in each direction, in pixels of the network's input."""
     mirror: bool = False
     """Whether half of the slices, drawn anew each epoch, are mirrored left to right."""
+    augment: Literal["none", "acquisitions"] = "none"
+    """``acquisitions``: each epoch shows every training slice as it is, or as one of four random acquisitions shows
+    it (:mod:`brainstage.models.acquisitions`)."""
 
     # Protocol
     protocol: Protocol = "official"
@@ -302,5 +305,5 @@ def _check_backbone(config: TrainConfig) -> None:
             raise ConfigError(
                 f"{field.name}: a backbone brings its own; take recipe linear-probe, fine-tune or report with it"
             )
-    if config.frozen and (config.max_shift or config.mirror):
-        raise ConfigError("frozen: features are computed once, so set max_shift=0 and mirror=false")
+    if config.frozen and (config.max_shift or config.mirror or config.augment != "none"):
+        raise ConfigError("frozen: features are computed once, so set max_shift=0, mirror=false and augment=none")

@@ -19,6 +19,8 @@ SLICE_SIDE = 128
 STACK_SHAPE = (STACK_LEVELS, SLICE_SIDE, SLICE_SIDE)
 """Shape of all slices of a person: level, row, column."""
 
+STAGES_DEFINED = "Non, Very mild, Mild and Moderate are Clinical Dementia Ratings of 0, 0.5, 1 and 2."
+"""Morris 1993, Neurology 43, 2412; the dataset's stages are those of OASIS-1."""
 RESEARCH_NOTICE = "Research software. Not a medical device, never a diagnosis."
 SYNTHETIC_NOTICE = "synthetic: says nothing about real brains"
 UNORDERED_NOTICE = (

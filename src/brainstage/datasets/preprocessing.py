@@ -211,6 +211,18 @@ def draw_mirrored(count: int, seed: int, epoch: int) -> BoolArray:
     return np.random.default_rng([seed, epoch, 1]).random(count) < 0.5
 
 
+def draw_versions(count: int, versions: int, seed: int, epoch: int) -> IntArray:
+    """Draw which version of each slice an epoch shows, int64 of shape (count,); repeated like :func:`draw_shifts`.
+
+    Args:
+        count: Number of slices.
+        versions: Number of versions of each.
+        seed: Seed of the training.
+        epoch: Number of the epoch.
+    """
+    return np.random.default_rng([seed, epoch, 2]).integers(0, versions, count)
+
+
 def shift(pixels: Pixels, starts: IntArray, size: int) -> Pixels:
     """Cut one window of ``size`` from each picture, its upper left corner at ``starts``.
 

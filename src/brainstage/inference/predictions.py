@@ -21,7 +21,9 @@ from brainstage.core.schema import (
     PROB_PREFIX,
     RESEARCH_NOTICE,
     SET_PREFIX,
+    STAGES_DEFINED,
     SYNTHETIC_NOTICE,
+    is_dementia_stage,
     short_names,
     with_metadata,
 )
@@ -35,10 +37,14 @@ from brainstage.stats.calibration import describe_set, in_set
 
 PREDICTED, REFUSED, FAILED = "predicted", "refused", "failed"
 CALIBRATED = (
-    "The stages that cannot be ruled out hold the true one for nine of ten people like those of its data, and for "
+    "The stages that are not ruled out hold the true one for nine of ten people like those of its data, and for "
     "fewer of those with a rare stage."
 )
 UNCALIBRATED = "Scores, not probabilities: the model was not calibrated on people outside its training set."
+ELSEWHERE = "How often it is wrong on scans from elsewhere, as these volumes are, is not known."
+UNKNOWN_PERFORMANCE = "How often it is wrong on people whom it has not seen is not known."
+STEADY = 0.99
+"""Share of acquisitions that must agree with a prediction for nothing to be said."""
 MIN_ACCEPTED_SHARE = 0.5
 """Smallest share of a person's slices that must be accepted for a prediction from all of them."""
 
@@ -63,10 +69,11 @@ class Predictions:
         rows: One mapping for each prediction: ``person`` (number, from 1), ``source``, ``slices`` (number of slices
             that it is made from), ``level``, ``slice_id``, ``status`` (``predicted``, ``refused``, ``failed``),
             ``stage``, ``prob_<class>`` …, ``in_set_<class>`` … (whether the stage cannot be ruled out at 90 %) and
-            ``words`` (what that means), the last two None where the model is not calibrated; ``stability`` (share
-            of the acquisitions looked at whose most probable stage is ``stage``) and ``spread`` (standard deviation
-            of its probability over them), None where the model looks at the scan as it is alone; ``reason`` (of a
-            refusal or a failure). A person of several slices has a row for all of them, then one for each.
+            ``words`` (what that means, and whether it hangs on how the scan was acquired), the last two None where
+            the model is not calibrated; ``stability`` (share of the acquisitions looked at whose most probable
+            stage is ``stage``) and ``spread`` (standard deviation of its probability over them), None where the
+            model looks at the scan as it is alone; ``reason`` (of a refusal or a failure). A person of several
+            slices has a row for all of them, then one for each.
         classes: Class names, in clinical order.
         about: The run's manifest.
         model: SHA-256 of the weights.
@@ -111,25 +118,33 @@ class Predictions:
 
     @property
     def notice(self) -> str:
-        """The sentences that accompany every prediction: research use, performance where known, limits."""
+        """What accompanies every prediction: research use, and in a sentence what it is worth."""
         sentences = [
             RESEARCH_NOTICE,
-            self.about.get("performance"),
-            CALIBRATED if self.calibrated else UNCALIBRATED,
+            self.about.get("performance", UNKNOWN_PERFORMANCE),
+            f"Model trained on phantoms, {SYNTHETIC_NOTICE}." if self.about.get("synthetic") else None,
+            None if self.calibrated else UNCALIBRATED,
+            ELSEWHERE if self._has_volumes else None,
+            self._training_people,
+            self._not_checked,
         ]
-        sentences += [f"Model trained on phantoms, {SYNTHETIC_NOTICE}." if self.about.get("synthetic") else None]
-        sentences += [self._registered, self._training_people, self._not_checked]
         return " ".join(sentence for sentence in sentences if sentence)
 
     @property
-    def _registered(self) -> str | None:
-        """How volumes were prepared; None where there is no volume."""
-        if all(row["level"] is None for row in self.rows):
-            return None
-        return (
-            "Volumes were resampled to the training data's levels and size by registration to MNI152; how good the "
-            "predictions are for scans from elsewhere is not known."
-        )
+    def details(self) -> list[str]:
+        """What else there is to know, a sentence or a few each: the stages, the people, the figures."""
+        registered = "Volumes were resampled to the training data's levels and size by registration to MNI152."
+        found = [
+            STAGES_DEFINED if any(map(is_dementia_stage, self.classes)) else None,
+            *self.about.get("details", []),
+            CALIBRATED if self.calibrated else None,
+            registered if self._has_volumes else None,
+        ]
+        return [sentence for sentence in found if sentence]
+
+    @property
+    def _has_volumes(self) -> bool:
+        return any(row["level"] is not None for row in self.rows)
 
     @property
     def _training_people(self) -> str | None:
@@ -161,9 +176,12 @@ class Predictions:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the predictions for a JSON file."""
-        about = {key: self.about.get(key) for key in ("recipe", "protocol", "leakage", "synthetic", "figures")}
+        about = {
+            key: self.about.get(key) for key in ("recipe", "protocol", "leakage", "synthetic", "nested", "figures")
+        }
         return {
             "notice": self.notice,
+            "details": self.details,
             "model": self.model,
             "calibrated": self.calibrated,
             **about,
@@ -273,10 +291,8 @@ def predict_people(predictor: Predictor, people: Sequence[Person]) -> list[Perso
     )
     for number, (_, item) in enumerate(accepted):
         item.alone, item.joint = alone[number], joint[number]
-    return [
-        _person_prediction(predictor.classes, name, slices)
-        for (name, _), slices in zip(people, slices_by_person, strict=True)
-    ]
+    answers = _Answers.of(predictor)
+    return [answers.person(name, slices) for (name, _), slices in zip(people, slices_by_person, strict=True)]
 
 
 def _stages(prediction: Prediction, *, ordered: bool) -> list[_Stages]:
@@ -304,55 +320,76 @@ def _read(scan: Scan) -> list[_Slice]:
     return [_Slice(scan.name, image, level) for image, level in zip(images, levels, strict=True)]
 
 
-def _person_prediction(classes: Sequence[str], name: str, slices: Sequence[_Slice]) -> PersonPrediction:
-    rows = [*_person_rows(classes, name, slices), *(_slice_row(classes, item) for item in slices)]
-    images = [None] * (len(rows) - len(slices)) + [item.image for item in slices]
-    return PersonPrediction(rows, images)
+@dataclass(frozen=True)
+class _Answers:
+    """How a model's predictions become rows."""
 
+    classes: tuple[str, ...]
+    population: str
 
-def _person_rows(classes: Sequence[str], name: str, slices: Sequence[_Slice]) -> Iterator[dict[str, Any]]:
-    """Yield the row of a person's slices together, where there are several."""
-    shown = [item for item in slices if item.image is not None]
-    accepted = [item for item in shown if item.status == PREDICTED]
-    if len(shown) > 1 and len(accepted) >= MIN_ACCEPTED_SHARE * len(shown):
-        yield _row(classes, name, accepted[0].joint, slices=len(accepted))
-    elif len(shown) > 1:
-        reason = (
-            f"{name}: only {len(accepted)} of {len(shown)} slices look like those that the model was trained on; "
-            "the reason for each other slice is in its row"
+    @classmethod
+    def of(cls, predictor: Predictor) -> _Answers:
+        return cls(predictor.classes, predictor.about.get("population", "those of its training data"))
+
+    def person(self, name: str, slices: Sequence[_Slice]) -> PersonPrediction:
+        """Return the rows of a person."""
+        rows = [*self._together(name, slices), *map(self._alone, slices)]
+        images = [None] * (len(rows) - len(slices)) + [item.image for item in slices]
+        return PersonPrediction(rows, images)
+
+    def _together(self, name: str, slices: Sequence[_Slice]) -> Iterator[dict[str, Any]]:
+        """Yield the row of a person's slices together, where there are several."""
+        shown = [item for item in slices if item.image is not None]
+        accepted = [item for item in shown if item.status == PREDICTED]
+        if len(shown) > 1 and len(accepted) >= MIN_ACCEPTED_SHARE * len(shown):
+            yield self._row(name, accepted[0].joint, slices=len(accepted))
+        elif len(shown) > 1:
+            reason = (
+                f"{name}: only {len(accepted)} of {len(shown)} slices look like those that the model was trained "
+                "on; the reason for each other slice is in its row"
+            )
+            yield self._row(name, slices=0, status=REFUSED, reason=reason)
+
+    def _alone(self, item: _Slice) -> dict[str, Any]:
+        """Return the row of a slice, or of a scan without slices."""
+        identity = None if item.image is None else slice_id(item.image)
+        slices = int(item.alone is not None)
+        return self._row(item.source, item.alone, slices, item.level, identity, item.status, item.reason)
+
+    def _row(
+        self,
+        source: str,
+        stages: _Stages | None = None,
+        slices: int = 0,
+        level: int | None = None,
+        identity: str | None = None,
+        status: str = PREDICTED,
+        reason: str | None = None,
+    ) -> dict[str, Any]:
+        probabilities = stages.probabilities.tolist() if stages else [None] * len(self.classes)
+        members = [None] * len(self.classes) if stages is None or stages.in_set is None else stages.in_set.tolist()
+        return {
+            "source": source,
+            "slices": slices,
+            "level": level,
+            "slice_id": identity,
+            "status": status,
+            "stage": self.classes[int(stages.probabilities.argmax())] if stages else None,
+            **{PROB_PREFIX + name: value for name, value in zip(self.classes, probabilities, strict=True)},
+            **{SET_PREFIX + name: value for name, value in zip(self.classes, members, strict=True)},
+            "words": self._words(stages) if stages and stages.in_set is not None else None,
+            "stability": stages.stability if stages else None,
+            "spread": stages.spread if stages else None,
+            "reason": reason,
+        }
+
+    def _words(self, stages: _Stages) -> str:
+        members = [] if stages.in_set is None else stages.in_set.tolist()
+        names = [name for name, member in zip(short_names(self.classes), members, strict=True) if member]
+        words = describe_set(names, len(self.classes), self.population)
+        if stages.stability is None or stages.stability > STEADY:
+            return words
+        return (
+            f"{words}. It hangs on how the scan was acquired: in {1 - stages.stability:.0%} of simulated "
+            "acquisitions another stage is the most probable"
         )
-        yield _row(classes, name, slices=0, status=REFUSED, reason=reason)
-
-
-def _slice_row(classes: Sequence[str], item: _Slice) -> dict[str, Any]:
-    """Return the row of a slice, or of a scan without slices."""
-    identity = None if item.image is None else slice_id(item.image)
-    slices = int(item.alone is not None)
-    return _row(classes, item.source, item.alone, slices, item.level, identity, item.status, item.reason)
-
-
-def _row(
-    classes: Sequence[str],
-    source: str,
-    stages: _Stages | None = None,
-    slices: int = 0,
-    level: int | None = None,
-    identity: str | None = None,
-    status: str = PREDICTED,
-    reason: str | None = None,
-) -> dict[str, Any]:
-    probabilities = stages.probabilities.tolist() if stages else [None] * len(classes)
-    members = stages.in_set.tolist() if stages and stages.in_set is not None else [None] * len(classes)
-    names = [name for name, member in zip(short_names(classes), members, strict=True) if member]
-    return {
-        "source": source,
-        "slices": slices,
-        "level": level,
-        "slice_id": identity,
-        "status": status,
-        "stage": classes[int(stages.probabilities.argmax())] if stages else None,
-        **{PROB_PREFIX + name: value for name, value in zip(classes, probabilities, strict=True)},
-        **{SET_PREFIX + name: value for name, value in zip(classes, members, strict=True)},
-        "words": describe_set(names, len(classes)) if names else None,
-        "reason": reason,
-    }

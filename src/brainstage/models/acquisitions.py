@@ -13,7 +13,8 @@ turn       up to 3 degrees                         around the picture's middle
 zoom       up to 5 % larger or smaller             size of the brain in the picture
 ========== ======================================= =====================================================
 
-All slices of a person are changed alike, and by everything at once; the noise is each slice's own.
+Pixels are those of a slice of 128×128; in larger slices they are as much larger. All slices of a person are changed
+alike, and by everything at once; the noise is each slice's own.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 from brainstage.core.arrays import Float32Array, Pixels
-from brainstage.models.histograms import BACKGROUND, white_matter
+from brainstage.models.histograms import BACKGROUND, SIDE, white_matter
 
 VERSION = 1
 """Version of the family, incremented when it changes, so that cached features are not used."""
@@ -35,7 +36,7 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class Acquisition:
-    """One acquisition. Lengths are in pixels, shares between 0 and 1.
+    """One acquisition. Lengths are in pixels of a slice of 128×128, shares between 0 and 1.
 
     Attributes:
         noise: Standard deviation of the noise before the magnitude is taken, as a share of white matter.
@@ -84,7 +85,7 @@ class Acquisition:
         white = white_matter(image)
         pixels = self._placed(image)
         if self.blur:
-            pixels = gaussian_filter(pixels, self.blur, truncate=3)
+            pixels = gaussian_filter(pixels, self.blur * max(image.shape) / SIDE, truncate=3)
         if any(self.slope):
             down, right = (np.linspace(-1, 1, side, dtype=np.float32) for side in pixels.shape)
             pixels = pixels * (1 + self.slope[0] * down[:, None]) * (1 + self.slope[1] * right)
@@ -102,7 +103,8 @@ class Acquisition:
         height, width = image.shape
         angle = np.deg2rad(self.turn)
         cos, sin = np.cos(angle) / self.zoom, np.sin(angle) / self.zoom
-        down, right = height / 2 + self.shift[0], width / 2 + self.shift[1]
+        unit = max(image.shape) / SIDE
+        down, right = height / 2 + self.shift[0] * unit, width / 2 + self.shift[1] * unit
         inverse = (
             *(cos, -sin, width / 2 - cos * right + sin * down),
             *(sin, cos, height / 2 - sin * right - cos * down),

@@ -17,6 +17,7 @@ at in several acquisitions too; the prediction is their mean, and how far they s
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -369,7 +370,8 @@ def _features(stacks: Float32Array, levels: IntArray) -> list[Float32Array]:
 
 
 def _slabs(roots: Float32Array, slabs: IntArray) -> Float32Array:
-    means = [roots[:, slabs == slab].mean(axis=1).reshape(len(roots), -1) for slab in np.unique(slabs)]
+    length = math.prod(roots.shape[2:])  # there may be no direction
+    means = [roots[:, slabs == slab].mean(axis=1).reshape(len(roots), length) for slab in np.unique(slabs)]
     return np.concatenate(means, axis=1)
 
 

@@ -5,7 +5,7 @@ Markup is off everywhere: a file named ``scan[1].png`` is shown as it is.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,15 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from brainstage.core.schema import RESEARCH_NOTICE, SET_PREFIX, SYNTHETIC_NOTICE, UNORDERED_NOTICE, short_names
+from brainstage.core.schema import (
+    RESEARCH_NOTICE,
+    SET_PREFIX,
+    STAGES_DEFINED,
+    SYNTHETIC_NOTICE,
+    UNORDERED_NOTICE,
+    is_dementia_stage,
+    short_names,
+)
 
 if TYPE_CHECKING:
     from brainstage.audits.audit import Audit
@@ -131,6 +139,7 @@ def show_evaluation(evaluation: Evaluation) -> None:
             "Slices of the same person are correlated, so these intervals are too narrow; patients are not known.",
             style="dim",
         )
+    _define_stages(console, evaluation.classes)
     console.print(RESEARCH_NOTICE, style="dim")
 
 
@@ -151,6 +160,7 @@ def show_patient_evaluation(evaluation: PatientEvaluation) -> None:
     if not evaluation.ordinal:
         console.print(f"{UNORDERED_NOTICE}.", highlight=False)
     _show_calibration(console, evaluation)
+    _define_stages(console, list(evaluation.people))
     people = ", ".join(f"{name} {count}" for name, count in evaluation.people.items())
     console.print(f"people: {people}", highlight=False)
     _show_unlabelled(console, evaluation.unlabelled)
@@ -162,6 +172,12 @@ def show_patient_evaluation(evaluation: PatientEvaluation) -> None:
         style="dim",
     )
     console.print(RESEARCH_NOTICE, style="dim")
+
+
+def _define_stages(console: Console, classes: Sequence[str]) -> None:
+    """Say what the stages are, where they are those of the public dataset."""
+    if any(map(is_dementia_stage, classes)):
+        console.print(STAGES_DEFINED, style="dim", highlight=False)
 
 
 def _show_unlabelled(console: Console, count: int) -> None:
@@ -294,8 +310,13 @@ def show_sweep(sweep: Sweep) -> None:
     console.print(RESEARCH_NOTICE, style="dim")
 
 
-def show_predictions(answers: Predictions) -> None:
-    """Print the stage and the scores of each person; where there is only one, of each slice as well."""
+def show_predictions(answers: Predictions, *, details: bool = False) -> None:
+    """Print the stage and the scores of each person; where there is only one, of each slice as well.
+
+    Args:
+        answers: The predictions.
+        details: Also print what else there is to know.
+    """
     console = Console(markup=False)
     console.print(answers.title, style="bold", highlight=False)
     table = Table(box=SIMPLE_HEAD)
@@ -317,8 +338,11 @@ def show_predictions(answers: Predictions) -> None:
             table.add_row(_shown(row), row["status"], style="dim")
     console.print(table)
     if len(answers.people) == 1 and answers.rows[0]["words"]:
-        console.print(f"With 90 % confidence: {answers.rows[0]['words']}.", highlight=False)
+        console.print(f"{answers.rows[0]['words']}.", highlight=False)
+    _define_stages(console, answers.classes)
     console.print(answers.notice, style="dim")
+    for sentence in answers.details if details else ():
+        console.print(f"· {sentence}", style="dim", highlight=False)
 
 
 def show_explanations(found: Explanations, out: Path) -> None:

@@ -137,6 +137,7 @@ def _add_predict(app: FastAPI, registry: ModelRegistry, limits: Limits) -> None:
         return JSONResponse(
             {
                 "notice": predictions.notice,
+                "details": predictions.details,
                 "model": model.identity,
                 "calibrated": predictions.calibrated,
                 "classes": predictions.classes,

@@ -95,7 +95,8 @@ class LoadedModel:
             "classes": list(predictor.classes),
             "explained_by": default_method(predictor),
             "performance": predictor.about.get("performance"),
-            "figures": predictor.about.get("figures"),
+            "details": predictor.about.get("details", []),
+            "figures": {**predictor.about.get("nested", {}), **predictor.about.get("figures", {})},
         }
 
     async def predict(

@@ -194,18 +194,17 @@ def in_set(probabilities: FloatArray, threshold: Float64Array, *, ordered: bool)
     return from_below & from_above
 
 
-def describe_set(stages: Sequence[str], classes: int) -> str:
-    """Say in words what a prediction set means.
+def describe_set(stages: Sequence[str], classes: int, population: str) -> str:
+    """Say in words what a prediction set means: a statement about a population, not about a person.
 
     Args:
         stages: Names of the stages in the set.
         classes: Number of stages that there are.
+        population: The people whom the sets were fitted to, such as ``the 200 of the OASIS-1 study``.
     """
-    if len(stages) == 1:
-        return f"{stages[0]}; the other stages are unlikely"
     if len(stages) == classes:
-        return "cannot distinguish the stages"
-    return f"cannot distinguish {', '.join(stages[:-1])} and {stages[-1]}"
+        return f"Among people like {population}, no stage is ruled out"
+    return f"Among people like {population}, not ruled out: {', '.join(stages)}"
 
 
 def _power_of_two(count: int) -> int:

@@ -19,6 +19,7 @@ from brainstage.datasets.signatures import describe_slices
 from brainstage.datasets.splits import Fold
 from brainstage.datasets.table import SliceTable
 from brainstage.models.acquisitions import VERSION as FAMILY_VERSION
+from brainstage.models.acquisitions import Acquisition
 from brainstage.models.backbones import find_backbone, open_backbone
 from brainstage.models.features import FeatureCache
 from brainstage.models.histograms import CELL, DIRECTIONS, SIDE, VERSION
@@ -60,12 +61,25 @@ def prepare(
     resized = preprocessing or Preprocessing(config.image_size, config.crop_share)
     pixels = resized.resize([slices.images[row] for row in rows], margin=config.max_shift)
     preprocessing = preprocessing or resized.fitted(pixels)
-    training = SliceDataset(pixels, slices.targets(rows), preprocessing, config.seed, config.mirror)
+    versions = [pixels]
+    if config.augment == "acquisitions":
+        versions += [
+            preprocessing.resize(_acquire(slices, rows, number), margin=config.max_shift)
+            for number in range(ACQUISITIONS_OF_NETWORKS)
+        ]
+    training = SliceDataset(np.stack(versions), slices.targets(rows), preprocessing, config.seed, config.mirror)
     rows = [slices.row_of[slice_id] for slice_id in fold.selecting(config)]
     if not rows:
         return preprocessing, training, None
     pixels = preprocessing.resize([slices.images[row] for row in rows])
-    return preprocessing, training, SliceDataset(pixels, slices.targets(rows), preprocessing)
+    return preprocessing, training, SliceDataset(pixels[None], slices.targets(rows), preprocessing)
+
+
+def _acquire(slices: SliceTable, rows: Sequence[int], number: int) -> list[Pixels]:
+    """Return slices as a random acquisition of its own shows each."""
+    seeds = [int(slices.slice_ids[row][:8], 16) + number for row in rows]
+    images = [slices.images[row] for row in rows]
+    return parallel_map(lambda one: Acquisition.draw(one[1]).apply(one[0]), list(zip(images, seeds, strict=True)))
 
 
 def prepare_head(
@@ -119,6 +133,8 @@ def open_frozen(slices: SliceTable, fold: Fold, config: TrainConfig, progress: P
 
 WHOLE_SLICE = Preprocessing(SIDE, crop_share=None)
 """Preprocessing of the patient model: it uses the whole slice."""
+ACQUISITIONS_OF_NETWORKS = 4
+"""Random acquisitions of each training slice that the epochs of a network draw from."""
 ACQUISITIONS = 8
 """Random acquisitions of each training person, beside the person's slices as they are."""
 

@@ -23,7 +23,7 @@ from brainstage.core.config import TrainConfig
 from brainstage.core.errors import RunError
 from brainstage.core.files import sha256, write_json, write_text
 from brainstage.core.progress import Progress, silent
-from brainstage.datasets.preprocessing import Preprocessing, draw_mirrored, draw_shifts, shift
+from brainstage.datasets.preprocessing import Preprocessing, draw_mirrored, draw_shifts, draw_versions, shift
 from brainstage.models.network import build_optimizer
 
 COMPLETE = "complete.json"
@@ -41,10 +41,10 @@ class SliceDataset(Dataset[Any]):
     """Slices in memory as one array, of which whole batches are taken.
 
     Args:
-        pixels: uint8 of shape (N, size + 2·margin, size + 2·margin).
+        pixels: Versions of the slices, uint8 of shape (V, N, size + 2·margin, size + 2·margin).
         targets: Class numbers, int64 of shape (N,).
         preprocessing: Size and normalisation of the network's input.
-        seed: Seed of the augmentation; None leaves every slice as it is.
+        seed: Seed of the augmentation; None leaves every slice as it is, the first version.
         mirror: Whether the augmentation mirrors half of the slices.
     """
 
@@ -58,25 +58,27 @@ class SliceDataset(Dataset[Any]):
     ):
         self.pixels, self.targets, self.preprocessing = pixels, targets, preprocessing
         self.seed, self.mirror = seed, mirror
-        self.margin = (pixels.shape[1] - preprocessing.size) // 2
+        self.margin = (pixels.shape[2] - preprocessing.size) // 2
         self.start_epoch(0)
 
     def start_epoch(self, epoch: int) -> None:
         """Draw the augmentation of an epoch."""
-        count = len(self.pixels)
+        count = len(self)
+        self.version = np.zeros(count, dtype=np.int64)
         self.starts = np.full((count, 2), self.margin)
         self.mirrored = np.zeros(count, bool)
         if self.seed is not None:
             self.starts = draw_shifts(count, self.margin, self.seed, epoch)
+            self.version = draw_versions(count, len(self.pixels), self.seed, epoch)
             if self.mirror:
                 self.mirrored = draw_mirrored(count, self.seed, epoch)
 
     def __len__(self) -> int:
-        return len(self.pixels)
+        return len(self.targets)
 
     def __getitems__(self, rows: list[int]) -> dict[str, torch.Tensor]:
         """Return a batch: ``pixel_values`` float32 (B, 1, size, size) and ``labels`` int64 (B,)."""
-        pixels = shift(self.pixels[rows], self.starts[rows], self.preprocessing.size)
+        pixels = shift(self.pixels[self.version[rows], rows], self.starts[rows], self.preprocessing.size)
         mirrored = self.mirrored[rows]
         pixels[mirrored] = pixels[mirrored, :, ::-1]
         return {

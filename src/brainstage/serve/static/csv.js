@@ -12,6 +12,8 @@ export function csvOf(people, withNames) {
     ...classes.map((name) => [`prob_${name}`, ({ prediction }) => prediction[`prob_${name}`]]),
     ...classes.map((name) => [`in_set_${name}`, ({ prediction }) => prediction[`in_set_${name}`]]),
     ["words", ({ prediction }) => prediction.words],
+    ["stability", ({ prediction }) => prediction.stability],
+    ["spread", ({ prediction }) => prediction.spread],
     ["reason", ({ prediction }) => prediction.reason],
     ["model", ({ reply }) => reply.model.hash],
     ["protocol", ({ reply }) => reply.model.protocol],

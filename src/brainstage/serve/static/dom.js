@@ -52,3 +52,9 @@ export function say(text) {
 export function picture(base64, alt) {
   return element("img", { src: `data:image/png;base64,${base64}`, alt, draggable: "false" });
 }
+
+/** Fill a details element with a list of sentences; hide it where there is none. */
+export function showDetails(place, sentences) {
+  place.hidden = !sentences?.length;
+  place.querySelector("ul").replaceChildren(...(sentences ?? []).map((text) => element("li", {}, text)));
+}

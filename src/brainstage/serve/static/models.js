@@ -1,6 +1,6 @@
 /** The choice of the model: what it is, its performance on people outside its training set. */
 
-import { byId, element } from "./dom.js";
+import { byId, element, showDetails } from "./dom.js";
 
 const METRICS = {
   accuracy: "Accuracy",
@@ -41,6 +41,7 @@ function describe(model) {
     model.refuses ? "" : "It refuses nothing: it predicts a stage for pictures of anything.",
     model.synthetic ? "Trained on phantoms: its predictions mean nothing for real brains." : "",
   ].join(" ").trim();
+  showDetails(byId("model-details"), model.details);
   showFigures(model);
 }
 

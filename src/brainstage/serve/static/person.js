@@ -1,6 +1,6 @@
 /** The view of one person: the probability of each stage, the 90 % set, and the slices. */
 
-import { byId, count, element, picture, sentence, shownAs } from "./dom.js";
+import { byId, count, element, picture, sentence, showDetails, shownAs } from "./dom.js";
 import { heatFor, startHeat, update } from "./heat.js";
 import { likeliest, stagesOf, titleOf } from "./people.js";
 import { showVolume } from "./volume.js";
@@ -14,6 +14,7 @@ export function showPerson(person) {
   byId("person-title").textContent = person.name;
   byId("person-facts").textContent = facts(person);
   byId("notice").textContent = person.reply.notice ?? "";
+  showDetails(byId("details"), person.reply.details);
   byId("person-model").textContent = titleOf(person.reply.model);
   showReason(person.prediction);
   showPrediction(person);
@@ -56,19 +57,26 @@ function showPrediction(person) {
   byId("prediction-title").textContent = reply.calibrated ? "Probability of each stage" : "Score of each stage";
   byId("bars").replaceChildren(...(prediction.status === "predicted" ? stagesOf(prediction, person).map((stage) => bar(stage, reply.calibrated)) : []));
   byId("words").textContent = reply.calibrated
-    ? prediction.words ? `With 90 % confidence: ${prediction.words}.` : ""
+    ? prediction.words ? `${prediction.words}.` : ""
     : "Scores, not probabilities: the model was not calibrated on people outside its training set.";
   byId("reading").textContent = [
-    reply.calibrated ? "A filled circle: the stage cannot be ruled out." : "",
+    reply.calibrated ? "A filled circle: the stage is not ruled out." : "",
+    prediction.stability === null || prediction.stability === undefined ? "" : steadiness(prediction),
     slices.length > 1 ? "From all slices together; the prediction from each alone stands below it." : "From one slice, which says less than a whole brain.",
   ].join(" ").trim();
+}
+
+/** Say how far the answer hangs on how the scan was acquired. */
+function steadiness({ stability, spread }) {
+  const share = `${Math.round(100 * stability)} %`;
+  return `The most probable stage is the same in ${share} of the simulated acquisitions looked at; its probability varies by ${(100 * spread).toFixed(0)} points.`;
 }
 
 function bar({ name, probability, inSet }, calibrated) {
   const number = shownAs(probability, calibrated);
   const fill = element("span", { class: "fill" });
   fill.style.width = `${100 * probability}%`;
-  const verdict = inSet === null ? "" : inSet ? "cannot be ruled out" : "unlikely";
+  const verdict = inSet === null ? "" : inSet ? "not ruled out" : "ruled out";
   const meter = element(
     "span",
     {
