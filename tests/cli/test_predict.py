@@ -48,7 +48,7 @@ def test_predict_without_a_run_stages_one_person_from_all_slices(folder):
     alone, together = (run_cli("predict", folder, "--json", *more) for more in ([], ["--one-person"]))
     assert (alone.code, together.code) == (ExitCode.DONE, ExitCode.DONE)
     by_file, by_person = (json.loads(outcome.out) for outcome in (alone, together))
-    assert "On people not in the training set (protocol patient" in by_file["notice"]
+    assert "On people whom it had not seen" in by_file["notice"]
     assert "never a diagnosis" in by_file["notice"]
     column = "prob_Non_Demented"
     person, *slices = by_person["predictions"]

@@ -148,7 +148,7 @@ def test_the_models_and_their_performance(client):
     assert listed["notice"] == RESEARCH_NOTICE
     default, _, other = listed["models"]
     assert (default["name"], default["default"], other["default"]) == ("patient", True, False)
-    assert "On people not in the training set" in default["performance"]
+    assert "On people whom it had not seen" in default["performance"]
     assert default["figures"]["all slices, 4 stages"]["accuracy"]["low"] < 0.61
     assert (default["explained_by"], other["explained_by"]) == ("occlusion", "grad-cam")
 

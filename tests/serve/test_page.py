@@ -123,7 +123,7 @@ def test_the_first_screen_says_what_this_is_and_what_it_is_worth(open_page):
     page = open_page()
     assert NEVER in page.inner_text("header")
     assert page.locator("#model option").all_inner_texts()[:2] == ["patient", "compact"]
-    assert "On people not in the training set" in page.inner_text("#model-performance")
+    assert "On people whom it had not seen" in page.inner_text("#model-performance")
     assert "clean: no inferred patient on both sides" in page.inner_text("#model-facts")
     assert not page.is_visible("#model-figures table")
     page.click("summary")
@@ -139,8 +139,8 @@ def test_a_volume_shows_probabilities_slices_and_three_planes(open_page, folder)
     page.wait_for_selector("#bars .row >> nth=3", state="attached")
     assert sum(bars(page).values()) == pytest.approx(1, abs=0.001)
     assert list(bars(page)) == ["Non", "Very Mild", "Mild", "Moderate"]
-    assert page.inner_text("#words").startswith("With 90 % confidence: ")
-    assert "On people not in the training set" in page.inner_text("#notice")
+    assert page.inner_text("#words").startswith("Among people like the 200 of the OASIS-1 study, ")
+    assert "On people whom it had not seen" in page.inner_text("#notice")
     assert "registration to MNI152" in page.inner_text("#notice")
     assert "protocol patient" in page.inner_text("#person-model")
     assert page.locator("#sheet [role=option]").count() == 32

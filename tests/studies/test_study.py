@@ -7,6 +7,7 @@ from PIL import Image
 from brainstage.core.config import TrainConfig
 from brainstage.core.errors import ConfigError, DataError, RunError
 from brainstage.datasets.splits import make_splits
+from brainstage.models.recipes import load_recipe
 from brainstage.report.results import write_comparison
 from brainstage.report.study_page import write_study
 from brainstage.studies.study import candidate, compare_candidates, run_study
@@ -61,7 +62,8 @@ def test_candidates_of_all_three_kinds_have_the_same_rows(few, vit_folder, tmp_p
 @pytest.mark.parametrize("as_reported", [True, False])
 def test_a_study_tells_all_in_one_page(as_reported, few, vit_folder, other_folder, tmp_path, small):
     said = []
-    names = [str(vit_folder), str(other_folder)]
+    shutil.copytree(other_folder, fine_tuned := tmp_path / "Alzheimer_classification_model")
+    names = [str(vit_folder), str(fine_tuned if as_reported else other_folder)]
     changes = {} if as_reported else {"epochs": 1}
     found = run_study(few, names, as_reported=as_reported, name="s", out=tmp_path, say=said.append, **changes)
     page = write_study(found, ["brainstage", "study", "a b"]).read_text()
@@ -74,6 +76,8 @@ def test_a_study_tells_all_in_one_page(as_reported, few, vit_folder, other_folde
     assert not re.findall(r"(?:src|href)=\"(?!data:)", page)  # nothing is fetched
     assert "http" not in re.sub(r"base64,[A-Za-z0-9+/=]+", "", page)
     assert ("chosen on the test slices" in page) == as_reported
+    assert ("had been fine-tuned on this very dataset by its author" in page) == as_reported
+    assert page.count("nearest training slice") >= 4  # candidates, trials, the final model's two scores
     assert found.comparison.leader.evaluation.split == ("test" if as_reported else "validation")
     [fold] = make_splits(few, TrainConfig.from_json(found.final.config)).folds
     assert found.comparison.leader.evaluation.slices == len(fold.test if as_reported else fold.validation)
@@ -108,3 +112,12 @@ def test_a_candidate_is_a_recipe_or_a_backbone():
     assert candidate("a/b", "report").recipe == "report"
     with pytest.raises(ConfigError, match="two candidates or more"):
         compare_candidates(None, ["a/b", "c/b"], None)
+
+
+def test_the_reports_recipe_has_the_settings_of_its_final_notebook():
+    config = load_recipe("report")
+    assert (config.frozen, config.optimizer, config.schedule) == (True, "adamw", "linear")
+    assert (config.batch_size, config.epochs) == (4, 5)
+    assert (config.learning_rate, config.weight_decay) == (1e-4, 0.005)
+    assert (config.warmup_share, config.label_smoothing, config.max_shift, config.validation_share) == (0, 0, 0, 0)
+    assert config.selection == "test"
