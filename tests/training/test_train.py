@@ -18,6 +18,7 @@ from brainstage.inference.predictor import Predictor
 from brainstage.models.muon import orthogonal
 from brainstage.models.network import build_model, folded, open_grey, to_rgb
 from brainstage.models.recipes import load_recipe
+from brainstage.training.inputs import ACQUISITIONS_OF_NETWORKS, prepare
 from brainstage.training.train import train
 from brainstage.training.trainer import COMPLETE, SliceDataset, _last_checkpoint
 from helpers import picture
@@ -63,6 +64,38 @@ def test_mirrored_slices_are_turned_left_to_right():
     assert 0 < mirrored.sum() < 10
     assert torch.equal(after[mirrored], before[mirrored].flip(-1))
     assert torch.equal(after[~mirrored], before[~mirrored])
+
+
+def test_an_epoch_shows_one_of_several_versions_of_a_slice():
+    versions = np.stack([np.full((30, 32, 32), 10 * number, np.uint8) for number in range(3)])
+    data = SliceDataset(versions, np.arange(30), Preprocessing(32, 1.0, mean=0.0, std=1 / 255), seed=0)
+    rows = list(range(30))
+
+    def shown(epoch):
+        data.start_epoch(epoch)
+        return data.__getitems__(rows)["pixel_values"][:, 0, 0, 0].round().tolist()
+
+    first, second = shown(1), shown(2)
+    assert set(first) == {0, 10, 20}
+    assert first != second
+    assert shown(1) == first  # a resumed training repeats it
+    still = SliceDataset(versions, np.arange(30), data.preprocessing)
+    assert set(still.__getitems__(rows)["pixel_values"].round().flatten().tolist()) == {0}
+
+
+def test_networks_train_on_acquisitions(few, tiny, tmp_path):
+    config = tiny.replace(augment="acquisitions", epochs=1)
+    fold = make_splits(few, config).folds[0]
+    _, training, selecting = prepare(few, fold, config)
+    assert len(training.pixels) == 1 + ACQUISITIONS_OF_NETWORKS
+    assert len(selecting.pixels) == 1
+    plain, *acquired = training.pixels.astype(float)
+    for version in acquired:
+        assert 1 < np.abs(version - plain).mean() < 40
+    run = train(few, config, name="run", out=tmp_path)
+    assert not same(weights(run), weights(train(few, tiny.replace(epochs=1), name="plain", out=tmp_path)))
+    with pytest.raises(ConfigError, match="augment=none"):
+        load_recipe("report", augment="acquisitions")
 
 
 def test_predictions_cover_validation_and_test_once(trained, phantom, tiny):
