@@ -120,8 +120,9 @@ def make_patient(slices: SliceTable, out: Path, nested: dict[str, Any]) -> None:
     figures = {**rows(whole, f"{own}, all slices"), **rows(single, f"{own}, one slice")}
     figures |= rows(whole, "linear baseline, all slices", "linear baseline")
     details = [
-        "These figures are of the whole procedure (protocol patient, no person on both sides): everything about "
-        "the model was chosen among other people than those whom it was asked about.",
+        "These figures are of the procedure (protocol patient, no person on both sides): kind of features, "
+        "strength and target were chosen among other people than those whom it was asked about. The model here is "
+        "one of its candidates.",
         f"The recipe as it is was chosen with all 200 people in view, so its own figures are optimistic: "
         f"{in_words(scores_of(whole))}; from one slice, drawn at random, {in_words(scores_of(single))}. "
         f"{sets_in_words(whole)}",
@@ -164,8 +165,8 @@ def make_compact(slices: SliceTable, out: Path) -> None:
     accuracy = official.scores.overall["accuracy"]
     about = {
         "performance": (
-            f"It knows the people of its training set: it is right on {accuracy.value:.2f} of their other "
-            f"slices, and the most similar training slice on {nearest.accuracy.value:.2f} without any training. "
+            f"It knows the people of its training set: it is right on {accuracy.value:.3f} of their other "
+            f"slices, and the most similar training slice on {nearest.accuracy.value:.3f} without any training. "
             f"On other people {in_words(scores_of(folds))}, which is optimistic, for its settings were chosen "
             "with them in view; always answering Non is right for 0.50."
         ),

@@ -11,6 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from brainstage.cli.shared import ExitCode
+from brainstage.core.progress import silent
+from brainstage.datasets.sources import load_slices
+from brainstage.evaluation.slices import evaluate
+from brainstage.training.train import train
 from helpers import encode, picture, run_cli
 
 
@@ -184,3 +188,27 @@ def test_without_a_hub_the_quickstart_goes_on_with_phantoms(monkeypatch, tmp_pat
     assert source == tmp_path / "phantom"
     assert "the hub cannot be reached" in sentence
     assert "synthetic: says nothing about real brains" in sentence
+
+
+def test_the_quickstart_says_what_its_accuracy_is_worth(few, tiny, tmp_path, monkeypatch):
+    from brainstage.cli import quickstart
+
+    monkeypatch.setattr(quickstart, "load_recipe", lambda _name, **changes: tiny.replace(folds=2, **changes))
+    run = train(few, tiny.replace(epochs=1), name="first", out=tmp_path)
+    evaluation = evaluate(run)
+    network, nearest, others, always = quickstart.lesson(few, run, evaluation, silent)
+    assert "people in the training set" in network
+    assert network.endswith(f"{evaluation.scores.overall['accuracy'].value:.3f}")
+    assert nearest.endswith(f"{evaluation.baselines['nearest_training_slice'].accuracy.value:.3f}")
+    on_people = evaluate(tmp_path / "first-people")
+    assert on_people.leakage_status == "clean"
+    assert f"{on_people.scores.overall['accuracy'].value:.3f} (5 epochs, one fold of people)" in others
+    assert always.startswith("always ")
+
+
+def test_on_the_public_data_the_quickstart_quotes_the_bundled_network(real_folder):
+    from brainstage.cli import quickstart
+
+    figure = quickstart._on_new_people(load_slices(real_folder), None, silent)
+    assert 0.4 < float(figure.split()[0]) < 0.65
+    assert "optimistic" in figure

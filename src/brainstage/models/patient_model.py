@@ -411,7 +411,14 @@ class _Line:
 
     @classmethod
     def fit(cls, features: Float32Array, targets: Float64Array, directions: Float32Array) -> _Line:
-        """Fit to n people; as many acquisitions of each would count as much as the directions do."""
+        """Fit to n people.
+
+        Args:
+            features: Means of their acquisitions, shape (n, d).
+            targets: float64 of shape (n,).
+            directions: In which acquisitions move a person, shape (k, d): the sum of their outer products is the
+                covariance within a person.
+        """
         centre, middle = features.mean(axis=0, dtype=np.float64), targets.mean()
         rows = np.concatenate([features - centre, np.sqrt(len(features)) * directions.astype(np.float64)])
         wanted = np.concatenate([targets - middle, np.zeros(len(directions))])
