@@ -1,16 +1,36 @@
-"""A model's card: what it is, its performance on people not in the training set, what it must not be used for."""
+"""A model's card: what it is, its performance on people not in the training set, what it must not be used for.
+
+The card is a ``README.md`` as the Hugging Face hub reads it: metadata first, with every figure of the model.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub import EvalResult, ModelCardData
+
 from brainstage.core.errors import ConfigError
+from brainstage.datasets.public import DATASET
 from brainstage.report.pages import write_page
 
 SCORES = ("accuracy", "balanced_accuracy", "auroc_ovr", "quadratic_kappa", "log_loss", "calibration_error")
+"""Scores of a card's table, and of the tables of other pages."""
+OPTIMISTIC = "optimistic"
+NEW_PEOPLE = "people not in the training set"
+"""Words in the name of a row of protocol ``patient`` in the card of a model whose other rows are of another one."""
+BASELINES = ("linear baseline", "nearest training slice", "always ", "shuffled labels")
+"""Words in the names of rows that are not the model's: they stand in the table, and not among its results."""
+_HUB_METRICS = {"auroc_ovr": "roc_auc"}
+"""Names that the hub has for scores of ours."""
+_IN_WORDS = {"auroc_ovr": "AUROC"}
+_HUB_SPLITS = {"official": "test", "patient": "train+test"}
+"""Sides of the hub's dataset that each protocol judges; out of fold that is everyone."""
+
+Row = Mapping[str, Mapping[str, float | None]]
+"""Scores by name, each with ``value``, ``low`` and ``high``."""
 
 
 @dataclass(frozen=True)
@@ -38,21 +58,87 @@ def write_card(folder: Path, card: Card, about: Mapping[str, Any]) -> Path:
     Args:
         folder: The model's folder.
         card: The text of the card.
-        about: ``protocol``, ``leakage``, ``figures`` (scores of each row), ``performance`` and ``hash``.
+        about: ``protocol``, ``leakage``, ``figures`` (scores of each row), ``performance`` and ``hash``. There may
+            be ``nested``, rows whose every choice was made inside the folds: they stand first. There may be
+            ``optimistic``, which says why ``figures`` are too good.
 
     Raises:
         ConfigError: The protocol or the verdict is missing: no figure stands without them.
     """
     if not (about.get("protocol") and about.get("leakage")):
         raise ConfigError(f"{folder}: a card needs the protocol and the leakage verdict of its figures")
-    figures = [(row, [_shown(scores.get(name)) for name in SCORES]) for row, scores in about["figures"].items()]
-    content = {**vars(card), **about, "leakage": about["leakage"]["sentence"], "figures": figures}
+    figures = [
+        (row, protocol, [shown_score(scores.get(name)) for name in SCORES])
+        for row, protocol, scores in _rows(about)
+    ]
+    content = {
+        **vars(card),
+        **about,
+        "leakage": about["leakage"]["sentence"],
+        "figures": figures,
+        "metadata": _metadata(card, about).to_yaml(),
+    }
     return write_page(folder / "README.md", "card.md", content)
 
 
-def _shown(score: Mapping[str, float | None] | None) -> str:
+def shown_score(score: Mapping[str, float | None] | None) -> str:
+    """Return a score with its interval, as tables show it; nothing where it is not known."""
     if not score or score["value"] is None:
         return ""
     if score["low"] is None:
         return f"{score['value']:.3f}"
     return f"{score['value']:.3f} [{score['low']:.2f}, {score['high']:.2f}]"
+
+
+def _rows(about: Mapping[str, Any]) -> Iterator[tuple[str, str, Row]]:
+    """Yield name, protocol and scores of each row; those whose every choice was made inside the folds first."""
+    for row, scores in about.get("nested", {}).items():
+        yield row, "patient", scores
+    for row, scores in about["figures"].items():
+        lacks_the_word = about.get("optimistic") and not row.startswith(OPTIMISTIC) and not _is_baseline(row)
+        protocol = "patient" if NEW_PEOPLE in row else about["protocol"]
+        yield f"{OPTIMISTIC}: {row}" if lacks_the_word else row, protocol, scores
+
+
+def _is_baseline(row: str) -> bool:
+    return any(words in row for words in BASELINES)
+
+
+def _metadata(card: Card, about: Mapping[str, Any]) -> ModelCardData:
+    """Return what the hub reads of a card."""
+    results = [
+        _result(f"{row}: {_IN_WORDS.get(name, name.replace('_', ' '))}", name, scores[name], protocol, about)
+        for row, protocol, scores in _rows(about)
+        if not _is_baseline(row)
+        for name in SCORES
+        if scores.get(name, {}).get("value") is not None
+    ]
+    return ModelCardData(
+        license="apache-2.0",
+        library_name="brainstage",
+        pipeline_tag="image-classification",
+        tags=["MRI", "dementia", "research-only", "not-a-medical-device"],
+        datasets=[DATASET],
+        model_name=card.name,
+        eval_results=results or None,
+    )
+
+
+def _result(
+    shown_name: str, name: str, score: Mapping[str, float | None], protocol: str, about: Mapping[str, Any]
+) -> EvalResult:
+    """Return one score as the hub lists it: its dataset names the protocol, its own name has the interval."""
+    kept_apart = "no person on both sides" if protocol == "patient" else about["leakage"]["sentence"]
+    low, high = score["low"], score["high"]
+    interval = "" if low is None else f", 95 % interval {low:.3f} to {high:.3f}"
+    return EvalResult(
+        task_type="image-classification",
+        task_name="stage of dementia from brain MRI slices",
+        dataset_type=DATASET,
+        dataset_name=f"{DATASET}, protocol {protocol} ({kept_apart})",
+        dataset_config="default",
+        dataset_split=_HUB_SPLITS[protocol],
+        metric_type=_HUB_METRICS.get(name, name),
+        metric_value=score["value"],
+        metric_name=shown_name + interval,
+    )
