@@ -117,7 +117,10 @@ def bad_parquet(root):
             ["train", "--recipe", "report", "--data", "{phantom}", "--backbone", "no"],
             "not a hub id like google/vit",
         ),
-        (["train", "--recipe", "report", "--set", "mirror=true"], "so set max_shift=0 and mirror=false"),
+        (
+            ["train", "--recipe", "report", "--set", "mirror=true"],
+            "so set max_shift=0, mirror=false and augment=none",
+        ),
         (["train", "--protocol", "patient", "--fold", "5"], "there are 5 folds, from 0"),
         (["train"], "run `brainstage data fetch`"),
         (["compare", "{none}", "{none}"], "no such run"),

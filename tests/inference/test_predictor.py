@@ -185,7 +185,8 @@ def test_a_calibrated_network_gives_probabilities_and_sets(copied, predictor, ph
         assert row["in_set_" + name] or row["prob_" + name] < 0.21
     assert row["in_set_" + row["stage"]]
     assert row["words"]
-    assert "nine of ten people" in predictions.notice
+    assert "nine of ten people" in " ".join(predictions.details)
+    assert (row["stability"], row["spread"]) == (None, None)  # a network looks at the scan as it is alone
     (copied / "model" / "calibration.json").write_text("{}")
     with pytest.raises(RunError, match="not a usable model folder"):
         Predictor.open(copied)
