@@ -44,7 +44,7 @@ UNCALIBRATED = "Scores, not probabilities: the model was not calibrated on peopl
 ELSEWHERE = "How often it is wrong on scans from elsewhere, as these volumes are, is not known."
 UNKNOWN_PERFORMANCE = "How often it is wrong on people whom it has not seen is not known."
 STEADY = 0.99
-"""Share of acquisitions that must agree with a prediction for nothing to be said."""
+"""Share of acquisitions that must agree with a prediction for it to be called the same in all of them."""
 MIN_ACCEPTED_SHARE = 0.5
 """Smallest share of a person's slices that must be accepted for a prediction from all of them."""
 
@@ -387,8 +387,10 @@ class _Answers:
         members = [] if stages.in_set is None else stages.in_set.tolist()
         names = [name for name, member in zip(short_names(self.classes), members, strict=True) if member]
         words = describe_set(names, len(self.classes), self.population)
-        if stages.stability is None or stages.stability > STEADY:
+        if stages.stability is None:
             return words
+        if stages.stability > STEADY:
+            return f"{words}. The most probable stage is the same in every simulated acquisition looked at"
         return (
             f"{words}. It hangs on how the scan was acquired: in {1 - stages.stability:.0%} of simulated "
             "acquisitions another stage is the most probable"

@@ -339,9 +339,11 @@ def show_predictions(answers: Predictions, *, details: bool = False) -> None:
     console.print(table)
     if len(answers.people) == 1 and answers.rows[0]["words"]:
         console.print(f"{answers.rows[0]['words']}.", highlight=False)
-    _define_stages(console, answers.classes)
     console.print(answers.notice, style="dim")
-    for sentence in answers.details if details else ():
+    if not details:
+        _define_stages(console, answers.classes)
+        return
+    for sentence in answers.details:
         console.print(f"· {sentence}", style="dim", highlight=False)
 
 
