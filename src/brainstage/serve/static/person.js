@@ -66,17 +66,16 @@ function showPrediction(person) {
   ].join(" ").trim();
 }
 
-/** Say how far the answer hangs on how the scan was acquired. */
-function steadiness({ stability, spread }) {
-  const share = `${Math.round(100 * stability)} %`;
-  return `The most probable stage is the same in ${share} of the simulated acquisitions looked at; its probability varies by ${(100 * spread).toFixed(0)} points.`;
+/** Say how far the probability hangs on how the scan was acquired. */
+function steadiness({ spread }) {
+  return `Over the simulated acquisitions the probability of the most probable stage varies by ${(100 * spread).toFixed(0)} points (standard deviation).`;
 }
 
 function bar({ name, probability, inSet }, calibrated) {
   const number = shownAs(probability, calibrated);
   const fill = element("span", { class: "fill" });
   fill.style.width = `${100 * probability}%`;
-  const verdict = inSet === null ? "" : inSet ? "not ruled out" : "ruled out";
+  const verdict = inSet === null ? "" : inSet ? "not ruled out" : "unlikely";
   const meter = element(
     "span",
     {
