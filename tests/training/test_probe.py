@@ -209,7 +209,7 @@ def test_every_weight_can_be_tuned(few, vit_folder, tmp_path):
     ("changes", "says"),
     [
         ({"image_size": 64}, "image_size: a backbone brings its own"),
-        ({"mirror": True}, "set max_shift=0 and mirror=false"),
+        ({"mirror": True}, "set max_shift=0, mirror=false and augment=none"),
         ({"precision": "int8"}, "int8 needs engine=openvino"),
         ({"engine": "openvino", "frozen": False}, "features of a frozen backbone only"),
         ({"backbone": None}, "no backbone to freeze"),
