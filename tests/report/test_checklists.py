@@ -76,7 +76,7 @@ def test_each_item_stands_once_and_in_order(facts, tmp_path):
 
 def test_both_pages_say_what_they_are_of_and_that_it_is_no_diagnosis(facts, tmp_path):
     for page in written(facts, tmp_path).values():
-        assert RESEARCH_NOTICE in page and SYNTHETIC_NOTICE in page
+        assert RESEARCH_NOTICE in page.partition("## Figures")[0] and SYNTHETIC_NOTICE in page
         assert "protocol patient · clean: no patient on both sides" in page
         assert "Retrospective" in page and "brainstage 0" in page and "torch 2" in page
 
@@ -105,6 +105,12 @@ def test_what_was_left_out_is_counted(run, few):
     exclusions = facts_of_run(run, evaluate(run), evaluate_patients(run), fewer).exclusions
     assert "162 slices were found; of these 2 could not be read, 0 were exact copies" in exclusions
     assert "1 had no label, 0 could not be given to a person" in exclusions
+
+
+def test_slices_that_are_predicted_in_several_repeats_count_once(run, facts):
+    twice = replace(facts.people, repeats=2, fewest_repeats=2)
+    assert facts_of_run(run, facts.evaluation, twice).slices_of["Non_Demented"] == 24
+    assert facts_of_run(run, facts.evaluation, replace(twice, fewest_repeats=1)).slices_of is None
 
 
 def test_what_only_the_author_knows_is_marked(facts, tmp_path):
@@ -139,7 +145,9 @@ def test_optimistic_figures_are_called_so_wherever_they_stand(facts, tmp_path):
     for page in (claim, tripod):
         assert page.index(f"optimistic: {WHY}") < page.index("| model |")
     picked = replace(facts, evaluation=replace(evaluation, selection="test"))
-    assert "optimistic: the epoch was picked on the test people" in item(written(picked, tmp_path)["claim.md"], 37)
+    claim = written(picked, tmp_path)["claim.md"]
+    assert "optimistic: the epoch was picked on the test people" in item(claim, 37)
+    assert "picked on the test people" in item(claim, 40)
 
 
 def test_folds_with_a_person_on_two_sides_get_no_page(run, tmp_path):
