@@ -35,16 +35,16 @@ import volumes
 from brainstage.core.arrays import BoolArray, Float64Array, IntArray, Pixels
 from brainstage.core.parallel import parallel_map
 from brainstage.datasets.sources import load_slices
-from brainstage.datasets.splits import Fold, Splits, make_splits
+from brainstage.datasets.splits import Splits, make_splits
 from brainstage.datasets.table import SliceTable
 from brainstage.inference.predictor import Prediction, Predictor
 from brainstage.models.acquisitions import Acquisition
 from brainstage.models.histograms import white_matter
-from brainstage.models.patient_model import PREDICTION_SEEDS, PatientModel, patient_features
+from brainstage.models.patient_model import PREDICTION_SEEDS, patient_features
 from brainstage.models.recipes import load_recipe
 from brainstage.stats.calibration import in_set
 from brainstage.training.cross_validation import cross_validate
-from brainstage.training.inputs import acquired_features, training_seeds
+from brainstage.training.inputs import ACQUISITIONS, fit_patient_model
 
 Change = Callable[[Pixels], Pixels]
 Asked = Callable[[int, list[Pixels], list[str | None], list[int | None]], Prediction]
@@ -124,8 +124,11 @@ def main() -> None:
     slices = load_slices()
     splits = make_splits(slices, load_recipe("patient", repeats=1))
     print(f"protocol patient · {splits.verdict} · {len(set(slices.patients))} people, five folds")
-    for name, seeds in (("before", PREDICTION_SEEDS[:1]), ("after", PREDICTION_SEEDS)):
-        show_table(f"patient, {name}", slices, splits, ask_patient_model(slices, splits, seeds))
+    for name, acquisitions, seeds in (
+        ("before", 0, PREDICTION_SEEDS[:1]),
+        ("after", ACQUISITIONS, PREDICTION_SEEDS),
+    ):
+        show_table(f"patient, {name}", slices, splits, ask_patient_model(slices, splits, acquisitions, seeds))
     if arguments.networks:
         for augment in ("none", "acquisitions"):
             with tempfile.TemporaryDirectory() as folder:
@@ -136,32 +139,22 @@ def main() -> None:
     volumes.main()
 
 
-def ask_patient_model(slices: SliceTable, splits: Splits, seeds: Sequence[int | None]) -> Asked:
-    """Return how patient models of each fold predict, which look at a scan in some acquisitions.
+def ask_patient_model(slices: SliceTable, splits: Splits, acquisitions: int, seeds: Sequence[int | None]) -> Asked:
+    """Return how patient models of each fold predict.
 
-    Models that look at a scan as it is are fitted to people as they are.
+    Args:
+        slices: The data.
+        splits: The folds.
+        acquisitions: Random acquisitions of each training person.
+        seeds: Acquisitions in which a scan is looked at.
     """
-    models = [fitted(slices, fold, as_they_are=len(seeds) == 1) for fold in splits.folds]
+    models = [fit_patient_model(slices, fold, acquisitions=acquisitions) for fold in splits.folds]
 
     def ask(fold: int, images: list[Pixels], people: list[str | None], levels: list[int | None]) -> Prediction:
         found = models[fold].predict(patient_features(images, seeds), people, levels)
         return Prediction(found.probabilities, found.conformal_threshold)
 
     return ask
-
-
-def fitted(slices: SliceTable, fold: Fold, *, as_they_are: bool) -> PatientModel:
-    """Return a model of a fold's training people."""
-    rows = [slices.row_of[slice_id] for slice_id in fold.train + fold.validation]
-    seeds = [(None,)] * len(rows) if as_they_are else training_seeds(slices, rows)
-    levels = np.array(slices.rows["slice_index"].take(rows).to_pylist())
-    return PatientModel.fit(
-        acquired_features(slices, rows, seeds),
-        [str(slices.patients[row]) for row in rows],
-        levels / levels.max(),
-        slices.targets(rows),
-        slices.classes,
-    )
 
 
 def ask_network(folds: Path) -> Asked:

@@ -27,7 +27,7 @@ from brainstage.models.patient_model import PREDICTION_SEEDS, PatientModel, pati
 from brainstage.scans.registration import mapped, register
 from brainstage.scans.stack import MIN_LEVELS, TRAINING_GRID, cut, refusal
 from brainstage.scans.volume import Volume
-from brainstage.training.inputs import ACQUISITIONS
+from brainstage.training.inputs import ACQUISITIONS, acquired_features, training_seeds
 
 Cut = tuple[Pixels, list[int]]
 
@@ -36,10 +36,11 @@ def main() -> None:
     """Print what registration costs."""
     slices = load_slices()
     people = sorted({patient for patient in slices.patients if patient is not None})
-    stacks, labels = [], []
+    order, stacks, labels = [], [], []
     for person in people:
         rows = [row for row, patient in enumerate(slices.patients) if patient == person]
         rows.sort(key=lambda row: slices.rows["slice_index"][row].as_py())
+        order += rows
         stacks.append(np.stack([slices.images[row] for row in rows]))
         labels.append(int(slices.targets(rows[:1])[0]))
     start = time.perf_counter()
@@ -57,7 +58,8 @@ def main() -> None:
     cut_again, true = [one for one, *_ in found], stage[answered]
     for fitted_to, training, prediction in (("slices as they are", 0, 1), ("acquisitions", ACQUISITIONS, None)):
         print(f"fitted to {fitted_to}")
-        seen = features(stacks, training)
+        seen = acquired_features(slices, order, training_seeds(slices, order, training))
+        seen = seen.reshape(len(stacks), STACK_LEVELS, *seen.shape[1:])
         for name, cuts in (("slices", whole), ("volumes, registered", cut_again)):
             seeds = PREDICTION_SEEDS[:prediction]
             shown = [(patient_features(list(stack), seeds), levels) for stack, levels in cuts]
@@ -83,16 +85,6 @@ def there_and_back(stack: Pixels, seed: int) -> tuple[Cut, float, str | None]:
     apart = mapped(registration.affine, points) - mapped(move, points)
     error = float(np.linalg.norm(apart, axis=0).mean())
     return cut(volume, registration), error, refusal(registration)
-
-
-def features(stacks: list[Pixels], acquisitions: int) -> Pixels:
-    """Return what a model is fitted to of each person: the slices as they are, and so many acquisitions."""
-    return np.stack(
-        [
-            patient_features(list(stack), (None, *range(1000 * person, 1000 * person + acquisitions)))
-            for person, stack in enumerate(stacks, 1)
-        ]
-    )
 
 
 def out_of_fold(

@@ -10,12 +10,13 @@ import pytest
 from brainstage.core.errors import LeakageError
 from brainstage.core.run import RunFolder
 from brainstage.core.schema import RESEARCH_NOTICE, SYNTHETIC_NOTICE
+from brainstage.datasets.public import DATA_HASH
 from brainstage.datasets.table import SliceTable
 from brainstage.evaluation.patients import evaluate_patients
 from brainstage.evaluation.slices import evaluate
 from brainstage.models.recipes import load_recipe
 from brainstage.models.weights import bundled_folder
-from brainstage.report.checklists import PUBLIC_DATA, Origin, describe_method, facts_of_run, plain, write_checklists
+from brainstage.report.checklists import Origin, describe_method, facts_of_run, plain, write_checklists
 from brainstage.training.cross_validation import cross_validate
 
 TRIPOD = (
@@ -167,9 +168,9 @@ def test_a_page_holds_no_path_and_no_markup_of_others(facts, run, tmp_path):
 
 
 def test_the_public_data_are_recognised_and_their_source_is_named(run, facts, tmp_path):
-    assert RunFolder(bundled_folder("patient")).read_manifest()["data_hash"] == PUBLIC_DATA
+    assert RunFolder(bundled_folder("patient")).read_manifest()["data_hash"] == DATA_HASH
     copy = RunFolder(shutil.copytree(run.path, tmp_path / "copy"))
-    manifest = copy.read_manifest() | {"data_hash": PUBLIC_DATA, "synthetic": False}
+    manifest = copy.read_manifest() | {"data_hash": DATA_HASH, "synthetic": False}
     copy.manifest.write_text(json.dumps(manifest))
     claim = written(facts_of_run(copy, facts.evaluation, facts.people), tmp_path)["claim.md"]
     assert "OASIS-1" in item(claim, 7) and "0, 0.5, 1 and 2" in item(claim, 14)

@@ -1,8 +1,7 @@
-"""The quickstart: its data, and what its figure is worth. No other command falls back to the phantom cohort."""
+"""The quickstart: its data, and what its figure means. No other command falls back to the phantom cohort."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,15 +10,16 @@ from brainstage.core.progress import Progress, silent
 from brainstage.core.run import RunFolder
 from brainstage.core.schema import SYNTHETIC_NOTICE
 from brainstage.datasets.phantom import write_phantom
-from brainstage.datasets.public import cache_folder, fetch
+from brainstage.datasets.public import DATA_HASH, cache_folder, fetch
 from brainstage.datasets.sources import default_source, hub_files
 from brainstage.datasets.table import SliceTable
 from brainstage.evaluation.slices import Evaluation, evaluate
 from brainstage.models.recipes import load_recipe
 from brainstage.models.weights import bundled_folder
+from brainstage.report.cards import NEW_PEOPLE, OPTIMISTIC
 from brainstage.training.train import train
 
-NEW_PEOPLE = "optimistic: slices of people not in the training set, 4 stages"
+ROW = f"{OPTIMISTIC}: slices of {NEW_PEOPLE}, 4 stages"
 """Row of the bundled network's manifest: its recipe on slices of people whom it was not trained on."""
 FEW_EPOCHS = 5
 
@@ -50,7 +50,7 @@ def find_data(progress: Progress = silent) -> tuple[Path, str]:
 
 
 def lesson(slices: SliceTable, run: RunFolder, evaluation: Evaluation, progress: Progress) -> Sequence[str]:
-    """Return four lines that say what the accuracy of the quickstart's network is worth.
+    """Return four lines that say what the accuracy of the quickstart's network means.
 
     On the public dataset its accuracy on people whom it was not trained on is that of the bundled network; on
     other data with known patients a second network is trained, on one fold and for a few epochs.
@@ -77,9 +77,8 @@ def lesson(slices: SliceTable, run: RunFolder, evaluation: Evaluation, progress:
 
 
 def _on_new_people(slices: SliceTable, run: RunFolder, progress: Progress) -> str:
-    manifest = json.loads((bundled_folder("compact") / "manifest.json").read_text(encoding="utf-8"))
-    if slices.data_hash == manifest["data_hash"]:
-        accuracy = manifest["figures"][NEW_PEOPLE]["accuracy"]["value"]
+    if slices.data_hash == DATA_HASH:
+        accuracy = RunFolder(bundled_folder("compact")).read_manifest()["figures"][ROW]["accuracy"]["value"]
         return f"{accuracy:.3f} (bundled figure; optimistic: its settings were tuned on these people)"
     if None in slices.patients:
         return "not known: the data does not name its patients; `brainstage audit` recovers them"

@@ -58,7 +58,7 @@ def quickstart(out: Out = Path("runs"), quiet: Quiet = False) -> None:
     say(sentence, quiet)
     slices = load_slices(source, progress=progress_of(quiet))
     run, evaluation = _train(slices, load_recipe("compact"), as_json=False, quiet=quiet, out=out)
-    print("\nAccuracy, and what it is worth:")
+    print("\nAccuracy, and what it means:")
     for line in lesson(slices, run, evaluation, progress_of(quiet)):
         print(f"  {line}")
     say(f"Next: {_next_command(slices)}", quiet)

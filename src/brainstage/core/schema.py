@@ -118,6 +118,11 @@ def is_dementia_stage(name: str) -> bool:
     return _ranked({name: stage_key(name)}, _DEMENTIA_STAGES) is not None
 
 
+def define_stages(names: Iterable[str]) -> str | None:
+    """Return what the stages are, where class names are those of the public dataset; None where they are not."""
+    return STAGES_DEFINED if any(map(is_dementia_stage, names)) else None
+
+
 def _ranked(keys: dict[str, str], staging: Sequence[str]) -> tuple[str, ...] | None:
     """Return the names in the order of a staging's spellings, by their keys; None where they are not all of it."""
     rank_of = {spelling: rank for rank, spellings in enumerate(staging) for spelling in spellings.split()}

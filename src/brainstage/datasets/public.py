@@ -9,6 +9,8 @@ from brainstage.core.files import sha256
 from brainstage.core.hub import cache_root, check_sha256, download
 
 DATASET = "Falah/Alzheimer_MRI"
+DATA_HASH = "378db284001d1638d261b1ccf0a4710d3405c08f2bf003fb5b521ab694ee206e"
+"""``SliceTable.data_hash`` of the public dataset."""
 FILES = {
     "data/train-00000-of-00001-c08a401c53fe5312.parquet": (
         "b3b247af61f36fb8499f9243fed844dbc4f90a72395e276ac966bda1fb1ce071"

@@ -196,12 +196,11 @@ def evaluate_patients(
             f"{side.file}: figures by patient need the patient of every slice; recover them with `brainstage audit`"
         )
     people = aggregate(side, _validation(read, source, split))
-    rows = {"model": people.repeats, "always the largest": [_shares(people, len(side.classes))]}
-    for name, file in (("nearest training slice", NEAREST_SLICE), ("linear baseline", BASELINE)):
-        beside = side.file.with_name(file)
-        if beside.is_file() and beside != side.file:
-            baseline = aggregate(read(beside, split=split), _validation(read, beside, split))
-            rows[name] = baseline.in_order(people.names, str(beside)).repeats
+    rows = {
+        "model": people.repeats,
+        "always the largest": [_shares(people, len(side.classes))],
+        **_baselines(side, people, read),
+    }
     leakage = side.about.get("leakage", {})
     synthetic = bool(side.about.get("synthetic"))
     what = f"{split} · {len(people.names)} people{_times(people)}"
@@ -231,6 +230,17 @@ def evaluate_patients(
         leakage=leakage,
         unlabelled=side.unlabelled,
     )
+
+
+def _baselines(side: Side, people: People, read: Callable[..., Side]) -> dict[str, list[Float64Array]]:
+    """Return the predictions of what stands beside the model in the run's folder, as repeats of the same people."""
+    rows = {}
+    for name, file in (("nearest training slice", NEAREST_SLICE), ("linear baseline", BASELINE)):
+        beside = side.file.with_name(file)
+        if beside.is_file() and beside != side.file:
+            baseline = aggregate(read(beside, split=side.name), _validation(read, beside, side.name))
+            rows[name] = baseline.in_order(people.names, str(beside)).repeats
+    return rows
 
 
 def _times(people: People) -> str:

@@ -21,9 +21,8 @@ from brainstage.core.schema import (
     PROB_PREFIX,
     RESEARCH_NOTICE,
     SET_PREFIX,
-    STAGES_DEFINED,
     SYNTHETIC_NOTICE,
-    is_dementia_stage,
+    define_stages,
     short_names,
     with_metadata,
 )
@@ -43,8 +42,6 @@ CALIBRATED = (
 UNCALIBRATED = "Scores, not probabilities: the model was not calibrated on people outside its training set."
 ELSEWHERE = "How often it is wrong on scans from elsewhere, as these volumes are, is not known."
 UNKNOWN_PERFORMANCE = "How often it is wrong on people whom it has not seen is not known."
-STEADY = 0.99
-"""Share of acquisitions that must agree with a prediction for it to be called the same in all of them."""
 MIN_ACCEPTED_SHARE = 0.5
 """Smallest share of a person's slices that must be accepted for a prediction from all of them."""
 
@@ -118,7 +115,7 @@ class Predictions:
 
     @property
     def notice(self) -> str:
-        """What accompanies every prediction: research use, and in a sentence what it is worth."""
+        """What accompanies every prediction: research use, and in a sentence the model's performance."""
         sentences = [
             RESEARCH_NOTICE,
             self.about.get("performance", UNKNOWN_PERFORMANCE),
@@ -135,7 +132,7 @@ class Predictions:
         """What else there is to know, a sentence or a few each: the stages, the people, the figures."""
         registered = "Volumes were resampled to the training data's levels and size by registration to MNI152."
         found = [
-            STAGES_DEFINED if any(map(is_dementia_stage, self.classes)) else None,
+            define_stages(self.classes),
             *self.about.get("details", []),
             CALIBRATED if self.calibrated else None,
             registered if self._has_volumes else None,
@@ -291,8 +288,8 @@ def predict_people(predictor: Predictor, people: Sequence[Person]) -> list[Perso
     )
     for number, (_, item) in enumerate(accepted):
         item.alone, item.joint = alone[number], joint[number]
-    answers = _Answers.of(predictor)
-    return [answers.person(name, slices) for (name, _), slices in zip(people, slices_by_person, strict=True)]
+    rows = _RowWriter.of(predictor)
+    return [rows.person(name, slices) for (name, _), slices in zip(people, slices_by_person, strict=True)]
 
 
 def _stages(prediction: Prediction, *, ordered: bool) -> list[_Stages]:
@@ -321,14 +318,14 @@ def _read(scan: Scan) -> list[_Slice]:
 
 
 @dataclass(frozen=True)
-class _Answers:
+class _RowWriter:
     """How a model's predictions become rows."""
 
     classes: tuple[str, ...]
     population: str
 
     @classmethod
-    def of(cls, predictor: Predictor) -> _Answers:
+    def of(cls, predictor: Predictor) -> _RowWriter:
         return cls(predictor.classes, predictor.about.get("population", "those of its training data"))
 
     def person(self, name: str, slices: Sequence[_Slice]) -> PersonPrediction:
@@ -377,19 +374,18 @@ class _Answers:
             "stage": self.classes[int(stages.probabilities.argmax())] if stages else None,
             **{PROB_PREFIX + name: value for name, value in zip(self.classes, probabilities, strict=True)},
             **{SET_PREFIX + name: value for name, value in zip(self.classes, members, strict=True)},
-            "words": self._words(stages) if stages and stages.in_set is not None else None,
+            "words": self._words(members, stages) if stages and stages.in_set is not None else None,
             "stability": stages.stability if stages else None,
             "spread": stages.spread if stages else None,
             "reason": reason,
         }
 
-    def _words(self, stages: _Stages) -> str:
-        members = [] if stages.in_set is None else stages.in_set.tolist()
+    def _words(self, members: Sequence[bool | None], stages: _Stages) -> str:
         names = [name for name, member in zip(short_names(self.classes), members, strict=True) if member]
         words = describe_set(names, len(self.classes), self.population)
         if stages.stability is None:
             return words
-        if stages.stability > STEADY:
+        if stages.stability == 1:
             return f"{words}. The most probable stage is the same in every simulated acquisition looked at"
         return (
             f"{words}. It hangs on how the scan was acquired: in {1 - stages.stability:.0%} of simulated "

@@ -20,7 +20,6 @@ alike, and by everything at once; the noise is each slice's own.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -117,9 +116,3 @@ class Acquisition:
         rng = np.random.default_rng([self.seed, slice_seed])
         real, imaginary = rng.standard_normal((2, *pixels.shape), dtype=np.float32) * np.float32(self.noise * white)
         return np.where(pixels > BACKGROUND, np.hypot(pixels + real, imaginary), pixels)
-
-
-def acquire(images: Sequence[Pixels], seed: int) -> list[Pixels]:
-    """Return all slices of a person as one random acquisition shows them."""
-    acquisition = Acquisition.draw(seed)
-    return [acquisition.apply(image) for image in images]

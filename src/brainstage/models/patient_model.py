@@ -74,13 +74,13 @@ def patient_features(images: Sequence[Pixels], seeds: Sequence[int | None]) -> P
     """
     acquisitions = [None if seed is None else Acquisition.draw(seed) for seed in seeds]
 
-    def look(image: Pixels) -> Pixels:
+    def features_of(image: Pixels) -> Pixels:
         shown = [one.apply(image) if one else image for one in acquisitions]
         return _in_steps(np.sqrt(orientation_histograms(shown)))
 
     if not len(images):
         return np.zeros((0, len(seeds), SIDE // CELL, SIDE // CELL, DIRECTIONS), np.uint8)
-    return np.stack(parallel_map(look, images))
+    return np.stack(parallel_map(features_of, images))
 
 
 class PatientPrediction(NamedTuple):
@@ -151,7 +151,8 @@ class PatientModel:
         people, first, number = np.unique(np.array(patients), return_index=True, return_inverse=True)
         acquisitions, *cells = features.shape[1:]
         stacks = np.full((len(people), LEVELS, *cells), np.nan, np.float32)
-        chosen = np.unique(np.linspace(0, len(people) - 1, min(len(people), _PEOPLE_OF_DIRECTIONS)).round())
+        chosen = np.linspace(0, len(people) - 1, min(len(people), _PEOPLE_OF_DIRECTIONS)).round().tolist()
+        place = {person: number for number, person in enumerate(chosen)}
         deviations = np.zeros((len(chosen), acquisitions, LEVELS, *cells), np.float32)
         for person in range(len(people)):
             rows = np.flatnonzero(number == person)
@@ -159,9 +160,9 @@ class PatientModel:
             given = _given(levels)
             acquired = _stack(_roots(features[rows]), levels, given)
             stacks[person, given] = acquired.mean(axis=1)
-            if person in chosen:
+            if person in place:
                 moved = acquired - acquired.mean(axis=1, keepdims=True)
-                deviations[np.searchsorted(chosen, person)][:, given] = moved.swapaxes(0, 1)
+                deviations[place[person]][:, given] = moved.swapaxes(0, 1)
         there = ~np.isnan(stacks)
         means = np.nansum(stacks, axis=0) / np.maximum(there.sum(axis=0), 1)
         stacks = np.where(there, stacks, means)  # a level that a person lacks says nothing about that person

@@ -18,7 +18,7 @@ from brainstage.core.config import TrainConfig
 from brainstage.core.errors import LeakageError, RunError
 from brainstage.core.run import RunFolder
 from brainstage.core.schema import SPLIT_NAMES, STAGES_DEFINED, SYNTHETIC_NOTICE
-from brainstage.datasets.public import DATASET
+from brainstage.datasets.public import DATA_HASH, DATASET
 from brainstage.datasets.table import SliceTable
 from brainstage.evaluation.patients import PatientEvaluation
 from brainstage.evaluation.slices import Evaluation
@@ -27,8 +27,6 @@ from brainstage.report.pages import write_page
 from brainstage.stats import metrics
 
 PAGES = ("claim.md", "tripod.md")
-PUBLIC_DATA = "378db284001d1638d261b1ccf0a4710d3405c08f2bf003fb5b521ab694ee206e"
-"""Data hash of the public dataset."""
 BY_STAGE = ("precision", "recall", "f1", "auroc")
 _OF_ALL_NETWORKS = (
     *("epochs", "batch_size", "gradient_accumulation", "optimizer", "schedule", "warmup_share", "learning_rate"),
@@ -345,7 +343,7 @@ def _read(file: Path) -> dict[str, Any]:
 def _origin(manifest: Mapping[str, Any]) -> Origin:
     if manifest.get("synthetic"):
         return PHANTOM
-    return PUBLIC if manifest["data_hash"] == PUBLIC_DATA else Origin()
+    return PUBLIC if manifest["data_hash"] == DATA_HASH else Origin()
 
 
 def _slices_of(evaluation: Evaluation, people: PatientEvaluation) -> dict[str, int] | None:

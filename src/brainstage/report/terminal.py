@@ -17,10 +17,9 @@ from rich.table import Table
 from brainstage.core.schema import (
     RESEARCH_NOTICE,
     SET_PREFIX,
-    STAGES_DEFINED,
     SYNTHETIC_NOTICE,
     UNORDERED_NOTICE,
-    is_dementia_stage,
+    define_stages,
     short_names,
 )
 
@@ -176,8 +175,8 @@ def show_patient_evaluation(evaluation: PatientEvaluation) -> None:
 
 def _define_stages(console: Console, classes: Sequence[str]) -> None:
     """Say what the stages are, where they are those of the public dataset."""
-    if any(map(is_dementia_stage, classes)):
-        console.print(STAGES_DEFINED, style="dim", highlight=False)
+    if definition := define_stages(classes):
+        console.print(definition, style="dim", highlight=False)
 
 
 def _show_unlabelled(console: Console, count: int) -> None:

@@ -44,10 +44,10 @@ def nearest_training_slice(
     """Give each validation and test slice the stage of the training slice with the most similar pixels.
 
     There is nothing to train and nothing to choose, so for test slices the validation slices are training slices
-    too. Similarity is Pearson's correlation of the grey values, of slices
-    that are fitted into 128×128 pixels where they are of another size; above 10,000 slices of those of 32×32. Where
-    people are on both sides this finds another slice of the same person, so it shows what a score on such a split
-    is worth. Memory grows with the number of slices, not with that of pairs.
+    too. Similarity is Pearson's correlation of the grey values, of slices that are fitted into 128×128 pixels where
+    they are of another size; above 10,000 slices of those of 32×32. Where people are on both sides this finds
+    another slice of the same person, so it shows what a score on such a split means. Memory grows with the number
+    of slices, not with that of pairs.
 
     Args:
         slices: The data.

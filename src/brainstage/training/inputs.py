@@ -139,13 +139,16 @@ ACQUISITIONS = 8
 """Random acquisitions of each training person, beside the person's slices as they are."""
 
 
-def fit_patient_model(slices: SliceTable, fold: Fold, progress: Progress = silent) -> PatientModel:
+def fit_patient_model(
+    slices: SliceTable, fold: Fold, progress: Progress = silent, *, acquisitions: int = ACQUISITIONS
+) -> PatientModel:
     """Return the patient model of the training people of a fold; slices without a patient are left out.
 
     Args:
         slices: The data.
         fold: The slices of each side.
         progress: How to show progress.
+        acquisitions: As for :func:`training_seeds`.
 
     Raises:
         LeakageError: No training slice has a patient.
@@ -162,7 +165,7 @@ def fit_patient_model(slices: SliceTable, fold: Fold, progress: Progress = silen
         places[~np.isnan(places)],
     )
     return PatientModel.fit(
-        acquired_features(slices, rows, training_seeds(slices, rows), progress),
+        acquired_features(slices, rows, training_seeds(slices, rows, acquisitions), progress),
         [str(slices.patients[row]) for row in rows],
         places,
         slices.targets(rows),
@@ -170,7 +173,9 @@ def fit_patient_model(slices: SliceTable, fold: Fold, progress: Progress = silen
     )
 
 
-def training_seeds(slices: SliceTable, rows: Sequence[int]) -> list[tuple[int | None, ...]]:
+def training_seeds(
+    slices: SliceTable, rows: Sequence[int], acquisitions: int = ACQUISITIONS
+) -> list[tuple[int | None, ...]]:
     """Return the acquisitions of each training slice: the slice as it is, and random ones of its person's own.
 
     A person's are drawn from the pixels of the person's first slice, so they do not depend on names or order.
@@ -178,13 +183,14 @@ def training_seeds(slices: SliceTable, rows: Sequence[int]) -> list[tuple[int | 
     Args:
         slices: The data.
         rows: Rows of slices with a patient.
+        acquisitions: Number of random acquisitions of each person.
     """
     first: dict[str | None, str] = {}
     for row in rows:
         patient = slices.patients[row]
         first[patient] = min(first.get(patient, slices.slice_ids[row]), slices.slice_ids[row])
     start = {patient: int(slice_id[:8], 16) for patient, slice_id in first.items()}
-    return [(None, *range(start[one], start[one] + ACQUISITIONS)) for one in map(slices.patients.__getitem__, rows)]
+    return [(None, *range(start[one], start[one] + acquisitions)) for one in map(slices.patients.__getitem__, rows)]
 
 
 def acquired_features(

@@ -61,7 +61,7 @@ function showPrediction(person) {
     : "Scores, not probabilities: the model was not calibrated on people outside its training set.";
   byId("reading").textContent = [
     reply.calibrated ? "A filled circle: the stage is not ruled out." : "",
-    prediction.stability === null || prediction.stability === undefined ? "" : steadiness(prediction),
+    Number.isFinite(prediction.spread) ? steadiness(prediction) : "",
     slices.length > 1 ? "From all slices together; the prediction from each alone stands below it." : "From one slice, which says less than a whole brain.",
   ].join(" ").trim();
 }
