@@ -50,18 +50,19 @@ ACQUISITIONS = (
 PATIENT = Card(
     name="brainstage patient",
     what=(
-        "Stages a person from axial brain slices, one or many: histograms of edge directions by place and "
-        "level, ridge regression fitted to the levels at hand, proportional odds. It is fitted to nine "
-        "acquisitions of each person, of which eight are simulated, so that another scanner's noise, contrast "
-        "or position changes its predictions little. It holds the edge histograms of its 200 training people "
-        "(64 cells of 16×16 pixels a slice, 8 bits a number) and no picture."
+        "Stages a person from axial brain slices, one or many: histograms of edge directions by place and level "
+        "and of grey values by level, ridge regression fitted to the levels at hand, proportional odds. It is "
+        "fitted to nine acquisitions of each person, of which eight are simulated, so that another scanner's "
+        "noise, contrast or position changes its predictions little. It holds the histograms of its 200 "
+        "training people (edges in 64 cells of 16×16 pixels and 24 grey values a slice, 8 bits a number) and no "
+        "picture."
     ),
     fitted_on="all 200 people",
     judged=(
         "Out of fold: five times five folds of people, each predicted by a model fitted on the others. First "
         "the procedure, kind of features, strength and target chosen inside the folds "
-        "(`benchmarks/patient.py`); the model here is one of its candidates. Then the recipe as it is: it was "
-        "chosen with all 200 people in view, so its figures are optimistic."
+        "(`benchmarks/patient.py`); the model here is what the procedure chooses from all 200 people. Then that "
+        "recipe as it is: it was chosen with all 200 people in view, so its figures are optimistic."
     ),
     limits=(
         "Two Moderate people: nothing can be claimed for that stage.",
@@ -121,8 +122,8 @@ def make_patient(slices: SliceTable, out: Path, nested: dict[str, Any]) -> None:
     details = [
         "These figures are of the procedure (protocol patient, no person on both sides): kind of features, "
         "strength and target were chosen among other people than those whom it was asked about. The model here is "
-        "one of its candidates.",
-        f"The recipe as it is was chosen with all 200 people in view, so its own figures are optimistic: "
+        "what the procedure chooses from all 200 people.",
+        f"That recipe as it is was chosen with all 200 people in view, so its own figures are optimistic: "
         f"{in_words(scores_of(whole))}; from one slice, drawn at random, {in_words(scores_of(single))}. "
         f"{sets_in_words(whole)}",
         PEOPLE,

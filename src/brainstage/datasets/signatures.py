@@ -14,6 +14,7 @@ from scipy.ndimage import gaussian_filter, uniform_filter
 
 from brainstage.core.arrays import Float16Array, Float32Array, IntArray, Pixels
 from brainstage.core.parallel import parallel_map
+from brainstage.stats.tones import TONES, in_units_of_power, tone_roots
 
 SQUARE_SIDE = 128
 """Side, in pixels, of the square that every slice is fitted into."""
@@ -21,7 +22,6 @@ PATTERN_SIDE, COARSE_SIDE = 64, 32
 """Sides, in pixels, of the pictures behind :attr:`Signatures.pattern` and :attr:`Signatures.coarse`."""
 HEAD_THRESHOLD = 0.1
 """Grey value, as a share of the picture's root mean square, above which a pixel belongs to the head."""
-_TONES = 24
 EXACT_LIMIT = 10_000
 """Number of slices up to which every comparison is exact; above, memory and time are saved at a small cost."""
 BLOCK_ROWS = 500
@@ -65,7 +65,7 @@ def describe_slices(images: Sequence[Pixels]) -> Signatures:
         pattern=np.empty(fine, np.float32) if count <= EXACT_LIMIT else np.empty(fine, np.float16),
         coarse=np.empty((count, COARSE_SIDE**2), np.float32),
         grain=np.empty((count, (COARSE_SIDE // 2) ** 2), np.float32),
-        tones=np.empty((count, _TONES), np.float32),
+        tones=np.empty((count, TONES), np.float32),
         area=np.empty(count, np.float32),
     )
 
@@ -88,9 +88,7 @@ def _coarse(small: Float32Array) -> Float32Array:
 
 def square(images: Sequence[Pixels]) -> Float32Array:
     """Fit slices into a square of one size and scale them to unit power: float32 of shape (n, 128, 128)."""
-    pictures = np.stack([_fit(image) for image in images]).astype(np.float32)
-    power = np.sqrt(np.square(pictures).mean(axis=(1, 2), keepdims=True))
-    return pictures / np.maximum(power, 1e-6)
+    return in_units_of_power(np.stack([_fit(image) for image in images]).astype(np.float32))
 
 
 def _fit(image: Pixels) -> Pixels:
@@ -113,7 +111,7 @@ def _signatures(images: Sequence[Pixels]) -> Signatures:
         pattern=unit(relief(half, 13)),
         coarse=_coarse(shrink(half, COARSE_SIDE)),
         grain=np.log(power + 1e-4).reshape(len(pictures), -1),
-        tones=_histograms(pictures),
+        tones=tone_roots(pictures),
         area=(pictures > HEAD_THRESHOLD).mean(axis=(1, 2), dtype=np.float32),
     )
 
@@ -143,14 +141,6 @@ def relief(pictures: Float32Array, surroundings: int) -> Float32Array:
         Shape (n, H * W).
     """
     return (pictures - uniform_filter(pictures, (0, surroundings, surroundings))).reshape(len(pictures), -1)
-
-
-def _histograms(pictures: Float32Array) -> Float32Array:
-    """Return the square root of the histogram of grey values: 24 bins of an eighth of the root mean square."""
-    bins = np.minimum(pictures * 8, 24).astype(np.int32)
-    bins += np.arange(len(pictures), dtype=np.int32)[:, None, None] * 25
-    counts = np.bincount(bins.ravel(), minlength=25 * len(pictures)).reshape(-1, 25)[:, 1:]
-    return np.sqrt(counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)).astype(np.float32)
 
 
 def unit(rows: Float32Array) -> Float32Array:

@@ -325,7 +325,7 @@ class PatientClassifier:
         """Predict each person from all slices given.
 
         Args:
-            features: Of N slices in each of some acquisitions, uint8 of shape (N, a, 8, 8, 8).
+            features: Of N slices in each of some acquisitions, uint8 of shape (N, a, FEATURES).
             patients: Patient of each slice; None predicts each slice alone.
             levels: Level of each slice, None where it is to be estimated.
         """

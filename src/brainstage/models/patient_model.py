@@ -1,9 +1,10 @@
 """The patient model: stages a person from slices together, whichever levels of the brain they show.
 
-The model *is* its training people: the orientation histograms of their slices, level by level. For a person of whom
-some levels are given, ridge regression is fitted to the training people at those levels (a linear model of 200
-people takes milliseconds), and proportional odds to their out-of-fold scores. So a prediction from one slice is
-calibrated as one from one slice, and a prediction from a whole stack as one from a stack.
+The model *is* its training people: histograms of their slices, of edge directions by place and of grey values,
+level by level. For a person of whom some levels are given, ridge regression is fitted to the training people at
+those levels (a linear model of 200 people takes milliseconds), and proportional odds to their out-of-fold scores.
+So a prediction from one slice is calibrated as one from one slice, and a prediction from a whole stack as one from
+a stack.
 
 Kernel methods keep their training points; a file of coefficients would know the whole stack only.
 
@@ -36,13 +37,18 @@ from brainstage.models.folder import CONFIG, WEIGHTS, read_json
 from brainstage.models.histograms import CELL, DIRECTIONS, SIDE, orientation_histograms
 from brainstage.stats.calibration import conformal_threshold
 from brainstage.stats.ordinal import ProportionalOdds
+from brainstage.stats.tones import TONES, in_units_of_power, tone_roots
 
 MODEL_TYPE = "brainstage-patient"
 LEVELS = 32
 """Levels of a person's stack."""
 SLABS = (4, 8)
 """Numbers of neighbouring levels that are averaged; both kinds of means are features, fine and coarse."""
-RIDGE = 0.1
+BLOCKS = (0.175, 0.175, 0.175, 0.175, 0.3)
+"""Shares of the blocks of features: edges by cell and slab, together 0.7, and tones."""
+TONE_SLAB = 8
+"""Neighbouring levels whose tones are averaged."""
+RIDGE = 0.2
 """Strength of the ridge, where the mean square length of a person's features is 1."""
 POWER = 0.5
 """The regression's target is the stage's number to this power: the first step counts most."""
@@ -54,7 +60,12 @@ better (``docs/decisions/patient.md``)."""
 NODES = ndtri((np.arange(9) + 0.5) / 9)
 """Nine equally likely places of an acquisition's score around the person's mean, in standard deviations."""
 STEP = 1 / 255
-"""Size of one unit of a saved histogram's square root, in the square root of white matter a pixel."""
+"""Size of one unit of a saved histogram's square root: in the square root of white matter a pixel for edges, of a
+share of the pixels for tones."""
+EDGES = (SIDE // CELL) ** 2 * DIRECTIONS
+"""Number of a slice's features that are edges."""
+FEATURES = EDGES + TONES
+"""Number of a slice's features."""
 GAP = 5
 """Fewer missing levels than this between two given ones are filled from their neighbours."""
 _FOLDS = 5
@@ -70,16 +81,19 @@ def patient_features(images: Sequence[Pixels], seeds: Sequence[int | None]) -> P
         seeds: Of the ``a`` acquisitions; None shows a slice as it is.
 
     Returns:
-        Square roots of orientation histograms in steps of :data:`STEP`, uint8 of shape (n, a, 8, 8, 8).
+        Square roots of the orientation histogram, then of the tones, in steps of :data:`STEP`: uint8 of shape
+        (n, a, FEATURES).
     """
     acquisitions = [None if seed is None else Acquisition.draw(seed) for seed in seeds]
 
     def features_of(image: Pixels) -> Pixels:
         shown = [one.apply(image) if one else image for one in acquisitions]
-        return _in_steps(np.sqrt(orientation_histograms(shown)))
+        edges = np.sqrt(orientation_histograms(shown)).reshape(len(shown), -1)
+        tones = tone_roots(in_units_of_power(np.stack(shown).astype(np.float32)))
+        return _in_steps(np.concatenate([edges, tones], axis=1))
 
     if not len(images):
-        return np.zeros((0, len(seeds), SIDE // CELL, SIDE // CELL, DIRECTIONS), np.uint8)
+        return np.zeros((0, len(seeds), FEATURES), np.uint8)
     return np.stack(parallel_map(features_of, images))
 
 
@@ -112,17 +126,17 @@ class PatientModel:
 
         Args:
             stacks: Roots of their histograms, means over acquisitions, in steps of :data:`STEP`: uint8 of shape
-                (n, LEVELS, 8, 8, 8).
-            directions: In which acquisitions move people, float16 of shape (d, LEVELS, 8, 8, 8): the sum of their
+                (n, LEVELS, FEATURES).
+            directions: In which acquisitions move people, float16 of shape (d, LEVELS, FEATURES): the sum of their
                 outer products is the covariance within a person.
             labels: Their stages (n,).
             classes: Names of the stages.
         """
         self.classes = tuple(classes)
         self._stacks, self._directions, self._labels = stacks, directions, labels
-        slices = _roots(stacks).reshape(len(stacks), LEVELS, -1)
-        self._centre = slices.mean(axis=(0, 1))
-        self._atlas = _unit(slices.mean(axis=0) - self._centre)
+        edges = _roots(stacks[..., :EDGES])
+        self._centre = edges.mean(axis=(0, 1))
+        self._atlas = _unit(edges.mean(axis=0) - self._centre)
         self._fitted = lru_cache(maxsize=256)(self._fit)
 
     def __len__(self) -> int:
@@ -142,18 +156,18 @@ class PatientModel:
 
         Args:
             features: Of each slice in each of ``a`` acquisitions (:func:`patient_features`), uint8 of shape
-                (n, a, 8, 8, 8); acquisitions of one number belong together.
+                (n, a, FEATURES); acquisitions of one number belong together.
             patients: Of each slice.
             places: Of each slice along the stack, from 0 to 1.
             labels: Number of each slice's stage.
             classes: Names of the stages.
         """
         people, first, number = np.unique(np.array(patients), return_index=True, return_inverse=True)
-        acquisitions, *cells = features.shape[1:]
-        stacks = np.full((len(people), LEVELS, *cells), np.nan, np.float32)
+        acquisitions = features.shape[1]
+        stacks = np.full((len(people), LEVELS, FEATURES), np.nan, np.float32)
         chosen = np.linspace(0, len(people) - 1, min(len(people), _PEOPLE_OF_DIRECTIONS)).round().tolist()
         place = {person: number for number, person in enumerate(chosen)}
-        deviations = np.zeros((len(chosen), acquisitions, LEVELS, *cells), np.float32)
+        deviations = np.zeros((len(chosen), acquisitions, LEVELS, FEATURES), np.float32)
         for person in range(len(people)):
             rows = np.flatnonzero(number == person)
             levels = (places[rows] * (LEVELS - 1)).round().astype(np.int64)
@@ -193,7 +207,7 @@ class PatientModel:
 
         Args:
             features: Of each slice in each of ``a`` acquisitions (:func:`patient_features`), uint8 of shape
-                (n, a, 8, 8, 8); acquisitions of one number belong together.
+                (n, a, FEATURES); acquisitions of one number belong together.
             patients: Patient of each slice; slices of one patient are predicted together. A slice of None is
                 predicted alone.
             levels: Level of each slice, from 0 to LEVELS - 1; None where it is to be estimated from the slice.
@@ -223,12 +237,12 @@ class PatientModel:
         )
 
     def levels(self, features: Pixels) -> IntArray:
-        """Return the level of each slice, from 0 to LEVELS - 1: that of the training people's most similar mean.
+        """Return the level of each slice, from 0 to LEVELS - 1: where training people's mean edges are nearest.
 
         Args:
             features: As for :meth:`predict`.
         """
-        rows = _roots(features).mean(axis=1).reshape(-1, len(self._centre))
+        rows = _roots(features[..., :EDGES]).mean(axis=1)
         found: IntArray = (_unit(rows - self._centre) @ self._atlas.T).argmax(axis=1)
         return found
 
@@ -259,7 +273,7 @@ class PatientModel:
         classes = json.loads((folder / CONFIG).read_text(encoding="utf-8"))["classes"]
         tensors = load_file(folder / WEIGHTS)
         stacks, directions, labels = (tensors[name] for name in ("stacks", "directions", "labels"))
-        shape = (LEVELS, SIDE // CELL, SIDE // CELL, DIRECTIONS)
+        shape = (LEVELS, FEATURES)
         for name, rows, dtype in (("stacks", stacks, np.uint8), ("directions", directions, np.float16)):
             if rows.shape[1:] != shape or rows.dtype != dtype:
                 raise ValueError(f"{name} of shape {rows.shape[1:]}, {rows.dtype}")
@@ -324,7 +338,7 @@ def _given(levels: IntArray) -> IntArray:
 
 
 def _stack(roots: Float32Array, levels: IntArray, given: IntArray) -> Float32Array:
-    """Put a person's slices on the levels given, (len(given), 8, 8, 8): each takes the mean of those nearest."""
+    """Put a person's slices on the levels given, (len(given), a, FEATURES): each takes the mean of the nearest."""
     distance = np.abs(given[:, None] - levels)
     nearest = (distance == distance.min(axis=1, keepdims=True)).astype(np.float32)
     stack: Float32Array = np.tensordot(nearest / nearest.sum(axis=1, keepdims=True), roots, axes=1)
@@ -340,13 +354,13 @@ def _in_steps(roots: Float32Array) -> Pixels:
 
 
 def _principal_directions(deviations: Float32Array, stacks: Float32Array) -> Float16Array:
-    """Return the directions in which acquisitions move people most, float16 of shape (d, LEVELS, 8, 8, 8).
+    """Return the directions in which acquisitions move people most, float16 of shape (d, LEVELS, FEATURES).
 
     Most is measured in the model's features: over slabs of levels, where the noise of single slices averages out.
 
     Args:
-        deviations: Of some people's acquisitions from their mean, shape (n, a, LEVELS, 8, 8, 8).
-        stacks: The means of all people, shape (people, LEVELS, 8, 8, 8).
+        deviations: Of some people's acquisitions from their mean, shape (n, a, LEVELS, FEATURES).
+        stacks: The means of all people, shape (people, LEVELS, FEATURES).
     """
     people, acquisitions, *shape = deviations.shape
     if acquisitions == 1:
@@ -361,13 +375,16 @@ def _principal_directions(deviations: Float32Array, stacks: Float32Array) -> Flo
 
 
 def _features(stacks: Float32Array, levels: IntArray) -> list[Float32Array]:
-    """Average roots of histograms over slabs of levels, in cells of one size and twice that: four blocks (n, …).
+    """Average roots of histograms over slabs of levels: the blocks (n, …) that :data:`BLOCKS` weighs.
 
-    All of it is linear, so directions of stacks become directions of features.
+    Edges are averaged in cells of one size and twice that. All of it is linear, so directions of stacks become
+    directions of features.
     """
-    pairs = stacks[:, :, ::2] + stacks[:, :, 1::2]
+    fine = stacks[..., :EDGES].reshape(*stacks.shape[:2], SIDE // CELL, SIDE // CELL, DIRECTIONS)
+    pairs = fine[:, :, ::2] + fine[:, :, 1::2]
     coarse: Float32Array = (pairs[:, :, :, ::2] + pairs[:, :, :, 1::2]) * np.float32(0.25)
-    return [_slabs(roots, levels // slab) for roots in (stacks, coarse) for slab in SLABS]
+    edges = [_slabs(roots, levels // slab) for roots in (fine, coarse) for slab in SLABS]
+    return [*edges, _slabs(stacks[..., EDGES:], levels // TONE_SLAB)]
 
 
 def _slabs(roots: Float32Array, slabs: IntArray) -> Float32Array:
@@ -378,7 +395,7 @@ def _slabs(roots: Float32Array, slabs: IntArray) -> Float32Array:
 
 @dataclass(frozen=True)
 class _Scaling:
-    """Features in units of their spread among the training people; each block counts alike, however long it is."""
+    """Features in units of their spread among the training people; each block counts by its share, however long."""
 
     means: list[Float32Array]
     scales: list[Float32Array]
@@ -387,15 +404,16 @@ class _Scaling:
     def of(cls, blocks: list[Float32Array], directions: list[Float32Array]) -> _Scaling:
         """Measure people's means over acquisitions, (n, …) a block, and the directions within people, (d, …)."""
         scales = []
-        for block, within in zip(blocks, directions, strict=True):
+        for share, block, within in zip(BLOCKS, blocks, directions, strict=True):
             spread = np.sqrt(block.var(axis=0) + np.square(within).sum(axis=0))
             varies = spread > 1e-3 * spread.max()  # the corners of a picture are black in everyone
-            scales.append(np.where(varies, 1 / np.where(varies, spread, 1) / np.sqrt(max(1, varies.sum())), 0))
+            length = np.sqrt(share / max(1, varies.sum()))
+            scales.append(np.where(varies, length / np.where(varies, spread, 1), 0).astype(np.float32))
         return cls([block.mean(axis=0) for block in blocks], scales)
 
     def __call__(self, blocks: list[Float32Array]) -> Float32Array:
         parts = [(b - mean) * scale for b, mean, scale in zip(blocks, self.means, self.scales, strict=True)]
-        scaled: Float32Array = np.concatenate(parts, axis=1) / np.sqrt(np.float32(len(parts)))
+        scaled: Float32Array = np.concatenate(parts, axis=1)
         return scaled
 
     def directions(self, blocks: list[Float32Array]) -> Float32Array:

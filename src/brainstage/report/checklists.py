@@ -285,13 +285,13 @@ def describe_method(config: TrainConfig, manifest: Mapping[str, Any], people: Pa
     if config.model == "patient":
         return Method(
             kind=(
-                "A linear model of a person's slices: histograms of edge directions by place and level, ridge "
-                "regression, proportional odds"
+                "A linear model of a person's slices: histograms of edge directions by place and level and of "
+                "grey values by level, ridge regression, proportional odds"
             ),
             input=(
                 "Pictures become grey, 8 bits a pixel, and are scaled to 128×128 pixels. The model sees the square "
-                "roots of histograms of eight edge directions in cells of 16×16 pixels; edges are measured in the "
-                "grey value of the white matter. A few missing levels between given ones are filled from their "
+                "roots of histograms of eight edge directions in cells of 16×16 pixels, edges measured in the grey "
+                "value of the white matter, and of 24 grey values in the whole slice. A few missing levels between given ones are filled from their "
                 "neighbours; any other that a training person lacks gets the mean of the others."
             ),
             start="There are no initial weights: each part is the solution of a convex problem.",

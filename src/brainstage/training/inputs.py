@@ -24,7 +24,8 @@ from brainstage.models.backbones import find_backbone, open_backbone
 from brainstage.models.features import FeatureCache
 from brainstage.models.histograms import CELL, DIRECTIONS, SIDE, VERSION
 from brainstage.models.network import build_model
-from brainstage.models.patient_model import PREDICTION_SEEDS, PatientModel, patient_features
+from brainstage.models.patient_model import FEATURES, PREDICTION_SEEDS, PatientModel, patient_features
+from brainstage.stats.tones import TONES
 from brainstage.training.probe import FeatureClassifier, FeatureDataset, FrozenBackbone, slice_features
 from brainstage.training.trainer import SliceDataset, uses_bf16
 
@@ -205,7 +206,7 @@ def acquired_features(
         progress: How to show progress.
 
     Returns:
-        uint8 of shape (n, a, 8, 8, 8).
+        uint8 of shape (n, a, FEATURES).
 
     Raises:
         RunError: The cache cannot be written.
@@ -225,9 +226,8 @@ def acquired_features(
     ]
     if not names:
         return patient_features([], PREDICTION_SEEDS)
-    cache = FeatureCache({"histograms": [VERSION, SIDE, CELL, DIRECTIONS], "acquisitions": FAMILY_VERSION})
-    features = cache.get(names, compute, progress)
-    return features.reshape(len(rows), -1, SIDE // CELL, SIDE // CELL, DIRECTIONS)
+    cache = FeatureCache({"histograms": [VERSION, SIDE, CELL, DIRECTIONS, TONES], "acquisitions": FAMILY_VERSION})
+    return cache.get(names, compute, progress).reshape(len(rows), -1, FEATURES)
 
 
 def _places(slices: SliceTable, rows: list[int]) -> Float64Array:
