@@ -73,6 +73,8 @@ def test_cross_validate_joins_all_folds_of_a_splits_file(tmp_path, phantom_folde
     run = RunFolder(tmp_path / "all")
     assert sorted(folder.name for folder in run.folds.iterdir()) == ["00", "01", "everyone"]
     assert (run.path / "patient_metrics.json").is_file()
+    for page in ("claim.md", "tripod.md"):
+        assert "protocol patient · clean" in (run.path / page).read_text(encoding="utf-8")
     asked, used = (json.loads(file.read_text()) for file in (splits_file, run.splits))
     assert used["folds"] == asked["folds"]
 

@@ -15,8 +15,8 @@ from brainstage.datasets.table import SliceTable
 from brainstage.evaluation.patients import evaluate_patients
 from brainstage.evaluation.slices import evaluate
 from brainstage.models.recipes import load_recipe
-from brainstage.models.weights import bundled_folder
-from brainstage.report.checklists import Origin, describe_method, facts_of_run, plain, write_checklists
+from brainstage.models.weights import BUNDLED, bundled_folder
+from brainstage.report.checklists import PAGES, Origin, describe_method, facts_of_run, plain, write_checklists
 from brainstage.training.cross_validation import cross_validate
 
 TRIPOD = (
@@ -149,6 +149,28 @@ def test_optimistic_figures_are_called_so_wherever_they_stand(facts, tmp_path):
     claim = written(picked, tmp_path)["claim.md"]
     assert "optimistic: the epoch was picked on the test people" in item(claim, 37)
     assert "picked on the test people" in item(claim, 40)
+
+
+def test_what_was_chosen_inside_the_folds_stands_first(facts, tmp_path):
+    score = {"value": 0.5125, "low": 0.25, "high": 0.75}
+    nested = {"chosen inside the folds": dict.fromkeys(facts.people.views[0].rows["model"], score)}
+    for page in written(replace(facts, nested=nested), tmp_path).values():
+        assert page.index("| chosen inside the folds | 0.512 [0.25, 0.75] |") < page.index("| model |")
+        assert "Its figures: chosen inside the folds, protocol patient (no person on both sides): acc" in item(
+            page, 2
+        )
+
+
+@pytest.mark.parametrize("name", BUNDLED)
+def test_bundled_models_have_their_pages(name):
+    folder = bundled_folder(name)
+    manifest = RunFolder(folder).read_manifest()
+    for page in (folder / file for file in PAGES):
+        text = page.read_text(encoding="utf-8")
+        first, _, rest = text.partition("| model |")
+        assert "optimistic: " in first.partition("## Figures")[2] and "OASIS-1" in rest
+        for figures in manifest.get("nested", {}).values():
+            assert f"{figures['accuracy']['value']:.3f}" in first
 
 
 def test_folds_with_a_person_on_two_sides_get_no_page(run, tmp_path):

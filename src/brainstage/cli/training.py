@@ -208,14 +208,16 @@ def _cross_validate(slices: SliceTable, config: TrainConfig, *, as_json: bool, q
     """Train every fold, evaluate by person and show; the options are those of :func:`brainstage.cross_validate`."""
     from brainstage.evaluation.patients import evaluate_patients
     from brainstage.evaluation.slices import evaluate
+    from brainstage.report.checklists import facts_of_run, write_checklists
     from brainstage.report.results import write_evaluation, write_patient_evaluation
     from brainstage.report.terminal import show_patient_evaluation
     from brainstage.training.cross_validation import cross_validate
 
     run = cross_validate(slices, config, progress=progress_of(quiet), **options)
-    write_evaluation(evaluate(run), run.path)
-    evaluation = evaluate_patients(run)
+    by_slice, evaluation = evaluate(run), evaluate_patients(run)
+    write_evaluation(by_slice, run.path)
     write_patient_evaluation(evaluation, run.path)
+    write_checklists(facts_of_run(run, by_slice, evaluation, slices), run.path)
     show_result(
         evaluation, show_patient_evaluation, as_json=as_json, quiet=quiet, saved=run.path, run=str(run.path)
     )

@@ -51,6 +51,7 @@ class RunFolder:
     ``manifest.json``            SHA-256 of each file above, and the versions; written last
     ``metrics.json``             performance by slice, written by ``evaluate``
     ``patient_metrics.json``     performance by person, written by ``evaluate``
+    ``claim.md``, ``tripod.md``  reporting checklists, written by ``cross-validate``
     ``curves.png``, ``confusion_matrix.png``
     ``onnx/``                    the network as ONNX, a folder like this one, written by ``export``
     ``tensorboard/``             event files, where that tracker was asked for

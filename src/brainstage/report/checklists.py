@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +120,7 @@ class ReportFacts:
         parameters: Number of weights; None where the model has none.
         evaluation: The figures by slice.
         people: The figures by person.
+        nested: Of a bundled model, the figures of the procedure that chose its recipe inside the folds, by view.
     """
 
     recipe: str
@@ -139,6 +140,7 @@ class ReportFacts:
     parameters: int | None
     evaluation: Evaluation
     people: PatientEvaluation
+    nested: Mapping[str, Mapping[str, Mapping[str, float]]] = field(default_factory=dict)
 
     @property
     def stages(self) -> str:
@@ -157,12 +159,21 @@ class ReportFacts:
 
     @property
     def headline(self) -> str:
-        """The figures that stand for the others, after the title."""
+        """The figures that stand for the others, after the title; those chosen inside the folds come first."""
         first, last = self.people.views[0], self.people.views[-1]
         model, always = first.rows["model"], first.rows["always the largest"]
+        nested = [
+            f"{name}, protocol patient (no person on both sides): accuracy {shown_score(scores['accuracy'])}, "
+            f"AUROC {shown_score(scores['auroc_ovr'])}"
+            for name, scores in self.nested.items()
+        ]
         return (
-            f"{self.title}: accuracy of {first.name} {_shown(model['accuracy'])}, where always the largest "
-            f"has {_shown(always['accuracy'])}; AUROC of {last.name} {_shown(last.rows['model']['auroc_ovr'])}"
+            "; ".join(nested)
+            + "; then " * bool(nested)
+            + (
+                f"{self.title}: accuracy of {first.name} {_shown(model['accuracy'])}, where always the largest "
+                f"has {_shown(always['accuracy'])}; AUROC of {last.name} {_shown(last.rows['model']['auroc_ovr'])}"
+            )
         )
 
     @property
@@ -220,6 +231,10 @@ def write_checklists(facts: ReportFacts, folder: Path) -> list[Path]:
         "baselines": [plain(row) for row in people.views[0].rows if row != "model"],
         "views": [
             (one.name, [plain(name) for name in one.classes], _table(one.rows, SCORES)) for one in people.views
+        ],
+        "nested": [
+            (plain(name), [shown_score(figures[score]) for score in SCORES])
+            for name, figures in facts.nested.items()
         ],
         "by_stage": _table(scores.by_class, BY_STAGE),
         "classes": [plain(name) for name in facts.evaluation.classes],
@@ -291,8 +306,9 @@ def describe_method(config: TrainConfig, manifest: Mapping[str, Any], people: Pa
             input=(
                 "Pictures become grey, 8 bits a pixel, and are scaled to 128×128 pixels. The model sees the square "
                 "roots of histograms of eight edge directions in cells of 16×16 pixels, edges measured in the grey "
-                "value of the white matter, and of 24 grey values in the whole slice. A few missing levels between given ones are filled from their "
-                "neighbours; any other that a training person lacks gets the mean of the others."
+                "value of the white matter, and of 24 grey values in the whole slice. A few missing levels between "
+                "given ones are filled from their neighbours; any other that a training person lacks gets the mean "
+                "of the others."
             ),
             start="There are no initial weights: each part is the solution of a convex problem.",
             settings=(

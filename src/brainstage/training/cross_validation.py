@@ -128,7 +128,7 @@ def _finish(
     write_table(run.baseline, linear_baseline(slices, splits, about, progress=progress))
     manifests = [fold.read_manifest() for fold in folds]
     seconds = round(sum(manifest["training_seconds"] for manifest in manifests), 1)
-    kept = ("parameters", "threads", "versions")
+    kept = ("parameters", "threads", "versions", "backbone", "features")
     run.write_manifest(
         {
             **about,
