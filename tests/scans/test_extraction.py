@@ -69,5 +69,5 @@ def test_exactly_one_volume_is_taken(tmp_path):
         extract(tmp_path / "a.png")
     for name in ("b.nii", "c.nii"):
         write_nifti(tmp_path / name, brain((4.0, 4.0, 4.0)))
-    with pytest.raises(DataError, match=r"found .*b\.nii, .*c\.nii; name one"):
+    with pytest.raises(DataError, match=r"found 2: 1 b\.nii \(.*\), 2 c\.nii \(.*\); choose one"):
         extract(tmp_path)

@@ -158,8 +158,8 @@ def test_scans_are_found_by_content_and_series_told_apart(tmp_path):
     assert names == [
         str(tmp_path / "study" / "b.jpg"),
         str(tmp_path / "study" / "one"),
-        f"{tmp_path / 'flat'}, series 1 of 2",
-        f"{tmp_path / 'flat'}, series 2 of 2",
+        f"{tmp_path / 'flat'}, series 3",
+        f"{tmp_path / 'flat'}, series 4",
     ]
     by_glob = find_scans([str(file) for file in flat])
     assert [scan.name for scan in by_glob] == [str(tmp_path / "flat")]

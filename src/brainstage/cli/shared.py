@@ -46,6 +46,12 @@ ClassOrder = Annotated[
 ]
 MaxUnreadable = Annotated[float, typer.Option(min=0, max=1, help="Largest share of rows that may be unreadable.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with work that was stopped.")]
+Series = Annotated[
+    int | None,
+    typer.Option(
+        "--series", min=1, help="Number of a series or volume in a folder; `brainstage scans` lists them."
+    ),
+]
 Seed = Annotated[int | None, typer.Option(help="Seed of weights, batches and splits.")]
 ValidationShare = Annotated[
     float | None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -15,6 +16,7 @@ from brainstage.cli.shared import (
     ImageColumn,
     Json,
     Quiet,
+    Series,
     end_with,
     print_json,
     progress_of,
@@ -51,6 +53,7 @@ def predict(
     details: Annotated[
         bool, typer.Option("--details", help="Also say what the stages, the people and the figures are.")
     ] = False,
+    series: Series = None,
     image_column: ImageColumn = "image",
     as_json: Json = False,
     quiet: Quiet = False,
@@ -65,7 +68,7 @@ def predict(
 
     if out:
         check_target(out)
-    predictor, scans = _open(inputs, image_column)
+    predictor, scans = _open(inputs, image_column, series)
     predictions = predict_scans(predictor, scans, one_person=one_person, progress=progress_of(quiet))
     if out:
         write_predictions(predictions, out)
@@ -83,15 +86,15 @@ def predict(
     end_with(statuses)
 
 
-def _open(inputs: list[str], image_column: str) -> tuple[Any, Any]:
-    """Return the predictor and the scans that were named.
+def _open(inputs: list[str], image_column: str, series: int | None) -> tuple[Any, Any]:
+    """Return the predictor and the scans that were named, or the series of that number among them.
 
     Raises:
         typer.Exit: There is no scan; the message says why.
     """
     from brainstage.inference.predictions import find_model
     from brainstage.inference.predictor import Predictor
-    from brainstage.scans.discover import find_scans
+    from brainstage.scans.discover import choose_series, find_scans
 
     model, names = find_model(inputs)
     try:
@@ -99,6 +102,8 @@ def _open(inputs: list[str], image_column: str) -> tuple[Any, Any]:
     except DataError as error:
         warn(f"Error: {error}")
         raise typer.Exit(ExitCode.NOTHING_USABLE) from error
+    if series is not None:
+        scans = [choose_series(scans, series)]
     return Predictor.open(model), scans
 
 
@@ -114,6 +119,7 @@ def explain(
             "--sanity", help="Compare with the maps of the same model, its weights randomised: must differ."
         ),
     ] = False,
+    series: Series = None,
     image_column: ImageColumn = "image",
     as_json: Json = False,
     quiet: Quiet = False,
@@ -125,7 +131,7 @@ def explain(
     from brainstage.report.explanations import explain as run
     from brainstage.report.terminal import show_explanations
 
-    predictor, scans = _open(inputs, image_column)
+    predictor, scans = _open(inputs, image_column, series)
     explanations = run(
         predictor, scans, out, method=method, stage=stage, sanity=sanity, progress=progress_of(quiet)
     )
@@ -187,10 +193,11 @@ def _data_if_any(load: partial[Any]) -> Any | None:
 
 @app.command(epilog="Example: brainstage extract head.nii.gz --out brain.nii.gz")
 def extract(
-    scan: Annotated[str, typer.Argument(metavar="SCAN", help="NIfTI file, DICOM file or the folder of a series.")],
+    scan: Annotated[str, typer.Argument(metavar="SCAN", help="NIfTI file, DICOM file or folder.")],
     out: Annotated[
         Path, typer.Option("--out", help="File for the brain, .nii.gz; its picture is written beside it.")
     ],
+    series: Series = None,
     quiet: Quiet = False,
 ) -> None:
     """Extract the brain from a T1-weighted scan of a head.
@@ -198,12 +205,16 @@ def extract(
     A picture is written to check the result.
     """
     from brainstage.report.brain_picture import draw_extraction
+    from brainstage.scans.discover import SeveralVolumesError
     from brainstage.scans.extraction import check_brain_target, picture_path, write_brain
     from brainstage.scans.extraction import extract as run
 
     check_brain_target(scan, out)
     with progress_of(quiet)("Extracting the brain", 1):
-        extraction = run(scan)
+        try:
+            extraction = run(scan, series)
+        except SeveralVolumesError as error:
+            raise DataError(error.sentence(described=sys.stderr.isatty())) from error
         write_brain(extraction.brain, out)
         draw_extraction(picture_path(out), extraction)
     say(

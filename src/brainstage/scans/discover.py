@@ -9,25 +9,28 @@ import glob
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import accumulate
 from os.path import commonpath
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 from brainstage.core.arrays import Pixels
 from brainstage.core.errors import DataError
 from brainstage.core.run import StrPath
 from brainstage.datasets.images import IMAGE_SUFFIXES, Reader, decode_slice, is_picture, open_path, read_bytes
 from brainstage.datasets.sources import parquet_readers
-from brainstage.scans.dicom import Frame, decode_dicom, is_dicom, series_key
-from brainstage.scans.nifti import decode_nifti, is_nifti
+from brainstage.scans.dicom import Frame, decode_dicom, describe_series, is_dicom, series_key
+from brainstage.scans.nifti import decode_nifti, is_nifti, nifti_size
 from brainstage.scans.stack import training_slice, training_stack
 from brainstage.scans.volume import Volume
 
 SCAN_FORMATS = "JPEG, PNG, NIfTI, DICOM or parquet"
 SCAN_SUFFIXES = (*IMAGE_SUFFIXES, ".nii", ".nii.gz", ".dcm")
 """Endings of files that are reported where they are not scans."""
+VOLUME_KINDS = ("nifti", "dicom")
+KIND_NAMES = {"nifti": "NIfTI", "dicom": "DICOM", "unknown": "unknown"}
 MAGIC_BYTES = 4096
 """First bytes of a file, by which its format is recognised; they hold a compressed header."""
 
@@ -51,6 +54,70 @@ class File(NamedTuple):
 
 
 @dataclass(frozen=True)
+class ScanInfo:
+    """What the headers say of a volume or a DICOM series, or how many pictures there are.
+
+    Attributes:
+        source: Its file, or the folder of the series; empty for pictures.
+        kind: ``DICOM``, ``NIfTI``, ``pictures``, or ``unknown`` for a file that only ends like a scan.
+        number: From 1, as ``--series`` takes it; None for what is no volume.
+        slices: Number of slices or pictures; None where the header cannot be read.
+        matrix: Rows and columns of a slice, for NIfTI voxels along the first two axes; None where not known.
+        spacing: Millimetres from row to row, column to column and slice to slice; shorter where not known.
+        description: A DICOM series' own description. It can name people, so it is shown to the user alone: it is
+            neither in :meth:`to_dict` nor in the text of this object.
+    """
+
+    source: str
+    kind: str
+    number: int | None = None
+    slices: int | None = None
+    matrix: tuple[int, int] | None = None
+    spacing: tuple[float, ...] = ()
+    description: str = field(default="", repr=False)
+
+    @property
+    def size(self) -> str:
+        """Matrix and slices in words, as ``256×256, 180 slices``."""
+        if self.matrix is None:
+            return "size not known"
+        return f"{self.matrix[0]}×{self.matrix[1]}, {self.slices:,} slice{'' if self.slices == 1 else 's'}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it for JSON, without the description."""
+        return {
+            "number": self.number,
+            "source": self.source or None,
+            "kind": self.kind,
+            "slices": self.slices,
+            "matrix": self.matrix and list(self.matrix),
+            "spacing_mm": [round(distance, 3) for distance in self.spacing],
+        }
+
+
+class SeveralVolumesError(DataError):
+    """Several volumes were found where one is needed.
+
+    Its text leaves out the descriptions of DICOM series, which can name people; :meth:`sentence` can have them.
+    """
+
+    def __init__(self, name: str, volumes: Sequence[ScanInfo]):
+        self.name, self.volumes = name, volumes
+        super().__init__(self.sentence())
+
+    def sentence(self, *, described: bool = False) -> str:
+        """Return what was found and what to do, on request with the descriptions of the series."""
+        volumes = []
+        for volume in self.volumes:
+            description = f"{volume.description}, " if described and volume.description else ""
+            volumes.append(f"{volume.number} {Path(volume.source).name} ({description}{volume.size})")
+        return (
+            f"{self.name}: expected one volume (NIfTI or a DICOM series), found {len(volumes)}: "
+            f"{', '.join(volumes)}; choose one with --series N"
+        )
+
+
+@dataclass(frozen=True)
 class Scan:
     """An image, a volume or a DICOM series.
 
@@ -59,12 +126,14 @@ class Scan:
         read: Reads its slices; raises :class:`DataError` where it cannot.
         volume: Reads it as a volume; None for an image. The slices of a volume take seconds: it is registered.
         files: Names of its files; none for a row of a parquet file.
+        describe: Reads from its headers what it is; None for an image.
     """
 
     name: str
     read: Callable[[], Slices]
     volume: Callable[[], Volume] | None = None
     files: tuple[str, ...] = ()
+    describe: Callable[[], ScanInfo] | None = None
 
 
 def find_scans(inputs: StrPath | Iterable[StrPath], image_column: str = "image") -> list[Scan]:
@@ -108,24 +177,67 @@ def scans_of(files: Iterable[File]) -> list[Scan]:
         key = _kind(file)
         if key or file.named:
             groups.setdefault(key or ("unknown", file.name), {})[file.name] = file
-    names = _names([list(members) for members in groups.values()])
+    names = _names([(key[0], list(members)) for key, members in groups.items()])
     return [
         _scan(name, key[0], list(members.values()))
         for name, (key, members) in zip(names, groups.items(), strict=True)
     ]
 
 
-def find_volume(name: str) -> Scan:
-    """Find the one volume that a file or folder holds.
+def describe_scans(inputs: StrPath | Iterable[StrPath]) -> list[ScanInfo]:
+    """Describe the scans in files, folders and globs by their headers, without reading their pixels.
+
+    Args:
+        inputs: As :func:`find_scans` takes them.
+
+    Returns:
+        The volumes and DICOM series, numbered in the order in which :func:`find_scans` returns them, the files that
+        only end like a scan, and one entry for all pictures.
 
     Raises:
-        DataError: It holds none, or several.
+        DataError: There is no scan.
+    """
+    scans = find_scans(inputs)
+    infos = _numbered(scans)
+    infos += [scan.describe() for scan in scans if scan.describe and not scan.volume]
+    pictures = sum(scan.describe is None for scan in scans)
+    return [*infos, *([ScanInfo("", "pictures", slices=pictures)] if pictures else [])]
+
+
+def choose_series(scans: Sequence[Scan], number: int) -> Scan:
+    """Return the volume or DICOM series that has a number in :func:`describe_scans`.
+
+    Raises:
+        DataError: None has it.
+    """
+    volumes = [scan for scan in scans if scan.volume]
+    if not 1 <= number <= len(volumes):
+        found = f"1 to {len(volumes)}" if volumes else "there are none"
+        raise DataError(f"--series {number}: no such volume or series ({found}); list them with: brainstage scans")
+    return volumes[number - 1]
+
+
+def find_volume(name: str, series: int | None = None) -> Scan:
+    """Find the one volume that a file or folder holds, or the one that has a number in :func:`describe_scans`.
+
+    Raises:
+        DataError: It holds none, or none of that number.
+        SeveralVolumesError: It holds several, and no number was given.
     """
     scans = [scan for scan in find_scans(name) if scan.volume]
-    if len(scans) != 1:
-        names = ", ".join(scan.name for scan in scans) or "none"
-        raise DataError(f"{name}: expected one volume (NIfTI or a DICOM series), found {names}; name one of them")
+    if not scans:
+        raise DataError(f"{name}: expected one volume (NIfTI or a DICOM series), found none")
+    if series is not None:
+        return choose_series(scans, series)
+    if len(scans) > 1:
+        raise SeveralVolumesError(name, _numbered(scans))
     return scans[0]
+
+
+def _numbered(scans: Sequence[Scan]) -> list[ScanInfo]:
+    """Describe the volumes among scans, numbered from 1."""
+    volumes = [scan.describe() for scan in scans if scan.volume and scan.describe]
+    return [replace(info, number=number) for number, info in enumerate(volumes, 1)]
 
 
 def _files(inputs: Sequence[str]) -> Iterator[File]:
@@ -169,15 +281,23 @@ def _start(file: File) -> bytes:
         return b""
 
 
-def _names(groups: Sequence[Sequence[str]]) -> list[str]:
-    """Name scans after their file, or their files' folder; several in one folder are numbered."""
-    names = [files[0] if len(files) == 1 else commonpath([Path(file).parent for file in files]) for files in groups]
-    totals, counts = Counter(names), Counter[str]()
-    for number, name in enumerate(names):
-        counts[name] += 1
-        if totals[name] > 1:
-            names[number] = f"{name}, series {counts[name]} of {totals[name]}"
-    return names
+def _names(groups: Sequence[tuple[str, Sequence[str]]]) -> list[str]:
+    """Name scans, given the kind and the files of each, after their file, or their files' folder.
+
+    Series of one folder have their number among all volumes, as :func:`describe_scans` has it.
+    """
+    places = [_place(files) for _, files in groups]
+    numbers = accumulate(kind in VOLUME_KINDS for kind, _ in groups)
+    counts = Counter(places)
+    return [
+        f"{place}, series {number}" if counts[place] > 1 else place
+        for place, number in zip(places, numbers, strict=True)
+    ]
+
+
+def _place(files: Sequence[str]) -> str:
+    """Return a scan's file, or the folder of its files."""
+    return files[0] if len(files) == 1 else commonpath([Path(file).parent for file in files])
 
 
 # --- readers ----------------------------------------------------------------------------------------------------
@@ -185,10 +305,27 @@ def _names(groups: Sequence[Sequence[str]]) -> list[str]:
 
 def _scan(name: str, kind: str, files: Sequence[File]) -> Scan:
     names = tuple(file.name for file in files)
-    if kind in ("nifti", "dicom"):
+    describe = partial(_describe, kind, files)
+    if kind in VOLUME_KINDS:
         read = partial(_read_nifti if kind == "nifti" else _read_dicom, files, name)
-        return Scan(name, partial(_cut, read, name), partial(_whole, read, name), names)
-    return Scan(name, partial(_read_picture if kind == "picture" else _read_unknown, files, name), files=names)
+        return Scan(name, partial(_cut, read, name), partial(_whole, read, name), names, describe)
+    if kind == "picture":
+        return Scan(name, partial(_read_picture, files, name), files=names)
+    return Scan(name, partial(_read_unknown, files, name), files=names, describe=describe)
+
+
+def _describe(kind: str, files: Sequence[File]) -> ScanInfo:
+    """Describe a scan; one whose header cannot be read has no size."""
+    info = ScanInfo(_place([file.name for file in files]), KIND_NAMES[kind])
+    try:
+        if kind == "dicom":
+            return replace(info, **describe_series(file.open for file in files)._asdict())
+        if kind == "nifti":
+            (rows, columns, slices, *_), spacing = nifti_size(_start(files[0]))
+            return replace(info, matrix=(rows, columns), slices=slices, spacing=spacing)
+    except (DataError, ValueError):  # ValueError: fewer than three axes
+        pass
+    return info
 
 
 def _picture(read: Reader) -> Slices:

@@ -19,11 +19,12 @@ WRITTEN_MAXIMUM = 10_000
 """Grey value of the brightest voxel of a written brain: after N4 grey values have no unit."""
 
 
-def extract(scan: Path | str) -> Extraction:
+def extract(scan: Path | str, series: int | None = None) -> Extraction:
     """Extract the brain from a T1-weighted head; :func:`write_brain` saves it.
 
     Args:
-        scan: A NIfTI file, a DICOM file or the folder of a series.
+        scan: A NIfTI file, a DICOM file or a folder.
+        series: Number of the series or volume in a folder that holds several, as ``brainstage scans`` lists them.
 
     Raises:
         ConfigError: The extra ``heads`` is not installed.
@@ -31,7 +32,7 @@ def extract(scan: Path | str) -> Extraction:
         RefusalError: It is not a T1-weighted head with its skull.
     """
     check_extra()
-    source = find_volume(str(scan))
+    source = find_volume(str(scan), series)
     if source.volume is None:
         raise DataError(f"{scan}: a single picture, expected a volume")
     return extract_brain(source.volume(), source.name)

@@ -31,6 +31,20 @@ def is_nifti(start: bytes) -> bool:
     return _kind(_start(start)) is not None
 
 
+def nifti_size(start: bytes) -> tuple[tuple[int, ...], tuple[float, ...]]:
+    """Return the shape of the volume whose file begins with these bytes, and its voxels' size in millimetres.
+
+    Raises:
+        DataError: The header cannot be read.
+    """
+    kind, content = _kind(_start(start)), io.BytesIO(_start(start))
+    try:
+        header = kind.header_class.from_fileobj(content, check=False)
+        return tuple(map(int, header.get_data_shape())), tuple(map(float, header.get_zooms()[:3]))
+    except Exception as error:  # nibabel raises anything for foreign headers
+        raise DataError(f"not a usable NIfTI file ({type(error).__name__})") from error
+
+
 @np.errstate(all="ignore")  # values that are not finite are checked for
 def decode_nifti(data: bytes, where: str) -> Volume:
     """Decode the bytes of a NIfTI file.

@@ -1,0 +1,109 @@
+"""scans lists what a folder holds; --series chooses from the list."""
+
+import io
+import json
+
+import pytest
+
+from brainstage.cli.shared import ExitCode
+from helpers import run_cli
+from volumes import PATIENT, brain, turned, write_nifti, write_series
+
+BRAIN = brain((3, 3, 3))
+
+
+@pytest.fixture
+def study(tmp_path):
+    """Return a folder with two series in one folder and a NIfTI volume of fewer slices."""
+    write_series(tmp_path / "a", turned(BRAIN, (1, 0, 2), (1, 1, 1)), uid="1.2", SeriesDescription="flair")
+    for file in (tmp_path / "a").iterdir():
+        file.rename(file.with_name(f"second-{file.name}"))
+    write_series(tmp_path / "a", BRAIN, uid="1.1", SeriesDescription=f"t1 {PATIENT}")
+    write_nifti(tmp_path / "b.nii.gz", brain((6, 6, 6)))
+    return tmp_path
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_scans_are_listed_without_their_descriptions_where_no_terminal_is(study):
+    code, out, err = run_cli("scans", study)
+    assert (code, err) == (ExitCode.DONE, "")
+    lines = [line.split() for line in out.splitlines()]
+    assert ["series", "matrix", "spacing", "(mm)", "slices", "kind", "source"] in lines
+    assert [line[:8] for line in lines if line[:1] == ["1"]] == [["1", "66×77", "3", "×", "3", "×", "3", "63"]]
+    assert "flair" not in out
+    assert PATIENT not in out
+
+
+def test_descriptions_are_shown_on_a_terminal(study, monkeypatch):
+    monkeypatch.setattr("helpers.io.StringIO", Terminal)
+    monkeypatch.chdir(study)
+    _, out, _ = run_cli("scans", ".")
+    assert "description" in out
+    assert f" 1 t1 {PATIENT} " in out
+    assert " 2 flair " in out
+    _, out, _ = run_cli("scans", ".", "--json")
+    assert PATIENT not in out
+
+
+def test_json_has_the_same_list_without_descriptions(study):
+    code, out, _ = run_cli("scans", study, "--json")
+    assert code == ExitCode.DONE
+    scans = json.loads(out)["scans"]
+    assert scans[0] == {
+        "number": 1,
+        "source": str(study / "a"),
+        "kind": "DICOM",
+        "slices": 63,
+        "matrix": [66, 77],
+        "spacing_mm": [3.0, 3.0, 3.0],
+    }
+    assert [scan["number"] for scan in scans] == [1, 2, 3]
+    assert scans[2]["kind"] == "NIfTI"
+
+
+def test_a_folder_without_scans_is_one_sentence(tmp_path):
+    code, _, err = run_cli("scans", tmp_path)
+    assert code == ExitCode.FAILED
+    assert "no JPEG, PNG, NIfTI, DICOM or parquet file found" in err
+
+
+def test_predict_takes_the_series_of_the_list(study):
+    code, out, err = run_cli("predict", study, "--series", 3, "--json")
+    assert code == ExitCode.DONE, err
+    assert {row["source"] for row in json.loads(out)["predictions"]} == {str(study / "b.nii.gz")}
+    code, _, err = run_cli("predict", study, "--series", 4)
+    assert code == ExitCode.FAILED
+    assert "--series 4: no such volume or series (1 to 3); list them with: brainstage scans" in err
+    assert run_cli("predict", study, "--series", 0).code == ExitCode.USAGE
+
+
+def test_explain_takes_the_series_of_the_list(study, monkeypatch):
+    class ChosenError(Exception):
+        pass
+
+    def explain(_predictor, scans, _out, **_options):
+        raise ChosenError([scan.name for scan in scans])
+
+    monkeypatch.setattr("brainstage.report.explanations.explain", explain)
+    with pytest.raises(ChosenError) as told:
+        run_cli("explain", study, "--series", 2, "--out", study / "pictures")
+    assert told.value.args == ([f"{study / 'a'}, series 2"],)
+
+
+def test_extract_names_the_series_and_takes_one(study, monkeypatch):
+    pytest.importorskip("SimpleITK")
+    code, _, err = run_cli("extract", study, "--out", study / "brain.nii.gz")
+    assert code == ExitCode.FAILED
+    assert "found 3: 1 a (66×77, 63 slices), 2 a (" in err
+    assert "--series N" in err
+    assert PATIENT not in err
+    monkeypatch.setattr("helpers.io.StringIO", Terminal)
+    _, _, err = run_cli("extract", study, "--out", study / "brain.nii.gz")
+    assert f"t1 {PATIENT}, " in err
+    assert "(flair, " in err
+    _, _, err = run_cli("extract", study, "--out", study / "brain.nii.gz", "--series", 3)
+    assert "b.nii.gz: " in err  # a brain without its skull
