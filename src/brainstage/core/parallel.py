@@ -1,19 +1,27 @@
-"""The processors that may be used, and one pool of threads for work that releases the interpreter's lock."""
+"""Processors that may be used: a pool of threads for work that releases the interpreter's lock, and processes."""
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+import signal
 import threading
-from collections.abc import Callable, Generator, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
 from functools import cache
+from itertools import islice
 from typing import TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 _thread = threading.local()
+_NUMBERS_OF_THREADS = (
+    *("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"),
+    "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS",
+)
 
 
 @cache
@@ -90,6 +98,70 @@ def is_worker() -> bool:
 @cache
 def _shared_pool() -> ThreadPoolExecutor:
     return worker_pool()
+
+
+def run_tasks(
+    function: Callable[[Item], Result], items: Iterable[Item], jobs: int
+) -> Iterator[tuple[Item, Result | None]]:
+    """Run a function for many items in processes of their own; yield each item with its result as they finish.
+
+    An item whose process dies, as one does that runs out of memory, is tried again alone; if it dies once more its
+    result is None, and the others go on. After Ctrl-C or an error nothing more is started.
+
+    Args:
+        function: A function of a module; what it takes and returns is sent to and from the processes.
+        items: What it is applied to; a few for each process are submitted at a time.
+        jobs: Number of processes. 1 works in this one, where a death is the end of all.
+
+    Raises:
+        Exception: What the function raised.
+    """
+    if jobs == 1:
+        yield from ((item, function(item)) for item in items)
+        return
+    waiting = iter(items)
+    died: list[Item] = []
+    while batch := list(islice(waiting, 2 * jobs)):
+        yield from _in_processes(function, batch, waiting, jobs, died)
+        while died:
+            item = died.pop()
+            again: list[Item] = []
+            yield from _in_processes(function, [item], iter(()), 1, again)
+            yield from ((item, None) for item in again)
+
+
+def _in_processes(
+    function: Callable[[Item], Result], first: list[Item], more: Iterator[Item], jobs: int, died: list[Item]
+) -> Iterator[tuple[Item, Result | None]]:
+    """Yield items and results until there are no more, or a process died; items without a result join ``died``."""
+    context = multiprocessing.get_context("spawn")  # threads and open files of this process are not copied
+    pool = ProcessPoolExecutor(jobs, context, _begin_process)
+    pending = {pool.submit(function, item): item for item in first}
+    try:
+        while pending:
+            for future in wait(pending, return_when=FIRST_COMPLETED).done:
+                item = pending.pop(future)
+                try:
+                    result = future.result()
+                except BrokenProcessPool:
+                    died += [item, *pending.values()]
+                    return
+                yield item, result
+                for another in islice(more, 1):
+                    try:
+                        pending[pool.submit(function, another)] = another
+                    except BrokenProcessPool:  # another item's process died meanwhile
+                        died += [another, *pending.values()]
+                        return
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _begin_process() -> None:
+    """Leave Ctrl-C to the process that started this one, and work in one thread."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.environ.update(dict.fromkeys(_NUMBERS_OF_THREADS, "1"))  # read when NumPy and SimpleITK are imported
+    _thread.is_worker = True
 
 
 if hasattr(os, "register_at_fork"):  # threads do not survive a fork: a child makes its own pool

@@ -27,6 +27,8 @@ UNORDERED_NOTICE = (
     "Quadratic kappa and joined stages are not given: the order of the classes is not known; give --class-order"
 )
 
+CLASS_ORDER = "brainstage_class_order"
+"""Entry of a parquet schema's metadata: the class names from the least to the most severe stage, as JSON."""
 PROB_PREFIX = "prob_"
 SET_PREFIX = "in_set_"
 CONFORMAL_THRESHOLD = "conformal_threshold"

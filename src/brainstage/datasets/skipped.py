@@ -14,6 +14,8 @@ OTHER_IMAGES = (".bmp", ".tif", ".tiff", ".gif", ".webp", ".jp2", ".nii", ".nii.
 """Endings of images and volumes that a source of slices does not hold."""
 ABOUT_FILES = ("readme", "license", "licence", "citation", "dataset_infos", "dataset_dict", "thumbs", "desktop")
 """Names, without their ending, of files that stand beside data and hold none."""
+COHORT_FILES = ("cohort.json", "croissant.json", "dataset_description.json", "qc.html", "scans.parquet")
+"""What `brainstage prepare` writes beside the slices."""
 EXAMPLES = 3
 """Files that a sentence names."""
 
@@ -48,7 +50,8 @@ def _files(folder: Path) -> Iterator[Path]:
     for place, folders, files in os.walk(folder, onerror=unreadable.append):
         folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
         for name in sorted(files):
-            if not name.startswith(".") and name.lower().partition(".")[0] not in ABOUT_FILES:
+            about = name.lower().partition(".")[0] in ABOUT_FILES or name in COHORT_FILES
+            if not name.startswith(".") and not about:
                 yield Path(place, name)
     yield from (Path(error.filename) for error in unreadable)
 

@@ -19,7 +19,14 @@ from brainstage.core.config import did_you_mean
 from brainstage.core.errors import DataError
 from brainstage.core.parallel import parallel_map
 from brainstage.core.progress import Progress, silent
-from brainstage.core.schema import STAGES, is_dementia_stage, recognised_order, require_columns, stage_key
+from brainstage.core.schema import (
+    CLASS_ORDER,
+    STAGES,
+    is_dementia_stage,
+    recognised_order,
+    require_columns,
+    stage_key,
+)
 from brainstage.datasets.images import CHUNK, IMAGE_SUFFIXES, Picture, Reader, decode_slice, read_chunk, read_slice
 from brainstage.datasets.patient_map import with_patients
 from brainstage.datasets.public import cache_folder
@@ -81,6 +88,8 @@ class _Content:
     synthetic: bool = False
     files: Sequence[Path] = ()
     """The files of a folder that are read."""
+    class_order: tuple[str, ...] | None = None
+    """The order that a cohort was prepared with."""
 
 
 def default_source() -> Path:
@@ -130,6 +139,8 @@ def load_slices(
     path = default_source() if source is None else Path(source)
     columns = columns or Columns()
     content = _find(path, columns)
+    if columns.class_order is None and not columns.class_names:
+        columns = replace(columns, class_order=content.class_order)
     rows = _with_class_names(content.rows, columns.class_names, path)
     skipped = skipped_files(path, content.files) if path.is_dir() else ()
     if not rows:
@@ -202,6 +213,7 @@ def _find(path: Path, columns: Columns) -> _Content:
                 rows=[row for part in parts for row in part.rows],
                 synthetic=any(part.synthetic for part in parts),
                 files=[file for files in splits.values() for file in files],
+                class_order=parts[0].class_order,
             )
         if path.suffix.lower() == ".csv":
             return _Content(list(_csv_rows(path, columns)))
@@ -222,7 +234,12 @@ def _find_in_parquet(file: Path, columns: Columns, split: str | None) -> _Conten
         patient = None if patients[number] is None else str(patients[number])
         rows.append(_Row(read, where, labels[number], patient, _split_name(splits[number], where), indices[number]))
     metadata = table.schema.metadata or {}
-    return _Content(rows, metadata.get(b"brainstage_synthetic") == b"true")
+    order = json.loads(metadata.get(CLASS_ORDER.encode(), b"null"))
+    return _Content(
+        rows,
+        synthetic=metadata.get(b"brainstage_synthetic") == b"true",
+        class_order=None if order is None else tuple(map(str, order)),
+    )
 
 
 def parquet_readers(file: Path, image_column: str) -> list[tuple[str, Reader]]:

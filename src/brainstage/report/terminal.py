@@ -14,6 +14,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from brainstage.cohorts.ledger import count_reasons
 from brainstage.core.schema import (
     RESEARCH_NOTICE,
     SET_PREFIX,
@@ -25,6 +26,7 @@ from brainstage.core.schema import (
 
 if TYPE_CHECKING:
     from brainstage.audits.audit import Audit
+    from brainstage.cohorts.prepare import Cohort
     from brainstage.evaluation.comparison import Candidate, Comparison
     from brainstage.evaluation.patients import PatientEvaluation
     from brainstage.evaluation.slices import Evaluation
@@ -33,6 +35,28 @@ if TYPE_CHECKING:
     from brainstage.stats.metrics import Score
     from brainstage.studies.protocols import ProtocolComparison
     from brainstage.training.sweep import Sweep
+
+
+def show_cohort(cohort: Cohort) -> None:
+    """Print how many scans were prepared, of whom, and why the others were not."""
+    console = Console(markup=False)
+    about = cohort.to_dict()
+    counts = ", ".join(f"{count:,} {status}" for status, count in about["scans"].items())
+    console.print(f"{counts} · {about['people']:,} people", style="bold", highlight=False)
+    prepared = [row for row in cohort.ledger.to_pylist() if row["status"] == "prepared"]
+    labels = [row["label"] for row in prepared]
+    pairs = {(row["participant_id"], row["label"]) for row in prepared}
+    table = Table()
+    for name in ("class", "people", "scans"):
+        table.add_column(name, justify="left" if name == "class" else "right")
+    for label in (*cohort.classes, None):
+        people, scans = sum(own == label for _, own in pairs), labels.count(label)
+        if scans or label:
+            table.add_row(label or "no label", f"{people:,}", f"{scans:,}")
+    console.print(table)
+    for status, reason, count in count_reasons(cohort.ledger):
+        if reason:
+            console.print(f"{count:>5,} {status}: {reason}", highlight=False)
 
 
 def show_description(found: dict[str, Any]) -> None:

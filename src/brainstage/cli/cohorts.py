@@ -1,0 +1,95 @@
+"""A researcher's own scans."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from brainstage.cli.choices import choice
+from brainstage.cli.shared import ClassOrder, Json, Quiet, parse_order, print_json, progress_of, say, warn
+
+app = typer.Typer()
+
+Skull = Annotated[
+    Any,
+    choice("--skull", ("auto", "strip", "stripped"), "auto looks whether a skull is there; stripped says none is."),
+]
+Redo = Annotated[
+    Any, choice("--redo", ("refused", "failed", "prepared"), "Prepare the scans of this status again.")
+]
+
+
+@app.command(epilog="Example: brainstage prepare bids/ --out cohort/ --class-order CN,MCI,AD")
+def prepare(
+    source: Annotated[
+        Path,
+        typer.Argument(
+            help="BIDS dataset; folder of NIfTI or DICOM files; or a CSV or TSV file with path, participant_id, a "
+            "label and perhaps session_id."
+        ),
+    ],
+    out: Annotated[Path, typer.Option("--out", help="Folder of the cohort.")],
+    participants: Annotated[
+        Path | None, typer.Option(help="Table of the people, in place of the participants.tsv of a BIDS dataset.")
+    ] = None,
+    label_column: Annotated[
+        str | None, typer.Option(help="Its column with the label; without it diagnosis, dx, group, label or cdr.")
+    ] = None,
+    covariates: Annotated[
+        str | None, typer.Option(help="Columns that come along, separated by commas; without it age,sex,site.")
+    ] = None,
+    class_order: ClassOrder = None,
+    skull: Skull = "auto",
+    all_runs: Annotated[
+        bool, typer.Option("--all-runs", help="Take all T1-weighted scans of a session, not the first alone.")
+    ] = False,
+    exclude: Annotated[
+        Path | None, typer.Option(help="File with the names of scans to leave out, one a line.")
+    ] = None,
+    redo: Redo = None,
+    jobs: Annotated[int | None, typer.Option(min=1, help="Processes; without it one for each processor.")] = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Prepare scans as a cohort to train on and to validate with.
+
+    Each scan is read, stripped of its skull where it has one, registered and cut. What cannot be used is named in
+    scans.parquet with its reason. Again: only what is missing.
+    """
+    from brainstage.cohorts.prepare import prepare
+    from brainstage.report.cohort_card import write_cohort_card
+    from brainstage.report.quality_page import write_quality_page
+    from brainstage.report.terminal import show_cohort
+
+    cohort = prepare(
+        source,
+        out,
+        participants=participants,
+        label_column=label_column,
+        covariates=covariates.split(",") if covariates else None,
+        class_order=parse_order(class_order),
+        skull=skull,
+        all_runs=all_runs,
+        exclude=exclude,
+        redo=(redo,) if redo else (),
+        jobs=jobs,
+        progress=progress_of(quiet),
+    )
+    page = write_quality_page(cohort)
+    if not write_cohort_card(cohort, ["brainstage", *map(_without_folders, sys.argv[1:])]):
+        warn(f"{cohort.folder / 'README.md'}: kept as its author wrote it; its counts may be those of another run")
+    for note in cohort.notes:
+        warn(note)
+    if as_json:
+        print_json(cohort.to_dict())
+        return
+    show_cohort(cohort)
+    say(f"Saved {cohort.folder}. Look at {page}, then: brainstage data describe --data {cohort.folder}", quiet)
+
+
+def _without_folders(argument: str) -> str:
+    """Return an argument; of a path its last part alone, since folders may name people."""
+    return argument if argument.startswith("-") else Path(argument).name

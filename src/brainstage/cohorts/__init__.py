@@ -1,0 +1,1 @@
+"""A researcher's scans to a cohort folder."""

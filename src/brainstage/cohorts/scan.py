@@ -1,0 +1,193 @@
+"""One scan to its slices: read, stripped of its skull where it has one, registered, cut, and written whole."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import json
+import os
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
+
+from brainstage.cohorts.checks import check_cuts
+from brainstage.cohorts.ledger import Measured, orientation
+from brainstage.core.arrays import Pixels
+from brainstage.core.errors import ConfigError, DataError, RefusalError
+from brainstage.core.files import write_table
+from brainstage.core.schema import STACK_LEVELS, read_metadata, with_metadata
+from brainstage.datasets.table import slice_id
+from brainstage.scans.discover import Scan
+from brainstage.scans.registration import Registration, register
+from brainstage.scans.skull_strip import extract_brain
+from brainstage.scans.stack import MAX_OUTSIDE, MIN_LEVELS, cut, refusal
+from brainstage.scans.volume import Volume
+
+VERSION = 1
+"""Version of what is done to a scan, incremented when it changes, so that parts of another version are not used."""
+Skull = Literal["auto", "strip", "stripped"]
+PART_SCHEMA = pa.schema([("image", pa.binary()), ("slice_index", pa.int32()), ("slice_id", pa.string())])
+
+
+@dataclass(frozen=True)
+class Task:
+    """A scan to prepare.
+
+    Attributes:
+        scan: Reads it.
+        part: File for its slices and what was measured.
+        key: What the slices depend on (:func:`task_key`).
+        skull: ``strip`` takes the skull off, ``stripped`` says that none is there, ``auto`` looks.
+    """
+
+    scan: Scan
+    part: Path
+    key: str
+    skull: Skull
+
+
+@dataclass(frozen=True)
+class Slices:
+    """What a scan gave.
+
+    Attributes:
+        measured: What became of it.
+        cuts: By which a person checks its registration; None where it was not registered.
+        images: Slices, each uint8 of shape (128, 128).
+        levels: Level of each.
+    """
+
+    measured: Measured
+    cuts: Pixels | None = None
+    images: Sequence[Pixels] = ()
+    levels: Sequence[int] = ()
+
+
+def task_key(scan: Scan, skull: Skull) -> str:
+    """Return a hash of what slices depend on: the files' names, sizes and times, and what is done to them."""
+    about = [[name, status.st_size, status.st_mtime_ns] for name in scan.files for status in _status(name)]
+    return hashlib.sha256(json.dumps([VERSION, skull, about]).encode()).hexdigest()
+
+
+def _status(name: str) -> list[os.stat_result]:
+    """Return a file's size and times; nothing where it is gone."""
+    with suppress(OSError):
+        return [Path(name).stat()]
+    return []
+
+
+def prepare_scan(task: Task) -> Measured:
+    """Prepare one scan and write its part; whatever is wrong with the scan is told in what is returned.
+
+    Raises:
+        RunError: The part cannot be written.
+    """
+    started = time.perf_counter()
+    try:
+        made = _slices(task.scan, task.skull)
+    except RefusalError as error:
+        made = Slices(Measured("refused", str(error)))
+    except (DataError, ConfigError) as error:
+        made = Slices(Measured("failed", str(error)))
+    seconds = round(time.perf_counter() - started, 2)
+    measured = replace(made.measured, seconds=seconds, reason=_without_paths(made.measured.reason, task.scan))
+    write_part(task, replace(made, measured=measured))
+    return measured
+
+
+def write_part(task: Task, made: Slices) -> None:
+    """Write the slices of a scan, and what was measured, as a parquet file, whole or not at all.
+
+    Raises:
+        RunError: The disk is full or the folder is not writable.
+    """
+    columns = {
+        "image": [_png(image) for image in made.images],
+        "slice_index": made.levels,
+        "slice_id": [slice_id(image) for image in made.images],
+    }
+    cuts = None if made.cuts is None else base64.b64encode(_png(made.cuts)).decode("ascii")
+    about = {"key": task.key, "measured": asdict(made.measured), "cuts": cuts}
+    write_table(task.part, with_metadata(pa.table(columns, schema=PART_SCHEMA), about))
+
+
+def read_part(part: Path) -> tuple[str, Measured] | None:
+    """Return the key of a part and what was measured; None where there is no whole part of this version."""
+    try:
+        about = _about_part(part)
+        return str(about["key"]), Measured(**about["measured"])
+    except (OSError, pa.ArrowException, KeyError, TypeError, ValueError):
+        return None
+
+
+def read_cuts(part: Path) -> Pixels | None:
+    """Return the cuts of a part by which a person checks it, uint8 of shape (H, W); None where it has none."""
+    cuts = _about_part(part).get("cuts") if part.is_file() else None
+    return None if cuts is None else np.asarray(Image.open(io.BytesIO(base64.b64decode(cuts)), formats=("PNG",)))
+
+
+def _about_part(part: Path) -> dict[str, Any]:
+    return read_metadata(pq.read_schema(part).empty_table())
+
+
+def _slices(scan: Scan, skull: Skull) -> Slices:
+    """Read, strip, register and cut a scan.
+
+    Raises:
+        RefusalError: It is readable and not to be staged.
+        DataError, ConfigError: It is not readable, or its skull cannot be taken off.
+    """
+    if scan.volume is None:
+        scan.read()  # raises what is wrong with a file of another kind
+        raise DataError(f"{scan.name}: a single picture, expected a volume")
+    volume = scan.volume()
+    brain, registration, stripped = _brain(volume, scan.name, skull)
+    stack, levels = cut(brain, registration)
+    reason = refusal(registration)
+    if reason is None and len(levels) < MIN_LEVELS:
+        reason = f"shows {len(levels)} of the {STACK_LEVELS} levels, too few to stage it"
+    measured = Measured(
+        "refused" if reason else "prepared",
+        reason,
+        round(registration.similarity, 4),
+        round(registration.outside, 4),
+        len(levels),
+        stripped,
+        orientation(volume.affine),
+    )
+    cuts = check_cuts(volume, registration)
+    return Slices(measured, cuts) if reason else Slices(measured, cuts, list(stack), levels)
+
+
+def _brain(volume: Volume, where: str, skull: Skull) -> tuple[Volume, Registration, bool]:
+    """Return a brain without its skull, its registration, and whether the skull was taken off here."""
+    if skull != "strip":
+        registration = register(volume)
+        if skull == "stripped" or registration.outside <= MAX_OUTSIDE:
+            return volume, registration, False
+    brain = extract_brain(volume, where).brain
+    return brain, register(brain), True
+
+
+def _without_paths(reason: str | None, scan: Scan) -> str | None:
+    """Return a reason without the names of files and folders, which may name people."""
+    if reason is None:
+        return None
+    for name in sorted({scan.name, *scan.files}, key=len, reverse=True):
+        reason = reason.removeprefix(f"{name}: ").replace(name, Path(name).name if name == scan.name else "a file")
+    return reason
+
+
+def _png(image: Pixels) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(image).save(stream, "PNG")
+    return stream.getvalue()
