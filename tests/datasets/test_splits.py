@@ -23,6 +23,8 @@ def table(labels, patients=None, splits=None, ids=None):
         "split": splits or [None] * count,
         "mode": ["L"] * count,
         "source": ["test"] * count,
+        "session_id": [None] * count,
+        "scan_id": [None] * count,
     }
     classes = tuple(dict.fromkeys(label for label in labels if label))
     return SliceTable(pa.table(rows, schema=SLICE_SCHEMA), [np.zeros((4, 4), np.uint8)] * count, classes)

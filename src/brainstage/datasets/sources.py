@@ -78,6 +78,8 @@ class _Row:
     patient: str | None = None
     split: str | None = None
     index: int | None = None
+    session: str | None = None
+    scan: str | None = None
 
 
 @dataclass(frozen=True)
@@ -186,6 +188,8 @@ def _table(kept: Sequence[tuple[_Row, Picture]]) -> pa.Table:
         "split": [row.split for row, _ in kept],
         "mode": [picture.mode for _, picture in kept],
         "source": [row.source for row, _ in kept],
+        "session_id": [row.session for row, _ in kept],
+        "scan_id": [row.scan for row, _ in kept],
     }
     return pa.table(columns, schema=SLICE_SCHEMA)
 
@@ -229,10 +233,14 @@ def _find_in_parquet(file: Path, columns: Columns, split: str | None) -> _Conten
     patients = _optional(table, columns.patient)
     splits = _optional(table, columns.split) if split is None else [split] * len(table)
     indices = _optional(table, "slice_index")
+    sessions, scans = (_names(table, name) for name in ("session_id", "scan_id"))
     rows = []
     for number, (where, read) in enumerate(_readers(table, file, columns.image)):
         patient = None if patients[number] is None else str(patients[number])
-        rows.append(_Row(read, where, labels[number], patient, _split_name(splits[number], where), indices[number]))
+        split = _split_name(splits[number], where)
+        rows.append(
+            _Row(read, where, labels[number], patient, split, indices[number], sessions[number], scans[number])
+        )
     metadata = table.schema.metadata or {}
     order = json.loads(metadata.get(CLASS_ORDER.encode(), b"null"))
     return _Content(
@@ -312,6 +320,11 @@ def _optional(table: pa.Table, name: str) -> list[Any]:
     return table[name].to_pylist() if name in table.column_names else [None] * len(table)
 
 
+def _names(table: pa.Table, name: str) -> list[str | None]:
+    """Return a column's values as text."""
+    return [None if value is None else str(value) for value in _optional(table, name)]
+
+
 def _split_name(value: str | None, where: str) -> str | None:
     if value is None or value in SPLIT_FOLDERS:
         return value
@@ -356,6 +369,7 @@ def _csv_rows(file: Path, columns: Columns) -> Iterator[_Row]:
             source=f"{where} ({record[columns.path]})",
             label=record[columns.label] or None,
             patient=record.get(columns.patient) or None,
+            session=record.get("session_id") or None,
             split=_split_name(record.get(columns.split) or None, where),
         )
 

@@ -23,6 +23,8 @@ SLICE_SCHEMA = pa.schema(
         ("split", pa.string()),  # the slice's side in the source itself (train, test), or null
         ("mode", pa.string()),  # how the file stores the pixels: L, RGB, I;16 …
         ("source", pa.string()),  # where the slice came from, for messages
+        ("session_id", pa.string()),  # of a person who was scanned several times, or null
+        ("scan_id", pa.string()),  # or null
     ]
 )
 
@@ -68,6 +70,15 @@ class SliceTable:
     def patients(self) -> list[str | None]:
         """Patient of each slice, or None."""
         return self._column("patient_id")
+
+    @cached_property
+    def stacks(self) -> list[str | None]:
+        """What each slice is predicted together with: its scan, else its person's session, else its person."""
+        columns = (self._column(name) for name in ("scan_id", "patient_id", "session_id"))
+        return [
+            scan or (f"{patient} {session}" if patient and session else patient)
+            for scan, patient, session in zip(*columns, strict=True)
+        ]
 
     @cached_property
     def data_hash(self) -> str:

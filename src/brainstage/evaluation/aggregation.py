@@ -1,4 +1,7 @@
-"""From predictions of slices to predictions of people: calibrated fold by fold, then averaged over each person.
+"""From predictions of slices to predictions of people: calibrated fold by fold, then averaged over each scan.
+
+A person has one scan, or several, each with a label and a prediction of its own. Whoever draws people draws all of
+a person's scans.
 
 **Calibration.** Where a table holds several folds, the people of the other folds of the same repeat calibrate a
 fold: none of them is in the training set of the network that scored them, and none picked its epoch. Where it holds
@@ -21,10 +24,11 @@ from brainstage.stats.calibration import Calibration, apply_temperature, mean_by
 
 @dataclass(frozen=True)
 class People:
-    """Predictions of n people, once for each repeat.
+    """Predictions of the n scans of people, once for each repeat.
 
     Attributes:
-        names: The people.
+        names: The scans; the people themselves where everyone has one.
+        patients: The person of each scan.
         labels: Class numbers, int64 of shape (n,).
         repeats: Probabilities of each repeat, float64 of shape (n, K), the same people in each.
         conformal_thresholds: Of each repeat, float64 of shape (n,); None where the model is not calibrated.
@@ -38,12 +42,18 @@ class People:
     """
 
     names: tuple[str, ...]
+    patients: tuple[str, ...]
     labels: IntArray
     repeats: list[Float64Array]
     conformal_thresholds: list[Float64Array] | None
     temperatures: dict[int, float]
     calibrated_on: str | None
     fewest: int
+
+    @property
+    def groups(self) -> tuple[str, ...] | None:
+        """The person of each scan; None where everyone has one."""
+        return None if len(set(self.patients)) == len(self.patients) else self.patients
 
     def in_order(self, names: Sequence[str], where: str) -> People:
         """Return the same people in another order.
@@ -66,6 +76,7 @@ class People:
         return replace(
             self,
             names=tuple(names),
+            patients=tuple(self.patients[index] for index in order.tolist()),
             labels=self.labels[order],
             repeats=[repeat[order] for repeat in self.repeats],
             conformal_thresholds=thresholds and [values[order] for values in thresholds],
@@ -73,24 +84,25 @@ class People:
 
 
 def aggregate(side: Side, validation: Side | None) -> People:
-    """Calibrate and average the predictions of each person's slices, fold by fold.
+    """Calibrate and average the predictions of each scan's slices, fold by fold.
 
     Args:
         side: The side that is evaluated; the patient of every slice is known.
         validation: Its validation side; None where it is the one that is evaluated, or where there is none.
 
     Raises:
-        DataError: A person has slices of more than one stage.
+        DataError: A scan has slices of more than one stage.
     """
     predictions: dict[str, list[Float64Array]] = {}
     thresholds: dict[str, list[float]] = {}
     label_of: dict[str, int] = {}
+    patient_of = dict(zip(side.scans or (), side.patients or (), strict=True))
     temperatures = {}
     repeat_of_fold = find_repeats(side)
     sources: set[str] = set()
     for fold in repeat_of_fold:
         rows = side.folds == fold
-        names, labels, number = _number_people(side, rows)
+        names, labels, number = _number_scans(side, rows)
         counts = np.bincount(number)
         source, calibration = _calibrate(side, validation, fold, repeat_of_fold, counts)
         sources |= {source} if source else set()
@@ -110,6 +122,7 @@ def aggregate(side: Side, validation: Side | None) -> People:
     known = [np.array([one[repeat % len(one)] for one in thresholds.values()]) for repeat in range(max(each))]
     return People(
         names=tuple(predictions),
+        patients=tuple(patient_of[name] for name in predictions),
         labels=np.array(list(label_of.values())),
         repeats=repeats,
         conformal_thresholds=None if np.isnan(known).any() else known,
@@ -133,13 +146,14 @@ def find_repeats(side: Side) -> dict[int, int]:
     return repeat_of_fold
 
 
-def _number_people(side: Side, rows: BoolArray) -> tuple[list[str], IntArray, IntArray]:
-    """Return the people of some rows: names (n,), labels (n,), and the number of each row's person."""
-    names, first, number = np.unique(np.array(side.patients)[rows], return_index=True, return_inverse=True)
+def _number_scans(side: Side, rows: BoolArray) -> tuple[list[str], IntArray, IntArray]:
+    """Return the scans of some rows: names (n,), labels (n,), and the number of each row's scan."""
+    names, first, number = np.unique(np.array(side.scans)[rows], return_index=True, return_inverse=True)
     labels = side.labels[rows]
     mixed = np.flatnonzero(labels != labels[first][number])
     if len(mixed):
-        raise DataError(f"{side.file}: patient {names[number[mixed[0]]]} has slices of more than one stage")
+        what = "patient" if side.scans == side.patients else "scan"
+        raise DataError(f"{side.file}: {what} {names[number[mixed[0]]]} has slices of more than one stage")
     return names.tolist(), labels[first], number
 
 
@@ -158,11 +172,13 @@ def _calibrate(
         return None, None
     if not rows.any():
         return None, None
-    _, _, number = _number_people(source, rows)
+    _, _, number = _number_scans(source, rows)
+    _, people = np.unique(np.array(source.patients)[rows], return_inverse=True)
+    _, stacks = np.unique(np.stack([source.folds[rows], number]), axis=1, return_inverse=True)
     return who, Calibration.fit(
         source.probabilities[rows],
         source.labels[rows],
-        number,
-        source.folds[rows],
+        people,
+        stacks,
         counts=np.unique(counts).tolist(),
     )

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from brainstage.core.arrays import Float64Array, IntArray
+from brainstage.core.arrays import Float64Array
 from brainstage.core.errors import DataError, LeakageError
 from brainstage.core.run import BASELINE, NEAREST_SLICE, RunFolder
 from brainstage.core.schema import RESEARCH_NOTICE, SYNTHETIC_NOTICE, figure_title
@@ -77,7 +77,7 @@ class PatientEvaluation:
         views: The scores of all stages, of the last two joined, and of the first against the rest; of all stages
             alone where the order of the classes is not known.
         ordinal: Whether that order is known, or there are but two classes.
-        people: Number of people of each stage.
+        people: Number of people of each stage; someone whose scans have several stages counts in each.
         repeats: How often people were predicted. Where some were predicted less often than others, as on the
             validation side, this is the largest number: their predictions are repeated in turn, so that everyone
             weighs the same in every figure.
@@ -173,7 +173,8 @@ def evaluate_patients(
 ) -> PatientEvaluation:
     """Evaluate a run, or a prediction table of any tool, by person. No model is opened.
 
-    A person's figure is that of the mean over their slices in a fold. People who are predicted several times count
+    A figure is that of the mean over the slices of a scan in a fold; someone with several scans has several, and
+    intervals draw the person with all of them. People who are predicted several times count
     once: with repeats every score is the mean over the repeats, and intervals draw people. Slices without a label
     are left out and counted in ``unlabelled``.
 
@@ -185,7 +186,7 @@ def evaluate_patients(
 
     Raises:
         RunError, ConfigError: As :func:`brainstage.evaluate`.
-        DataError: As there, or a person has slices of more than one stage, or a baseline beside the run predicts
+        DataError: As there, or a scan has slices of more than one stage, or a baseline beside the run predicts
             other people.
         LeakageError: A slice has no patient.
     """
@@ -203,13 +204,12 @@ def evaluate_patients(
     }
     leakage = side.about.get("leakage", {})
     synthetic = bool(side.about.get("synthetic"))
-    what = f"{split} · {len(people.names)} people{_times(people)}"
+    count, scans = len(set(people.patients)), len(people.names)
+    what = f"{split} · {count} people{f', {scans} scans' if scans > count else ''}{_times(people)}"
     return PatientEvaluation(
-        views=tuple(
-            _view(name, groups, people.labels, rows, side) for name, groups in _views(side.classes, side.ordinal)
-        ),
+        views=tuple(_view(name, groups, people, rows, side) for name, groups in _views(side.classes, side.ordinal)),
         ordinal=side.ordinal,
-        people={name: int((people.labels == number).sum()) for number, name in enumerate(side.classes)},
+        people={name: _count(people, number) for number, name in enumerate(side.classes)},
         repeats=len(people.repeats),
         fewest_repeats=people.fewest,
         temperatures=people.temperatures,
@@ -243,6 +243,11 @@ def _baselines(side: Side, people: People, read: Callable[..., Side]) -> dict[st
     return rows
 
 
+def _count(people: People, stage: int) -> int:
+    """Return how many people have a scan of a stage."""
+    return len({person for person, label in zip(people.patients, people.labels, strict=True) if label == stage})
+
+
 def _times(people: People) -> str:
     """Return how often people were predicted, for the title; nothing where it is once."""
     most = len(people.repeats)
@@ -268,12 +273,17 @@ def _sets(people: People, classes: Sequence[str], *, ordered: bool) -> Predictio
     repeats = zip(people.repeats, people.conformal_thresholds, strict=True)
     inside = np.stack([in_set(*repeat, ordered=ordered) for repeat in repeats])
     covered = inside[:, np.arange(len(people.labels)), people.labels].mean(axis=0)
-    of_stage = {name: covered[people.labels == number] for number, name in enumerate(classes)}
+    person = None if people.groups is None else np.array(people.groups)
+    of_stage = {name: people.labels == number for number, name in enumerate(classes)}
     names = [" + ".join(np.array(classes)[row]) for row in inside.reshape(-1, len(classes))]
     return PredictionSets(
-        coverage=metrics.mean_over_people(covered),
-        by_stage={name: metrics.mean_over_people(values) for name, values in of_stage.items() if len(values)},
-        size=metrics.mean_over_people(inside.sum(axis=2).mean(axis=0)),
+        coverage=metrics.mean_over_people(covered, groups=people.groups),
+        by_stage={
+            name: metrics.mean_over_people(covered[rows], groups=None if person is None else person[rows].tolist())
+            for name, rows in of_stage.items()
+            if rows.any()
+        },
+        size=metrics.mean_over_people(inside.sum(axis=2).mean(axis=0), groups=people.groups),
         shares={name: count / len(names) for name, count in Counter(names).most_common()},
     )
 
@@ -300,18 +310,21 @@ def _views(classes: Sequence[str], ordinal: bool) -> list[tuple[str, list[list[i
 def _view(
     name: str,
     groups: list[list[int]],
-    labels: IntArray,
+    people: People,
     rows: dict[str, list[Float64Array]],
     side: Side,
 ) -> StageView:
     """Score every row with some stages joined."""
     group_of = {member: group for group, members in enumerate(groups) for member in members}
-    grouped_labels = np.array([group_of[label] for label in labels.tolist()])
+    grouped_labels = np.array([group_of[label] for label in people.labels.tolist()])
     grouped = {
         row: [np.stack([repeat[:, members].sum(axis=1) for members in groups], axis=1) for repeat in repeats]
         for row, repeats in rows.items()
     }
-    scores = {row: metrics.score_repeats(grouped_labels, repeats) for row, repeats in grouped.items()}
+    scores = {
+        row: metrics.score_repeats(grouped_labels, repeats, groups=people.groups)
+        for row, repeats in grouped.items()
+    }
     scores["shuffled labels"] = metrics.shuffled_labels(grouped_labels, grouped["model"])
     if not side.ordinal:
         scores = {row: metrics.without_ordinal(overall) for row, overall in scores.items()}

@@ -184,6 +184,7 @@ class Side:
         ordinal: Whether that order is known, or there are but two classes.
         folds: Number of the fold that predicted each slice, int64 of shape (N,).
         patients: Patient of each slice; None where one is not known.
+        scans: Scan of each slice, where the table has a column ``scan_id``; else its patient.
         conformal_threshold: Probability from which on a stage belongs to the 90 % set, float64 of shape (N,); None
             where the model is not calibrated.
         about: What is written beside the table's columns.
@@ -200,6 +201,7 @@ class Side:
     ordinal: bool
     folds: IntArray
     patients: tuple[str, ...] | None
+    scans: tuple[str, ...] | None
     conformal_threshold: Float64Array | None
     about: dict[str, Any]
     unlabelled: int
@@ -250,6 +252,7 @@ def read_side(
         raise LeakageError(
             f"{file}: a patient figure needs the patient of every slice; {patients.count(None)} have none"
         )
+    scans = side["scan_id"].to_pylist() if "scan_id" in side.column_names else patients
     classes, ordered = table_classes(side, class_order)
     number = {name: index for index, name in enumerate(classes)}
     return Side(
@@ -263,6 +266,7 @@ def read_side(
         ordinal=ordered or len(classes) <= 2,
         folds=side["fold"].to_numpy().astype(np.int64),
         patients=None if None in patients else tuple(patients),
+        scans=None if None in scans else tuple(scans),
         conformal_threshold=_complete(side, CONFORMAL_THRESHOLD),
         about=about,
         unlabelled=len(every) - len(side),

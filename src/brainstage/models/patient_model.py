@@ -69,8 +69,8 @@ FEATURES = EDGES + TONES
 GAP = 5
 """Fewer missing levels than this between two given ones are filled from their neighbours."""
 _FOLDS = 5
-_PEOPLE_OF_DIRECTIONS = 200
-"""People from whom the directions are measured: a cohort of thousands needs no more."""
+_SCANS_OF_DIRECTIONS = 200
+"""Scans from which the directions are measured: a cohort of thousands needs no more."""
 
 
 def patient_features(images: Sequence[Pixels], seeds: Sequence[int | None]) -> Pixels:
@@ -121,8 +121,15 @@ class PatientModel:
         classes: Class names, from the least to the most severe stage.
     """
 
-    def __init__(self, stacks: Pixels, directions: Float16Array, labels: IntArray, classes: Sequence[str]) -> None:
-        """Take training people.
+    def __init__(
+        self,
+        stacks: Pixels,
+        directions: Float16Array,
+        labels: IntArray,
+        classes: Sequence[str],
+        people: IntArray | None = None,
+    ) -> None:
+        """Take training scans.
 
         Args:
             stacks: Roots of their histograms, means over acquisitions, in steps of :data:`STEP`: uint8 of shape
@@ -131,9 +138,11 @@ class PatientModel:
                 outer products is the covariance within a person.
             labels: Their stages (n,).
             classes: Names of the stages.
+            people: Number of each one's person (n,); None where everyone has one scan.
         """
         self.classes = tuple(classes)
         self._stacks, self._directions, self._labels = stacks, directions, labels
+        self._people = np.arange(len(stacks)) if people is None else people
         edges = _roots(stacks[..., :EDGES])
         self._centre = edges.mean(axis=(0, 1))
         self._atlas = _unit(edges.mean(axis=0) - self._centre)
@@ -141,46 +150,49 @@ class PatientModel:
 
     def __len__(self) -> int:
         """Return the number of training people."""
-        return len(self._stacks)
+        return len(np.unique(self._people))
 
     @classmethod
     def fit(
         cls,
         features: Pixels,
-        patients: Sequence[str],
+        stacks: Sequence[str],
         places: Float64Array,
         labels: IntArray,
         classes: Sequence[str],
+        people: Sequence[str] | None = None,
     ) -> PatientModel:
         """Return a model of training slices with known people and places along the stack.
 
         Args:
             features: Of each slice in each of ``a`` acquisitions (:func:`patient_features`), uint8 of shape
                 (n, a, FEATURES); acquisitions of one number belong together.
-            patients: Of each slice.
+            stacks: Of each slice, its scan: a person's name where everyone has one.
             places: Of each slice along the stack, from 0 to 1.
-            labels: Number of each slice's stage.
+            labels: Number of each slice's stage; the same for all slices of a scan.
             classes: Names of the stages.
+            people: Of each slice; None where everyone has one scan.
         """
-        people, first, number = np.unique(np.array(patients), return_index=True, return_inverse=True)
+        names, first, number = np.unique(np.array(stacks), return_index=True, return_inverse=True)
         acquisitions = features.shape[1]
-        stacks = np.full((len(people), LEVELS, FEATURES), np.nan, np.float32)
-        chosen = np.linspace(0, len(people) - 1, min(len(people), _PEOPLE_OF_DIRECTIONS)).round().tolist()
-        place = {person: number for number, person in enumerate(chosen)}
+        roots = np.full((len(names), LEVELS, FEATURES), np.nan, np.float32)
+        chosen = np.linspace(0, len(names) - 1, min(len(names), _SCANS_OF_DIRECTIONS)).round().tolist()
+        place = {scan: number for number, scan in enumerate(chosen)}
         deviations = np.zeros((len(chosen), acquisitions, LEVELS, FEATURES), np.float32)
-        for person in range(len(people)):
-            rows = np.flatnonzero(number == person)
+        for scan in range(len(names)):
+            rows = np.flatnonzero(number == scan)
             levels = (places[rows] * (LEVELS - 1)).round().astype(np.int64)
             given = _given(levels)
             acquired = _stack(_roots(features[rows]), levels, given)
-            stacks[person, given] = acquired.mean(axis=1)
-            if person in place:
+            roots[scan, given] = acquired.mean(axis=1)
+            if scan in place:
                 moved = acquired - acquired.mean(axis=1, keepdims=True)
-                deviations[place[person]][:, given] = moved.swapaxes(0, 1)
-        there = ~np.isnan(stacks)
-        means = np.nansum(stacks, axis=0) / np.maximum(there.sum(axis=0), 1)
-        stacks = np.where(there, stacks, means)  # a level that a person lacks says nothing about that person
-        return cls(_in_steps(stacks), _principal_directions(deviations, stacks), labels[first], classes)
+                deviations[place[scan]][:, given] = moved.swapaxes(0, 1)
+        there = ~np.isnan(roots)
+        means = np.nansum(roots, axis=0) / np.maximum(there.sum(axis=0), 1)
+        roots = np.where(there, roots, means)  # a level that a scan lacks says nothing about its person
+        person = None if people is None else np.unique(np.array(people)[first], return_inverse=True)[1]
+        return cls(_in_steps(roots), _principal_directions(deviations, roots), labels[first], classes, person)
 
     def predict_proba(
         self,
@@ -249,7 +261,7 @@ class PatientModel:
     def shuffled(self, seed: int) -> PatientModel:
         """Return a model whose training people's stages are shuffled."""
         labels = np.random.default_rng(seed).permutation(self._labels)
-        return PatientModel(self._stacks, self._directions, labels, self.classes)
+        return PatientModel(self._stacks, self._directions, labels, self.classes, self._people)
 
     def save(self, folder: Path) -> None:
         """Write ``config.json`` and ``model.safetensors`` into a folder."""
@@ -261,6 +273,8 @@ class PatientModel:
             "directions": self._directions,
             "labels": self._labels,
         }
+        if len(self) < len(self._stacks):
+            tensors["people"] = self._people
         save_file(tensors, folder / WEIGHTS)
 
     @classmethod
@@ -273,6 +287,7 @@ class PatientModel:
         classes = json.loads((folder / CONFIG).read_text(encoding="utf-8"))["classes"]
         tensors = load_file(folder / WEIGHTS)
         stacks, directions, labels = (tensors[name] for name in ("stacks", "directions", "labels"))
+        people = tensors.get("people")
         shape = (LEVELS, FEATURES)
         for name, rows, dtype in (("stacks", stacks, np.uint8), ("directions", directions, np.float16)):
             if rows.shape[1:] != shape or rows.dtype != dtype:
@@ -281,20 +296,19 @@ class PatientModel:
             raise ValueError("directions that are not numbers")
         if labels.shape != stacks.shape[:1] or not set(np.unique(labels)) == set(range(len(classes))):
             raise ValueError("labels do not fit the stacks and the classes")
-        return cls(stacks, directions, labels.astype(np.int64), classes)
+        if people is not None and people.shape != labels.shape:
+            raise ValueError("people do not fit the stacks")
+        return cls(stacks, directions, labels.astype(np.int64), classes, people)
 
     def _fit(self, levels: tuple[int, ...]) -> _Fitted:
         """Fit to the training people at some levels; odds and threshold are fitted to out-of-fold scores."""
-        from sklearn.model_selection import StratifiedKFold  # a second, that other models need not wait
-
         blocks = _features(_roots(self._stacks[:, levels]), np.array(levels))
         within = _features(self._directions[:, levels].astype(np.float32), np.array(levels))
         scaling = _Scaling.of(blocks, within)
         features, directions = scaling(blocks), scaling.directions(within)
-        folds = StratifiedKFold(_FOLDS, shuffle=True, random_state=0).split(features, _strata(self._labels))
         targets = self._labels.astype(np.float64) ** POWER
         scores, spread = np.empty(len(features)), np.empty(len(features))
-        for rest, held in folds:
+        for rest, held in self._folds():
             line = _Line.fit(features[rest], targets[rest], directions)
             scores[held], spread[held] = line(features[held]), line.spread(directions)
         acquired = scores[:, None] + spread[:, None] * NODES
@@ -304,8 +318,19 @@ class PatientModel:
         means = odds.predict(again.ravel()).reshape(len(scores), *again.shape[1:], -1).mean(axis=2)
         true = means[np.arange(len(scores)), :, self._labels].ravel()
         return _Fitted(
-            scaling, _Line.fit(features, targets, directions), odds, conformal_threshold(true, len(scores))
+            scaling, _Line.fit(features, targets, directions), odds, conformal_threshold(true, len(self))
         )
+
+    def _folds(self) -> Iterator[tuple[IntArray, IntArray]]:
+        """Yield inner folds; all scans of a person are on one side."""
+        from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold  # a second, others need not wait
+
+        strata = _strata(self._labels)
+        if len(self) == len(self._stacks):
+            yield from StratifiedKFold(_FOLDS, shuffle=True, random_state=0).split(self._stacks, strata)
+        else:
+            folds = StratifiedGroupKFold(_FOLDS, shuffle=True, random_state=0)
+            yield from folds.split(self._stacks, strata, self._people)
 
 
 def is_patient_model(folder: Path) -> bool:

@@ -66,7 +66,7 @@ class Calibration:
         scores: FloatArray,
         labels: IntArray,
         people: IntArray,
-        networks: IntArray | None = None,
+        stacks: IntArray | None = None,
         *,
         counts: Iterable[int] | None = None,
         seed: int = 0,
@@ -75,17 +75,17 @@ class Calibration:
 
         Args:
             scores: Softmax scores without temperature, float of shape (n, K).
-            labels: Class number of each slice, int64 of shape (n,); the same for all slices of a person.
+            labels: Class number of each slice, int64 of shape (n,); the same for all slices of a stack.
             people: Number of each slice's person, int64 of shape (n,).
-            networks: Number of the network that scored each slice, int64 of shape (n,), where there are several.
-                Only slices that one network scored are averaged.
+            stacks: Number of each slice's stack, int64 of shape (n,): the slices of a scan that one network scored.
+                Only slices of a stack are averaged. None where a person's slices are one stack.
             counts: How many slices the stacks to be calibrated have. None fits to 1, 2, 4, … slices, up to what
                 half of the people have.
             seed: Seed of the draws of a person's slices.
         """
         names, people = np.unique(people, return_inverse=True)
-        networks = np.zeros_like(people) if networks is None else networks
-        _, stacks = np.unique(np.stack([people, networks]), axis=1, return_inverse=True)
+        apart = np.zeros_like(people) if stacks is None else stacks
+        _, stacks = np.unique(np.stack([people, apart]), axis=1, return_inverse=True)
         order = np.random.default_rng(seed).permutation(len(people))
         order = order[np.argsort(stacks[order], kind="stable")]
         largest = _power_of_two(int(np.median(np.bincount(stacks))))

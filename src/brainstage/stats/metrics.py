@@ -164,19 +164,25 @@ def _simultaneous_margins(values: Float64Array) -> Float64Array:
 
 
 def score_repeats(
-    labels: IntArray, repeats: Sequence[Float64Array], *, draws: int = DRAWS, seed: int = 0
+    labels: IntArray,
+    repeats: Sequence[Float64Array],
+    *,
+    groups: Sequence[str] | None = None,
+    draws: int = DRAWS,
+    seed: int = 0,
 ) -> dict[str, Score]:
     """Judge repeated predictions of the same people: the mean of each overall score over the repeats.
 
     The bootstrap draws people; each draw weighs all repeats alike, so that a repeat is not taken for new people.
 
     Args:
-        labels: Class numbers of n people, int64 of shape (n,).
+        labels: Class numbers of n people, or of their n scans, int64 of shape (n,).
         repeats: Probabilities of each repeat, float64 of shape (n, K).
+        groups: The person of each; None where everyone stands for one.
         draws: Number of bootstrap draws.
         seed: Seed of the draws.
     """
-    parts = [np.ones((1, len(labels))), *_resamples(len(labels), None, draws, seed)]
+    parts = [np.ones((1, len(labels))), *_resamples(len(labels), groups, draws, seed)]
     scores = [[_weighted(labels, repeat, weights) for repeat in repeats] for weights in parts]
     means = {name: [np.mean([repeat[name] for repeat in part], axis=0) for part in scores] for name in OVERALL}
     return {name: _interval(values[0][0], np.concatenate(values[1:]))[0] for name, values in means.items()}
@@ -234,16 +240,20 @@ def calibration_error_if_perfect(repeats: Sequence[Float64Array], *, draws: int 
     return _interval(means.mean(keepdims=True), means[:, None])[0]
 
 
-def mean_over_people(values: Float64Array, *, draws: int = DRAWS, seed: int = 0) -> Score:
+def mean_over_people(
+    values: Float64Array, *, groups: Sequence[str] | None = None, draws: int = DRAWS, seed: int = 0
+) -> Score:
     """Return the mean over people and its interval.
 
     Args:
-        values: A figure of each person, float64 of shape (n,).
+        values: A figure of each person, or of each of their scans, float64 of shape (n,).
+        groups: The person of each; None where everyone stands for one.
         draws: Number of bootstrap draws.
         seed: Seed of the draws.
     """
-    weights = np.concatenate(list(_resamples(len(values), None, draws, seed)))
-    return _interval(values.mean(keepdims=True), (weights @ values / len(values))[:, None])[0]
+    weights = np.concatenate(list(_resamples(len(values), groups, draws, seed)))
+    means = weights @ values / np.maximum(weights.sum(axis=1), 1)
+    return _interval(values.mean(keepdims=True), means[:, None])[0]
 
 
 def _resamples(rows: int, groups: Sequence[str] | None, draws: int, seed: int) -> list[Float64Array]:

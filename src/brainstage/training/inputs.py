@@ -167,10 +167,11 @@ def fit_patient_model(
     )
     return PatientModel.fit(
         acquired_features(slices, rows, training_seeds(slices, rows, acquisitions), progress),
-        [str(slices.patients[row]) for row in rows],
+        [str(slices.stacks[row]) for row in rows],
         places,
         slices.targets(rows),
         slices.classes,
+        [str(slices.patients[row]) for row in rows],
     )
 
 

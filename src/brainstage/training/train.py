@@ -347,7 +347,7 @@ def _fit_people(
     about = {"people": len(model), **_seconds(started)}
     rows = [slices.row_of[slice_id] for slice_id in fold.validation + fold.test]
     features = acquired_features(slices, rows, [PREDICTION_SEEDS] * len(rows), progress)
-    prediction = Prediction(*model.predict(features, [slices.patients[row] for row in rows]))
+    prediction = Prediction(*model.predict(features, [slices.stacks[row] for row in rows]))
     return _Fitted(model.save, WHOLE_SLICE, about, prediction)
 
 
@@ -435,8 +435,10 @@ def calibrate(
     """
     rows = [slices.row_of[slice_id] for slice_id in slice_ids]
     _, people = np.unique([str(slices.patients[row]) for row in rows], return_inverse=True)
-    networks = None if folds is None else np.array(folds)
-    Calibration.fit(scores, slices.targets(rows), people, networks).save(model)
+    _, scans = np.unique([str(slices.stacks[row]) for row in rows], return_inverse=True)
+    networks = np.zeros(len(rows), np.int64) if folds is None else np.array(folds)
+    _, stacks = np.unique(np.stack([networks, scans]), axis=1, return_inverse=True)
+    Calibration.fit(scores, slices.targets(rows), people, stacks).save(model)
 
 
 def _versions() -> dict[str, str]:
