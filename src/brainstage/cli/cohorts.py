@@ -54,7 +54,7 @@ def prepare(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Prepare scans as a cohort to train on and to validate with.
+    """Prepare scans as a cohort to train on.
 
     Each scan is read, stripped of its skull where it has one, registered and cut. What cannot be used is named in
     scans.parquet with its reason. Again: only what is missing.

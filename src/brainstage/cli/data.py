@@ -9,7 +9,17 @@ from typing import Annotated, Any
 
 import typer
 
-from brainstage.cli.shared import Json, MaxUnreadable, Quiet, print_json, progress_of, read_slices, say, takes_data
+from brainstage.cli.shared import (
+    Json,
+    MaxUnreadable,
+    Quiet,
+    given,
+    print_json,
+    progress_of,
+    read_slices,
+    say,
+    takes_data,
+)
 from brainstage.core.schema import SYNTHETIC_NOTICE
 
 app = typer.Typer()
@@ -84,20 +94,37 @@ def describe(
         show_description(description)
 
 
-@group.command(epilog="Example: brainstage data phantom --out phantom/ --patients 40")
+@group.command(epilog="Example: brainstage data phantom --bids phantom/ --participants 60")
 def phantom(
-    out: Annotated[Path, typer.Option("--out", help="Folder to write to.")],
-    patients: Annotated[int, typer.Option(help="Number of people; each has 32 slices.")] = 200,
+    out: Annotated[Path | None, typer.Option("--out", help="Folder for slices.")] = None,
+    bids: Annotated[Path | None, typer.Option("--bids", help="Folder for volumes, as a BIDS dataset.")] = None,
+    patients: Annotated[
+        int | None, typer.Option(help="Number of people of --out, each with 32 slices; 200 by default.")
+    ] = None,
+    participants: Annotated[
+        int | None,
+        typer.Option(help="Number of people of --bids; from 12 on the last 8 have a defect; 60 by default."),
+    ] = None,
     seed: Annotated[int, typer.Option(help="The same seed makes the same cohort.")] = 0,
     quiet: Quiet = False,
 ) -> None:
     """Write a synthetic cohort with known patients.
 
-    It has the layout of the public dataset.
+    Slices have the layout of the public dataset. Volumes are T1-weighted brains without skull; they need nilearn.
     """
-    from brainstage.datasets.phantom import write_phantom
+    if (out is None) == (bids is None):
+        raise typer.BadParameter("give one of --out (slices) and --bids (volumes)")
+    if (patients if bids else participants) is not None:
+        raise typer.BadParameter("--patients goes with --out, --participants with --bids")
+    if bids:
+        from brainstage.cohorts.phantom import write_phantom_bids
 
-    say(
-        f"{write_phantom(out, patients=patients, seed=seed, progress=progress_of(quiet))} ({SYNTHETIC_NOTICE})",
-        quiet,
-    )
+        defects = write_phantom_bids(
+            bids, **given(participants=participants), seed=seed, progress=progress_of(quiet)
+        )
+        say("\n".join(f"{place}: {what}" for place, what in defects.items()), quiet or not defects)
+    if out:
+        from brainstage.datasets.phantom import write_phantom
+
+        write_phantom(out, **given(patients=patients), seed=seed, progress=progress_of(quiet))
+    say(f"{out or bids} ({SYNTHETIC_NOTICE})", quiet)

@@ -17,13 +17,13 @@ from filelock import FileLock, Timeout
 
 from brainstage.cohorts.ledger import LEDGER_SCHEMA, Measured, Status
 from brainstage.cohorts.scan import Skull, Slices, Task, prepare_scan, read_part, task_key, write_part
-from brainstage.cohorts.sources import CohortScan, CohortSource, find_cohort
+from brainstage.cohorts.sources import CohortScan, find_cohort
 from brainstage.core.config import did_you_mean
 from brainstage.core.errors import ConfigError, DataError, LeakageError, RunError
 from brainstage.core.files import atomic, make_folder, write_json, write_table
 from brainstage.core.parallel import run_tasks, usable_cpus
 from brainstage.core.progress import Progress, silent
-from brainstage.core.schema import CLASS_ORDER, recognised_order
+from brainstage.core.schema import CLASS_ORDER, RESEARCH_NOTICE, SYNTHETIC_NOTICE, recognised_order
 
 VERSION = 1
 """Version of the cohort folder."""
@@ -124,6 +124,7 @@ class Cohort:
         classes: Class names; from the least to the most severe stage where ``ordered``.
         ordered: Whether their order is known.
         notes: What was passed over, a sentence each; they name files, so they are written nowhere.
+        synthetic: Whether it was made from the phantom cohort.
     """
 
     folder: Path
@@ -131,10 +132,27 @@ class Cohort:
     classes: tuple[str, ...]
     ordered: bool
     notes: tuple[str, ...]
+    synthetic: bool = False
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What the cohort is, for ``cohort.json``."""
+        prepared = [row for row in self.ledger.to_pylist() if row["status"] == "prepared"]
+        statuses = self.ledger["status"].to_pylist()
+        return {
+            "version": VERSION,
+            "notice": RESEARCH_NOTICE,
+            "synthetic": SYNTHETIC_NOTICE if self.synthetic else None,
+            "levels": "public",
+            "classes": list(self.classes),
+            "ordered": self.ordered,
+            "people": len({row["participant_id"] for row in prepared}),
+            "scans": {status: statuses.count(status) for status in ("prepared", "refused", "failed")},
+        }
 
     def to_dict(self) -> dict[str, Any]:
         """Return the ledger and its counts for a JSON file."""
-        return {**_about(self.ledger, self.classes, ordered=self.ordered), "ledger": self.ledger.to_pylist()}
+        return {**self.about, "ledger": self.ledger.to_pylist()}
 
 
 def prepare(
@@ -194,8 +212,14 @@ def prepare(
         scans, classes, ordered = _with_classes(scans, class_order, label_column)
         _check_split(scans)
         _prepare_parts(folder, scans, skull, redo, jobs or usable_cpus(), progress)
-        ledger = _write_cohort(folder, scans, found, classes, ordered=ordered, progress=progress)
-    return Cohort(folder.path, ledger, classes, ordered, found.notes)
+        measured = [_measured(folder, one) for one in scans]
+        covariates = _typed_covariates(scans, found.covariates)
+        ledger = _ledger(scans, measured, covariates)
+        cohort = Cohort(folder.path, ledger, classes, ordered, found.notes, found.synthetic)
+        write_table(folder.ledger, ledger)
+        _write_slices(folder, scans, measured, covariates, cohort, progress)
+        write_json(folder.about, cohort.about)
+    return cohort
 
 
 def _check_version(folder: CohortFolder) -> None:
@@ -302,26 +326,21 @@ def _prepare_parts(
 # --- the cohort folder ------------------------------------------------------------------------------------------
 
 
-def _write_cohort(
+def _write_slices(
     folder: CohortFolder,
     scans: Sequence[CohortScan],
-    found: CohortSource,
-    classes: tuple[str, ...],
-    *,
-    ordered: bool,
+    measured: Sequence[Measured],
+    covariates: pa.Table,
+    cohort: Cohort,
     progress: Progress,
-) -> pa.Table:
-    """Write ledger, slices and description from the parts, one scan in memory at a time; return the ledger."""
-    measured = [_measured(folder, one) for one in scans]
-    covariates = _typed_covariates(scans, found.covariates)
-    ledger = _ledger(scans, measured, covariates)
-    write_table(folder.ledger, ledger)
+) -> None:
+    """Write the slices of the prepared scans in shards, one scan in memory at a time."""
     rows = [row for row, one in enumerate(measured) if one.status == "prepared"]
     if not rows:
         raise DataError(
             f"{folder.path}: none of {len(scans)} scans could be prepared; {folder.ledger.name} says why"
         )
-    schema = _slice_schema(classes, covariates.schema, ordered=ordered)
+    schema = _slice_schema(cohort, covariates.schema)
     new = folder.private / "data"
     shutil.rmtree(new, ignore_errors=True)
     make_folder(new)
@@ -331,14 +350,13 @@ def _write_cohort(
             shards = [of_side[start : start + SCANS_A_SHARD] for start in range(0, len(of_side), SCANS_A_SHARD)]
             for number, shard in enumerate(shards):
                 file = new / f"{side}-{number:05d}-of-{len(shards):05d}.parquet"
-                with pq.ParquetWriter(file, schema) as writer:
+                with atomic(file) as part, pq.ParquetWriter(part, schema) as writer:
                     for row in shard:
-                        writer.write_table(_slices(folder, scans[row], covariates.slice(row, 1), classes, schema))
+                        table = _slices(folder, scans[row], covariates.slice(row, 1), cohort.classes, schema)
+                        writer.write_table(table)
                         advance(1)
     shutil.rmtree(folder.data, ignore_errors=True)
     new.rename(folder.data)
-    write_json(folder.about, _about(ledger, classes, ordered=ordered))
-    return ledger
 
 
 def _measured(folder: CohortFolder, one: CohortScan) -> Measured:
@@ -373,7 +391,7 @@ def _ledger(scans: Sequence[CohortScan], measured: Sequence[Measured], covariate
     return table
 
 
-def _slice_schema(classes: Sequence[str], covariates: pa.Schema, *, ordered: bool) -> pa.Schema:
+def _slice_schema(cohort: Cohort, covariates: pa.Schema) -> pa.Schema:
     """Return the columns of the slices, with the features that the library ``datasets`` reads."""
     image = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     text = ("patient_id", "session_id", "scan_id")
@@ -387,10 +405,12 @@ def _slice_schema(classes: Sequence[str], covariates: pa.Schema, *, ordered: boo
     features: dict[str, Any] = {
         name: {"dtype": "float64" if kind == pa.float64() else str(kind), "_type": "Value"} for name, kind in fields
     }
-    features |= {"image": {"_type": "Image"}, "label": {"names": list(classes), "_type": "ClassLabel"}}
+    features |= {"image": {"_type": "Image"}, "label": {"names": list(cohort.classes), "_type": "ClassLabel"}}
     metadata = {"huggingface": json.dumps({"info": {"features": features}})}
-    if ordered:
-        metadata[CLASS_ORDER] = json.dumps(list(classes))
+    if cohort.ordered:
+        metadata[CLASS_ORDER] = json.dumps(list(cohort.classes))
+    if cohort.synthetic:
+        metadata["brainstage_synthetic"] = "true"
     return pa.schema(fields, metadata=metadata)
 
 
@@ -411,16 +431,3 @@ def _slices(
         for image, level in zip(part["image"].to_pylist(), part["slice_index"].to_pylist(), strict=True)
     ]
     return pa.Table.from_pylist(rows, schema=schema)
-
-
-def _about(ledger: pa.Table, classes: tuple[str, ...], *, ordered: bool) -> dict[str, Any]:
-    """Return what the cohort is, for ``cohort.json``."""
-    statuses = ledger["status"].to_pylist()
-    return {
-        "version": VERSION,
-        "levels": "public",
-        "classes": list(classes),
-        "ordered": ordered,
-        "people": len({row["participant_id"] for row in ledger.to_pylist() if row["status"] == "prepared"}),
-        "scans": {status: statuses.count(status) for status in ("prepared", "refused", "failed")},
-    }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from brainstage.cohorts.participants import (
     read_table,
     without_zeros,
 )
+from brainstage.cohorts.phantom import GENERATOR
 from brainstage.core.errors import DataError
 from brainstage.core.schema import recognised_order, require_columns
 from brainstage.datasets.skipped import SPLIT_FOLDERS
@@ -67,11 +69,13 @@ class CohortSource:
         scans: In the order of their names.
         covariates: Names of the columns that come along.
         notes: What was passed over, a sentence each.
+        synthetic: Whether it is the phantom cohort.
     """
 
     scans: list[CohortScan]
     covariates: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    synthetic: bool = False
 
 
 @dataclass(frozen=True)
@@ -142,7 +146,8 @@ def find_cohort(
     chosen, notes = (located, []) if all_runs else _one_a_session(located)
     scans = [*_described(chosen, known), *_without_scan(located, known, salt)]
     notes += _alike({one.participant_id for one in located} | known.people)
-    return CohortSource(sorted(scans, key=attrgetter("scan_id")), known.covariates, tuple(notes))
+    ordered = sorted(scans, key=attrgetter("scan_id"))
+    return CohortSource(ordered, known.covariates, tuple(notes), _is_phantom(source))
 
 
 # --- three kinds of sources -------------------------------------------------------------------------------------
@@ -150,6 +155,15 @@ def find_cohort(
 
 def _is_bids(folder: Path) -> bool:
     return (folder / "dataset_description.json").is_file() or any(folder.glob("sub-*"))
+
+
+def _is_phantom(source: Path) -> bool:
+    """Return whether a dataset says that :mod:`brainstage.cohorts.phantom` made it."""
+    try:
+        about = json.loads((source / "dataset_description.json").read_text(encoding="utf-8"))
+        return any(made["Name"] == GENERATOR for made in about["GeneratedBy"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def _session_tables(folder: Path) -> list[tuple[str, Path]]:

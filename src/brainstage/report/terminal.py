@@ -42,7 +42,8 @@ def show_cohort(cohort: Cohort) -> None:
     console = Console(markup=False)
     about = cohort.to_dict()
     counts = ", ".join(f"{count:,} {status}" for status, count in about["scans"].items())
-    console.print(f"{counts} · {about['people']:,} people", style="bold", highlight=False)
+    stamp = f" · {about['synthetic']}" if about["synthetic"] else ""
+    console.print(f"{counts} · {about['people']:,} people{stamp}", style="bold", highlight=False)
     prepared = [row for row in cohort.ledger.to_pylist() if row["status"] == "prepared"]
     labels = [row["label"] for row in prepared]
     pairs = {(row["participant_id"], row["label"]) for row in prepared}
