@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from brainstage.audits.audit import Audit, audit
+    from brainstage.cohorts.prepare import Cohort, prepare
     from brainstage.core.config import TrainConfig
     from brainstage.core.errors import BrainstageError, ConfigError, DataError, LeakageError, RunError
     from brainstage.core.run import RunFolder
@@ -46,6 +47,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Audit",
     "BrainstageError",
+    "Cohort",
     "Columns",
     "Comparison",
     "ConfigError",
@@ -83,6 +85,7 @@ __all__ = [
     "load_slices",
     "make_splits",
     "predict_scans",
+    "prepare",
     "run_study",
     "sweep",
     "train",
@@ -96,6 +99,7 @@ __all__ = [
 _HOME = {
     "Audit": "audits.audit",
     "BrainstageError": "core.errors",
+    "Cohort": "cohorts.prepare",
     "Columns": "datasets.sources",
     "Comparison": "evaluation.comparison",
     "ConfigError": "core.errors",
@@ -133,6 +137,7 @@ _HOME = {
     "load_slices": "datasets.sources",
     "make_splits": "datasets.splits",
     "predict_scans": "inference.predictions",
+    "prepare": "cohorts.prepare",
     "run_study": "studies.study",
     "sweep": "training.sweep",
     "train": "training.train",

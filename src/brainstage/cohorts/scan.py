@@ -183,7 +183,7 @@ def _without_paths(reason: str | None, scan: Scan) -> str | None:
     if reason is None:
         return None
     for name in sorted({scan.name, *scan.files}, key=len, reverse=True):
-        reason = reason.removeprefix(f"{name}: ").replace(name, Path(name).name if name == scan.name else "a file")
+        reason = reason.removeprefix(f"{name}: ").replace(name, "a file of it")
     return reason
 
 

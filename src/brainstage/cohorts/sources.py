@@ -219,14 +219,16 @@ def _of_table(file: Path) -> list[_Located]:
 
 
 def _scan_of(path: Path) -> tuple[Scan | None, str | None]:
-    """Return the volume of a file, or of a folder with a DICOM series; else why there is none."""
+    """Return the volume of a file, or of a folder with a DICOM series; else why there is none, without its path."""
+    if not path.exists():
+        return None, "no such file"
     try:
         scans = find_scans(path)
-    except DataError as error:
-        return None, str(error)
+    except DataError:
+        return None, "no NIfTI file and no DICOM series"
     volumes = [scan for scan in scans if scan.volume] or scans  # reading what is no volume raises what is wrong
     if len(volumes) > 1:
-        return None, f"{path}: holds {len(volumes)} series; name the folder or the file of one of them"
+        return None, f"holds {len(volumes)} series; name the folder or the file of one of them"
     return volumes[0], None
 
 
