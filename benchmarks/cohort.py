@@ -1,0 +1,171 @@
+"""Claim: a researcher's volumes become a cohort whose model is as good as one of the slices, come what may.
+
+    python benchmarks/cohort.py
+
+The 200 people of the public dataset become T1-weighted slabs in a BIDS dataset: their 32 slices as a volume, tilted
+by up to 8 degrees about each axis, moved by up to 15 mm, in another storage order each. `brainstage prepare` makes a
+cohort of them. Printed are scans a minute and core; how many are read, refused and failed, by stage; the AUROC of
+any dementia by `cross-validate --recipe patient`, one draw of five folds over people, of the cohort and of the
+slices themselves (of everyone, and of the people who were read; optimistic, as the recipe was chosen with these
+people in view); the largest memory of `prepare` at 50, 100 and 200 people; and what a kill in the middle cost.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pyarrow.parquet as pq
+from scipy.spatial.transform import Rotation
+
+from brainstage.core.arrays import Pixels
+from brainstage.core.parallel import usable_cpus
+from brainstage.core.schema import STAGES
+from brainstage.datasets.sources import load_slices
+from brainstage.datasets.table import SliceTable
+from brainstage.evaluation.patients import evaluate_patients
+from brainstage.models.recipes import load_recipe
+from brainstage.scans.stack import TRAINING_GRID
+from brainstage.training.cross_validation import cross_validate
+
+MAX_TILT, MAX_SHIFT = 8.0, 15.0
+"""Degrees about each axis, and millimetres along each."""
+
+
+def main() -> None:
+    """Print speed, reading by stage, AUROC, memory and the cost of a kill."""
+    slices = load_slices()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        bids = write_bids(slices, folder / "bids")
+        seconds, _ = run_prepare(bids, folder / "cohort")
+        ledger = pq.read_table(folder / "cohort" / "scans.parquet").to_pylist()
+        print(f"{len(ledger)} scans · {60 * len(ledger) / seconds / usable_cpus():.0f} a minute and core")
+        show_reading(ledger)
+        read = {row["participant_id"] for row in ledger if row["status"] == "prepared"}
+        cohort = load_slices(folder / "cohort")
+        for what, data in (
+            ("volumes", cohort),
+            ("slices of the people who were read", of_people(slices, read)),
+            ("slices of everyone", slices),
+        ):
+            print(f"{what:36} AUROC {auroc(data, folder / what.replace(' ', '-'))}", flush=True)
+        for people in (50, 100, 200):
+            _, peak = run_prepare(write_bids(slices, folder / f"bids-{people}", people), folder / f"out-{people}")
+            print(f"{people:4} people: {peak / 2**20:.0f} MiB at most, the processes together")
+        show_kill(bids, folder / "killed", seconds)
+
+
+def write_bids(slices: SliceTable, folder: Path, people: int | None = None) -> Path:
+    """Write people of the public dataset as tilted slabs, evenly over the stages where not all are wanted."""
+    rows_of: dict[str, list[int]] = {}
+    levels = slices.rows["slice_index"].to_pylist()
+    for row, patient in enumerate(slices.patients):
+        rows_of.setdefault(str(patient), []).append(row)
+    names = sorted(rows_of, key=lambda name: (STAGES.index(str(slices.labels[rows_of[name][0]])), name))
+    chosen = np.linspace(0, len(names) - 1, people or len(names)).round().astype(int)
+    lines = ["participant_id\tdiagnosis"]
+    for number in chosen.tolist():
+        name = names[number]
+        rows = sorted(rows_of[name], key=lambda row: levels[row])
+        file = folder / f"sub-{name[:12]}" / "anat" / f"sub-{name[:12]}_T1w.nii.gz"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        nib.save(slab(np.stack([slices.images[row] for row in rows]), number), file)
+        lines.append(f"sub-{name[:12]}\t{slices.labels[rows[0]]}")
+    (folder / "participants.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return folder
+
+
+def slab(stack: Pixels, seed: int) -> Any:
+    """Return slices as a volume that its header tilts, moves and stores in some order."""
+    rng = np.random.default_rng(seed)
+    move = np.eye(4)
+    move[:3, :3] = Rotation.from_euler("xyz", rng.uniform(-MAX_TILT, MAX_TILT, 3), degrees=True).as_matrix()
+    move[:3, 3] = rng.uniform(-MAX_SHIFT, MAX_SHIFT, 3)
+    image: Any = nib.Nifti1Image(stack.astype(np.int16), move @ TRAINING_GRID)  # type: ignore[no-untyped-call]
+    return image.as_reoriented(np.stack([rng.permutation(3), rng.choice([-1, 1], 3)], axis=1))
+
+
+def run_prepare(bids: Path, out: Path) -> tuple[float, float]:
+    """Run `brainstage prepare`; return its seconds, and its largest memory in bytes, all processes together."""
+    start, peak = time.perf_counter(), 0.0
+    with subprocess.Popen(command(bids, out), stdout=subprocess.DEVNULL) as process:
+        while process.poll() is None:
+            peak = max(peak, sum(memory(one) for one in [process.pid, *children(process.pid)]))
+            time.sleep(0.05)
+    if process.returncode:
+        raise SystemExit(process.returncode)
+    return time.perf_counter() - start, peak
+
+
+def command(bids: Path, out: Path) -> list[str]:
+    """Return the command that prepares a cohort."""
+    return [sys.executable, "-m", "brainstage", "prepare", str(bids), "--out", str(out), "--quiet"]
+
+
+def children(pid: int) -> list[int]:
+    """Return the processes that a process started, and those that they started."""
+    found = []
+    for file in Path(f"/proc/{pid}/task").glob("*/children"):
+        try:
+            found += [int(child) for child in file.read_text().split()]
+        except OSError:  # it has ended
+            continue
+    return found + [one for child in found for one in children(child)]
+
+
+def memory(pid: int) -> float:
+    """Return the bytes of memory that a process uses; what it shares with others is counted in parts."""
+    try:
+        shares = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    except OSError:
+        return 0.0
+    found = re.search(r"^Pss:\s+(\d+) kB", shares, re.MULTILINE)
+    return 1024.0 * int(found[1]) if found else 0.0
+
+
+def show_reading(ledger: list[dict[str, object]]) -> None:
+    """Print how many scans of each stage were read, refused and failed."""
+    for stage in STAGES:
+        statuses = [row["status"] for row in ledger if row["label"] == stage]
+        counts = ", ".join(f"{statuses.count(one)} {one}" for one in ("prepared", "refused", "failed"))
+        print(f"  {stage:20} {counts}")
+
+
+def of_people(slices: SliceTable, names: set[str]) -> SliceTable:
+    """Return the slices of some people, who are named by the first letters of their names."""
+    rows = [row for row, patient in enumerate(slices.patients) if str(patient)[:12] in names]
+    return replace(slices, rows=slices.rows.take(rows), images=[slices.images[row] for row in rows])
+
+
+def auroc(slices: SliceTable, out: Path) -> str:
+    """Return the AUROC of any dementia, cross-validated over people."""
+    run = cross_validate(slices, load_recipe("patient", repeats=1), out=out, name="run")
+    score = evaluate_patients(run).views[-1].rows["model"]["auroc_ovr"]
+    return f"{score.value:.3f} [{score.low:.2f}, {score.high:.2f}]"
+
+
+def show_kill(bids: Path, out: Path, seconds: float) -> None:
+    """Kill `prepare` in the middle, go on, and print what that cost."""
+    start = time.perf_counter()
+    with subprocess.Popen(command(bids, out), stdout=subprocess.DEVNULL, start_new_session=True) as process:
+        time.sleep(seconds / 2)
+        os.killpg(process.pid, signal.SIGKILL)
+    done = len(list((out / ".prepare" / "parts").glob("*.parquet")))
+    run_prepare(bids, out)
+    cost = time.perf_counter() - start - seconds
+    print(f"killed after {done} scans and started again: {cost:+.1f} s against {seconds:.1f} s unbroken")
+
+
+if __name__ == "__main__":
+    main()
