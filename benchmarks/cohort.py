@@ -3,8 +3,8 @@
     python benchmarks/cohort.py
 
 The 200 people of the public dataset become T1-weighted slabs in a BIDS dataset: their 32 slices as a volume, tilted
-by up to 8 degrees about each axis, moved by up to 15 mm, in another storage order each. `brainstage prepare` makes a
-cohort of them. Printed are scans a minute and core; how many are read, refused and failed, by stage; the AUROC of
+by up to 8 degrees about each axis, moved by up to 15 mm, in another storage order each. `brainstage prepare` makes
+a cohort of them. Printed are scans a minute and core; how many are read, refused and failed, by stage; the AUROC of
 any dementia by `cross-validate --recipe patient`, one draw of five folds over people, of the cohort and of the
 slices themselves (of everyone, and of the people who were read; optimistic, as the recipe was chosen with these
 people in view); the largest memory of `prepare` at 50, 100 and 200 people; and what a kill in the middle cost.
