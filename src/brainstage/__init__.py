@@ -34,8 +34,10 @@ if TYPE_CHECKING:
     from brainstage.report.explanations import explain
     from brainstage.report.predictions import write_predictions
     from brainstage.report.results import write_evaluation, write_patient_evaluation
+    from brainstage.report.validation_page import write_validation
     from brainstage.scans.discover import Scan, find_scans
     from brainstage.scans.extraction import extract, write_brain
+    from brainstage.studies.external_validation import ExternalValidation, validate
     from brainstage.studies.protocols import ProtocolComparison, compare_protocols
     from brainstage.studies.study import Study, run_study
     from brainstage.training.cross_validation import cross_validate
@@ -54,6 +56,7 @@ __all__ = [
     "DataError",
     "Evaluation",
     "Export",
+    "ExternalValidation",
     "Factor",
     "LeakageError",
     "PatientEvaluation",
@@ -89,11 +92,13 @@ __all__ = [
     "run_study",
     "sweep",
     "train",
+    "validate",
     "write_brain",
     "write_evaluation",
     "write_patient_evaluation",
     "write_phantom",
     "write_predictions",
+    "write_validation",
 ]
 
 _HOME = {
@@ -106,6 +111,7 @@ _HOME = {
     "DataError": "core.errors",
     "Evaluation": "evaluation.slices",
     "Export": "exports.export",
+    "ExternalValidation": "studies.external_validation",
     "Factor": "training.sweep",
     "LeakageError": "core.errors",
     "PatientEvaluation": "evaluation.patients",
@@ -141,11 +147,13 @@ _HOME = {
     "run_study": "studies.study",
     "sweep": "training.sweep",
     "train": "training.train",
+    "validate": "studies.external_validation",
     "write_brain": "scans.extraction",
     "write_evaluation": "report.results",
     "write_patient_evaluation": "report.results",
     "write_phantom": "datasets.phantom",
     "write_predictions": "report.predictions",
+    "write_validation": "report.validation_page",
 }
 
 

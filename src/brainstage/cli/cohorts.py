@@ -3,13 +3,27 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from brainstage.cli.choices import choice
-from brainstage.cli.shared import ClassOrder, Json, Quiet, parse_order, print_json, progress_of, say, warn
+from brainstage.cli.shared import (
+    ClassOrder,
+    Json,
+    Quiet,
+    parse_order,
+    parse_pair,
+    print_json,
+    progress_of,
+    read_slices,
+    say,
+    show_result,
+    takes_data,
+    warn,
+)
 
 app = typer.Typer()
 
@@ -88,6 +102,50 @@ def prepare(
         return
     show_cohort(cohort)
     say(f"Saved {cohort.folder}. Look at {page}, then: brainstage data describe --data {cohort.folder}", quiet)
+
+
+@app.command(epilog="Example: brainstage validate runs/patient-001 --data cohort/ --by sex,age,site")
+@takes_data
+def validate(
+    load: partial[Any],
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="Run folder, or a bundled model: patient, compact.")
+    ],
+    out: Annotated[Path, typer.Option("--out", help="Folder for the page and the figures.")] = Path("validation"),
+    by: Annotated[
+        str | None, typer.Option(help="Columns whose values make subgroups, separated by commas.")
+    ] = None,
+    class_map: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--map", help="LABEL=CLASS: class of the model that a label of the data stands for. Repeatable."
+        ),
+    ] = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Validate a model on people whom it has never seen.
+
+    Participant flow, discrimination, calibration, decision curve, subgroups, age and sex alone, the worst misses.
+    """
+    from brainstage.report.terminal import show_validation
+    from brainstage.report.validation_page import write_validation
+    from brainstage.studies.external_validation import validate
+
+    pairs = dict(parse_pair(one, "--map", "CN=Non_Demented") for one in class_map or [])
+    slices = read_slices(load)
+    result = validate(
+        model,
+        slices,
+        out,
+        cohort=load.keywords["data"],
+        by=by.split(",") if by else (),
+        class_map=pairs or None,
+        progress=progress_of(quiet),
+    )
+    command = ["brainstage", *map(_without_folders, sys.argv[1:])]
+    page = write_validation(result, slices, out, command)
+    show_result(result, show_validation, as_json=as_json, quiet=quiet, saved=page)
 
 
 def _without_folders(argument: str) -> str:

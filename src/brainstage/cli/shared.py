@@ -102,12 +102,7 @@ def _load(
 ) -> Any:
     from brainstage.datasets.sources import Columns, load_slices
 
-    names = {}
-    for pair in class_name or []:
-        label, equals, name = pair.partition("=")
-        if not (label and equals and name):
-            raise typer.BadParameter(f"{pair!r}: expected LABEL=NAME, e.g. 0=CN", param_hint="'--class-name'")
-        names[label] = name
+    names = dict(parse_pair(pair, "--class-name", "0=CN") for pair in class_name or [])
     columns = Columns(
         image=image_column,
         path=path_column,
@@ -157,6 +152,23 @@ def given(**values: Any) -> dict[str, Any]:
 def parse_order(names: str | None) -> tuple[str, ...] | None:
     """Return the class names of --class-order."""
     return tuple(name.strip() for name in names.split(",")) if names else None
+
+
+def parse_pair(pair: str, option: str, example: str) -> tuple[str, str]:
+    """Return the label and the name of LABEL=NAME.
+
+    Args:
+        pair: What was typed.
+        option: The option, for the error.
+        example: What could be typed.
+
+    Raises:
+        typer.BadParameter: It is no such pair.
+    """
+    label, equals, name = pair.partition("=")
+    if not (label and equals and name):
+        raise typer.BadParameter(f"{pair!r}: expected LABEL=NAME, e.g. {example}", param_hint=f"'{option}'")
+    return label, name
 
 
 def parse_settings(pairs: list[str] | None) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from brainstage.core.files import atomic
 
 if TYPE_CHECKING:
     from brainstage.evaluation.comparison import Comparison
+    from brainstage.studies.external_validation import ExternalValidation
     from brainstage.studies.protocols import ProtocolComparison
     from brainstage.training.sweep import Sweep
 
@@ -163,6 +164,46 @@ def draw_protocols(target: Path, comparison: ProtocolComparison) -> None:
     stamp = "synthetic: says nothing about real brains · " if comparison.official.synthetic else ""
     title = f"{stamp}official ({comparison.official.leakage}) against patient ({comparison.patient.leakage})"
     figure.suptitle(fill(title, 110), fontsize=9)
+    _save(figure, target)
+
+
+def draw_calibration(target: Path, result: ExternalValidation) -> None:
+    """Draw observed shares by predicted probability with their intervals, to a PNG file."""
+    figure = Figure(figsize=(5.6, 5.0), layout="constrained")
+    axes = figure.subplots()
+    axes.plot([0, 1], [0, 1], ":", color="0.4", label="perfect")
+    observed = [one.observed for one in result.curve]
+    spread = [[one.observed - one.low for one in result.curve], [one.high - one.observed for one in result.curve]]
+    predicted = [one.predicted for one in result.curve]
+    axes.errorbar(predicted, observed, yerr=spread, fmt="o", color=BLUE, capsize=3, label="scans, in tenths")
+    axes.set(
+        xlim=(0, 1),
+        ylim=(0, 1),
+        xlabel=f"predicted probability of any class other than {result.first}",
+        ylabel="observed share, 95 % intervals",
+    )
+    axes.legend(frameon=False)
+    _plain(axes)
+    figure.suptitle(fill(result.title, 80), fontsize=8)
+    _save(figure, target)
+
+
+def draw_decisions(target: Path, result: ExternalValidation) -> None:
+    """Draw the net benefit of the model, of acting on everyone and on nobody, to a PNG file."""
+    figure = Figure(figsize=(6.4, 4.4), layout="constrained")
+    axes = figure.subplots()
+    curve = result.decisions
+    axes.plot(curve.thresholds, curve.model, color=BLUE, label="the model")
+    axes.plot(curve.thresholds, curve.treat_all, "--", color=ORANGE, label="everyone")
+    axes.plot(curve.thresholds, curve.treat_none, ":", color="k", label="nobody")
+    axes.set(
+        ylim=(-0.1, max(0.05, float(max(curve.model.max(), curve.treat_all.max())) * 1.1)),
+        xlabel="threshold probability",
+        ylabel="net benefit",
+    )
+    axes.legend(frameon=False)
+    _plain(axes)
+    figure.suptitle(fill(result.title, 90), fontsize=8)
     _save(figure, target)
 
 

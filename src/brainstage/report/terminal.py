@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from brainstage.inference.explanations import Explanations
     from brainstage.inference.predictions import Predictions
     from brainstage.stats.metrics import Score
+    from brainstage.studies.external_validation import ExternalValidation
     from brainstage.studies.protocols import ProtocolComparison
     from brainstage.training.sweep import Sweep
 
@@ -58,6 +59,42 @@ def show_cohort(cohort: Cohort) -> None:
     for status, reason, count in count_reasons(cohort.ledger):
         if reason:
             console.print(f"{count:>5,} {status}: {reason}", highlight=False)
+
+
+def show_validation(result: ExternalValidation) -> None:
+    """Print the figures of an external validation."""
+    console = Console(markup=False)
+    console.print(result.title, style="bold", highlight=False)
+    for status, reason, count in result.flow:
+        console.print(f"{count:>5,} {status}{f': {reason}' if reason else ''}", highlight=False)
+    table = Table(box=SIMPLE_HEAD)
+    table.add_column(f"{result.first} against any other")
+    table.add_column("value [95 % interval]", justify="right")
+    shown = {
+        "AUROC": result.scores["auroc"],
+        "balanced accuracy": result.scores["balanced_accuracy"],
+        "sensitivity": result.scores["sensitivity"],
+        "specificity": result.scores["specificity"],
+        "calibration slope": result.line.slope,
+        "calibration intercept": result.line.intercept,
+    }
+    covariates = result.with_covariates
+    if covariates and covariates.auroc:
+        shown["AUROC of age and sex alone"] = covariates.auroc["covariates"]
+        shown["AUROC of age, sex and the model"] = covariates.auroc["both"]
+    for name, score in shown.items():
+        table.add_row(name, _interval(score))
+    console.print(table)
+    if result.shared_ids:
+        console.print(
+            f"{result.shared_ids} people have ids that occur in the model's own data too: the same people?",
+            highlight=False,
+        )
+    console.print(RESEARCH_NOTICE, highlight=False)
+
+
+def _interval(score: Score) -> str:
+    return "not defined" if isnan(score.value) else f"{score.value:.3f} [{score.low:.2f}, {score.high:.2f}]"
 
 
 def show_description(found: dict[str, Any]) -> None:

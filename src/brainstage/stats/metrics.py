@@ -93,11 +93,9 @@ def score(
         seed: Seed of the draws.
     """
     point = _weighted(labels, probabilities, np.ones((1, len(labels))))
-    sampled = [
-        _weighted(labels, probabilities, weights) for weights in _resamples(len(labels), groups, draws, seed)
-    ]
+    sampled = [_weighted(labels, probabilities, weights) for weights in resamples(len(labels), groups, draws, seed)]
     spread = {name: np.concatenate([part[name] for part in sampled]) for name in point}
-    scores = {name: _interval(point[name][0], spread[name]) for name in point}
+    scores = {name: intervals(point[name][0], spread[name]) for name in point}
     return Scores(
         overall={name: scores[name][0] for name in OVERALL},
         by_class={
@@ -137,7 +135,7 @@ def differences_from_leader(
     Returns:
         The differences of each candidate by name of the score; those of the leader itself are 0.
     """
-    parts = [np.ones((1, len(labels))), *_resamples(len(labels), groups, draws, seed)]
+    parts = [np.ones((1, len(labels))), *resamples(len(labels), groups, draws, seed)]
     scores = [[_weighted(labels, probabilities, weights) for weights in parts] for probabilities in candidates]
     differences: list[dict[str, Score]] = [{} for _ in candidates]
     for name in OVERALL:
@@ -182,10 +180,10 @@ def score_repeats(
         draws: Number of bootstrap draws.
         seed: Seed of the draws.
     """
-    parts = [np.ones((1, len(labels))), *_resamples(len(labels), groups, draws, seed)]
+    parts = [np.ones((1, len(labels))), *resamples(len(labels), groups, draws, seed)]
     scores = [[_weighted(labels, repeat, weights) for repeat in repeats] for weights in parts]
     means = {name: [np.mean([repeat[name] for repeat in part], axis=0) for part in scores] for name in OVERALL}
-    return {name: _interval(values[0][0], np.concatenate(values[1:]))[0] for name, values in means.items()}
+    return {name: intervals(values[0][0], np.concatenate(values[1:]))[0] for name, values in means.items()}
 
 
 def shuffled_labels(
@@ -210,7 +208,7 @@ def shuffled_labels(
         name: np.concatenate([np.mean([repeat[name] for repeat in part], axis=0) for part in scores])
         for name in OVERALL
     }
-    return {name: _interval(np.nanmean(values, axis=0), values)[0] for name, values in spread.items()}
+    return {name: intervals(np.nanmean(values, axis=0), values)[0] for name, values in spread.items()}
 
 
 def calibration_error_if_perfect(repeats: Sequence[Float64Array], *, draws: int = DRAWS, seed: int = 0) -> Score:
@@ -237,7 +235,7 @@ def calibration_error_if_perfect(repeats: Sequence[Float64Array], *, draws: int 
             stages = (uniform[part, number, :, None] > edges).sum(axis=2)
             errors[part, number] = _calibration_error(probabilities, _one_hot(stages, classes))
     means = errors.mean(axis=1)
-    return _interval(means.mean(keepdims=True), means[:, None])[0]
+    return intervals(means.mean(keepdims=True), means[:, None])[0]
 
 
 def mean_over_people(
@@ -251,13 +249,20 @@ def mean_over_people(
         draws: Number of bootstrap draws.
         seed: Seed of the draws.
     """
-    weights = np.concatenate(list(_resamples(len(values), groups, draws, seed)))
+    weights = np.concatenate(list(resamples(len(values), groups, draws, seed)))
     means = weights @ values / np.maximum(weights.sum(axis=1), 1)
-    return _interval(values.mean(keepdims=True), means[:, None])[0]
+    return intervals(values.mean(keepdims=True), means[:, None])[0]
 
 
-def _resamples(rows: int, groups: Sequence[str] | None, draws: int, seed: int) -> list[Float64Array]:
-    """Return how often each row is in each bootstrap draw, in parts of shape (up to 100, rows)."""
+def resamples(rows: int, groups: Sequence[str] | None, draws: int, seed: int) -> list[Float64Array]:
+    """Return how often each row is in each bootstrap draw, float64, in parts of shape (up to 100, rows).
+
+    Args:
+        rows: Number of rows.
+        groups: Patient of each row, whom a draw then takes whole; None draws rows.
+        draws: Number of bootstrap draws.
+        seed: Seed of the draws.
+    """
     rng = np.random.default_rng(seed)
     group_of = np.arange(rows) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
     count = int(group_of.max()) + 1
@@ -267,7 +272,7 @@ def _resamples(rows: int, groups: Sequence[str] | None, draws: int, seed: int) -
     ]
 
 
-def _interval(value: Float64Array, spread: Float64Array) -> list[Score]:
+def intervals(value: Float64Array, spread: Float64Array) -> list[Score]:
     """Return the scores of one name: ``value`` of shape (columns,), ``spread`` of shape (draws, columns)."""
     tail = 100 * (1 - LEVEL) / 2
     scores = []
@@ -301,7 +306,7 @@ def _scores(probabilities: Float64Array, weights: Float64Array) -> dict[str, Flo
     """
     with np.errstate(invalid="ignore", divide="ignore"):
         confusion = _confusion(probabilities, weights)
-        by_class = _by_class(confusion) | {"auroc": _auroc(probabilities, weights)}
+        by_class = _by_class(confusion) | {"auroc": auroc(probabilities, weights)}
         support = confusion.sum(2)
         # a class that does not occur and is not predicted is left out of the mean, as in scikit-learn
         occurs = (support > 0) | (confusion.sum(1) > 0)
@@ -312,7 +317,7 @@ def _scores(probabilities: Float64Array, weights: Float64Array) -> dict[str, Flo
             "macro_f1": _mean_where(by_class["f1"], occurs),
             "auroc_ovr": _mean_where(by_class["auroc"], ~np.isnan(by_class["auroc"])),
             "quadratic_kappa": _quadratic_kappa(confusion),
-            "log_loss": _log_loss(probabilities, weights),
+            "log_loss": log_loss(probabilities, weights),
             "calibration_error": _calibration_error(probabilities, weights),
         }
     return {name: values[:, None] for name, values in overall.items()} | by_class
@@ -350,8 +355,16 @@ def _by_class(confusion: Float64Array) -> dict[str, Float64Array]:
     }
 
 
-def _auroc(probabilities: Float64Array, weights: Float64Array) -> Float64Array:
-    """Return each class's area under the ROC curve against the rest (Mann-Whitney, ties count half)."""
+def auroc(probabilities: Float64Array, weights: Float64Array) -> Float64Array:
+    """Return each class's area under the ROC curve against the rest (Mann-Whitney, ties count half).
+
+    Args:
+        probabilities: Of the first k of K classes, float64 of shape (N, k).
+        weights: How much each row counts as a row of each class, float64 of shape (weightings, K, N).
+
+    Returns:
+        float64 of shape (weightings, k); NaN where a class does not occur, or nothing else does.
+    """
     areas, every = [], weights.sum(1)
     for number in range(probabilities.shape[1]):
         order = np.argsort(probabilities[:, number], kind="stable")
@@ -372,7 +385,8 @@ def _quadratic_kappa(confusion: Float64Array) -> Float64Array:
     return kappa
 
 
-def _log_loss(probabilities: Float64Array, weights: Float64Array) -> Float64Array:
+def log_loss(probabilities: Float64Array, weights: Float64Array) -> Float64Array:
+    """Return the mean of -log(probability of the true class), shape (weightings,); arguments as :func:`auroc`."""
     losses = -np.log(np.clip(probabilities, np.finfo(np.float32).eps, 1.0))
     loss: Float64Array = np.tensordot(weights, losses.T, 2) / weights.sum((1, 2))
     return loss
@@ -410,11 +424,11 @@ def score_decisions(
         seed: Seed of the draws.
     """
     truth, answers = _one_hot(labels, count), np.eye(count)[decisions]
-    parts = [np.ones((1, len(labels))), *_resamples(len(labels), groups, draws, seed)]
+    parts = [np.ones((1, len(labels))), *resamples(len(labels), groups, draws, seed)]
     confusion = np.concatenate([truth * weights[:, None] @ answers for weights in parts])
     with np.errstate(invalid="ignore", divide="ignore"):
         values = {"accuracy": _accuracy(confusion), "weighted_f1": _weighted_f1(confusion)}
-    return {name: _interval(column[:1], column[1:, None])[0] for name, column in values.items()}
+    return {name: intervals(column[:1], column[1:, None])[0] for name, column in values.items()}
 
 
 def majority(labels: IntArray, count: int) -> int:

@@ -1,0 +1,546 @@
+"""External validation: a finished model on labelled people whom it has never seen, as a reviewer asks for it.
+
+What is always given compares the first class with all others: the probability of any other class, judged by
+discrimination, calibration, decision curve and subgroup. Where each label of the cohort has its class in the model,
+by name or by a mapping, all classes are judged too.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from brainstage.cohorts.ledger import LEDGER_SCHEMA, count_reasons
+from brainstage.cohorts.prepare import CohortFolder
+from brainstage.core.arrays import BoolArray, Float64Array
+from brainstage.core.config import did_you_mean
+from brainstage.core.errors import ConfigError, DataError, LeakageError
+from brainstage.core.files import make_folder, write_table
+from brainstage.core.progress import Progress, silent
+from brainstage.core.run import RunFolder, StrPath
+from brainstage.core.schema import (
+    CONFORMAL_THRESHOLD,
+    PROB_PREFIX,
+    RESEARCH_NOTICE,
+    SYNTHETIC_NOTICE,
+    short_names,
+    with_metadata,
+)
+from brainstage.datasets.patient_map import is_public
+from brainstage.datasets.splits import Verdict
+from brainstage.datasets.table import SliceTable
+from brainstage.evaluation.patients import PatientEvaluation, evaluate_patients
+from brainstage.evaluation.subgroups import Subgroup, subgroups
+from brainstage.inference.predictions import MIN_ACCEPTED_SHARE
+from brainstage.inference.predictor import Predictor
+from brainstage.models.weights import BUNDLED
+from brainstage.stats import metrics, validation
+
+PREDICTIONS = "predictions.parquet"
+MISSES = 12
+"""Scans shown for which the probability of the true outcome was lowest."""
+SEXES = {"m": 1.0, "male": 1.0, "1": 1.0, "f": 0.0, "female": 0.0, "0": 0.0}
+"""Number of a sex, whose spelling is compared in small letters."""
+SCANS_A_BATCH = 16
+"""Scans that are predicted at once: about 500 slices."""
+
+
+@dataclass(frozen=True)
+class ScanPredictions:
+    """The predictions for n scans.
+
+    Attributes:
+        scans: Names.
+        patients: The person of each.
+        labels: Class name in the cohort.
+        probabilities: float64 of shape (n, classes of the model).
+        conformal_thresholds: float64 of shape (n,); None where the model is not calibrated.
+        slices: Row of a slice from the middle of each scan, to show it.
+        refused: Names of the scans of which the model refused too many slices.
+    """
+
+    scans: tuple[str, ...]
+    patients: tuple[str, ...]
+    labels: tuple[str, ...]
+    probabilities: Float64Array
+    conformal_thresholds: Float64Array | None
+    slices: tuple[int, ...]
+    refused: tuple[str, ...]
+
+
+def predict_cohort(predictor: Predictor, slices: SliceTable, progress: Progress = silent) -> ScanPredictions:
+    """Predict every labelled scan of a cohort, each from all of its slices.
+
+    Slices that the model refuses are left out; a scan of which it refuses more than half is not predicted.
+
+    Args:
+        predictor: The model.
+        slices: The cohort; every labelled slice has a patient.
+        progress: How to show progress.
+
+    Raises:
+        LeakageError: A labelled slice has no patient.
+        DataError: No slice has a label, or no scan can be predicted.
+    """
+    rows_of = _rows_of_scans(slices)
+    found: list[tuple[str, int, Float64Array, float | None]] = []
+    refused: list[str] = []
+    names = list(rows_of)
+    with progress("Predicting", len(names)) as advance:
+        for start in range(0, len(names), SCANS_A_BATCH):
+            batch = names[start : start + SCANS_A_BATCH]
+            accepted = {name: _accepted(predictor, slices, rows_of[name]) for name in batch}
+            kept = {name: rows for name, rows in accepted.items() if rows}
+            refused += [name for name in batch if name not in kept]
+            found += _predict(predictor, slices, kept)
+            advance(len(batch))
+    if not found:
+        raise DataError(f"the model refuses too many slices of each of the {len(names)} labelled scans")
+    scans, first, probabilities, thresholds = zip(*found, strict=True)
+    known = None if None in thresholds else np.array(thresholds, dtype=np.float64)
+    return ScanPredictions(
+        scans=scans,
+        patients=tuple(str(slices.patients[row]) for row in first),
+        labels=tuple(str(slices.labels[row]) for row in first),
+        probabilities=np.stack(probabilities),
+        conformal_thresholds=known,
+        slices=first,
+        refused=tuple(refused),
+    )
+
+
+def _rows_of_scans(slices: SliceTable) -> dict[str, list[int]]:
+    """Return the rows of each labelled scan."""
+    rows_of: dict[str, list[int]] = {}
+    for row, (label, patient, stack) in enumerate(zip(slices.labels, slices.patients, slices.stacks, strict=True)):
+        if label is None:
+            continue
+        if patient is None:
+            raise LeakageError(
+                "a labelled slice has no patient, so figures of people cannot be had; name the column with "
+                "--patient-column, or recover people with `brainstage audit` and give its table with --patients"
+            )
+        rows_of.setdefault(str(stack), []).append(row)
+    if not rows_of:
+        raise DataError("no slice has a label, so there is nothing to validate against")
+    for name, rows in rows_of.items():
+        labels = {slices.labels[row] for row in rows}
+        if len(labels) > 1:
+            raise DataError(f"scan {name} has slices of more than one label: {', '.join(sorted(map(str, labels)))}")
+    return rows_of
+
+
+def _accepted(predictor: Predictor, slices: SliceTable, rows: list[int]) -> list[int]:
+    """Return the rows that the model accepts; none where it refuses more than half."""
+    reasons = predictor.refusals([slices.images[row] for row in rows])
+    accepted = [row for row, reason in zip(rows, reasons, strict=True) if reason is None]
+    return accepted if len(accepted) >= MIN_ACCEPTED_SHARE * len(rows) else []
+
+
+def _predict(
+    predictor: Predictor, slices: SliceTable, rows_of: Mapping[str, list[int]]
+) -> Iterator[tuple[str, int, Float64Array, float | None]]:
+    """Yield name, a row from the middle, probabilities and conformal threshold of each scan."""
+    if not rows_of:
+        return
+    rows = [row for of_scan in rows_of.values() for row in of_scan]
+    owners = [name for name, of_scan in rows_of.items() for _ in of_scan]
+    levels = slices.rows["slice_index"].take(rows).to_pylist()
+    scans = slices.rows["scan_id"].take(rows).to_pylist()
+    known = [level if scan else None for level, scan in zip(levels, scans, strict=True)]  # those of `prepare`
+    features = predictor.extract_features([slices.images[row] for row in rows])
+    prediction = predictor.predict_features(features, owners, known)
+    start = 0
+    for name, of_scan in rows_of.items():
+        threshold = prediction.conformal_threshold
+        yield (
+            name,
+            of_scan[len(of_scan) // 2],
+            prediction.probabilities[start].astype(np.float64),
+            None if threshold is None else float(threshold[start]),
+        )
+        start += len(of_scan)
+
+
+# --- what is judged ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Miss:
+    """A scan whose prediction was wrong.
+
+    Attributes:
+        scan_id: Its name.
+        label: Its label in the cohort.
+        probability: That the model gave to any other class than the first.
+        row: Of a slice from its middle, in the slice table.
+    """
+
+    scan_id: str
+    label: str
+    probability: float
+    row: int
+
+
+@dataclass(frozen=True)
+class ExternalValidation:
+    """The performance of a model on a cohort that it has never seen.
+
+    Attributes:
+        title: People, scans, model and leakage verdict.
+        model: SHA-256 of the weights.
+        about: The model's manifest.
+        synthetic: Whether the cohort is the phantom cohort.
+        leakage: That no slice is of the training set, as far as that can be known.
+        shared_ids: Number of people whose ids the model's own data has too: the same people, or the same numbers.
+        classes: Class names of the model.
+        mapped: Class of the model that each label stands for; None where the classes are not comparable.
+        first: The class that is compared with all others, in words.
+        flow: Status, reason and number of scans: what became of all that the cohort holds.
+        people: Number of people.
+        scans: Number of their scans.
+        positive_people: People with a scan of another class than the first.
+        scores: Discrimination at a probability of 0.5.
+        line: Slope and intercept of the calibration.
+        calibration_error: Expected calibration error.
+        curve: Observed shares by predicted probability.
+        decisions: Net benefit by threshold.
+        subgroups: Scores by subgroup.
+        with_covariates: AUROC of age and sex alone, of the model, and of both; None where age or sex is not known.
+        stages: Figures of all classes; None where they are not comparable.
+        misses: The worst first.
+        predictions: A row a scan: its label, covariates and probabilities.
+    """
+
+    title: str
+    model: str
+    about: dict[str, Any]
+    synthetic: bool
+    leakage: Verdict
+    shared_ids: int
+    classes: tuple[str, ...]
+    mapped: dict[str, str] | None
+    first: str
+    flow: list[tuple[str, str, int]]
+    people: int
+    scans: int
+    positive_people: int
+    scores: dict[str, metrics.Score]
+    line: validation.CalibrationLine
+    calibration_error: metrics.Score
+    curve: list[validation.CalibrationBin]
+    decisions: validation.DecisionCurve
+    subgroups: list[Subgroup]
+    with_covariates: validation.CovariateComparison | None
+    stages: PatientEvaluation | None
+    misses: list[Miss]
+    predictions: pa.Table
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything for ``validation.json``."""
+        covariates = self.with_covariates
+        return {
+            "notice": RESEARCH_NOTICE,
+            "synthetic": SYNTHETIC_NOTICE if self.synthetic else None,
+            "title": self.title,
+            "model": {
+                "hash": self.model,
+                **{key: self.about.get(key) for key in ("recipe", "protocol", "data_hash")},
+            },
+            "leakage": self.leakage.to_dict(),
+            "shared_ids": self.shared_ids,
+            "classes": list(self.classes),
+            "mapped": self.mapped,
+            "compared": f"{self.first} against any other",
+            "flow": [{"status": status, "reason": reason, "scans": count} for status, reason, count in self.flow],
+            "people": self.people,
+            "scans": self.scans,
+            "positive_people": self.positive_people,
+            "interval": f"95 % bootstrap over people, {metrics.DRAWS} draws",
+            "threshold": validation.THRESHOLD,
+            "scores": {name: score.to_dict() for name, score in self.scores.items()},
+            "calibration": {
+                "slope": self.line.slope.to_dict(),
+                "intercept": self.line.intercept.to_dict(),
+                "error": self.calibration_error.to_dict(),
+                "curve": [asdict(one) for one in self.curve],
+            },
+            "decision_curve": {name: values.tolist() for name, values in vars(self.decisions).items()},
+            "subgroups": [
+                {**vars(one), "scores": {name: score.to_dict() for name, score in one.scores.items()}}
+                for one in self.subgroups
+            ],
+            "age_and_sex": None
+            if covariates is None
+            else {
+                "people": covariates.people,
+                "scans": covariates.scans,
+                "reason": covariates.reason,
+                "auroc": {name: score.to_dict() for name, score in (covariates.auroc or {}).items()},
+            },
+            "stages": self.stages.to_dict() if self.stages else None,
+            "misses": [
+                {"scan_id": one.scan_id, "label": one.label, "probability": one.probability} for one in self.misses
+            ],
+        }
+
+
+def validate(
+    model: StrPath,
+    slices: SliceTable,
+    out: Path | str,
+    *,
+    cohort: Path | None = None,
+    by: Sequence[str] = (),
+    class_map: Mapping[str, str] | None = None,
+    progress: Progress = silent,
+) -> ExternalValidation:
+    """Judge a finished model on every labelled person of a cohort that it has never seen.
+
+    It writes ``predictions.parquet``, a row a scan; :func:`brainstage.write_validation` writes the rest.
+
+    Args:
+        model: A run folder, or a bundled model by its name.
+        slices: The cohort.
+        out: Folder for the predictions.
+        cohort: The cohort's folder, whose ledger has the covariates and tells what was not prepared; None where the
+            slices are of another source.
+        by: Covariates whose values make subgroups.
+        class_map: Class of the model that each label of the cohort stands for. None takes labels for classes where
+            all have the names of classes; else only the first class is compared with all others.
+        progress: How to show progress.
+
+    Raises:
+        LeakageError: A slice is of the model's training set, or has no patient.
+        DataError: Nothing can be predicted or compared, or a covariate is not known.
+        ConfigError: The mapping names an unknown class or label, or leaves one out.
+        RunError: The model cannot be opened, or the folder is not writable.
+    """
+    folder = make_folder(Path(out))
+    predictor = Predictor.open(model)
+    leakage = _check_unseen(model, predictor, slices)
+    mapped = _map_classes(slices, predictor, class_map)
+    ledger = _read_ledger(cohort)
+    found = predict_cohort(predictor, slices, progress)
+    covariates = _covariates(ledger, found.scans)
+    first, positive = _outcome(found, slices, predictor, mapped)
+    probability = 1 - found.probabilities[:, 0]
+    table = _table(found, predictor, mapped, covariates, slices)
+    write_table(folder / PREDICTIONS, table)
+    groups = None if len(set(found.patients)) == len(found.patients) else found.patients
+    people = len(set(found.patients))
+    return ExternalValidation(
+        title=_title(people, len(found.scans), predictor, leakage, synthetic=slices.synthetic),
+        model=predictor.hash,
+        about=predictor.about,
+        synthetic=slices.synthetic,
+        leakage=leakage,
+        shared_ids=len(set(found.patients) & _training_people(model)),
+        classes=predictor.classes,
+        mapped=mapped,
+        first=first,
+        flow=_flow(ledger, found, slices),
+        people=people,
+        scans=len(found.scans),
+        positive_people=len(
+            {who for who, is_positive in zip(found.patients, positive, strict=True) if is_positive}
+        ),
+        scores=validation.threshold_scores(positive, probability, groups),
+        line=validation.calibration_line(positive, probability, groups),
+        calibration_error=validation.expected_calibration_error(positive, probability, groups),
+        curve=validation.calibration_curve(positive, probability),
+        decisions=validation.decision_curve(positive, probability),
+        subgroups=subgroups(positive, probability, found.patients, covariates, by),
+        with_covariates=_with_covariates(positive, probability, covariates, groups),
+        stages=evaluate_patients(folder / PREDICTIONS) if mapped else None,
+        misses=_misses(found, positive, probability),
+        predictions=table,
+    )
+
+
+def _check_unseen(model: StrPath, predictor: Predictor, slices: SliceTable) -> Verdict:
+    """Return the leakage verdict; refuse a cohort that shares slices with the model's training set."""
+    known = _training_slices(model)
+    bundled = str(model) in BUNDLED
+    shared = [one for one in slices.slice_ids if (bundled and is_public(one)) or one in known]
+    if shared or predictor.about.get("data_hash") == slices.data_hash:
+        count = len(shared) or len(slices)
+        raise LeakageError(
+            f"{count:,} of {len(slices):,} slices are in the data that {model} was made with: this would be no "
+            "external validation; give people whom it has never seen"
+        )
+    return Verdict("clean", test_slices=len(slices))
+
+
+def _training_slices(model: StrPath) -> set[str]:
+    """Return the slices that a run names: those of its splits, or of its predictions; none of a bundled model."""
+    if str(model) in BUNDLED:
+        return set()
+    run = RunFolder(model)
+    known: set[str] = set()
+    if run.splits.is_file():
+        content = json.loads(run.splits.read_text(encoding="utf-8"))
+        if content.get("names") == "slice_id":
+            known |= {one for fold in content["folds"] for side in fold.values() for one in side}
+    if run.predictions.is_file():
+        known |= set(pq.read_table(run.predictions, columns=["slice_id"])["slice_id"].to_pylist())
+    return known
+
+
+def _training_people(model: StrPath) -> set[str]:
+    """Return the people whom a run names; none of a bundled model, whose people have no names elsewhere."""
+    file = RunFolder(model).predictions
+    if str(model) in BUNDLED or not file.is_file():
+        return set()
+    return set(pq.read_table(file, columns=["patient_id"])["patient_id"].to_pylist()) - {None}
+
+
+def _map_classes(
+    slices: SliceTable, predictor: Predictor, class_map: Mapping[str, str] | None
+) -> dict[str, str] | None:
+    """Return the model's class of each label that is to be compared; None where classes are not comparable.
+
+    Raises:
+        ConfigError: The mapping names an unknown class or label, or leaves a label out.
+    """
+    labels = sorted({label for label in slices.labels if label is not None})
+    if class_map is None:
+        return {label: label for label in labels} if set(labels) <= set(predictor.classes) else None
+    for label, name in class_map.items():
+        if label not in labels:
+            raise ConfigError(f"--map {label}={name}: no slice has that label{did_you_mean(label, labels)}")
+        if name not in predictor.classes:
+            raise ConfigError(
+                f"--map {label}={name}: the model has no such class{did_you_mean(name, list(predictor.classes))}"
+            )
+    missing = [label for label in labels if label not in class_map]
+    if missing:
+        raise ConfigError(f"--map says nothing of {', '.join(missing)}; map every label of the cohort")
+    return dict(class_map)
+
+
+def _outcome(
+    found: ScanPredictions, slices: SliceTable, predictor: Predictor, mapped: dict[str, str] | None
+) -> tuple[str, BoolArray]:
+    """Return the name of the first class, and which scans are of another.
+
+    Raises:
+        DataError: The order of the classes is not known, or all scans are on one side.
+    """
+    if not predictor.ordered or not (mapped or slices.ordered):
+        raise DataError(
+            "the order of the classes is not known, so there is no first one; give --class-order or --map"
+        )
+    first = predictor.classes[0] if mapped else slices.classes[0]
+    positive = np.array([(mapped[label] if mapped else label) != first for label in found.labels])
+    if positive.all() or not positive.any():
+        which = "any other class" if positive.all() else first
+        raise DataError(f"all {len(positive)} scans are of {which}, so nothing can be compared")
+    return short_names(predictor.classes if mapped else slices.classes)[0], positive
+
+
+def _read_ledger(cohort: Path | None) -> pa.Table | None:
+    """Return the ledger of a cohort; None where the data is no cohort that `prepare` made."""
+    file = CohortFolder(cohort).ledger if cohort else None
+    return pq.read_table(file) if file and file.is_file() else None
+
+
+def _covariates(ledger: pa.Table | None, scans: Sequence[str]) -> dict[str, list[Any]]:
+    """Return the covariates of scans by column."""
+    if ledger is None:
+        return {}
+    row_of = {scan: row for row, scan in enumerate(ledger["scan_id"].to_pylist())}
+    rows = [row_of[scan] for scan in scans]
+    names = [name for name in ledger.column_names if name not in LEDGER_SCHEMA.names]
+    return {name: ledger[name].take(rows).to_pylist() for name in names}
+
+
+def _with_covariates(
+    positive: BoolArray,
+    probability: Float64Array,
+    covariates: Mapping[str, Sequence[Any]],
+    groups: Sequence[str] | None,
+) -> validation.CovariateComparison | None:
+    """Compare the model with age and sex; None where either is not known of anyone."""
+    ages = [value if isinstance(value, float) else np.nan for value in covariates.get("age", ())]
+    sexes = [SEXES.get(str(value).strip().lower(), np.nan) for value in covariates.get("sex", ())]
+    if not ages or not sexes:
+        return None
+    age = np.array(ages, dtype=np.float64)
+    columns = np.stack([age, np.square(age), np.array(sexes)], axis=1)
+    return validation.compare_with_covariates(positive, probability, columns, groups)
+
+
+def _table(
+    found: ScanPredictions,
+    predictor: Predictor,
+    mapped: dict[str, str] | None,
+    covariates: Mapping[str, Sequence[Any]],
+    slices: SliceTable,
+) -> pa.Table:
+    """Return a prediction table of scans: a row each, which `evaluate` reads where the classes are comparable."""
+    columns: dict[str, Any] = {
+        "slice_id": [slices.slice_ids[row] for row in found.slices],
+        "patient_id": list(found.patients),
+        "scan_id": list(found.scans),
+        "split": ["test"] * len(found.scans),
+        "fold": pa.array([0] * len(found.scans), pa.int32()),
+        "label": [mapped[label] if mapped else None for label in found.labels],
+        "cohort_label": list(found.labels),
+        "model": [predictor.hash] * len(found.scans),
+    }
+    columns |= {PROB_PREFIX + name: found.probabilities[:, number] for number, name in enumerate(predictor.classes)}
+    if found.conformal_thresholds is not None:
+        columns[CONFORMAL_THRESHOLD] = found.conformal_thresholds
+    columns |= {name: list(values) for name, values in covariates.items() if name not in columns}
+    columns["label"] = pa.array(columns["label"], pa.string())
+    about = {
+        "protocol": "patient",
+        "external": True,
+        "leakage": Verdict("clean", test_slices=len(found.scans)).to_dict(),
+        "synthetic": slices.synthetic,
+        "ordered": predictor.ordered,
+        "recipe": predictor.about.get("recipe"),
+    }
+    return with_metadata(pa.table(columns), about)
+
+
+def _flow(ledger: pa.Table | None, found: ScanPredictions, slices: SliceTable) -> list[tuple[str, str, int]]:
+    """Return what became of all scans: not prepared and why, without a label, refused by the model, predicted."""
+    rows = [] if ledger is None else [row for row in count_reasons(ledger) if row[0] != "prepared"]
+    unlabelled = {stack for stack, label in zip(slices.stacks, slices.labels, strict=True) if label is None}
+    for status, reason, count in (
+        ("not compared", "no label", len(unlabelled)),
+        ("refused", "the model takes more than half of its slices for out of distribution", len(found.refused)),
+        ("predicted", "", len(found.scans)),
+    ):
+        if count:
+            rows.append((status, reason, count))
+    return rows
+
+
+def _misses(found: ScanPredictions, positive: BoolArray, probability: Float64Array) -> list[Miss]:
+    """Return the scans that were predicted wrongly, the worst first."""
+    of_true = np.where(positive, probability, 1 - probability)
+    wrong = [row for row in np.argsort(of_true, kind="stable").tolist() if of_true[row] < validation.THRESHOLD]
+    return [
+        Miss(found.scans[row], found.labels[row], float(probability[row]), found.slices[row])
+        for row in wrong[:MISSES]
+    ]
+
+
+def _title(people: int, scans: int, predictor: Predictor, leakage: Verdict, *, synthetic: bool) -> str:
+    stamp = f"{SYNTHETIC_NOTICE} · " if synthetic else ""
+    of_scans = f", {scans} scans" if scans > people else ""
+    recipe = predictor.about.get("recipe", "unknown recipe")
+    return (
+        f"{stamp}external validation · {people} people{of_scans} · model {predictor.hash[:12]} ({recipe}) · "
+        "clean: no slice of the data that it was made with"
+    )

@@ -1,0 +1,153 @@
+"""A finished model on people whom it has never seen: who is in it, every figure, and what must not be compared."""
+
+import json
+from functools import partial
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from sklearn.metrics import recall_score, roc_auc_score
+
+from bids_tree import write_bids
+from brainstage.cohorts.prepare import prepare
+from brainstage.core.errors import ConfigError, DataError, LeakageError
+from brainstage.datasets.phantom import write_phantom
+from brainstage.datasets.sources import load_slices
+from brainstage.inference.predictor import Predictor
+from brainstage.models.recipes import load_recipe
+from brainstage.report.validation_page import write_validation
+from brainstage.studies.external_validation import validate
+from brainstage.training.cross_validation import cross_validate
+from helpers import run_cli
+from volumes import brain, with_skull, write_nifti
+
+
+@pytest.fixture(scope="module")
+def run(phantom, tmp_path_factory):
+    return cross_validate(phantom, load_recipe("patient", folds=2, repeats=1), out=tmp_path_factory.mktemp("runs"))
+
+
+@pytest.fixture(scope="module")
+def others(once):
+    return load_slices(once("phantom-others", partial(write_phantom, patients=24, seed=7)))
+
+
+@pytest.fixture(scope="module")
+def result(run, others, tmp_path_factory):
+    return validate(run.path, others, tmp_path_factory.mktemp("validation"))
+
+
+@pytest.fixture(scope="module")
+def cohort(once):
+    def make(folder):
+        bids = write_bids(folder / "bids", people=6, rows=["sub-50\t70\tF\tAD"])
+        write_nifti(bids / "sub-05" / "anat" / "sub-05_T1w.nii.gz", with_skull(brain((4.0, 4.0, 4.0))))
+        text = (bids / "participants.tsv").read_text().replace("sub-04\t64\tM\tMCI", "sub-04\t64\tM\tn/a")
+        (bids / "participants.tsv").write_text(text)
+        prepare(bids, folder / "cohort", skull="stripped", jobs=1)
+
+    return once("validation-cohort", make) / "cohort"
+
+
+def test_every_labelled_person_is_predicted_as_the_predictor_does(run, others, result):
+    assert result.people == result.scans == 24
+    patient = sorted(set(others.patients))[3]
+    rows = [row for row, one in enumerate(others.patients) if one == patient]
+    expected = Predictor.open(run.path).predict_proba([others.images[row] for row in rows], [patient] * len(rows))[
+        0
+    ]
+    found = next(row for row in result.predictions.to_pylist() if row["patient_id"] == patient)
+    np.testing.assert_allclose([found[f"prob_{name}"] for name in others.classes], expected, atol=1e-6)
+
+
+def test_figures_are_those_of_scikit_learn(result):
+    rows = result.predictions.to_pylist()
+    positive = np.array([row["label"] != "Non_Demented" for row in rows])
+    probability = np.array([1 - row["prob_Non_Demented"] for row in rows])
+    assert result.scores["auroc"].value == pytest.approx(roc_auc_score(positive, probability))
+    assert result.scores["sensitivity"].value == pytest.approx(recall_score(positive, probability > 0.5))
+    assert result.scores["specificity"].value == pytest.approx(recall_score(~positive, probability <= 0.5))
+    assert result.positive_people == positive.sum()
+    model = result.stages.views[0].rows["model"]["accuracy"].value
+    classes = [name.removeprefix("prob_") for name in result.predictions.column_names if name.startswith("prob_")]
+    likeliest = [max(classes, key=lambda name, row=row: row[f"prob_{name}"]) for row in rows]
+    assert model == pytest.approx(
+        np.mean([name == row["label"] for name, row in zip(likeliest, rows, strict=True)])
+    )
+    wrong = [one for one in result.misses if (one.probability > 0.5) != (one.label != "Non_Demented")]
+    assert wrong == result.misses and result.stages.sets is not None
+
+
+def test_people_whom_the_model_was_made_with_are_refused(run, phantom, others, real_folder, tmp_path):
+    with pytest.raises(LeakageError, match=r"512 of 512 slices are in the data that .* was made with"):
+        validate(run.path, phantom, tmp_path)
+    with pytest.raises(LeakageError, match="no external validation"):
+        validate("patient", load_slices(real_folder), tmp_path)
+    assert not (tmp_path / "predictions.parquet").exists()
+    assert validate(run.path, others, tmp_path).shared_ids == 16  # both cohorts number their people alike
+
+
+def test_classes_of_other_names_are_compared_by_the_first_alone_or_by_a_mapping(cohort, tmp_path):
+    slices = load_slices(cohort)
+    alone = validate("patient", slices, tmp_path / "alone", cohort=cohort)
+    assert alone.mapped is None and alone.stages is None and alone.first == "CN"
+    mapping = {"CN": "Non_Demented", "MCI": "Very_Mild_Demented", "AD": "Mild_Demented"}
+    mapped = validate("patient", slices, tmp_path / "mapped", class_map=mapping)
+    assert mapped.first == "Non" and mapped.stages.people["Very_Mild_Demented"] == 1
+    assert all(mapped.scores[name] == alone.scores[name] for name in ("auroc", "brier", "log_loss", "specificity"))
+    for wrong, told in (
+        ({"CN": "Non_Demented"}, "says nothing of AD, MCI"),
+        ({**mapping, "CD": "Non_Demented"}, "--map CD=Non_Demented: no slice has that label; known: AD, CN, MCI"),
+        ({**mapping, "CN": "Non_Dementd"}, "the model has no such class; did you mean 'Non_Demented'"),
+    ):
+        with pytest.raises(ConfigError, match=told):
+            validate("patient", slices, tmp_path / "wrong", class_map=wrong)
+
+
+def test_a_cohort_brings_its_flow_and_its_covariates(cohort, tmp_path):
+    result = validate("patient", load_slices(cohort), tmp_path, cohort=cohort, by=["sex", "age"])
+    assert ("not compared", "no label", 1) in result.flow and ("predicted", "", 4) in result.flow
+    assert any(status == "refused" and "skull" in reason for status, reason, _ in result.flow)
+    assert sum(count for *_, count in result.flow) == len(pq.read_table(cohort / "scans.parquet"))
+    assert {(one.column, one.name): one.people for one in result.subgroups} == {
+        ("sex", "F"): 2,
+        ("sex", "M"): 2,
+        ("age", "<65"): 4,
+    }
+    assert all(one.small for one in result.subgroups)
+    assert result.with_covariates.auroc is None and "10" in result.with_covariates.reason
+    with pytest.raises(DataError, match="site"):
+        validate("patient", load_slices(cohort), tmp_path, cohort=cohort, by=["site"])
+
+
+def test_nothing_to_compare_is_told(others, run, tmp_path):
+    healthy = [label if label == "Non_Demented" else None for label in others.labels]
+    with pytest.raises(DataError, match="all 11 scans are of Non_Demented, so nothing can be compared"):
+        validate(run.path, others.with_labels(healthy), tmp_path)
+    with pytest.raises(DataError, match="no slice has a label"):
+        validate(run.path, others.with_labels([None] * len(others)), tmp_path)
+
+
+def test_the_page_has_every_figure_with_its_protocol_and_the_notice(result, others, tmp_path):
+    page = write_validation(result, others, tmp_path, ["brainstage", "validate", "run"]).read_text(encoding="utf-8")
+    written = json.loads((tmp_path / "validation.json").read_text())
+    assert (
+        "never a diagnosis" in page
+        and "says nothing about real brains" in page
+        and "external validation · 24" in page
+    )
+    score = written["scores"]["auroc"]
+    assert f"{score['value']:.3f} [{score['low']:.2f}, {score['high']:.2f}]" in page
+    assert page.count("<figure>") == len(result.misses) and "http" not in page
+    assert {"calibration.png", "decision_curve.png"} <= {file.name for file in tmp_path.iterdir()}
+
+
+def test_the_command_prints_figures_or_json(cohort, tmp_path):
+    arguments = ("validate", "patient", "--data", cohort, "--out", tmp_path / "out", "--by", "sex")
+    code, out, _ = run_cli(*arguments)
+    assert code == 0 and "external validation · 4 people" in out and "CN against any other" in out
+    assert "never a diagnosis" in out and (tmp_path / "out" / "validation.html").is_file()
+    code, out, _ = run_cli(*arguments, "--json")
+    assert code == 0 and json.loads(out)["people"] == 4
+    code, _, err = run_cli(*arguments, "--map", "CN")
+    assert code == 2 and "expected LABEL=NAME, e.g. CN=Non_Demented" in err
