@@ -10,6 +10,7 @@ from sklearn import metrics as sk
 
 from brainstage.stats.metrics import resamples
 from brainstage.stats.validation import (
+    _fit_logistic,
     calibration_curve,
     calibration_line,
     compare_with_covariates,
@@ -87,6 +88,15 @@ def test_a_second_equal_scan_of_everyone_is_no_new_person(figures):
         assert as_people[name].high - as_people[name].low < 0.9 * (score.high - score.low), name
 
 
+def test_scores_are_means_over_the_scans_drawn_however_many_they_are():
+    groups = ["often"] * 9 + ["once"]
+    positive, probability = np.zeros(10, bool), np.full(10, 0.3)
+    found = threshold_scores(positive, probability, groups, draws=20)
+    assert bounds(found["brier"]) == pytest.approx([0.09] * 3)
+    assert bounds(found["log_loss"]) == pytest.approx([-np.log(0.7)] * 3)
+    assert bounds(expected_calibration_error(positive, probability, groups, draws=20)) == pytest.approx([0.3] * 3)
+
+
 def test_without_positive_rows_what_divides_by_them_is_not_defined():
     found = threshold_scores(np.zeros(10, bool), np.full(10, 0.2), draws=10)
     undefined = {name for name, score in found.items() if np.isnan(bounds(score)).all()}
@@ -153,6 +163,17 @@ def test_no_slope_where_predictions_separate_the_outcomes_and_no_line_for_one_ou
         assert np.isnan([bounds(found.slope), bounds(found.intercept)]).all()
 
 
+def test_draws_in_which_predictions_separate_the_outcomes_do_not_count():
+    probability = np.linspace(0.1, 0.9, 14)
+    positive = np.arange(14) >= 7
+    positive[[6, 7]] = True, False  # draws without either of these are separated
+    [weights] = resamples(14, None, 100, 0)
+    draws = [statsmodels_line(positive, probability, weight)[1] for weight in weights if weight[[6, 7]].all()]
+    found = calibration_line(positive, probability, draws=100).slope
+    assert len(draws) < 60
+    assert bounds(found)[1:] == pytest.approx(np.percentile(draws, (2.5, 97.5)).tolist(), abs=1e-5)
+
+
 def test_calibration_line_converges_for_certain_and_wrong_predictions():
     positive = np.array([True, False] * 20)
     probability = np.where(np.arange(40) < 6, 1 - positive, positive).astype(float)  # 0 and 1
@@ -162,6 +183,20 @@ def test_calibration_line_converges_for_certain_and_wrong_predictions():
     assert found.intercept.value == pytest.approx(0, abs=1e-8)
     assert found.slope.value == pytest.approx(logit(34 / 38) / logit(1 - 1e-7), rel=1e-6)
     assert not np.isnan([bounds(found.slope), bounds(found.intercept)]).any()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_calibration_line_converges_for_few_people_and_extreme_predictions(seed):
+    """At the maximum of the likelihood both of its derivatives are 0."""
+    rng = np.random.default_rng(seed)
+    for spread in (0.01, 1, 10, 100):
+        positive = rng.random(12) < 0.4
+        positive[:4] = True, True, False, False
+        log_odds = rng.normal(0, spread, 12).clip(-16, 16)
+        log_odds[:4] = 1, -1, 1, -1  # the outcomes overlap
+        intercept, slope = _fit_logistic(positive, log_odds, np.ones((1, 12)), fixed_slope=False)
+        residual = positive - expit(intercept + slope * log_odds)
+        assert [residual.sum(), residual @ log_odds] == pytest.approx([0, 0], abs=1e-8)
 
 
 def test_calibration_curve_has_wilsons_intervals_of_equally_many_rows():
@@ -234,6 +269,17 @@ def test_the_square_of_age_is_fitted_beside_age():
         .value
         < 0.65
     )
+
+
+@pytest.mark.parametrize("unit", [1e-3, 1e3])
+def test_the_unit_of_a_covariate_does_not_matter(unit):
+    rng, age, covariates = people(100)
+    positive = rng.random(100) < expit((np.abs(age - 70) - 10) / 2)
+    found, other = (
+        compare_with_covariates(positive, np.full(100, 0.5), columns, draws=20).auroc["covariates"]
+        for columns in (covariates, covariates * [unit, unit**2, 1])
+    )
+    assert bounds(other) == pytest.approx(bounds(found), abs=1e-3)
 
 
 def test_a_model_that_sees_what_age_does_not_adds_it():

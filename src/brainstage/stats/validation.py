@@ -368,15 +368,15 @@ def _fit_logistic(
     """Fit P(positive) = expit(intercept + slope · logit) by maximum likelihood, once for each weighting.
 
     Newton's method. A step that changes some row's log odds by d is shortened to log(1 + d), which cannot overshoot
-    since the curvature changes at most by exp(d) (Sun and Tran-Dinh 2019, Mathematical Programming 178, 145).
+    since the curvature changes at most by exp(d) (Sun and Tran-Dinh 2019, Mathematical Programming 178, 145). The
+    maximum must exist.
 
     Returns:
-        Intercept and slope, each of shape (weightings,); NaN where the steps did not converge.
+        Intercept and slope, each of shape (weightings,).
     """
     from scipy.special import expit
 
     intercept, slope = np.zeros(len(weights)), np.ones(len(weights))
-    change = np.full(len(weights), np.inf)
     for _ in range(_NEWTON_STEPS):
         fitted = expit(intercept[:, None] + slope[:, None] * logit)
         residual, curvature = weights * (positive - fitted), weights * fitted * (1 - fitted)
@@ -388,10 +388,8 @@ def _fit_logistic(
         change = np.abs(shift[:, None] + tilt[:, None] * logit).max(axis=1)
         shortened = np.where(change > 0, np.log1p(change) / change, 1)
         intercept, slope = intercept + shortened * shift, slope + shortened * tilt
-        if not (change > 1e-8).any():
+        if change.max(initial=0) < 1e-8:
             break
-    failed = ~(change <= 1e-8)
-    intercept[failed] = slope[failed] = np.nan
     return intercept, slope
 
 
