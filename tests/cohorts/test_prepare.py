@@ -154,7 +154,7 @@ def test_scans_can_be_left_out_and_taken_again(bids, tmp_path):
         "sub-01",
         "sub-03",
     ]
-    assert len(load_slices(out)) == 4 * 32
+    assert rows["sub-01"]["status"] == "refused" and len(load_slices(out)) == 4 * 32
     prepare(bids, out, jobs=1)
     assert len(load_slices(out)) == 6 * 32
     names.write_text("sub-1\n")
@@ -247,3 +247,14 @@ def test_nothing_of_a_dicom_header_leaves(tmp_path):
             assert b"Sommer" not in data and PATIENT.encode() not in data, file
     other = prepare(source, tmp_path / "other", jobs=1)
     assert people.isdisjoint(other.ledger["participant_id"].to_pylist())  # each cohort has a salt of its own
+
+
+def test_ratings_in_a_column_called_cdr_are_in_order(tmp_path):
+    bids = write_bids(tmp_path / "bids", people=3)
+    (bids / "participants.tsv").write_text("participant_id\tcdr\nsub-00\t2\nsub-01\t0\nsub-02\t1\n")
+    cohort = prepare(bids, tmp_path / "cohort", jobs=1)
+    assert cohort.classes == ("0", "1", "2") and cohort.ordered
+    assert load_slices(cohort.folder).classes == ("0", "1", "2")
+    in_words = prepare(bids, tmp_path / "cohort", class_order=("2", "1", "0"), jobs=1)
+    slices = load_slices(in_words.folder)
+    assert slices.classes == ("2", "1", "0") and slices.ordered and slices.labels[0] == "2"

@@ -209,15 +209,15 @@ def prepare(
             all_runs=all_runs,
         )
         scans = _without_excluded(found.scans, exclude)
-        scans, classes, ordered = _with_classes(scans, class_order, label_column)
+        scans, classes, ordered = _with_classes(scans, class_order, found.label_column)
         _check_split(scans)
         _prepare_parts(folder, scans, skull, redo, jobs or usable_cpus(), progress)
         measured = [_measured(folder, one) for one in scans]
-        covariates = _typed_covariates(scans, found.covariates)
-        ledger = _ledger(scans, measured, covariates)
+        columns = _typed_covariates(scans, found.covariates)
+        ledger = _ledger(scans, measured, columns)
         cohort = Cohort(folder.path, ledger, classes, ordered, found.notes, found.synthetic)
         write_table(folder.ledger, ledger)
-        _write_slices(folder, scans, measured, covariates, cohort, progress)
+        _write_slices(folder, scans, measured, columns, cohort, progress)
         write_json(folder.about, cohort.about)
     return cohort
 
@@ -254,7 +254,8 @@ def _without_excluded(scans: list[CohortScan], exclude: Path | None) -> list[Coh
     for name in sorted(names.difference(known)):
         raise ConfigError(f"{exclude}: {name} is no scan of this source{did_you_mean(name, known)}")
     why = f"left out by {exclude.name}"
-    return [replace(one, scan=None, problem=why) if one.scan_id in names else one for one in scans]
+    left_out = [replace(one, scan=None, problem=why, untried="refused") for one in scans]
+    return [without if one.scan_id in names else one for one, without in zip(scans, left_out, strict=True)]
 
 
 def _with_classes(
@@ -363,7 +364,7 @@ def _measured(folder: CohortFolder, one: CohortScan) -> Measured:
     """Return what became of a scan; what is not known of one that was prepared joins as its reason."""
     done = read_part(folder.part(one.scan_id)) if one.scan else None
     if done is None:
-        return Measured("failed", one.problem)
+        return Measured(one.untried, one.problem)
     return done[1] if done[1].reason else replace(done[1], reason=one.problem)
 
 

@@ -11,6 +11,7 @@ from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
 
+from brainstage.cohorts.ledger import Status
 from brainstage.cohorts.participants import (
     SESSION_COLUMN,
     SPLIT_COLUMN,
@@ -49,6 +50,7 @@ class CohortScan:
         split: Side of the cohort, ``train`` or ``test``, where the table of participants has one.
         covariates: What else is known of the person at this session.
         problem: Why it is not tried, or what is not known of it; None where all is well.
+        untried: Status of a scan that is not tried.
     """
 
     scan_id: str
@@ -59,6 +61,7 @@ class CohortScan:
     split: str | None = None
     covariates: Mapping[str, str | None] = field(default_factory=dict)
     problem: str | None = None
+    untried: Status = "failed"
 
 
 @dataclass(frozen=True)
@@ -67,12 +70,14 @@ class CohortSource:
 
     Attributes:
         scans: In the order of their names.
+        label_column: Column with the label; None where no table has one.
         covariates: Names of the columns that come along.
         notes: What was passed over, a sentence each.
         synthetic: Whether it is the phantom cohort.
     """
 
     scans: list[CohortScan]
+    label_column: str | None = None
     covariates: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     synthetic: bool = False
@@ -147,7 +152,7 @@ def find_cohort(
     scans = [*_described(chosen, known), *_without_scan(located, known, salt)]
     notes += _alike({one.participant_id for one in located} | known.people)
     ordered = sorted(scans, key=attrgetter("scan_id"))
-    return CohortSource(ordered, known.covariates, tuple(notes), _is_phantom(source))
+    return CohortSource(ordered, known.label_column, known.covariates, tuple(notes), _is_phantom(source))
 
 
 # --- three kinds of sources -------------------------------------------------------------------------------------
