@@ -68,22 +68,26 @@ def main() -> None:
 
 def write_bids(slices: SliceTable, folder: Path, people: int | None = None) -> Path:
     """Write people of the public dataset as tilted slabs, evenly over the stages where not all are wanted."""
-    rows_of: dict[str, list[int]] = {}
     levels = slices.rows["slice_index"].to_pylist()
-    for row, patient in enumerate(slices.patients):
-        rows_of.setdefault(str(patient), []).append(row)
-    names = sorted(rows_of, key=lambda name: (STAGES.index(str(slices.labels[rows_of[name][0]])), name))
+    rows_of, names = rows_of_people(slices)
     chosen = np.linspace(0, len(names) - 1, people or len(names)).round().astype(int)
     lines = ["participant_id\tdiagnosis"]
     for number in chosen.tolist():
-        name = names[number]
-        rows = sorted(rows_of[name], key=lambda row: levels[row])
-        file = folder / f"sub-{name[:12]}" / "anat" / f"sub-{name[:12]}_T1w.nii.gz"
+        rows, name = sorted(rows_of[names[number]], key=lambda row: levels[row]), f"sub-{number:03d}"
+        file = folder / name / "anat" / f"{name}_T1w.nii.gz"
         file.parent.mkdir(parents=True, exist_ok=True)
         nib.save(slab(np.stack([slices.images[row] for row in rows]), number), file)
-        lines.append(f"sub-{name[:12]}\t{slices.labels[rows[0]]}")
+        lines.append(f"{name}\t{slices.labels[rows[0]]}")
     (folder / "participants.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
     return folder
+
+
+def rows_of_people(slices: SliceTable) -> tuple[dict[str, list[int]], list[str]]:
+    """Return the rows of each person, and the people by stage; their place is their number in the BIDS dataset."""
+    rows_of: dict[str, list[int]] = {}
+    for row, patient in enumerate(slices.patients):
+        rows_of.setdefault(str(patient), []).append(row)
+    return rows_of, sorted(rows_of, key=lambda name: (STAGES.index(str(slices.labels[rows_of[name][0]])), name))
 
 
 def slab(stack: Pixels, seed: int) -> Any:
@@ -143,8 +147,9 @@ def show_reading(ledger: list[dict[str, object]]) -> None:
 
 
 def of_people(slices: SliceTable, names: set[str]) -> SliceTable:
-    """Return the slices of some people, who are named by the first letters of their names."""
-    rows = [row for row, patient in enumerate(slices.patients) if str(patient)[:12] in names]
+    """Return the slices of some people, by their numbers in the BIDS dataset."""
+    rows_of, people = rows_of_people(slices)
+    rows = sorted(row for name in names for row in rows_of[people[int(name)]])
     return replace(slices, rows=slices.rows.take(rows), images=[slices.images[row] for row in rows])
 
 
