@@ -2,12 +2,13 @@
 
     python benchmarks/cohort.py
 
-The 200 people of the public dataset become T1-weighted slabs in a BIDS dataset: their 32 slices as a volume, tilted
-by up to 8 degrees about each axis, moved by up to 15 mm, in another storage order each. `brainstage prepare` makes
-a cohort of them. Printed are scans a minute and core; how many are read, refused and failed, by stage; the AUROC of
-any dementia by `cross-validate --recipe patient`, one draw of five folds over people, of the cohort and of the
-slices themselves (of everyone, and of the people who were read; optimistic, as the recipe was chosen with these
-people in view); the largest memory of `prepare` at 50, 100 and 200 people; and what a kill in the middle cost.
+The 200 people of the public dataset become T1-weighted slabs in a BIDS dataset: their 32 slices as a volume,
+tilted by up to 8 degrees about each axis, moved by up to 15 mm, in another storage order each. `brainstage
+prepare` makes a cohort of them. Printed are scans a minute and core; how many are read, refused and failed, by
+stage; the AUROC of any dementia by `cross-validate --recipe patient`, one draw of five folds over people, of the
+cohort and of the slices themselves (of everyone, and of the people who were read; optimistic, as the recipe was
+chosen with these people in view; the two Moderate people count as Mild, since one of them may be refused); the
+largest memory of `prepare` at 50, 100 and 200 people; and what a kill in the middle cost.
 """
 
 from __future__ import annotations
@@ -45,6 +46,8 @@ MAX_TILT, MAX_SHIFT = 8.0, 15.0
 def main() -> None:
     """Print speed, reading by stage, AUROC, memory and the cost of a kill."""
     slices = load_slices()
+    stages = ["Mild_Demented" if label == "Moderate_Demented" else label for label in slices.labels]
+    slices = replace(slices.with_labels(stages), classes=STAGES[:3])
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         bids = write_bids(slices, folder / "bids")
@@ -140,7 +143,7 @@ def memory(pid: int) -> float:
 
 def show_reading(ledger: list[dict[str, object]]) -> None:
     """Print how many scans of each stage were read, refused and failed."""
-    for stage in STAGES:
+    for stage in STAGES[:3]:
         statuses = [row["status"] for row in ledger if row["label"] == stage]
         counts = ", ".join(f"{statuses.count(one)} {one}" for one in ("prepared", "refused", "failed"))
         print(f"  {stage:20} {counts}")
