@@ -32,6 +32,8 @@ def table(images, labels, sides=None, patients=None):
         "split": sides or [None] * count,
         "mode": ["L"] * count,
         "source": [f"row {number}" for number in range(count)],
+        "session_id": [None] * count,
+        "scan_id": [None] * count,
     }
     return SliceTable(pa.table(rows, schema=SLICE_SCHEMA), images, STAGES, synthetic=True)
 
