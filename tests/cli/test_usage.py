@@ -163,7 +163,9 @@ def test_ctrl_c_ends_with_a_sentence_and_exit_code_130(tmp_path):
             _, err = process.communicate(timeout=60)
         finally:
             process.kill()
-    assert process.returncode == ExitCode.INTERRUPTED
+    # where the signal falls into an exec, as of a dataclass that is being made, Python ends by the signal itself
+    # although it was handled; a shell calls both 130
+    assert process.returncode in (ExitCode.INTERRUPTED, -signal.SIGINT)
     assert err.startswith("Stopped. Finished work is kept")
     assert len(err.splitlines()) == 1
 
