@@ -63,6 +63,11 @@ def orientation(affine: Float64Array) -> str:
     return "".join(nib.aff2axcodes(affine))  # type: ignore[no-untyped-call]
 
 
+def covariate_names(ledger: pa.Table) -> list[str]:
+    """Return the columns of a ledger that came along from the table of participants."""
+    return [name for name in ledger.column_names if name not in LEDGER_SCHEMA.names]
+
+
 def count_reasons(ledger: pa.Table) -> list[tuple[str, str, int]]:
     """Return how many scans have each status and reason, the most frequent first; figures within are left out."""
     pairs = zip(ledger["status"].to_pylist(), ledger["reason"].to_pylist(), strict=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 import shutil
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -13,14 +14,13 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from filelock import FileLock, Timeout
 
 from brainstage.cohorts.ledger import LEDGER_SCHEMA, Measured, Status
 from brainstage.cohorts.scan import Skull, Slices, Task, prepare_scan, read_part, task_key, write_part
 from brainstage.cohorts.sources import CohortScan, find_cohort
 from brainstage.core.config import did_you_mean
 from brainstage.core.errors import ConfigError, DataError, LeakageError, RunError
-from brainstage.core.files import atomic, make_folder, write_json, write_table
+from brainstage.core.files import atomic, locked, make_folder, write_json, write_table
 from brainstage.core.parallel import run_tasks, usable_cpus
 from brainstage.core.progress import Progress, silent
 from brainstage.core.schema import CLASS_ORDER, RESEARCH_NOTICE, SYNTHETIC_NOTICE, recognised_order
@@ -92,17 +92,8 @@ class CohortFolder:
         ):
             raise RunError(f"{self.path}: holds other files; choose a new folder with --out")
         make_folder(self.private / "parts")
-        lock = FileLock(self.private / ".lock", blocking=False)
-        try:
-            lock.acquire()
-        except Timeout:
-            raise RunError(f"{self.path}: another process prepares this cohort; wait for it") from None
-        except OSError as error:
-            raise RunError(f"{self.path}: this folder is not writable; choose another --out") from error
-        try:
+        with locked(self.path, "another process prepares this cohort; wait for it", f"{self.private.name}/.lock"):
             yield
-        finally:
-            lock.release()
 
     def salt(self) -> bytes:
         """Return the cohort's salt, made where there is none yet."""
@@ -133,6 +124,15 @@ class Cohort:
     ordered: bool
     notes: tuple[str, ...]
     synthetic: bool = False
+
+    @property
+    def counts(self) -> list[tuple[str | None, int, int]]:
+        """Each class with its people and its prepared scans; last those without a label, if any."""
+        prepared = [row for row in self.ledger.to_pylist() if row["status"] == "prepared"]
+        people = {(row["participant_id"], row["label"]) for row in prepared}
+        scans = Counter(row["label"] for row in prepared)
+        labels = (*self.classes, None) if scans[None] else self.classes
+        return [(label, sum(own == label for _, own in people), scans[label]) for label in labels]
 
     @property
     def about(self) -> dict[str, Any]:
@@ -254,8 +254,9 @@ def _without_excluded(scans: list[CohortScan], exclude: Path | None) -> list[Coh
     for name in sorted(names.difference(known)):
         raise ConfigError(f"{exclude}: {name} is no scan of this source{did_you_mean(name, known)}")
     why = f"left out by {exclude.name}"
-    left_out = [replace(one, scan=None, problem=why, untried="refused") for one in scans]
-    return [without if one.scan_id in names else one for one, without in zip(scans, left_out, strict=True)]
+    return [
+        replace(one, scan=None, problem=why, untried="refused") if one.scan_id in names else one for one in scans
+    ]
 
 
 def _with_classes(

@@ -37,6 +37,33 @@ def make_folder(folder: Path) -> Path:
 
 
 @contextmanager
+def locked(folder: Path, in_use: str, file: str = ".lock") -> Iterator[None]:
+    """Lock a folder for this process; the operating system unlocks it when the process ends, even if killed.
+
+    Args:
+        folder: The folder that is locked, and named in errors.
+        in_use: What is wrong where another process holds it, and what to do.
+        file: The file in it by which it is locked.
+
+    Raises:
+        RunError: Another process holds it, or the folder is not writable.
+    """
+    from filelock import FileLock, Timeout  # prediction, which locks nothing, does not wait for its import
+
+    lock = FileLock(folder / file, blocking=False)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise RunError(f"{folder}: {in_use}") from None
+    except OSError as error:
+        raise RunError(f"{folder}: this folder is not writable; choose another --out") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
 def atomic(target: Path) -> Iterator[Path]:
     """Yield a temporary path beside ``target``, which is moved to ``target`` if the block raises nothing.
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from brainstage.core.errors import ConfigError, RunError
-from brainstage.core.files import make_folder, sha256, write_json
+from brainstage.core.files import locked, make_folder, sha256, write_json
 
 StrPath = os.PathLike[str] | str
 """What a run may be named by: a :class:`RunFolder`, a ``pathlib.Path`` or a string."""
@@ -216,21 +216,8 @@ class RunFolder:
         Raises:
             RunError: Another process holds it, or the folder is not writable.
         """
-        from filelock import FileLock, Timeout  # prediction, which locks nothing, does not wait for its import
-
-        lock = FileLock(self.path / ".lock", blocking=False)
-        try:
-            lock.acquire()
-        except Timeout:
-            raise RunError(
-                f"{self.path}: another process is training this run; wait for it or take another --name"
-            ) from None
-        except OSError as error:
-            raise RunError(f"{self.path}: this folder is not writable; choose another --out") from error
-        try:
+        with locked(self.path, "another process is training this run; wait for it or take another --name"):
             yield
-        finally:
-            lock.release()
 
     def _remove_leftovers(self) -> None:
         """Remove the temporary files and folders of a process that was killed; their names start with a dot."""

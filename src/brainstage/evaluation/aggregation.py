@@ -50,11 +50,6 @@ class People:
     calibrated_on: str | None
     fewest: int
 
-    @property
-    def groups(self) -> tuple[str, ...] | None:
-        """The person of each scan; None where everyone has one."""
-        return None if len(set(self.patients)) == len(self.patients) else self.patients
-
     def in_order(self, names: Sequence[str], where: str) -> People:
         """Return the same people in another order.
 

@@ -23,9 +23,6 @@ from brainstage.evaluation.slices import Side, read_side
 from brainstage.stats import metrics
 from brainstage.stats.calibration import COVERAGE, in_set
 
-FEW = 10
-"""People of a stage below which no claim is made for it: the interval of a share of so few spans half of all."""
-
 
 @dataclass(frozen=True)
 class StageView:
@@ -115,7 +112,7 @@ class PatientEvaluation:
     @property
     def few(self) -> list[str]:
         """Stages with too few people for a claim."""
-        return [name for name, count in self.people.items() if count < FEW]
+        return [name for name, count in self.people.items() if count < metrics.FEW]
 
     @property
     def caution(self) -> str | None:
@@ -273,17 +270,18 @@ def _sets(people: People, classes: Sequence[str], *, ordered: bool) -> Predictio
     repeats = zip(people.repeats, people.conformal_thresholds, strict=True)
     inside = np.stack([in_set(*repeat, ordered=ordered) for repeat in repeats])
     covered = inside[:, np.arange(len(people.labels)), people.labels].mean(axis=0)
-    person = None if people.groups is None else np.array(people.groups)
+    groups = metrics.groups_of(people.patients)
+    person = None if groups is None else np.array(groups)
     of_stage = {name: people.labels == number for number, name in enumerate(classes)}
     names = [" + ".join(np.array(classes)[row]) for row in inside.reshape(-1, len(classes))]
     return PredictionSets(
-        coverage=metrics.mean_over_people(covered, groups=people.groups),
+        coverage=metrics.mean_over_people(covered, groups=groups),
         by_stage={
             name: metrics.mean_over_people(covered[rows], groups=None if person is None else person[rows].tolist())
             for name, rows in of_stage.items()
             if rows.any()
         },
-        size=metrics.mean_over_people(inside.sum(axis=2).mean(axis=0), groups=people.groups),
+        size=metrics.mean_over_people(inside.sum(axis=2).mean(axis=0), groups=groups),
         shares={name: count / len(names) for name, count in Counter(names).most_common()},
     )
 
@@ -322,7 +320,7 @@ def _view(
         for row, repeats in rows.items()
     }
     scores = {
-        row: metrics.score_repeats(grouped_labels, repeats, groups=people.groups)
+        row: metrics.score_repeats(grouped_labels, repeats, groups=metrics.groups_of(people.patients))
         for row, repeats in grouped.items()
     }
     scores["shuffled labels"] = metrics.shuffled_labels(grouped_labels, grouped["model"])

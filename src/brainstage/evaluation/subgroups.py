@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 from brainstage.core.arrays import BoolArray, Float64Array
 from brainstage.core.config import did_you_mean
 from brainstage.core.errors import DataError
-from brainstage.evaluation.patients import FEW
-from brainstage.stats.metrics import DRAWS, Score
+from brainstage.stats.metrics import DRAWS, FEW, Score
 from brainstage.stats.validation import THRESHOLD, threshold_scores
 
 NOT_KNOWN = "not known"

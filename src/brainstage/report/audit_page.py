@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import shlex
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from brainstage.core.arrays import Pixels
 from brainstage.core.files import write_json, write_table
 from brainstage.core.schema import SYNTHETIC_NOTICE
 from brainstage.datasets.signatures import square
-from brainstage.report.pages import data_uri, write_page
+from brainstage.report.pages import jpeg_uri, write_page
 
 SHOWN_PAIRS = 12
 """Pairs of slices shown, drawn at random: test and training slices, and duplicates."""
@@ -23,6 +22,7 @@ MAX_STRIPS = 400
 """People shown as a strip; the rest are in the table only."""
 MAX_STRIP_SLICES = 400
 """Slices shown of one person, evenly spaced over the levels; a JPEG is at most 65,535 pixels wide."""
+_QUALITY = 80
 _THUMBNAIL_SIDE = 40
 _PAIR_SIDE = 128
 _SIDE_COLOURS = {"train": (120, 120, 120), "test": (213, 94, 0), None: (120, 120, 120)}
@@ -73,7 +73,7 @@ def _pair(result: Audit, row: int) -> dict[str, Any]:
     patients = result.slices.patients
     same = None if None in (patients[row], patients[other]) else patients[row] == patients[other]
     both = np.concatenate(list(_thumbnails(result, [row, other], _PAIR_SIDE)), axis=1)
-    return {"picture": _jpeg(both), "similarity": similarity, "same": same}
+    return {"picture": jpeg_uri(both, _QUALITY), "similarity": similarity, "same": same}
 
 
 def _duplicates(result: Audit) -> list[dict[str, Any]]:
@@ -83,8 +83,9 @@ def _duplicates(result: Audit) -> list[dict[str, Any]]:
     sources = result.slices.rows["source"].to_pylist()
     return [
         {
-            "picture": _jpeg(
-                np.concatenate(list(_thumbnails(result, [result.duplicate_of[row], row], _PAIR_SIDE)), axis=1)
+            "picture": jpeg_uri(
+                np.concatenate(list(_thumbnails(result, [result.duplicate_of[row], row], _PAIR_SIDE)), axis=1),
+                _QUALITY,
             ),
             "names": f"{sources[result.duplicate_of[row]]} · {sources[row]}",
         }
@@ -107,7 +108,7 @@ def _strip(result: Audit, patient: str, rows: list[int]) -> dict[str, Any]:
         "test": list(sides.values()).count("test"),
         "levels": f"{np.nanmin(levels):.0f} to {np.nanmax(levels):.0f}" if not np.isnan(levels).all() else "",
         "confidence": float(result.recovered.confidence[rows].min()),
-        "picture": _jpeg(np.concatenate(strip, axis=1)),
+        "picture": jpeg_uri(np.concatenate(strip, axis=1), _QUALITY),
         "width": len(strip) * _THUMBNAIL_SIDE,
     }
 
@@ -130,9 +131,3 @@ def _thumbnails(result: Audit, rows: list[int], side: int) -> list[Pixels]:
     pictures = square([result.slices.images[row] for row in rows])
     grey = (pictures * 75).clip(0, 255).astype(np.uint8)
     return [np.asarray(Image.fromarray(slice_).resize((side, side), Image.Resampling.BOX)) for slice_ in grey]
-
-
-def _jpeg(picture: Pixels) -> str:
-    stream = io.BytesIO()
-    Image.fromarray(picture).save(stream, format="JPEG", quality=80)
-    return data_uri(stream.getvalue(), "jpeg")

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from brainstage.cohorts.ledger import LEDGER_SCHEMA
+from brainstage.cohorts.ledger import covariate_names
 from brainstage.cohorts.prepare import Cohort, CohortFolder
 from brainstage.core.files import sha256, write_json
 from brainstage.report.pages import write_page
@@ -93,24 +93,15 @@ def write_cohort_card(cohort: Cohort, command: Sequence[str]) -> bool:
 
 
 def _content(cohort: Cohort, command: Sequence[str]) -> dict[str, Any]:
-    prepared = [row for row in cohort.ledger.to_pylist() if row["status"] == "prepared"]
-    people = {(row["participant_id"], row["label"]) for row in prepared}
     return {
-        "about": cohort.to_dict(),
-        "classes": [
-            (name, sum(label == name for _, label in people), sum(row["label"] == name for row in prepared))
-            for name in cohort.classes
-        ],
+        "about": cohort.about,
+        "classes": [row for row in cohort.counts if row[0] is not None],
         "ordered": cohort.ordered,
-        "columns": COLUMNS | dict.fromkeys(_covariates(cohort), "As in the table of participants."),
+        "columns": COLUMNS | dict.fromkeys(covariate_names(cohort.ledger), "As in the table of participants."),
         "command": " ".join(command),
         "version": version("brainstage"),
         "sides": sorted({file.name.partition("-")[0] for file in (cohort.folder / "data").glob("*.parquet")}),
     }
-
-
-def _covariates(cohort: Cohort) -> list[str]:
-    return [name for name in cohort.ledger.column_names if name not in LEDGER_SCHEMA.names]
 
 
 def _description(command: Sequence[str]) -> dict[str, Any]:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import base64
+import io
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FunctionLoader, select_autoescape
+from PIL import Image
 
+from brainstage.core.arrays import Pixels
 from brainstage.core.files import write_text
 from brainstage.core.schema import RESEARCH_NOTICE
 
@@ -33,6 +36,13 @@ def write_page(target: Path, template: str, content: dict[str, Any]) -> Path:
 
 def _template(name: str) -> str:
     return files("brainstage.report").joinpath("templates", name).read_text(encoding="utf-8")
+
+
+def jpeg_uri(picture: Pixels, quality: int = 85) -> str:
+    """Return a picture, uint8 of shape (H, W) or (H, W, 3), as the ``data:`` address of a JPEG."""
+    stream = io.BytesIO()
+    Image.fromarray(picture).save(stream, format="JPEG", quality=quality)
+    return data_uri(stream.getvalue(), "jpeg")
 
 
 def data_uri(picture: bytes, kind: str) -> str:

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from brainstage.cohorts.checks import template_outline
 from brainstage.cohorts.prepare import Cohort, CohortFolder
 from brainstage.cohorts.scan import read_cuts
-from brainstage.core.arrays import Pixels
-from brainstage.report.pages import data_uri, write_page
+from brainstage.report.pages import jpeg_uri, write_page
 
 MAX_PICTURES = 3000
 """Scans shown with their cuts; the page then has about 50 MB."""
@@ -32,17 +29,13 @@ def write_quality_page(cohort: Cohort) -> Path:
         cohort.ledger.to_pylist(), key=lambda row: (_ORDER.index(row["status"]), row["similarity"] or 0.0)
     )
     shown = [{**row, "picture": _picture(folder.part(row["scan_id"]))} for row in rows[:MAX_PICTURES]]
-    content: dict[str, Any] = {"rows": shown, "left_out": len(rows) - len(shown), "about": cohort.to_dict()}
+    content: dict[str, Any] = {"rows": shown, "left_out": len(rows) - len(shown), "about": cohort.about}
     return write_page(folder.quality, "quality.html", content)
 
 
 def _picture(part: Path) -> str | None:
     """Return the cuts of a scan with the outline that its brain must fill."""
     cuts = read_cuts(part)
-    return None if cuts is None else _jpeg(np.where(template_outline()[..., None], OUTLINE_COLOUR, cuts[..., None]))
-
-
-def _jpeg(picture: Pixels) -> str:
-    stream = io.BytesIO()
-    Image.fromarray(picture.astype(np.uint8)).save(stream, format="JPEG", quality=85)
-    return data_uri(stream.getvalue(), "jpeg")
+    if cuts is None:
+        return None
+    return jpeg_uri(np.where(template_outline()[..., None], OUTLINE_COLOUR, cuts[..., None]).astype(np.uint8))

@@ -41,20 +41,15 @@ if TYPE_CHECKING:
 def show_cohort(cohort: Cohort) -> None:
     """Print how many scans were prepared, of whom, and why the others were not."""
     console = Console(markup=False)
-    about = cohort.to_dict()
+    about = cohort.about
     counts = ", ".join(f"{count:,} {status}" for status, count in about["scans"].items())
     stamp = f" · {about['synthetic']}" if about["synthetic"] else ""
     console.print(f"{counts} · {about['people']:,} people{stamp}", style="bold", highlight=False)
-    prepared = [row for row in cohort.ledger.to_pylist() if row["status"] == "prepared"]
-    labels = [row["label"] for row in prepared]
-    pairs = {(row["participant_id"], row["label"]) for row in prepared}
     table = Table()
     for name in ("class", "people", "scans"):
         table.add_column(name, justify="left" if name == "class" else "right")
-    for label in (*cohort.classes, None):
-        people, scans = sum(own == label for _, own in pairs), labels.count(label)
-        if scans or label:
-            table.add_row(label or "no label", f"{people:,}", f"{scans:,}")
+    for label, people, scans in cohort.counts:
+        table.add_row(label or "no label", f"{people:,}", f"{scans:,}")
     console.print(table)
     for status, reason, count in count_reasons(cohort.ledger):
         if reason:

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
-from brainstage.core.arrays import Pixels
 from brainstage.core.files import write_json
 from brainstage.core.schema import SYNTHETIC_NOTICE
 from brainstage.datasets.table import SliceTable
 from brainstage.report.charts import draw_calibration, draw_decisions
-from brainstage.report.pages import data_uri, write_page
+from brainstage.report.pages import data_uri, jpeg_uri, write_page
 from brainstage.studies.external_validation import ExternalValidation
 
 SCORES = {
@@ -63,13 +59,7 @@ def write_validation(result: ExternalValidation, slices: SliceTable, folder: Pat
         "of_subgroups": OF_SUBGROUPS,
         "compared": COMPARED,
         "charts": {name: data_uri(file.read_bytes(), "png") for name, file in charts.items()},
-        "misses": [(one, _jpeg(slices.images[one.row])) for one in result.misses],
+        "misses": [(one, jpeg_uri(slices.images[one.row])) for one in result.misses],
         "command": " ".join(command),
     }
     return write_page(folder / "validation.html", "validation.html", content)
-
-
-def _jpeg(image: Pixels) -> str:
-    stream = io.BytesIO()
-    Image.fromarray(image).save(stream, format="JPEG", quality=85)
-    return data_uri(stream.getvalue(), "jpeg")

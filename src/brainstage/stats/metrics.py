@@ -19,6 +19,8 @@ CALIBRATION_BINS = 15
 
 DRAWS = 1000
 LEVEL = 0.95
+FEW = 10
+"""People of a group below which no claim is made for it: the interval of a share of so few spans half of all."""
 
 
 @dataclass(frozen=True)
@@ -252,6 +254,11 @@ def mean_over_people(
     weights = np.concatenate(list(resamples(len(values), groups, draws, seed)))
     means = weights @ values / np.maximum(weights.sum(axis=1), 1)
     return intervals(values.mean(keepdims=True), means[:, None])[0]
+
+
+def groups_of(patients: Sequence[str]) -> Sequence[str] | None:
+    """Return the person of each row, whom the bootstrap draws whole; None where everyone has one row."""
+    return None if len(set(patients)) == len(patients) else patients
 
 
 def resamples(rows: int, groups: Sequence[str] | None, draws: int, seed: int) -> list[Float64Array]:

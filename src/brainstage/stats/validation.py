@@ -18,6 +18,7 @@ from brainstage.core.arrays import BoolArray, Float64Array
 from brainstage.stats.metrics import (
     CALIBRATION_BINS,
     DRAWS,
+    FEW,
     LEVEL,
     Score,
     auroc,
@@ -29,8 +30,6 @@ from brainstage.stats.metrics import (
 THRESHOLD = 0.5
 """Probability from which on a row is called positive."""
 DECISION_THRESHOLDS = tuple(step / 20 for step in range(1, 20))
-FEWEST_PEOPLE = 10
-"""People with the outcome, and people without it, below which no model of the covariates is fitted."""
 _SMALLEST_PROBABILITY = 1e-7
 _NEWTON_STEPS = 100
 _INVERSE_PENALTY = 100.0
@@ -291,10 +290,10 @@ def compare_with_covariates(
     positive, probability, covariates = positive[known], probability[known], covariates[known]
     number, scans = len(set(people)), len(people)
     having, lacking = ({people[row] for row in np.flatnonzero(rows)} for rows in (positive, ~positive))
-    if min(len(having), len(lacking)) < FEWEST_PEOPLE:
+    if min(len(having), len(lacking)) < FEW:
         reason = (
             f"of the people with known covariates {len(having)} have the outcome and {len(lacking)} do not; "
-            f"a comparison needs {FEWEST_PEOPLE} of each"
+            f"a comparison needs {FEW} of each"
         )
         return CovariateComparison(number, scans, reason=reason)
     with_model = np.column_stack([covariates, _logit(probability)])

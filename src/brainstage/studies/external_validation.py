@@ -8,7 +8,7 @@ by name or by a mapping, all classes are judged too.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from brainstage.cohorts.ledger import LEDGER_SCHEMA, count_reasons
+from brainstage.cohorts.ledger import count_reasons, covariate_names
 from brainstage.cohorts.prepare import CohortFolder
 from brainstage.core.arrays import BoolArray, Float64Array
 from brainstage.core.config import did_you_mean
@@ -38,7 +38,7 @@ from brainstage.datasets.splits import Verdict
 from brainstage.datasets.table import SliceTable
 from brainstage.evaluation.patients import PatientEvaluation, evaluate_patients
 from brainstage.evaluation.subgroups import Subgroup, subgroups
-from brainstage.inference.predictions import MIN_ACCEPTED_SHARE
+from brainstage.inference.cohort_predictions import ScanPredictions, predict_cohort
 from brainstage.inference.predictor import Predictor
 from brainstage.models.weights import BUNDLED
 from brainstage.stats import metrics, validation
@@ -48,128 +48,6 @@ MISSES = 12
 """Scans shown for which the probability of the true outcome was lowest."""
 SEXES = {"m": 1.0, "male": 1.0, "1": 1.0, "f": 0.0, "female": 0.0, "0": 0.0}
 """Number of a sex, whose spelling is compared in small letters."""
-SCANS_A_BATCH = 16
-"""Scans that are predicted at once: about 500 slices."""
-
-
-@dataclass(frozen=True)
-class ScanPredictions:
-    """The predictions for n scans.
-
-    Attributes:
-        scans: Names.
-        patients: The person of each.
-        labels: Class name in the cohort.
-        probabilities: float64 of shape (n, classes of the model).
-        conformal_thresholds: float64 of shape (n,); None where the model is not calibrated.
-        slices: Row of a slice from the middle of each scan, to show it.
-        refused: Names of the scans of which the model refused too many slices.
-    """
-
-    scans: tuple[str, ...]
-    patients: tuple[str, ...]
-    labels: tuple[str, ...]
-    probabilities: Float64Array
-    conformal_thresholds: Float64Array | None
-    slices: tuple[int, ...]
-    refused: tuple[str, ...]
-
-
-def predict_cohort(predictor: Predictor, slices: SliceTable, progress: Progress = silent) -> ScanPredictions:
-    """Predict every labelled scan of a cohort, each from all of its slices.
-
-    Slices that the model refuses are left out; a scan of which it refuses more than half is not predicted.
-
-    Args:
-        predictor: The model.
-        slices: The cohort; every labelled slice has a patient.
-        progress: How to show progress.
-
-    Raises:
-        LeakageError: A labelled slice has no patient.
-        DataError: No slice has a label, or no scan can be predicted.
-    """
-    rows_of = _rows_of_scans(slices)
-    found: list[tuple[str, int, Float64Array, float | None]] = []
-    refused: list[str] = []
-    names = list(rows_of)
-    with progress("Predicting", len(names)) as advance:
-        for start in range(0, len(names), SCANS_A_BATCH):
-            batch = names[start : start + SCANS_A_BATCH]
-            accepted = {name: _accepted(predictor, slices, rows_of[name]) for name in batch}
-            kept = {name: rows for name, rows in accepted.items() if rows}
-            refused += [name for name in batch if name not in kept]
-            found += _predict(predictor, slices, kept)
-            advance(len(batch))
-    if not found:
-        raise DataError(f"the model refuses too many slices of each of the {len(names)} labelled scans")
-    scans, first, probabilities, thresholds = zip(*found, strict=True)
-    known = None if None in thresholds else np.array(thresholds, dtype=np.float64)
-    return ScanPredictions(
-        scans=scans,
-        patients=tuple(str(slices.patients[row]) for row in first),
-        labels=tuple(str(slices.labels[row]) for row in first),
-        probabilities=np.stack(probabilities),
-        conformal_thresholds=known,
-        slices=first,
-        refused=tuple(refused),
-    )
-
-
-def _rows_of_scans(slices: SliceTable) -> dict[str, list[int]]:
-    """Return the rows of each labelled scan."""
-    rows_of: dict[str, list[int]] = {}
-    for row, (label, patient, stack) in enumerate(zip(slices.labels, slices.patients, slices.stacks, strict=True)):
-        if label is None:
-            continue
-        if patient is None:
-            raise LeakageError(
-                "a labelled slice has no patient, so figures of people cannot be had; name the column with "
-                "--patient-column, or recover people with `brainstage audit` and give its table with --patients"
-            )
-        rows_of.setdefault(str(stack), []).append(row)
-    if not rows_of:
-        raise DataError("no slice has a label, so there is nothing to validate against")
-    for name, rows in rows_of.items():
-        labels = {slices.labels[row] for row in rows}
-        if len(labels) > 1:
-            raise DataError(f"scan {name} has slices of more than one label: {', '.join(sorted(map(str, labels)))}")
-    return rows_of
-
-
-def _accepted(predictor: Predictor, slices: SliceTable, rows: list[int]) -> list[int]:
-    """Return the rows that the model accepts; none where it refuses more than half."""
-    reasons = predictor.refusals([slices.images[row] for row in rows])
-    accepted = [row for row, reason in zip(rows, reasons, strict=True) if reason is None]
-    return accepted if len(accepted) >= MIN_ACCEPTED_SHARE * len(rows) else []
-
-
-def _predict(
-    predictor: Predictor, slices: SliceTable, rows_of: Mapping[str, list[int]]
-) -> Iterator[tuple[str, int, Float64Array, float | None]]:
-    """Yield name, a row from the middle, probabilities and conformal threshold of each scan."""
-    if not rows_of:
-        return
-    rows = [row for of_scan in rows_of.values() for row in of_scan]
-    owners = [name for name, of_scan in rows_of.items() for _ in of_scan]
-    levels = slices.rows["slice_index"].take(rows).to_pylist()
-    scans = slices.rows["scan_id"].take(rows).to_pylist()
-    known = [level if scan else None for level, scan in zip(levels, scans, strict=True)]  # those of `prepare`
-    features = predictor.extract_features([slices.images[row] for row in rows])
-    prediction = predictor.predict_features(features, owners, known)
-    start = 0
-    for name, of_scan in rows_of.items():
-        threshold = prediction.conformal_threshold
-        yield (
-            name,
-            of_scan[len(of_scan) // 2],
-            prediction.probabilities[start].astype(np.float64),
-            None if threshold is None else float(threshold[start]),
-        )
-        start += len(of_scan)
-
-
-# --- what is judged ---------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -334,7 +212,7 @@ def validate(
     probability = 1 - found.probabilities[:, 0]
     table = _table(found, predictor, mapped, covariates, slices)
     write_table(folder / PREDICTIONS, table)
-    groups = None if len(set(found.patients)) == len(found.patients) else found.patients
+    groups = metrics.groups_of(found.patients)
     people = len(set(found.patients))
     return ExternalValidation(
         title=_title(people, len(found.scans), predictor, leakage, synthetic=slices.synthetic),
@@ -458,8 +336,7 @@ def _covariates(ledger: pa.Table | None, scans: Sequence[str]) -> dict[str, list
         return {}
     row_of = {scan: row for row, scan in enumerate(ledger["scan_id"].to_pylist())}
     rows = [row_of[scan] for scan in scans]
-    names = [name for name in ledger.column_names if name not in LEDGER_SCHEMA.names]
-    return {name: ledger[name].take(rows).to_pylist() for name in names}
+    return {name: ledger[name].take(rows).to_pylist() for name in covariate_names(ledger)}
 
 
 def _with_covariates(
