@@ -11,7 +11,7 @@ import numpy as np
 
 from brainstage import load_slices
 from brainstage.core.schema import STACK_SHAPE
-from brainstage.scans.registration import grid_points, mapped, register
+from brainstage.scans.registration import grid_points, mapped, mni152, register
 from brainstage.scans.stack import TRAINING_GRID
 from brainstage.scans.volume import Volume
 
@@ -31,12 +31,12 @@ def main() -> None:
     sums = np.zeros(STACK_SHAPE)
     for level, image in zip(levels, slices.images, strict=True):
         sums[level] += image / max(1.0, float(np.percentile(image[image > 20], 99)))
-    found = register(Volume(sums.astype(np.float32), GUESS))
-    grid = np.linalg.inv(found.affine) @ GUESS
+    registration = register(Volume(sums.astype(np.float32), GUESS), template=mni152)
+    grid = np.linalg.inv(registration.affine) @ GUESS
     points = grid_points(STACK_SHAPE)
     apart = np.linalg.norm(mapped(grid, points) - mapped(TRAINING_GRID, points), axis=0).mean()
     print(grid.round(3))
-    print(f"similarity {found.similarity:.3f}; on average {apart:.1f} mm from the grid in use")
+    print(f"similarity {registration.similarity:.3f}; on average {apart:.1f} mm from the grid in use")
 
 
 if __name__ == "__main__":

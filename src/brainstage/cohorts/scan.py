@@ -32,7 +32,7 @@ from brainstage.scans.skull_strip import extract_brain
 from brainstage.scans.stack import MAX_OUTSIDE, MIN_LEVELS, cut, refusal
 from brainstage.scans.volume import Volume
 
-VERSION = 1
+VERSION = 2
 """Version of what is done to a scan, incremented when it changes, so that parts of another version are not used."""
 Skull = Literal["auto", "strip", "stripped"]
 PART_SCHEMA = pa.schema([("image", pa.binary()), ("slice_index", pa.int32()), ("slice_id", pa.string())])

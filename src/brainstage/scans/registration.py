@@ -1,13 +1,15 @@
-"""Affine registration of a volume to the MNI152 template.
+"""Affine registration of a volume to MNI152 space, in which the training data's levels and field of view are known.
 
-Least squares between grey values at two resolutions: enough to bring a brain without skull to the levels and the
-field of view of the training data.
+Least squares between grey values at two resolutions, against a template of elderly people: their brains differ from
+the young adults' of MNI152 by what age and disease do, and a fit that takes this for a difference of position is
+worse for the sicker.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from importlib.resources import files
 
 import numpy as np
@@ -18,13 +20,15 @@ from brainstage.scans.nifti import decode_nifti
 from brainstage.scans.volume import Volume
 
 TEMPLATE_SPACING = 4.0
-"""Millimetres between voxels of the template."""
-COARSE_FIT, FINE_FIT = (10.0, 8), (4.0, 2)
+"""Millimetres between voxels of the templates."""
+COARSE_FIT, FINE_FIT = (10.0, 8), (3.0, 4)
 """Width of the Gaussian blur in millimetres, and the step between the template's voxels that are compared."""
 TEMPLATE_BRAIN_THRESHOLD = 40
 """Grey value of the template above which a voxel belongs to its brain."""
 TEMPLATE_MARGIN = 2
 """Voxels around the template's brain that are compared as well: there the volume must be dark."""
+MIN_PLANE_VOXELS = 100
+"""Fewest voxels of the template's brain in an axial plane, 16 cm², by which its similarity is judged."""
 MIN_COVERAGE = 0.1
 """Share of the template's squared brightness to be covered; missing coverage is added to the residual."""
 MAX_COARSE_OUTSIDE = 0.5
@@ -49,7 +53,9 @@ class Registration:
 
     Attributes:
         affine: From millimetres of the template (MNI152, RAS+) to those of the volume, shape (4, 4).
-        similarity: Correlation with the template in and around its brain, where the volume has voxels.
+        similarity: Correlation with the template within its brain, the median over axial planes that the volume
+            shows. Planes are judged one by one, and by their median, since ventricles that are wide for a template
+            change a few planes much and the outline, which every brain shares, is left out.
         outside: Share of the volume's brightness that lies outside of the template's brain: skull, scalp, neck.
     """
 
@@ -58,8 +64,43 @@ class Registration:
     outside: float
 
 
-def register(volume: Volume, stiffness: float = BRAIN_STIFFNESS) -> Registration:
-    """Register a volume to the template.
+class Template(Volume):
+    """A brain without skull in MNI152 space that volumes are compared with, in voxels of 4 mm."""
+
+    @cached_property
+    def head(self) -> BoolArray:
+        """Which voxels lie in its brain or close around it."""
+        brain = self.voxels > TEMPLATE_BRAIN_THRESHOLD
+        head: BoolArray = binary_dilation(brain, iterations=TEMPLATE_MARGIN)
+        return head
+
+    @cached_property
+    def points(self) -> Float64Array:
+        """Millimetres of those voxels, (3, n)."""
+        return mapped(self.affine, np.stack(np.nonzero(self.head)).astype(np.float64))
+
+
+@cache
+def mni152() -> Template:
+    """Return ICBM 152 nonlinear symmetric 2009a, the mean brain of young adults."""
+    return _template("mni152_4mm.nii.gz")
+
+
+@cache
+def elderly() -> Template:
+    """Return the mean brain of the training people (18 to 96 years), and MNI152 where their slices do not reach."""
+    return _template("elderly_4mm.nii.gz")
+
+
+def _template(name: str) -> Template:
+    volume = decode_nifti(files("brainstage.scans").joinpath(f"templates/{name}").read_bytes(), name)
+    return Template(volume.voxels, volume.affine)
+
+
+def register(
+    volume: Volume, stiffness: float = BRAIN_STIFFNESS, template: Callable[[], Template] = elderly
+) -> Registration:
+    """Register a volume to a template.
 
     Two starts are tried, the header's own position and the centre of the brightness on that of the template, since
     a header's origin may be arbitrary and a slab's centre is not the brain's.
@@ -67,22 +108,17 @@ def register(volume: Volume, stiffness: float = BRAIN_STIFFNESS) -> Registration
     Args:
         volume: A brain, in any orientation and position.
         stiffness: Weight of the strain, by which the brain's shape differs from the template's.
+        template: Returns the template.
     """
-    moving = _scaled(averaged(volume, TEMPLATE_SPACING))
-    starts = (np.eye(4), _centred(moving))
-    affine = min((_fit(moving, start, *COARSE_FIT, stiffness) for start in starts), key=lambda fit: fit[1])[0]
-    outside = _outside(moving, affine)
+    fixed, moving = template(), _scaled(averaged(volume, TEMPLATE_SPACING))
+    starts = (np.eye(4), _centred(moving, fixed))
+    coarse = (_fit(moving, fixed, start, *COARSE_FIT, stiffness) for start in starts)
+    affine = min(coarse, key=lambda fit: fit[1])[0]
+    outside = _outside(moving, fixed, affine)
     if outside < MAX_COARSE_OUTSIDE:
-        affine, _ = _fit(moving, affine, *FINE_FIT, stiffness)
-        outside = _outside(moving, affine)
-    return Registration(affine, _similarity(moving, affine), outside)
-
-
-@cache
-def mni152() -> Volume:
-    """Return the template: ICBM 152 nonlinear symmetric 2009a, the brain alone, in voxels of 4 mm."""
-    file = files("brainstage.scans").joinpath("templates/mni152_4mm.nii.gz")
-    return decode_nifti(file.read_bytes(), file.name)
+        affine, _ = _fit(moving, fixed, affine, *FINE_FIT, stiffness)
+        outside = _outside(moving, fixed, affine)
+    return Registration(affine, _similarity(moving, fixed, affine), outside)
 
 
 def averaged(volume: Volume, spacing: float) -> Volume:
@@ -134,12 +170,12 @@ def grid_points(shape: tuple[int, ...]) -> Float64Array:
 
 
 def _fit(
-    moving: Volume, start: Float64Array, blur: float, every: int, stiffness: float
+    moving: Volume, template: Template, start: Float64Array, blur: float, every: int, stiffness: float
 ) -> tuple[Float64Array, float]:
     """Return the affine map of least squares from a start, and its cost: half the sum of squared residuals."""
     from scipy.optimize import least_squares  # images do not wait for its import
 
-    squares = _Residuals(moving, start, blur, every, stiffness)
+    squares = _Residuals(moving, template, start, blur, every, stiffness)
     fit = least_squares(squares.residuals, np.zeros(13), squares.derivatives, method="lm", max_nfev=MAX_EVALUATIONS)
     return squares.affine(fit.x), float(fit.cost)
 
@@ -150,9 +186,11 @@ class _Residuals:
     Nine are those of a matrix around the brain's centre, three of a translation, one is the logarithm of a gain.
     """
 
-    def __init__(self, moving: Volume, start: Float64Array, blur: float, every: int, stiffness: float) -> None:
-        self._start, self._stiffness, self._points = start, stiffness, _points()[:, ::every]
-        fixed = gaussian_filter(mni152().voxels, blur / TEMPLATE_SPACING)[_head()][::every]
+    def __init__(
+        self, moving: Volume, template: Template, start: Float64Array, blur: float, every: int, stiffness: float
+    ) -> None:
+        self._start, self._stiffness, self._points = start, stiffness, template.points[:, ::every]
+        fixed = gaussian_filter(template.voxels, blur / TEMPLATE_SPACING)[template.head][::every]
         self._fixed = fixed / np.linalg.norm(fixed)
         self._to_voxels = _inverse(moving.affine)
         self._moving: Float32Array = gaussian_filter(moving.voxels, blur / moving.spacing)
@@ -207,31 +245,23 @@ class _Residuals:
         return float(np.square(self._fixed[inside]).sum())
 
 
-@cache
-def _head() -> BoolArray:
-    """Return the template's voxels in and around its brain."""
-    brain = mni152().voxels > TEMPLATE_BRAIN_THRESHOLD
-    head: BoolArray = binary_dilation(brain, iterations=TEMPLATE_MARGIN)
-    return head
+def _similarity(moving: Volume, template: Template, affine: Float64Array) -> float:
+    points = mapped(affine, template.points)
+    values, fixed = sample(moving, points, mode="nearest"), template.voxels[template.head]
+    compared = covered(moving, points) & (fixed > TEMPLATE_BRAIN_THRESHOLD)
+    plane_of = np.nonzero(template.head)[2]
+    correlations = []
+    for plane in np.unique(plane_of[compared]):
+        voxels = compared & (plane_of == plane)
+        if voxels.sum() >= MIN_PLANE_VOXELS and np.ptp(values[voxels]) > 0:
+            correlations.append(np.corrcoef(values[voxels], fixed[voxels])[0, 1])
+    return float(np.median(correlations)) if correlations else 0.0
 
 
-@cache
-def _points() -> Float64Array:
-    """Return the millimetres of those voxels, (3, n)."""
-    return mapped(mni152().affine, np.stack(np.nonzero(_head())).astype(np.float64))
-
-
-def _similarity(moving: Volume, affine: Float64Array) -> float:
-    points = mapped(affine, _points())
-    inside = covered(moving, points)
-    values, fixed = sample(moving, points[:, inside], mode="nearest"), mni152().voxels[_head()][inside]
-    return float(np.corrcoef(values, fixed)[0, 1]) if inside.any() and values.std() > 0 else 0.0
-
-
-def _centred(moving: Volume) -> Float64Array:
+def _centred(moving: Volume, template: Template) -> Float64Array:
     """Return the shift that puts the centre of the template's brightness on the volume's."""
     shift = np.eye(4)
-    shift[:3, 3] = _centre(moving) - _centre(mni152())
+    shift[:3, 3] = _centre(moving) - _centre(template)
     return shift
 
 
@@ -241,9 +271,9 @@ def _centre(volume: Volume) -> Float64Array:
     return np.nan_to_num(centre)
 
 
-def _outside(moving: Volume, affine: Float64Array) -> float:
+def _outside(moving: Volume, template: Template, affine: Float64Array) -> float:
     on_template = mapped(_inverse(affine) @ moving.affine, grid_points(moving.voxels.shape))
-    inside = sample(Volume(_head().astype(np.float32), mni152().affine), on_template)
+    inside = sample(Volume(template.head.astype(np.float32), template.affine), on_template)
     bright = moving.voxels.clip(0).ravel()
     return float(bright[inside <= 0.5].sum() / max(float(bright.sum()), 1e-9))
 
