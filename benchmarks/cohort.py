@@ -27,8 +27,8 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pyarrow.parquet as pq
-from scipy.spatial.transform import Rotation
 
+import volumes
 from brainstage.core.arrays import Pixels
 from brainstage.core.parallel import usable_cpus
 from brainstage.core.schema import STAGES
@@ -36,11 +36,7 @@ from brainstage.datasets.sources import load_slices
 from brainstage.datasets.table import SliceTable
 from brainstage.evaluation.patients import evaluate_patients
 from brainstage.models.recipes import load_recipe
-from brainstage.scans.stack import TRAINING_GRID
 from brainstage.training.cross_validation import cross_validate
-
-MAX_TILT, MAX_SHIFT = 8.0, 15.0
-"""Degrees about each axis, and millimetres along each."""
 
 
 def main() -> None:
@@ -94,13 +90,9 @@ def rows_of_people(slices: SliceTable) -> tuple[dict[str, list[int]], list[str]]
 
 
 def slab(stack: Pixels, seed: int) -> Any:
-    """Return slices as a volume that its header tilts, moves and stores in some order."""
-    rng = np.random.default_rng(seed)
-    move = np.eye(4)
-    move[:3, :3] = Rotation.from_euler("xyz", rng.uniform(-MAX_TILT, MAX_TILT, 3), degrees=True).as_matrix()
-    move[:3, 3] = rng.uniform(-MAX_SHIFT, MAX_SHIFT, 3)
-    image: Any = nib.Nifti1Image(stack.astype(np.int16), move @ TRAINING_GRID)  # type: ignore[no-untyped-call]
-    return image.as_reoriented(np.stack([rng.permutation(3), rng.choice([-1, 1], 3)], axis=1))
+    """Return slices as a NIfTI volume that its header tilts, moves and stores in some order."""
+    volume, _ = volumes.place(stack, seed, volumes.NEAR)
+    return nib.Nifti1Image(volume.voxels.astype(np.int16), volume.affine)  # type: ignore[no-untyped-call]
 
 
 def run_prepare(bids: Path, out: Path) -> tuple[float, float]:

@@ -1,36 +1,28 @@
 """Claim: what we wrote ourselves does better here than the library that could have done it, or the same in less.
 
-    python benchmarks/libraries.py [--people 40]
+    python benchmarks/libraries.py
 
-Four pieces, each on one task: registration against SimpleITK, duplicates against ImageHash, conformal thresholds
-against MAPIE, the ordinal model against statsmodels. Muon against AdamW is in ``benchmarks/tune.py``. The real
-dataset is read (BRAINSTAGE_DATA); one run, one machine.
+Three pieces, each on one task: duplicates against ImageHash, conformal thresholds against MAPIE, the ordinal model
+against statsmodels. Registration against SimpleITK is in ``benchmarks/volumes.py``, Muon against AdamW in
+``benchmarks/tune.py``. The real dataset is read (BRAINSTAGE_DATA); one run, one machine.
 """
 
 from __future__ import annotations
 
-import argparse
 import time
 import warnings
-from collections.abc import Callable
 
 import imagehash
 import numpy as np
-import SimpleITK as sitk  # noqa: N813 - its users call it so
 from mapie.classification import SplitConformalClassifier
 from numpy.typing import NDArray
 from PIL import Image
-from scipy.spatial.transform import Rotation
 from sklearn.base import BaseEstimator, ClassifierMixin
 from statsmodels.miscmodels.ordinal_model import OrderedModel
 
 from brainstage.audits.duplicates import ALTERATIONS, alter_slice, find_duplicates
-from brainstage.core.schema import STACK_LEVELS
 from brainstage.datasets.sources import load_slices
 from brainstage.datasets.table import SliceTable
-from brainstage.scans.registration import mapped, mni152, register
-from brainstage.scans.stack import TRAINING_GRID
-from brainstage.scans.volume import Volume
 from brainstage.stats.calibration import COVERAGE, conformal_threshold
 from brainstage.stats.ordinal import ProportionalOdds
 
@@ -39,90 +31,9 @@ Reals = NDArray[np.float64]
 
 def main() -> None:
     """Print a line for each piece and each library."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--people", type=int, default=40, help="people whose slices are registered")
-    people = parser.parse_args().people
-    slices = load_slices()
-    compare_registration(slices, people)
-    compare_duplicates(slices)
+    compare_duplicates(load_slices())
     compare_conformal()
     compare_ordinal()
-
-
-# --- registration -------------------------------------------------------------------------------------------------
-
-
-def compare_registration(slices: SliceTable, people: int) -> None:
-    """Bring moved stacks of real slices back to MNI152; the dataset's own registration is the truth."""
-    names = sorted({patient for patient in slices.patients if patient})[:people]
-    moved = [_moved(slices, name, seed) for seed, name in enumerate(names)]
-    ways: dict[str, Callable[[Volume], Reals]] = {
-        "brainstage.register": lambda volume: register(volume).affine,
-        "SimpleITK, affine, correlation": _sitk_affine,
-    }
-    for name, find in ways.items():
-        start = time.perf_counter()
-        errors = [_distance(find(volume), move) for volume, move in moved]
-        seconds = (time.perf_counter() - start) / len(moved)
-        print(
-            f"registration  {name:32} median {np.median(errors):5.1f} mm  95 % within "
-            f"{np.quantile(errors, 0.95):5.1f} mm  {seconds:.2f} s a volume",
-            flush=True,
-        )
-
-
-def _moved(slices: SliceTable, name: str, seed: int) -> tuple[Volume, Reals]:
-    """Return a person's slices with a header that turns, moves and scales them, and that map from MNI152."""
-    rows = [row for row, patient in enumerate(slices.patients) if patient == name]
-    rows.sort(key=lambda row: slices.rows["slice_index"][row].as_py())
-    rng = np.random.default_rng(seed)
-    move = np.eye(4)
-    move[:3, :3] = Rotation.from_euler("xyz", rng.uniform(-15, 15, 3), degrees=True).as_matrix()
-    move[:3, :3] *= rng.uniform(0.92, 1.08, 3)
-    move[:3, 3] = rng.uniform(-40, 40, 3)
-    stack = np.stack([slices.images[row] for row in rows]).astype(np.float32)
-    return Volume(stack, move @ TRAINING_GRID), move
-
-
-def _distance(affine: Reals, move: Reals) -> float:
-    """Return the mean distance in millimetres of two maps over the brain's part of the stack."""
-    index = np.stack(np.meshgrid(np.arange(STACK_LEVELS), np.arange(16, 112), np.arange(16, 112), indexing="ij"))
-    points = mapped(TRAINING_GRID, index.reshape(3, -1).astype(np.float64))
-    return float(np.linalg.norm(mapped(affine, points) - mapped(move, points), axis=0).mean())
-
-
-def _sitk_affine(volume: Volume) -> Reals:
-    """Register by SimpleITK as its notebooks do: centred by moments, three resolutions, gradient descent."""
-    fixed, moving = _image(mni152()), _image(volume)
-    start = sitk.CenteredTransformInitializer(
-        fixed, moving, sitk.AffineTransform(3), sitk.CenteredTransformInitializerFilter.MOMENTS
-    )
-    method = sitk.ImageRegistrationMethod()
-    method.SetMetricAsCorrelation()
-    method.SetInterpolator(sitk.sitkLinear)
-    method.SetOptimizerAsGradientDescentLineSearch(1.0, 200)
-    method.SetOptimizerScalesFromPhysicalShift()
-    method.SetShrinkFactorsPerLevel([4, 2, 1])
-    method.SetSmoothingSigmasPerLevel([8, 4, 2])
-    method.SmoothingSigmasAreSpecifiedInPhysicalUnitsOn()
-    method.SetInitialTransform(start, inPlace=False)
-    found = sitk.AffineTransform(method.Execute(fixed, moving).GetNthTransform(0))
-    matrix = np.array(found.GetMatrix()).reshape(3, 3)
-    centre = np.array(found.GetCenter())
-    affine = np.eye(4)
-    affine[:3, :3] = matrix
-    affine[:3, 3] = np.array(found.GetTranslation()) + centre - matrix @ centre
-    return affine
-
-
-def _image(volume: Volume) -> sitk.Image:
-    """Return a volume as SimpleITK's image in the same millimetres; a sheared affine loses its shear."""
-    image = sitk.GetImageFromArray(np.ascontiguousarray(volume.voxels.transpose(2, 1, 0)))
-    image.SetSpacing(volume.spacing.tolist())
-    left, _, right = np.linalg.svd(volume.affine[:3, :3] / volume.spacing)
-    image.SetDirection((left @ right).ravel().tolist())
-    image.SetOrigin(volume.affine[:3, 3].tolist())
-    return image
 
 
 # --- duplicates ---------------------------------------------------------------------------------------------------

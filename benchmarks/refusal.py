@@ -2,12 +2,15 @@
 
     python benchmarks/refusal.py [--far FOLDER ...] [--near FOLDER ...]
 
-Real slices are scored by a detector that was fitted to other people (five folds). Pictures that come with
-scikit-image and drawn shapes are what its one constant was chosen on; its faces and the pictures of scikit-learn,
-matplotlib, pydicom and the folders named had no part in that. Near ones are cuts of MNI152 (nilearn), of its tissue
-maps and of the volumes in the folders named, in three planes, as they are and inverted, and real slices that were
-changed. Of each picture there are twenty random crops, some inverted, turned, or cut to an ellipse on black as a
-head would be.
+Real slices are scored by a detector that was fitted to other people (five folds): as they are, and under the
+acquisitions of ``stability.py``, by stage, since a refusal that falls on the sicker would spoil every figure of
+those who are left.
+
+Pictures that come with scikit-image and drawn shapes are what its one constant was chosen on; its faces and the
+pictures of scikit-learn, matplotlib, pydicom and the folders named had no part in that. Near ones are cuts of
+MNI152 (nilearn), of its tissue maps and of the volumes in the folders named, in three planes, as they are and
+inverted, and real slices that were changed. Of each picture there are twenty random crops, some inverted, turned,
+or cut to an ellipse on black as a head would be.
 """
 
 from __future__ import annotations
@@ -27,11 +30,16 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from scipy.ndimage import gaussian_filter
 from sklearn.model_selection import GroupKFold
+from statsmodels.stats.proportion import proportion_confint
 
+import stability
 from brainstage.core.arrays import Pixels
 from brainstage.core.errors import DataError
+from brainstage.core.parallel import parallel_map
+from brainstage.core.schema import STAGES
 from brainstage.datasets.phantom import draw_head
 from brainstage.datasets.sources import load_slices
+from brainstage.datasets.table import SliceTable
 from brainstage.inference.out_of_distribution import OutOfDistributionDetector
 from brainstage.scans.nifti import decode_nifti
 from brainstage.scans.registration import mapped, sample
@@ -47,7 +55,7 @@ def main() -> None:
     parser.add_argument("--near", type=Path, nargs="*", default=[], help="folders of NIfTI volumes")
     folders = parser.parse_args()
     slices = load_slices()
-    out_of_fold(slices.images, [str(patient) for patient in slices.patients])
+    by_stage(slices)
     detector = OutOfDistributionDetector.fit(slices.images)
     print(f"fitted to all; out-of-distribution threshold {detector.threshold:.3f}")
     rng = np.random.default_rng(0)
@@ -69,19 +77,33 @@ def main() -> None:
         report(detector, f"near: real, {name}", {"real": [change(image) for image in chosen]})
 
 
-def out_of_fold(images: Sequence[Pixels], patients: Sequence[str]) -> None:
-    """Print how many real slices are accepted, and of how many people none is refused."""
-    accepted = np.zeros(len(images), dtype=bool)
-    folds = GroupKFold(5, shuffle=True, random_state=0)
-    for train, test in folds.split(images, groups=patients):
-        detector = OutOfDistributionDetector.fit([images[row] for row in train])
-        accepted[test] = detector.score([images[row] for row in test]) <= detector.threshold
-    people = set(patients)
-    refused = {patient for patient, well in zip(patients, accepted, strict=True) if not well}
-    print(
-        f"real, out of fold: {accepted.sum():,} of {len(accepted):,} accepted; "
-        f"{len(refused)} of {len(people)} people have a refused slice"
-    )
+def by_stage(slices: SliceTable) -> None:
+    """Print the shares of slices and of people that are refused, by stage, with 95 % intervals for people.
+
+    A person is refused where more than half of the slices are. Two Moderate people count as Mild.
+    """
+    people, person = np.unique([str(patient) for patient in slices.patients], return_inverse=True)
+    stage = np.minimum(slices.targets(range(len(slices))), 2)
+    of_people = np.array([stage[person == number][0] for number in range(len(people))])
+    folds = list(GroupKFold(5, shuffle=True, random_state=0).split(person, groups=person))
+    detectors = [OutOfDistributionDetector.fit([slices.images[row] for row in train]) for train, _ in folds]
+    names = [name.removesuffix("_Demented") for name in STAGES[:3]]
+    print(f"refused, real slices out of fold: {', '.join(names)}: share of slices; people")
+    for name, change in (stability.within_family() | stability.outside_family()).items():
+        refused = np.zeros(len(slices), dtype=bool)
+        for detector, (_, test) in zip(detectors, folds, strict=True):
+            images = parallel_map(change, [slices.images[row] for row in test])
+            refused[test] = detector.score(images) > detector.threshold
+        lost = np.bincount(person, refused) > np.bincount(person) / 2
+        slices_lost = ", ".join(f"{refused[stage == number].mean():6.2%}" for number in range(3))
+        people_lost = ", ".join(_share(lost[of_people == number]) for number in range(3))
+        print(f"  {name:32} {slices_lost}; {people_lost}", flush=True)
+
+
+def _share(lost: NDArray[np.bool_]) -> str:
+    """Return how many of some people are refused, with the 95 % Wilson interval of the share."""
+    low, high = proportion_confint(int(lost.sum()), len(lost), method="wilson")
+    return f"{lost.sum()} of {len(lost)} [{low:.2f}, {high:.2f}]"
 
 
 def report(detector: OutOfDistributionDetector, name: str, groups: dict[str, list[Pixels]]) -> None:

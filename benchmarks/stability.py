@@ -5,8 +5,8 @@
 Everyone of the public dataset is predicted out of fold (five folds over people): first as they are, then with all
 of their slices changed in the same way. ``before`` is the patient model fitted to people as they are and looking at
 a scan as it is, ``after`` the recipe, which is fitted to random acquisitions and looks at five. ``--networks`` adds
-the network ``compact``, trained with and without acquisitions (half an hour). Then ``volumes.py``: the same people,
-brought in as tilted volumes.
+the network ``compact``, trained with and without acquisitions (half an hour). ``volumes.py`` brings the same people
+in as tilted volumes.
 
 AUROC is that of any dementia. P(Non): mean, and mean absolute change by the acquisition. Kept: share of people
 whose most probable stage, or whose answer to whether they have any dementia, stays. Covered: share of people whose
@@ -19,7 +19,6 @@ from __future__ import annotations
 import argparse
 import io
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -31,7 +30,6 @@ from PIL import Image
 from scipy.ndimage import affine_transform
 from sklearn.metrics import roc_auc_score
 
-import volumes
 from brainstage.core.arrays import BoolArray, Float64Array, IntArray, Pixels
 from brainstage.core.parallel import parallel_map
 from brainstage.datasets.sources import load_slices
@@ -116,11 +114,10 @@ class Everyone:
 
 
 def main() -> None:
-    """Print a table for each model, then that of the volumes."""
+    """Print a table for each model."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--networks", action="store_true", help="add the network, half an hour")
     arguments = parser.parse_args()
-    start = time.perf_counter()
     slices = load_slices()
     splits = make_splits(slices, load_recipe("patient", repeats=1))
     print(f"protocol patient · {splits.verdict} · {len(set(slices.patients))} people, five folds")
@@ -135,8 +132,6 @@ def main() -> None:
                 config = load_recipe("compact", augment=augment)
                 run = cross_validate(slices, config, name="folds", out=folder, splits=splits)
                 show_table(f"compact, augment {augment}", slices, splits, ask_network(run.folds))
-    print(f"\nvolumes · {time.perf_counter() - start:.0f} s so far")
-    volumes.main()
 
 
 def ask_patient_model(slices: SliceTable, splits: Splits, acquisitions: int, seeds: Sequence[int | None]) -> Asked:

@@ -3,9 +3,9 @@
     pip install nilearn
     python tools/make_template.py
 
-writes to src/brainstage/scans/templates: ``mni152_4mm.nii.gz``, ICBM 152 nonlinear symmetric 2009a from the copy that
-nilearn carries, and ``elderly_4mm.nii.gz``, where its slices reach the mean of the 200 people of the public dataset,
-and elsewhere MNI152 with its grey values changed to theirs.
+writes to src/brainstage/scans/templates: ``mni152_4mm.nii.gz``, ICBM 152 nonlinear symmetric 2009a from the copy
+that nilearn carries, and ``elderly_4mm.nii.gz``, the mean of the 200 people of the public dataset where their
+slices reach, and elsewhere MNI152 with its grey values changed to theirs.
 """
 
 from __future__ import annotations

@@ -246,11 +246,24 @@ def draw_brain(
         effects: What changes with atrophy, of :data:`EFFECTS`.
         seed: Seed of the cohort.
     """
-    anatomy = np.random.default_rng([seed, person.number])
     scanner = np.random.default_rng([seed, person.number, int(session.name[-2:])])
-    size = np.diag(anatomy.normal(1, 0.03, 3))
-    bent = _bent(_random_bend(anatomy), session.atrophy, effects)
-    return _acquired(bent, _turn(scanner) @ size, FIELD_STRENGTHS[person.site], scanner)
+    anatomy = draw_anatomy(person.number, session.atrophy, effects=effects, seed=seed)
+    size = anatomy.affine[:3, :3] @ np.linalg.inv(_template().affine[:3, :3])
+    return _acquired(anatomy.voxels, _turn(scanner) @ size, FIELD_STRENGTHS[person.site], scanner)
+
+
+def draw_anatomy(number: int, atrophy: float, *, effects: tuple[str, ...] = EFFECTS, seed: int = 0) -> Volume:
+    """Draw a brain before any scanner: the template, bent and of another size, where the template lies.
+
+    Args:
+        number: Number of the brain.
+        atrophy: What the effects follow: about 0 for CN and 1.1 for AD.
+        effects: What changes with atrophy, of :data:`EFFECTS`.
+        seed: Seed of the cohort.
+    """
+    rng = np.random.default_rng([seed, number])
+    size = np.diag([*rng.normal(1, 0.03, 3), 1.0])
+    return Volume(_bent(_random_bend(rng), atrophy, effects), size @ _template().affine)
 
 
 @cache
