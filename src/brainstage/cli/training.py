@@ -139,6 +139,9 @@ def cross_validate(
         int | None, typer.Option(help="Number of folds; each person is tested in one of them.")
     ] = None,
     repeats: Annotated[int | None, typer.Option(help="How often the folds are drawn anew.")] = None,
+    group_by: Annotated[
+        str | None, typer.Option(help="Column, such as site, of which each value is tested without training on it.")
+    ] = None,
     splits: SplitsFile = None,
     epochs: Epochs = None,
     seed: Seed = None,
@@ -155,7 +158,7 @@ def cross_validate(
     """
     from brainstage.models.recipes import load_recipe
 
-    changes = given(backbone=backbone, folds=folds, repeats=repeats, epochs=epochs, seed=seed)
+    changes = given(backbone=backbone, folds=folds, repeats=repeats, group_by=group_by, epochs=epochs, seed=seed)
     changes |= given(validation_share=validation_share) | parse_settings(settings)
     config = load_recipe(recipe, **{"protocol": "patient", **changes})
     if config.protocol != "patient" or "fold" in changes:
