@@ -26,7 +26,7 @@ STAGES = ("CN", "MCI", "AD")
 
 
 def cohort(people=40, lacking=()):
-    """Return slices of people, a different number of each, whose age goes with the stage; some ages are not known."""
+    """Return slices of people, a different number of each, whose age goes with the stage; some lack it."""
     rng, rows = np.random.default_rng(0), []
     for person in range(people):
         stage = person % 3
@@ -123,7 +123,8 @@ def run(phantom, tmp_path_factory):
     ages = [60.0 + 2 * people.index(patient) for patient in phantom.patients]
     rows = phantom.rows.append_column("age", pa.array(ages))
     rows = rows.append_column("sex", pa.array(["FM"[people.index(patient) % 2] for patient in phantom.patients]))
-    rows = rows.append_column("site", pa.array(["ABC"[people.index(patient) % 3] for patient in phantom.patients]))
+    by_stage = sorted(people, key=lambda one: phantom.labels[phantom.patients.index(one)])
+    rows = rows.append_column("site", pa.array(["AB"[by_stage.index(one) % 2] for one in phantom.patients]))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(baselines, "KNOWN_PEOPLE", 10)
         config = load_recipe("patient", folds=2, repeats=1, group_by="site")
