@@ -211,8 +211,9 @@ def _cross_validate(slices: SliceTable, config: TrainConfig, *, as_json: bool, q
     """Train every fold, evaluate by person and show; the options are those of :func:`brainstage.cross_validate`."""
     from brainstage.evaluation.patients import evaluate_patients
     from brainstage.evaluation.slices import evaluate
-    from brainstage.report.checklists import facts_of_run, write_checklists
+    from brainstage.report.checklists import write_checklists
     from brainstage.report.results import write_evaluation, write_patient_evaluation
+    from brainstage.report.run_facts import facts_of_run
     from brainstage.report.terminal import show_patient_evaluation
     from brainstage.training.cross_validation import cross_validate
 

@@ -84,7 +84,8 @@ class ExternalValidation:
         flow: Status, reason and number of scans: what became of all that the cohort holds.
         people: Number of people.
         scans: Number of their scans.
-        positive_people: People with a scan of another class than the first.
+        positive_people: Number of people with a scan of another class than the first.
+        negative_people: Number of people with a scan of the first.
         scores: Discrimination at a probability of 0.5.
         line: Slope and intercept of the calibration.
         calibration_error: Expected calibration error.
@@ -110,6 +111,7 @@ class ExternalValidation:
     people: int
     scans: int
     positive_people: int
+    negative_people: int
     scores: dict[str, metrics.Score]
     line: validation.CalibrationLine
     calibration_error: metrics.Score
@@ -141,6 +143,7 @@ class ExternalValidation:
             "people": self.people,
             "scans": self.scans,
             "positive_people": self.positive_people,
+            "negative_people": self.negative_people,
             "interval": f"95 % bootstrap over people, {metrics.DRAWS} draws",
             "threshold": validation.THRESHOLD,
             "scores": {name: score.to_dict() for name, score in self.scores.items()},
@@ -215,6 +218,7 @@ def validate(
     write_table(folder / PREDICTIONS, table)
     groups = metrics.groups_of(found.patients)
     people = len(set(found.patients))
+    outcomes = set(zip(found.patients, positive.tolist(), strict=True))
     return ExternalValidation(
         title=_title(people, len(found.scans), predictor, leakage, synthetic=slices.synthetic),
         model=predictor.hash,
@@ -228,9 +232,8 @@ def validate(
         flow=_flow(ledger, found, slices),
         people=people,
         scans=len(found.scans),
-        positive_people=len(
-            {who for who, is_positive in zip(found.patients, positive, strict=True) if is_positive}
-        ),
+        positive_people=len({who for who, other in outcomes if other}),
+        negative_people=len({who for who, other in outcomes if not other}),
         scores=validation.threshold_scores(positive, probability, groups),
         line=validation.calibration_line(positive, probability, groups),
         calibration_error=validation.expected_calibration_error(positive, probability, groups),
