@@ -102,7 +102,7 @@ class ReportFacts:
         participants: Their age and sex by stage; None where these are not known.
         people_inferred: Whether people were recovered from the pictures.
         clusters: What was done about sites or other groups of people; None where nothing was.
-        versions: Of the libraries that the model was made with.
+        versions: Of the libraries.
         seed: Of everything that is drawn; None where it is not known.
         parameters: Number of weights; None where the model has none.
         measures: The scores, and what stands beside them.
@@ -191,7 +191,7 @@ def participants_table(
 
     Args:
         labels: Stages of n slices or scans.
-        patients: Person of each. Someone who is in several stages counts in each, as at the first scan there.
+        patients: Person of each. Someone with several stages counts in each of them, as in its first row.
         covariates: Columns of n values; ``age`` is in years.
     """
     names = [name for name in ("age", "sex") if name in covariates]
@@ -205,7 +205,7 @@ def participants_table(
         of_stage = [about for (label, _), about in first.items() if label == stage]
         cells = [_summary([about[name] for about in of_stage]) for name in names]
         rows.append((plain(stage), [str(len(of_stage)), *cells]))
-    text = "Age: median and range in years. Someone who changed stages counts in each, as at the first scan there."
+    text = "Participants. Age: median and range in years. Someone with several stages counts in each of them."
     return FigureTable("", text, ("participants", "people", *names), rows)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from importlib.metadata import version
 from typing import Any
 
 from brainstage.core.config import TrainConfig
@@ -72,7 +74,7 @@ def facts_of_validation(model: StrPath, result: ExternalValidation, slices: Slic
         participants=_participants(result, labels),
         people_inferred=slices.patient_source == "inferred",
         clusters=_clusters(result.subgroups),
-        versions=result.about.get("versions", {}),
+        versions={name: version(name) for name in ("brainstage", "numpy", "scikit-learn")},
         seed=config.seed if config else None,
         parameters=result.about.get("parameters"),
         measures=_measures(result),
@@ -81,7 +83,7 @@ def facts_of_validation(model: StrPath, result: ExternalValidation, slices: Slic
         title=result.title,
         headline=headline,
         calibration=_calibration(result),
-        inside=result.about.get("performance"),
+        inside=_inside(result),
         outside=f"{design} {headline}.",
         repeats=1,
         limits=_limits(result),
@@ -102,7 +104,9 @@ def _method(config: TrainConfig | None, result: ExternalValidation) -> Method:
     calibrated = CONFORMAL_THRESHOLD in result.predictions.column_names
     after = ", after the temperature that the model brings" if calibrated else ""
     own = {name: value for name, value in result.about.items() if name != "optimistic"}
-    return describe_method(config, own, f"mean of the slices' probabilities{after}")
+    method = describe_method(config, own, f"mean of the slices' probabilities{after}")
+    versions = ", ".join(f"{name} {number}" for name, number in own.get("versions", {}).items())
+    return replace(method, settings=f"{method.settings} Made with {versions}.") if versions else method
 
 
 def _labels(result: ExternalValidation, labels: Sequence[str]) -> str:
@@ -117,26 +121,29 @@ def _labels(result: ExternalValidation, labels: Sequence[str]) -> str:
 
 
 def _partitions(result: ExternalValidation) -> str:
-    fitted = result.about.get("fitted_on")
-    on = f" on {fitted}" if fitted else ""
-    known = result.about.get("data_hash")
+    fitted, known = result.about.get("fitted_on"), result.about.get("data_hash")
+    on = f" to {plain(str(fitted).removeprefix('everyone: '))}" if fitted else ""
     data = f" (data hash `{known}`)" if known else ""
     return (
-        f"Nobody is trained on: all {result.people} people, {result.scans} scans, are test people. The model was "
-        f"fitted before{on}{data}."
+        f"Nobody of the cohort is trained on: all {result.people} people, {result.scans} scans, are test people. "
+        f"The model was fitted before{on}{data}."
     )
 
 
 def _disjoint(result: ExternalValidation) -> str:
-    shared = (
-        f" {result.shared_ids} people have ids that occur in the model's own data too."
-        if result.shared_ids
-        else " No id of the cohort occurs among those that the model's files name."
+    shared = f" {result.shared_ids} people have ids that occur in the model's own data too." * bool(
+        result.shared_ids
     )
     return (
         "Slice: no slice of the cohort is in the data that the model was made with, as far as its files tell. "
-        f"Verdict: {result.leakage}. The same people under other slices could not be recognised.{shared}"
+        f"Whether the same people are in both under other slices cannot be seen.{shared}"
     )
+
+
+def _inside(result: ExternalValidation) -> str | None:
+    """Return what the model's manifest says of its performance; None where it says nothing."""
+    performance = result.about.get("performance")
+    return f"The model's manifest says: {performance}" if performance else None
 
 
 def _exclusions(result: ExternalValidation) -> str:
@@ -180,8 +187,8 @@ def _measures(result: ExternalValidation) -> str:
     compared = result.with_covariates
     beside = " Beside them: age and sex alone, cross-fitted." if compared and compared.auroc else ""
     return (
-        f"{', '.join(AT_THRESHOLD.values())}, where a decision is asked for at a probability of "
-        f"{validation.THRESHOLD}; calibration slope, intercept, curve and expected error; net benefit "
+        f"{', '.join(AT_THRESHOLD.values())}, those of decisions at a probability of {validation.THRESHOLD}; "
+        "calibration slope, intercept, curve and expected error; net benefit "
         f"(`validation.json`, `validation.html`).{beside}"
     )
 
@@ -258,8 +265,7 @@ def _limits(result: ExternalValidation) -> list[str]:
         ),
         (
             lost,
-            f"{lost} scans were refused or could not be read. If the disease makes that likelier, the figures are "
-            "biased.",
+            f"{lost} scans were refused or failed. If the disease makes that likelier, the figures are biased.",
         ),
         (
             not result.mapped,
