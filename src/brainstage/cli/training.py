@@ -140,7 +140,7 @@ def cross_validate(
     ] = None,
     repeats: Annotated[int | None, typer.Option(help="How often the folds are drawn anew.")] = None,
     group_by: Annotated[
-        str | None, typer.Option(help="Column, such as site, of which each value is tested without training on it.")
+        str | None, typer.Option(help="Column, such as site: each value is tested by models that saw nobody of it.")
     ] = None,
     splits: SplitsFile = None,
     epochs: Epochs = None,
