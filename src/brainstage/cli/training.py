@@ -98,7 +98,7 @@ def train(
     Its epoch is picked on validation slices, and it is evaluated once on test slices. Under the patient protocol it
     is trained on one fold; cross-validate trains all of them.
     """
-    from brainstage.datasets.splits import Splits
+    from brainstage.datasets.splits import Splits, make_splits
     from brainstage.models.recipes import load_recipe
 
     changes = given(backbone=backbone, protocol=protocol, fold=fold, epochs=epochs, seed=seed)
@@ -111,7 +111,7 @@ def train(
     slices = read_slices(load)
     folds = Splits.load(splits, slices) if splits else None
     if config.protocol == "patient" and "fold" not in changes:
-        count = len(folds.folds) if folds else config.folds * config.repeats
+        count = len((folds or make_splits(slices, config)).folds)
         say(f"One fold of {count}: fold {config.fold}. `brainstage cross-validate` trains all.", quiet or as_json)
     _train(
         slices,
