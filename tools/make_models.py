@@ -34,7 +34,8 @@ from brainstage.inference.predictor import Predictor, prediction_table
 from brainstage.models.folder import WEIGHTS
 from brainstage.models.weights import bundled_folder
 from brainstage.report.cards import NEW_PEOPLE, OPTIMISTIC, Card, write_card
-from brainstage.report.checklists import facts_of_run, write_checklists
+from brainstage.report.checklists import write_checklists
+from brainstage.report.run_facts import facts_of_run
 
 KEPT = ("recipe", "protocol", "selection", "leakage", "data_hash", "synthetic", "versions")
 POPULATION = "the 200 of the OASIS-1 study"
@@ -144,13 +145,13 @@ def make_patient(slices: SliceTable, out: Path, nested: dict[str, Any]) -> None:
         "figures": figures,
     }
     write(run, PATIENT, about)
-    facts = facts_of_run(run, evaluate(run), whole, slices)
+    facts = facts_of_run(run, evaluate(run), whole, slices, nested["figures"])
     chosen = (
         "Kind of features, strength and target are those that inner folds choose on all 200 people "
         "(`benchmarks/patient.py`); the figures that stand first are of this choice, made inside each fold. The "
         "recipe as it is was chosen with all people in view, so its own figures are optimistic."
     )
-    facts = replace(facts, nested=nested["figures"], method=replace(facts.method, selection=chosen))
+    facts = replace(facts, method=replace(facts.method, selection=chosen))
     write_checklists(facts, bundled_folder("patient"))
 
 

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -7,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from brainstage.core.config import TrainConfig
-from brainstage.core.errors import DataError, LeakageError
+from brainstage.core.errors import ConfigError, DataError, LeakageError
 from brainstage.datasets.splits import Fold, Splits, make_splits
 from brainstage.datasets.table import SLICE_SCHEMA, SliceTable
 
@@ -161,3 +162,100 @@ def test_leak_between_validation_and_train_is_refused_too():
     who = {"a": "p", "b": "p", "c": "q"}
     with pytest.raises(LeakageError):
         Splits("patient", (Fold(("a",), ("b",), ("c",)),), 0, "hash", who)
+
+
+def sited(people, **columns):
+    """Return two slices of each person, whose label, and covariates, are given by person."""
+    labels = [label for label in people for _ in range(2)]
+    patients = [f"p{number}" for number in range(len(people)) for _ in range(2)]
+    slices = table(labels, patients)
+    rows = slices.rows
+    for name, values in columns.items():
+        rows = rows.append_column(name, pa.array([value for value in values for _ in range(2)]))
+    return replace(slices, rows=rows)
+
+
+THREE = ["A", "B", "C"] * 8
+STAGES = ["CN", "CN", "CN", "AD", "AD", "AD"] * 4
+
+
+def grouped(**changes):
+    return config(**{"protocol": "patient", "folds": 3, "group_by": "site", **changes})
+
+
+def test_nobody_is_tested_by_a_fold_that_trains_on_their_site():
+    slices = sited(STAGES, site=[*THREE[:-3], "D", "D", "E"])
+    site_of = dict(zip(slices.slice_ids, slices.covariates["site"], strict=True))
+    splits = make_splits(slices, grouped(repeats=3, validation_share=0.2))
+    tested = []
+    for fold in splits.folds:
+        assert {site_of[one] for one in fold.test}.isdisjoint(site_of[one] for one in fold.train + fold.validation)
+        assert {site_of[one] for one in fold.train} & {site_of[one] for one in fold.validation}  # inner: by person
+        tested += fold.test
+    assert sorted(tested) == sorted(slices.slice_ids * (len(splits.folds) // 3))
+    assert str(splits.verdict) == "clean: no patient and no site on both sides"
+    assert splits.verdict.to_dict()["grouped_by"] == "site"
+    assert str(make_splits(slices, grouped(group_by=None)).verdict) == "clean: no patient on both sides"
+
+
+def test_repeats_that_can_only_deal_alike_are_left_out():
+    assert len(make_splits(sited(STAGES, site=THREE), grouped(repeats=5)).folds) == 3
+    assert len(make_splits(sited(STAGES), grouped(group_by=None, repeats=5)).folds) == 15
+
+
+def test_sites_that_share_a_person_stay_together():
+    slices = sited([*STAGES, "CN"], site=[*THREE, "B"])
+    values = slices.rows["site"].to_pylist()
+    values[-1] = "C"  # the last person was scanned at two sites
+    column = slices.rows.column_names.index("site")
+    travelled = replace(slices, rows=slices.rows.set_column(column, "site", pa.array(values)))
+    splits = make_splits(travelled, grouped(folds=2))
+    assert sorted(len(fold.test) for fold in splits.folds) == [16, 34]
+    with pytest.raises(
+        DataError, match="2 values of site, those that share a person counted as one, cannot make 3"
+    ):
+        make_splits(travelled, grouped())
+
+
+@pytest.mark.parametrize(
+    ("columns", "changes", "sentence"),
+    [
+        ({}, {}, "the data have no column 'site' to group by; they have no covariates"),
+        ({"sites": THREE}, {}, "no column 'site' to group by; did you mean 'sites'"),
+        ({"site": [None, None, *THREE[2:]]}, {}, "column site is not known of 2 of 24 people"),
+        ({"site": THREE}, {"folds": 4}, "3 values of site cannot make 4 folds; give --folds 3 or fewer"),
+        ({"site": ["A"] * 24}, {"folds": 2}, "1 value of site cannot make 2 folds; fold by person alone"),
+        (
+            {"site": ["A" if stage == "AD" else "BC"[number % 2] for number, stage in enumerate(STAGES)]},
+            {"folds": 2},
+            "fold . tests site A.*, where everyone of class AD is, so there is nobody of it to train on; leave the",
+        ),
+    ],
+)
+def test_sites_that_cannot_be_kept_apart_are_told(columns, changes, sentence):
+    with pytest.raises(DataError, match=sentence):
+        make_splits(sited(STAGES, **columns), grouped(**changes))
+
+
+def test_grouped_folds_are_read_back_and_an_edit_that_breaks_them_is_refused(tmp_path):
+    slices, file = sited(STAGES, site=THREE), tmp_path / "splits.json"
+    splits = make_splits(slices, grouped())
+    splits.save(file)
+    assert Splits.load(file, slices) == splits
+    with pytest.raises(DataError, match="no column 'site'"):
+        Splits.load(file, sited(STAGES))
+    content = json.loads(file.read_text())
+    assert content["grouped_by"] == "site" and content["names"] == "patient_id"
+    content["folds"][0]["train"].append(content["folds"][0]["test"].pop())
+    file.write_text(json.dumps(content))
+    with pytest.raises(LeakageError, match="fold 0 does not keep site apart"):
+        Splits.load(file, slices)
+
+
+def test_folds_by_person_are_not_taken_for_folds_by_site():
+    slices = sited(STAGES, site=THREE)
+    splits = make_splits(slices, grouped(group_by=None))
+    with pytest.raises(ConfigError, match="the splits given do not keep site apart"):
+        splits.chosen(grouped())
+    with pytest.raises(ConfigError, match="group_by: site groups the folds of protocol patient"):
+        config(group_by="site")

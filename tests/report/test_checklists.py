@@ -16,7 +16,10 @@ from brainstage.evaluation.patients import evaluate_patients
 from brainstage.evaluation.slices import evaluate
 from brainstage.models.recipes import load_recipe
 from brainstage.models.weights import BUNDLED, bundled_folder
-from brainstage.report.checklists import PAGES, Origin, describe_method, facts_of_run, plain, write_checklists
+from brainstage.report.checklists import PAGES, Origin, write_checklists
+from brainstage.report.methods import describe_method
+from brainstage.report.pages import plain
+from brainstage.report.run_facts import facts_of_run
 from brainstage.training.cross_validation import cross_validate
 
 TRIPOD = (
@@ -51,8 +54,18 @@ def run(tmp_path_factory, few, tiny):
 
 
 @pytest.fixture(scope="module")
-def facts(run, few):
-    return facts_of_run(run, evaluate(run), evaluate_patients(run), few)
+def evaluation(run):
+    return evaluate(run)
+
+
+@pytest.fixture(scope="module")
+def people(run):
+    return evaluate_patients(run)
+
+
+@pytest.fixture(scope="module")
+def facts(run, evaluation, people, few):
+    return facts_of_run(run, evaluation, people, few)
 
 
 def written(facts, folder):
@@ -82,10 +95,10 @@ def test_both_pages_say_what_they_are_of_and_that_it_is_no_diagnosis(facts, tmp_
         assert "Retrospective" in page and "brainstage 0" in page and "torch 2" in page
 
 
-def test_figures_counts_and_settings_are_those_of_the_run(facts, run, tmp_path):
+def test_figures_counts_and_settings_are_those_of_the_run(facts, evaluation, people, run, tmp_path):
     figures = json.loads((run.path / "manifest.json").read_text())
     claim, tripod = written(facts, tmp_path).values()
-    accuracy = facts.people.views[0].rows["model"]["accuracy"]
+    accuracy = people.views[0].rows["model"]["accuracy"]
     shown = f"{accuracy.value:.3f} [{accuracy.low:.2f}, {accuracy.high:.2f}]"
     assert f"| model | {shown} |" in claim and shown in item(claim, 37) and shown in item(tripod, "23a")
     assert "Non_Demented 3 people (48 slices)" in item(claim, 35) and "Mild_Demented 2 people" in item(
@@ -96,22 +109,22 @@ def test_figures_counts_and_settings_are_those_of_the_run(facts, run, tmp_path):
         claim, 20
     )
     assert "`epochs` 3" in item(claim, 25) and f"{figures['parameters']:,} parameters" in item(claim, 22)
-    counts = facts.evaluation.scores.confusion[0].tolist()
+    counts = evaluation.scores.confusion[0].tolist()
     assert f"| Non_Demented | {' | '.join(map(str, counts))} |" in item(claim, 39)
 
 
-def test_what_was_left_out_is_counted(run, few):
+def test_what_was_left_out_is_counted(run, evaluation, people, few):
     labels = [None, *few.labels[1:]]
     fewer: SliceTable = replace(few.with_labels(labels), unreadable=("a.png: damaged", "b.png: damaged"))
-    exclusions = facts_of_run(run, evaluate(run), evaluate_patients(run), fewer).exclusions
+    exclusions = facts_of_run(run, evaluation, people, fewer).exclusions
     assert "162 slices were found; of these 2 could not be read, 0 were exact copies" in exclusions
     assert "1 had no label, 0 could not be given to a person" in exclusions
 
 
-def test_slices_that_are_predicted_in_several_repeats_count_once(run, facts):
-    twice = replace(facts.people, repeats=2, fewest_repeats=2)
-    assert facts_of_run(run, facts.evaluation, twice).slices_of["Non_Demented"] == 24
-    assert facts_of_run(run, facts.evaluation, replace(twice, fewest_repeats=1)).slices_of is None
+def test_slices_that_are_predicted_in_several_repeats_count_once(run, evaluation, people):
+    twice = replace(people, repeats=2, fewest_repeats=2)
+    assert "Non_Demented 3 people (24 slices)" in facts_of_run(run, evaluation, twice).people
+    assert "Non_Demented 3 people," in facts_of_run(run, evaluation, replace(twice, fewest_repeats=1)).people
 
 
 def test_what_only_the_author_knows_is_marked(facts, tmp_path):
@@ -123,18 +136,11 @@ def test_what_only_the_author_knows_is_marked(facts, tmp_path):
     assert "Nobody outside of these data was tested" in item(claim, 40)
 
 
-def test_a_test_on_other_people_is_told_where_there_was_one(facts, tmp_path):
-    claim, tripod = written(replace(facts, external="80 people of another hospital."), tmp_path).values()
-    assert "80 people of another hospital." in item(claim, 33)
-    assert "Nobody outside" not in item(claim, 40) and "how they differ" in item(tripod, 16)
-
-
-def test_optimistic_figures_are_called_so_wherever_they_stand(facts, tmp_path):
-    people, evaluation = facts.people, facts.evaluation
-    optimistic = replace(
-        facts,
-        people=replace(people, title=f"{people.title} · optimistic: {WHY}", optimistic=WHY),
-        evaluation=replace(evaluation, optimistic=WHY),
+def test_optimistic_figures_are_called_so_wherever_they_stand(run, evaluation, people, tmp_path):
+    optimistic = facts_of_run(
+        run,
+        replace(evaluation, optimistic=WHY),
+        replace(people, title=f"{people.title} · optimistic: {WHY}", optimistic=WHY),
     )
     claim, tripod = written(optimistic, tmp_path).values()
     for text in (
@@ -145,16 +151,16 @@ def test_optimistic_figures_are_called_so_wherever_they_stand(facts, tmp_path):
         assert f"optimistic: {WHY}" in text
     for page in (claim, tripod):
         assert page.index(f"optimistic: {WHY}") < page.index("| model |")
-    picked = replace(facts, evaluation=replace(evaluation, selection="test"))
+    picked = facts_of_run(run, replace(evaluation, selection="test"), people)
     claim = written(picked, tmp_path)["claim.md"]
     assert "optimistic: the epoch was picked on the test people" in item(claim, 37)
     assert "picked on the test people" in item(claim, 40)
 
 
-def test_what_was_chosen_inside_the_folds_stands_first(facts, tmp_path):
+def test_what_was_chosen_inside_the_folds_stands_first(run, evaluation, people, tmp_path):
     score = {"value": 0.5125, "low": 0.25, "high": 0.75}
-    nested = {"chosen inside the folds": dict.fromkeys(facts.people.views[0].rows["model"], score)}
-    for page in written(replace(facts, nested=nested), tmp_path).values():
+    nested = {"chosen inside the folds": dict.fromkeys(people.views[0].rows["model"], score)}
+    for page in written(facts_of_run(run, evaluation, people, nested=nested), tmp_path).values():
         assert page.index("| chosen inside the folds | 0.512 [0.25, 0.75] |") < page.index("| model |")
         assert "Its figures: chosen inside the folds, protocol patient (no person on both sides): acc" in item(
             page, 2
@@ -173,27 +179,27 @@ def test_bundled_models_have_their_pages(name):
             assert f"{figures['accuracy']['value']:.3f}" in first
 
 
-def test_folds_with_a_person_on_two_sides_get_no_page(run, tmp_path):
+def test_folds_with_a_person_on_two_sides_get_no_page(run, evaluation, people, tmp_path):
     copy = RunFolder(shutil.copytree(run.path, tmp_path / "copy"))
     splits = json.loads(copy.splits.read_text())
     splits["folds"][1]["train"].append(splits["folds"][1]["test"][0])
     copy.splits.write_text(json.dumps(splits))
     with pytest.raises(LeakageError, match="fold 1"):
-        facts_of_run(copy, evaluate(run), evaluate_patients(run))
+        facts_of_run(copy, evaluation, people)
 
 
 def test_a_page_holds_no_path_and_no_markup_of_others(facts, run, tmp_path):
-    method = describe_method(load_recipe("linear-probe", backbone=str(tmp_path / "my-vit")), {}, facts.people)
+    method = describe_method(load_recipe("linear-probe", backbone=str(tmp_path / "my-vit")), {}, "mean")
     assert "`my-vit`" in method.kind and str(tmp_path) not in str(method)
     assert plain("a|b <script>\n`c`") == "a b script c"
     assert str(run.path) not in "".join(written(facts, tmp_path).values())
 
 
-def test_the_public_data_are_recognised_and_their_source_is_named(run, facts, tmp_path):
+def test_the_public_data_are_recognised_and_their_source_is_named(run, evaluation, people, tmp_path):
     assert RunFolder(bundled_folder("patient")).read_manifest()["data_hash"] == DATA_HASH
     copy = RunFolder(shutil.copytree(run.path, tmp_path / "copy"))
     manifest = copy.read_manifest() | {"data_hash": DATA_HASH, "synthetic": False}
     copy.manifest.write_text(json.dumps(manifest))
-    claim = written(facts_of_run(copy, facts.evaluation, facts.people), tmp_path)["claim.md"]
+    claim = written(facts_of_run(copy, evaluation, people), tmp_path)["claim.md"]
     assert "OASIS-1" in item(claim, 7) and "0, 0.5, 1 and 2" in item(claim, 14)
     assert "age or sex" in item(claim, 36)

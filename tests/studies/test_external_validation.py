@@ -1,6 +1,8 @@
 """A finished model on people whom it has never seen: who is in it, every figure, and what must not be compared."""
 
 import json
+import re
+import shutil
 from functools import partial
 
 import numpy as np
@@ -15,6 +17,8 @@ from brainstage.datasets.phantom import write_phantom
 from brainstage.datasets.sources import load_slices
 from brainstage.inference.predictor import Predictor
 from brainstage.models.recipes import load_recipe
+from brainstage.report.checklists import write_checklists
+from brainstage.report.validation_facts import facts_of_validation
 from brainstage.report.validation_page import write_validation
 from brainstage.studies.external_validation import validate
 from brainstage.training.cross_validation import cross_validate
@@ -142,11 +146,88 @@ def test_the_page_has_every_figure_with_its_protocol_and_the_notice(result, othe
     assert {"calibration.png", "decision_curve.png"} <= {file.name for file in tmp_path.iterdir()}
 
 
+@pytest.fixture(scope="module")
+def checklists(cohort, tmp_path_factory):
+    """Return the facts and both pages of the bundled model on a cohort."""
+    folder, slices = tmp_path_factory.mktemp("checklists"), load_slices(cohort)
+    result = validate("patient", slices, folder, cohort=cohort, by=["sex", "age"])
+    facts = facts_of_validation("patient", result, slices)
+    return result, facts, [page.read_text(encoding="utf-8") for page in write_checklists(facts, folder)]
+
+
+def item(page, number):
+    """Return the text of an item of a checklist."""
+    return re.search(rf"^\*\*{number}\. .*?(?=^\*\*\d|^## |\Z)", page, re.MULTILINE | re.DOTALL)[0]
+
+
+def test_checklists_say_nothing_of_a_training_that_was_not(checklists):
+    _, _, pages = checklists
+    for page in pages:
+        numbers = re.findall(r"^\*\*(\d+[a-g]?)\. ", page, re.MULTILINE)
+        assert len(numbers) == len(set(numbers)) == (44 if "CLAIM" in page else 52)
+        for untrue in ("cross-validation", "splits.json", "folds' models", "is then fitted", "no patient on both"):
+            assert untrue not in page, untrue
+        assert "external validation · 4 people" in page and "never a diagnosis" in page
+
+
+def test_checklists_have_the_flow_the_model_and_the_figures(checklists):
+    result, facts, (claim, tripod) = checklists
+    for section in (item(claim, 8), item(claim, 35), item(tripod, "20a")):
+        assert "1 not compared (no label)" in section and "4 predicted" in section and "refused (" in section
+    assert result.model in item(claim, 43) and result.model in item(tripod, 22)
+    assert "Nobody of the cohort is trained on: all 4 people" in item(claim, 19)
+    assert result.about["data_hash"] in item(claim, 19) and facts.data_hash in item(claim, 7)
+    assert "nothing is refitted or recalibrated" in item(tripod, "12f") and "None (12f)" in item(tripod, 24)
+    auroc = result.scores["auroc"]
+    shown = f"{auroc.value:.3f} [{auroc.low:.2f}, {auroc.high:.2f}]"
+    assert f"| AUROC | {shown} |" in claim and shown in item(claim, 33) and shown in item(tripod, "23a")
+    assert "Slope" in item(claim, 38) and "Figures by sex and age" in item(tripod, "23b")
+    assert "| sex: F (too few people for a claim) | 2 |" in claim
+    rows = result.predictions.to_pylist()
+    called = [row["cohort_label"] == "CN" and 1 - row["prob_Non_Demented"] >= 0.5 for row in rows]
+    known = sum(row["cohort_label"] == "CN" for row in rows)
+    assert f"| CN | {known - sum(called)} | {sum(called)} |" in item(claim, 39)
+    assert "nothing can be claimed" in item(claim, 40) and "a comparison needs 10 of each" in item(claim, 40)
+    assert "The labels are not the model's classes" in item(tripod, 26)
+
+
+def test_participants_stand_by_stage_with_age_and_sex(checklists):
+    result, _, (claim, tripod) = checklists
+    healthy = [row for row in result.predictions.to_pylist() if row["cohort_label"] == "CN"]
+    ages = [row["age"] for row in healthy]
+    sexes = ", ".join(f"{sex} {count}" for sex in "FM" if (count := [row["sex"] for row in healthy].count(sex)))
+    assert f"| CN | {len(healthy)} | {np.median(ages):.3g} ({min(ages):g} to {max(ages):g}) | {sexes} |" in claim
+    assert "table of participants" in item(claim, 36) and "table of participants" in item(tripod, "20b")
+
+
+def test_what_only_the_author_knows_stays_marked(checklists):
+    _, _, (claim, tripod) = checklists
+    for page, numbers in ((claim, (1, 7, 13, 14, 16, 18, 21, 44)), (tripod, ("5b", "8b", 16, 17, "18a", "20c"))):
+        for number in numbers:
+            assert "**for the author:**" in item(page, number), number
+
+
+def test_a_model_whose_settings_are_not_at_hand_has_checklists_too(run, result, others, tmp_path):
+    facts = facts_of_validation(run, result, others)
+    assert "linear model of a person's slices" in facts.method.kind
+    assert f"{result.shared_ids} people have ids" in facts.disjoint and facts.seed == 0
+    copy = shutil.copytree(run.path, tmp_path / "copy")
+    (copy / "train_config.json").unlink()
+    facts = facts_of_validation(copy, result, others)
+    assert "recipe patient" in facts.method.kind and "for the author" in facts.method.settings
+    assert facts.seed is None
+    assert "Seed" not in item(write_checklists(facts, tmp_path)[0].read_text(encoding="utf-8"), 25)
+
+
 def test_the_command_prints_figures_or_json(cohort, tmp_path):
     arguments = ("validate", "patient", "--data", cohort, "--out", tmp_path / "out", "--by", "sex")
     code, out, _ = run_cli(*arguments)
     assert code == 0 and "external validation · 4 people" in out and "CN against any other" in out
     assert "never a diagnosis" in out and (tmp_path / "out" / "validation.html").is_file()
+    assert (
+        "External validation" in (tmp_path / "out" / "claim.md").read_text()
+        and (tmp_path / "out" / "tripod.md").exists()
+    )
     code, out, _ = run_cli(*arguments, "--json")
     assert code == 0 and json.loads(out)["people"] == 4
     code, _, err = run_cli(*arguments, "--map", "CN")

@@ -17,7 +17,7 @@ from brainstage.evaluation.patients import evaluate_patients
 from brainstage.evaluation.slices import evaluate
 from brainstage.models.patient_model import PatientModel
 from brainstage.models.recipes import load_recipe
-from brainstage.report.checklists import facts_of_run
+from brainstage.report.run_facts import facts_of_run
 from brainstage.stats import metrics
 from brainstage.training.cross_validation import cross_validate
 
@@ -138,4 +138,4 @@ def test_sessions_of_a_csv_file_are_scans(tmp_path, phantom):
 
 def test_checklists_count_people(run, people):
     facts = facts_of_run(run, evaluate(run), evaluate_patients(run), people)
-    assert "Mild_Demented" in facts.stages
+    assert "Mild_Demented" in facts.people

@@ -126,9 +126,12 @@ def validate(
 ) -> None:
     """Validate a model on people whom it has never seen.
 
-    Participant flow, discrimination, calibration, decision curve, subgroups, age and sex alone, the worst misses.
+    Participant flow, discrimination, calibration, decision curve, subgroups, age and sex alone, the worst misses;
+    and the checklists CLAIM 2024 and TRIPOD+AI with what a program can know filled in.
     """
+    from brainstage.report.checklists import write_checklists
     from brainstage.report.terminal import show_validation
+    from brainstage.report.validation_facts import facts_of_validation
     from brainstage.report.validation_page import write_validation
     from brainstage.studies.external_validation import validate
 
@@ -145,6 +148,7 @@ def validate(
     )
     command = ["brainstage", *map(_without_folders, sys.argv[1:])]
     page = write_validation(result, slices, out, command)
+    write_checklists(facts_of_validation(model, result, slices), out)
     show_result(result, show_validation, as_json=as_json, quiet=quiet, saved=page)
 
 

@@ -98,7 +98,7 @@ def train(
     Its epoch is picked on validation slices, and it is evaluated once on test slices. Under the patient protocol it
     is trained on one fold; cross-validate trains all of them.
     """
-    from brainstage.datasets.splits import Splits
+    from brainstage.datasets.splits import Splits, make_splits
     from brainstage.models.recipes import load_recipe
 
     changes = given(backbone=backbone, protocol=protocol, fold=fold, epochs=epochs, seed=seed)
@@ -111,7 +111,7 @@ def train(
     slices = read_slices(load)
     folds = Splits.load(splits, slices) if splits else None
     if config.protocol == "patient" and "fold" not in changes:
-        count = len(folds.folds) if folds else config.folds * config.repeats
+        count = len((folds or make_splits(slices, config)).folds)
         say(f"One fold of {count}: fold {config.fold}. `brainstage cross-validate` trains all.", quiet or as_json)
     _train(
         slices,
@@ -139,6 +139,9 @@ def cross_validate(
         int | None, typer.Option(help="Number of folds; each person is tested in one of them.")
     ] = None,
     repeats: Annotated[int | None, typer.Option(help="How often the folds are drawn anew.")] = None,
+    group_by: Annotated[
+        str | None, typer.Option(help="Column, such as site: each value is tested by models that saw nobody of it.")
+    ] = None,
     splits: SplitsFile = None,
     epochs: Epochs = None,
     seed: Seed = None,
@@ -155,7 +158,7 @@ def cross_validate(
     """
     from brainstage.models.recipes import load_recipe
 
-    changes = given(backbone=backbone, folds=folds, repeats=repeats, epochs=epochs, seed=seed)
+    changes = given(backbone=backbone, folds=folds, repeats=repeats, group_by=group_by, epochs=epochs, seed=seed)
     changes |= given(validation_share=validation_share) | parse_settings(settings)
     config = load_recipe(recipe, **{"protocol": "patient", **changes})
     if config.protocol != "patient" or "fold" in changes:
@@ -208,8 +211,9 @@ def _cross_validate(slices: SliceTable, config: TrainConfig, *, as_json: bool, q
     """Train every fold, evaluate by person and show; the options are those of :func:`brainstage.cross_validate`."""
     from brainstage.evaluation.patients import evaluate_patients
     from brainstage.evaluation.slices import evaluate
-    from brainstage.report.checklists import facts_of_run, write_checklists
+    from brainstage.report.checklists import write_checklists
     from brainstage.report.results import write_evaluation, write_patient_evaluation
+    from brainstage.report.run_facts import facts_of_run
     from brainstage.report.terminal import show_patient_evaluation
     from brainstage.training.cross_validation import cross_validate
 

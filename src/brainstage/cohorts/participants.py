@@ -10,6 +10,7 @@ from pathlib import Path
 
 from brainstage.core.config import did_you_mean
 from brainstage.core.errors import DataError
+from brainstage.datasets.covariates import NOT_KNOWN
 
 Cells = Mapping[str, str | None]
 """A row of a table: the cell of each column, None where it is not known."""
@@ -21,8 +22,6 @@ LABEL_COLUMNS = ("diagnosis", "dx", "group", "label", "cdr")
 """Names under which the label is looked for where none is given, in this order."""
 COVARIATES = ("age", "sex", "site")
 """Columns that come along where they exist and none are named."""
-NOT_KNOWN = ("", "n/a", "na", "nan", "none", "null")
-"""Cells that hold no value, in small letters; BIDS writes ``n/a``."""
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from brainstage.core.files import atomic, locked, make_folder, write_json, write
 from brainstage.core.parallel import run_tasks, usable_cpus
 from brainstage.core.progress import Progress, silent
 from brainstage.core.schema import CLASS_ORDER, RESEARCH_NOTICE, SYNTHETIC_NOTICE, recognised_order
+from brainstage.datasets.covariates import typed_columns
 
 VERSION = 1
 """Version of the cohort folder."""
@@ -213,7 +214,7 @@ def prepare(
         _check_split(scans)
         _prepare_parts(folder, scans, skull, redo, jobs or usable_cpus(), progress)
         measured = [_measured(folder, one) for one in scans]
-        columns = _typed_covariates(scans, found.covariates)
+        columns = typed_columns([one.covariates for one in scans], found.covariates)
         ledger = _ledger(scans, measured, columns)
         cohort = Cohort(folder.path, ledger, classes, ordered, found.notes, found.synthetic)
         write_table(folder.ledger, ledger)
@@ -367,18 +368,6 @@ def _measured(folder: CohortFolder, one: CohortScan) -> Measured:
     if done is None:
         return Measured(one.untried, one.problem)
     return done[1] if done[1].reason else replace(done[1], reason=one.problem)
-
-
-def _typed_covariates(scans: Sequence[CohortScan], names: Sequence[str]) -> pa.Table:
-    """Return the covariates as columns: numbers where all cells that are known are numbers, else text."""
-    columns = {}
-    for name in names:
-        cells = [one.covariates.get(name) for one in scans]
-        try:
-            columns[name] = pa.array([None if cell is None else float(cell) for cell in cells], pa.float64())
-        except ValueError:
-            columns[name] = pa.array(cells, pa.string())
-    return pa.table(columns)
 
 
 def _ledger(scans: Sequence[CohortScan], measured: Sequence[Measured], covariates: pa.Table) -> pa.Table:

@@ -94,6 +94,9 @@ class TrainConfig:
     """How often the patient protocol draws its folds anew, so that figures hang less on one draw."""
     fold: int = 0
     """Fold of the patient protocol that is the test set, counted over all repeats."""
+    group_by: str | None = None
+    """Covariate, such as ``site``, of which the patient protocol keeps each value on one side of a fold, test or
+    training; None keeps people apart alone."""
 
     # Provenance of the settings
     tuned_on: str | None = None
@@ -256,6 +259,8 @@ def _check_ranges(config: TrainConfig) -> None:
         raise ConfigError(
             f"fold: {config.fold} is out of range; there are {config.folds * config.repeats} folds, from 0"
         )
+    if config.group_by and config.protocol != "patient":
+        raise ConfigError(f"group_by: {config.group_by} groups the folds of protocol patient; set protocol=patient")
 
 
 _HASH = re.compile(r"[0-9a-f]{64}")
@@ -272,7 +277,7 @@ def _check_provenance(config: TrainConfig) -> None:
 
 _OF_ANY_MODEL = (
     *("recipe", "model", "protocol", "validation_share", "train_rows", "test_rows"),
-    *("folds", "repeats", "fold", "tuned_on", "tuned_without", "seed"),
+    *("folds", "repeats", "fold", "group_by", "tuned_on", "tuned_without", "seed"),
 )
 
 

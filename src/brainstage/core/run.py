@@ -17,7 +17,7 @@ from brainstage.core.files import locked, make_folder, sha256, write_json
 StrPath = os.PathLike[str] | str
 """What a run may be named by: a :class:`RunFolder`, a ``pathlib.Path`` or a string."""
 
-NEAREST_SLICE, BASELINE = "nearest_training_slice.parquet", "baseline.parquet"
+NEAREST_SLICE, BASELINE, AGE_AND_SEX = "nearest_training_slice.parquet", "baseline.parquet", "age_and_sex.parquet"
 """Prediction tables of what stands beside the model, in the folder of ``predictions.parquet``."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
@@ -48,6 +48,7 @@ class RunFolder:
     ``folds/00/`` …              a run for each fold, where the run is cross-validated
     ``nearest_training_slice.parquet``  the same slices, each given the stage of the most similar training slice
     ``baseline.parquet``         predictions of the linear baseline on the same folds
+    ``age_and_sex.parquet``      predictions from age and sex alone on the same folds, where they are known
     ``manifest.json``            SHA-256 of each file above, and the versions; written last
     ``metrics.json``             performance by slice, written by ``evaluate``
     ``patient_metrics.json``     performance by person, written by ``evaluate``
@@ -70,6 +71,7 @@ class RunFolder:
         self.predictions = self.path / "predictions.parquet"
         self.nearest_slice = self.path / NEAREST_SLICE
         self.baseline = self.path / BASELINE
+        self.age_and_sex = self.path / AGE_AND_SEX
         self.metrics = self.path / "metrics.json"
         self.curves = self.path / "curves.png"
         self.confusion_matrix = self.path / "confusion_matrix.png"

@@ -34,6 +34,8 @@ SET_PREFIX = "in_set_"
 CONFORMAL_THRESHOLD = "conformal_threshold"
 """Column of the probability from which on a stage belongs to the 90 % set; only calibrated models have it."""
 SPLIT_NAMES = ("train", "validation", "test")
+Value = str | float | None
+"""Of a covariate: text or a number; None where it is not known."""
 PREDICTION_COLUMNS = ("slice_id", "patient_id", "split", "fold", "label", "model")
 
 

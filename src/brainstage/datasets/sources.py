@@ -27,6 +27,7 @@ from brainstage.core.schema import (
     require_columns,
     stage_key,
 )
+from brainstage.datasets.covariates import covariate_rows, typed_columns
 from brainstage.datasets.images import CHUNK, IMAGE_SUFFIXES, Picture, Reader, decode_slice, read_chunk, read_slice
 from brainstage.datasets.patient_map import with_patients
 from brainstage.datasets.public import cache_folder
@@ -67,6 +68,11 @@ class Columns:
             if chosen != default
         ]
 
+    @property
+    def taken(self) -> set[str]:
+        """The columns that are no covariates."""
+        return {self.image, self.path, self.label, self.patient, self.split, *SLICE_SCHEMA.names}
+
 
 @dataclass(frozen=True)
 class _Row:
@@ -80,6 +86,7 @@ class _Row:
     index: int | None = None
     session: str | None = None
     scan: str | None = None
+    covariates: Mapping[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -191,7 +198,11 @@ def _table(kept: Sequence[tuple[_Row, Picture]]) -> pa.Table:
         "session_id": [row.session for row, _ in kept],
         "scan_id": [row.scan for row, _ in kept],
     }
-    return pa.table(columns, schema=SLICE_SCHEMA)
+    table = pa.table(columns, schema=SLICE_SCHEMA)
+    covariates = typed_columns([row.covariates for row, _ in kept])
+    for name in covariates.column_names:
+        table = table.append_column(name, covariates[name])
+    return table
 
 
 def hub_files(folder: Path) -> dict[str, list[Path]]:
@@ -234,13 +245,13 @@ def _find_in_parquet(file: Path, columns: Columns, split: str | None) -> _Conten
     splits = _optional(table, columns.split) if split is None else [split] * len(table)
     indices = _optional(table, "slice_index")
     sessions, scans = (_names(table, name) for name in ("session_id", "scan_id"))
+    covariates = covariate_rows(table, columns.taken)
     rows = []
     for number, (where, read) in enumerate(_readers(table, file, columns.image)):
         patient = None if patients[number] is None else str(patients[number])
         split = _split_name(splits[number], where)
-        rows.append(
-            _Row(read, where, labels[number], patient, split, indices[number], sessions[number], scans[number])
-        )
+        who = patient, split, indices[number], sessions[number], scans[number], covariates[number]
+        rows.append(_Row(read, where, labels[number], *who))
     metadata = table.schema.metadata or {}
     order = json.loads(metadata.get(CLASS_ORDER.encode(), b"null"))
     return _Content(
@@ -371,6 +382,7 @@ def _csv_rows(file: Path, columns: Columns) -> Iterator[_Row]:
             patient=record.get(columns.patient) or None,
             session=record.get("session_id") or None,
             split=_split_name(record.get(columns.split) or None, where),
+            covariates={name: cell for name, cell in record.items() if name not in columns.taken},
         )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
@@ -21,6 +21,7 @@ from brainstage.core.errors import ConfigError, DataError, LeakageError
 from brainstage.core.files import write_json
 from brainstage.core.run import StrPath
 from brainstage.core.schema import SPLIT_NAMES
+from brainstage.datasets.grouping import Grouping
 from brainstage.datasets.table import SliceTable
 
 
@@ -35,10 +36,13 @@ class Verdict:
     test_slices: int = 0
     inferred: bool = False
     """Whether the people were recovered from the pictures, not given with the data."""
+    grouped_by: str | None = None
+    """Covariate, such as ``site``, of which no value is on both sides either."""
 
     def __str__(self) -> str:
         if self.status == "clean":
-            return f"clean: no {self._patient} on both sides"
+            group = f" and no {self.grouped_by}" if self.grouped_by else ""
+            return f"clean: no {self._patient}{group} on both sides"
         if self.status == "unknown":
             return "leakage unknown: the data has no patient ids"
         who = f"{self.shared_patients} {self._patient}s on both sides, " if self.shared_patients else ""
@@ -50,6 +54,7 @@ class Verdict:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the verdict for a JSON file, with its sentence."""
+        grouped = {"grouped_by": self.grouped_by} if self.grouped_by else {}
         return {
             "status": self.status,
             "shared_patients": self.shared_patients,
@@ -60,6 +65,7 @@ class Verdict:
             else "inferred"
             if self.inferred
             else "given",
+            **grouped,
             "sentence": str(self),
         }
 
@@ -93,11 +99,12 @@ class Splits:
         data_hash: Hash of the slices and labels the folds belong to.
         patient_of: Patient of each slice id, None where it is not known.
         inferred: Whether patients were recovered from the pictures, not given.
+        grouping: What is kept apart beside people, between the test side and the two others; None where nothing is.
         verdict: The worst verdict of all folds.
 
     Raises:
         LeakageError: The protocol is ``patient`` and a patient is on two sides of a fold, or a patient is
-            not known.
+            not known; or a group is in test and in train or validation.
     """
 
     protocol: Protocol
@@ -106,11 +113,16 @@ class Splits:
     data_hash: str
     patient_of: Mapping[str, str | None] = field(repr=False)
     inferred: bool = False
+    grouping: Grouping | None = None
     verdict: Verdict = field(init=False)
 
     def __post_init__(self) -> None:
         verdicts = [self._judge(fold.test, fold.train + fold.validation) for fold in self.folds]
         worst = max(verdicts, key=lambda verdict: ("clean", "unknown", "leaky").index(verdict.status))
+        if self.grouping:
+            for number, fold in enumerate(self.folds):
+                self.grouping.check(number, fold.test, fold.train + fold.validation)
+            worst = replace(worst, grouped_by=self.grouping.column)
         object.__setattr__(self, "verdict", worst)
         if self.protocol == "patient":
             inner = [self._judge(fold.validation, fold.train) for fold in self.folds]
@@ -125,8 +137,12 @@ class Splits:
         """Return the fold that a configuration asks for.
 
         Raises:
-            ConfigError: The folds are of another protocol, or there are not so many.
+            ConfigError: The folds are of another protocol, there are not so many, or they were not grouped so.
         """
+        if config.group_by and config.group_by != (self.grouping and self.grouping.column):
+            raise ConfigError(
+                f"group_by: the splits given do not keep {config.group_by} apart; leave --group-by or --splits away"
+            )
         number = config.fold if config.protocol == "patient" else 0
         if self.protocol != config.protocol or number >= len(self.folds):
             raise ConfigError(
@@ -157,6 +173,7 @@ class Splits:
             "protocol": self.protocol,
             "seed": self.seed,
             "data_hash": self.data_hash,
+            "grouped_by": self.grouping.column if self.grouping else None,
             "leakage": self.verdict.to_dict(),
             "names": "patient_id" if whole else "slice_id",
             "folds": by_people if whole else sides,
@@ -174,14 +191,14 @@ class Splits:
             slices: The data.
 
         Raises:
-            DataError: The file is not a splits file, or names slices that the data does not have.
-            LeakageError: It claims the patient protocol and breaks it.
+            DataError: The file is not a splits file, or names slices or a covariate that the data does not have.
+            LeakageError: It claims the patient protocol, or groups that are kept apart, and breaks it.
         """
         try:
             content = json.loads(Path(path).read_text(encoding="utf-8"))
             folds = [{side: tuple(fold[side]) for side in SPLIT_NAMES} for fold in content["folds"]]
             by_people = content.get("names") == "patient_id"
-            protocol, seed = content["protocol"], content["seed"]
+            protocol, seed, column = content["protocol"], content["seed"], content.get("grouped_by")
             if protocol not in get_args(Protocol):
                 raise ValueError(f"unknown protocol {protocol!r}")
             if not folds:
@@ -199,7 +216,8 @@ class Splits:
         if by_people:
             folds = [{side: _slices_of(people, patient_of) for side, people in fold.items()} for fold in folds]
         made = tuple(Fold(**fold) for fold in folds)
-        return cls(protocol, made, seed, slices.data_hash, patient_of, inferred)
+        grouping = Grouping.read(slices, column) if column else None
+        return cls(protocol, made, seed, slices.data_hash, patient_of, inferred, grouping)
 
 
 def _people_of(slice_ids: Sequence[str], patient_of: Mapping[str, str | None]) -> list[str] | None:
@@ -219,18 +237,22 @@ def make_splits(slices: SliceTable, config: TrainConfig) -> Splits:
 
     ``official`` keeps the train and test sides that the source gives, and takes the validation part from
     train, stratified by class. ``patient`` makes grouped, stratified folds (scikit-learn's
-    ``StratifiedGroupKFold``), drawn anew for each repeat, the validation part grouped and stratified too.
-    Slices without a label stay out; of exact duplicates on one side one is kept. ``train_rows`` and ``test_rows``
-    then draw from a side.
+    ``StratifiedGroupKFold``), drawn anew for each repeat, the validation part grouped and stratified too. With
+    ``group_by`` the test sides are made of whole groups, the values of that covariate, where groups that share a
+    person are one; the validation part is still drawn person by person. A repeat that deals as an earlier one did
+    is left out, as happens where there are as many groups as folds. Slices without a label stay out; of exact
+    duplicates on one side one is kept. ``train_rows`` and ``test_rows`` then draw from a side.
 
     Raises:
-        DataError: The source has no train and test sides (``official``), or a class is too small.
+        DataError: The source has no train and test sides (``official``), or a class is too small; the covariate to
+            group by does not exist or is not known of someone, or its groups are too few or differ too much.
         LeakageError: A slice has no patient (``patient``). Of inferred patients, slices whose person is not sure
             stay out.
     """
-    make = {"official": _official, "patient": _patient}[config.protocol]
-    folds = tuple(_sampled(fold, config) for fold in make(slices, config))
-    return Splits(config.protocol, folds, config.seed, slices.data_hash, *_patients(slices))
+    grouping = Grouping.read(slices, config.group_by) if config.group_by else None
+    made = _official(slices, config) if config.protocol == "official" else _patient(slices, config, grouping)
+    folds = tuple(_sampled(fold, config) for fold in made)
+    return Splits(config.protocol, folds, config.seed, slices.data_hash, *_patients(slices), grouping)
 
 
 def make_everyone(splits: Splits) -> Splits:
@@ -303,17 +325,38 @@ def _labelled_people(slices: SliceTable) -> tuple[list[int], IntArray, NDArray[n
     return rows, slices.targets(rows), np.array(people)
 
 
-def _patient(slices: SliceTable, config: TrainConfig) -> tuple[Fold, ...]:
+def _patient(slices: SliceTable, config: TrainConfig, grouping: Grouping | None) -> tuple[Fold, ...]:
     rows, labels, people = _labelled_people(slices)
     ids = np.array([slices.slice_ids[row] for row in rows])
+    units = grouping.units(ids, people, config.folds) if grouping else people
     folds = []
-    draws = [_grouped(labels, people, config.folds, seed) for seed in _seeds(config)]
-    for rest, test in chain.from_iterable(draws):
+    for rest, test in _drawn(labels, units, config):
         train, validation = rest, rest[:0]
         if config.validation_share > 0:
             train, validation = _validation_people(rest, labels, people, config)
         folds.append(Fold(tuple(ids[train]), tuple(ids[validation]), tuple(ids[test])))
+    if grouping:
+        _check_groups(slices, folds, grouping)
     return tuple(folds)
+
+
+def _drawn(labels: IntArray, units: NDArray[Any], config: TrainConfig) -> Iterator[tuple[IntArray, IntArray]]:
+    """Yield the two sides of each fold of each repeat, but for repeats that deal as an earlier one did."""
+    draws: dict[frozenset[tuple[int, ...]], list[tuple[IntArray, IntArray]]] = {}
+    for seed in _seeds(config):
+        draw = _grouped(labels, units, config.folds, seed)
+        draws.setdefault(frozenset(tuple(test.tolist()) for _, test in draw), draw)
+    return chain.from_iterable(draws.values())
+
+
+def _check_groups(slices: SliceTable, folds: Sequence[Fold], grouping: Grouping) -> None:
+    """Refuse folds in which a class is found in the tested groups alone."""
+    groups_of: dict[str, set[str]] = {}
+    for slice_id, row in slices.row_of.items():
+        if slice_id in grouping.group_of and (label := slices.labels[row]) is not None:
+            groups_of.setdefault(label, set()).add(grouping.group_of[slice_id])
+    for number, fold in enumerate(folds):
+        grouping.check_classes(number, groups_of, {grouping.group_of[one] for one in fold.test})
 
 
 def _seeds(config: TrainConfig) -> list[int]:
@@ -322,7 +365,7 @@ def _seeds(config: TrainConfig) -> list[int]:
     return [config.seed, *later.tolist()]
 
 
-def _grouped(labels: IntArray, people: NDArray[np.str_], folds: int, seed: int) -> list[tuple[IntArray, IntArray]]:
+def _grouped(labels: IntArray, people: NDArray[Any], folds: int, seed: int) -> list[tuple[IntArray, IntArray]]:
     count = len(set(people))
     if count < folds:
         raise DataError(f"{count} patients cannot make {folds} folds; give --folds {count} or fewer")

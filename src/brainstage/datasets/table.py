@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from brainstage.core.arrays import IntArray, Pixels
 from brainstage.core.errors import DataError
+from brainstage.core.schema import Value
 
 SLICE_SCHEMA = pa.schema(
     [
@@ -34,7 +35,7 @@ class SliceTable:
     """Slices in memory.
 
     Attributes:
-        rows: Arrow table with the columns of :data:`SLICE_SCHEMA`.
+        rows: Arrow table with the columns of :data:`SLICE_SCHEMA`, then those of the covariates: float64 or text.
         images: Grey values of each row, uint8 of shape (H, W); sizes may differ between rows.
         classes: Class names, from the least to the most severe stage.
         unreadable: One sentence for each row that was left out because it could not be read.
@@ -79,6 +80,12 @@ class SliceTable:
             scan or (f"{patient} {session}" if patient and session else patient)
             for scan, patient, session in zip(*columns, strict=True)
         ]
+
+    @cached_property
+    def covariates(self) -> dict[str, list[Value]]:
+        """What else the source says of each slice's person, by column: age, sex, site, …; None where not known."""
+        names = [name for name in self.rows.column_names if name not in SLICE_SCHEMA.names]
+        return {name: self.rows[name].to_pylist() for name in names}
 
     @cached_property
     def data_hash(self) -> str:

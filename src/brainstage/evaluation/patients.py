@@ -16,7 +16,7 @@ import numpy as np
 
 from brainstage.core.arrays import Float64Array
 from brainstage.core.errors import DataError, LeakageError
-from brainstage.core.run import BASELINE, NEAREST_SLICE, RunFolder
+from brainstage.core.run import AGE_AND_SEX, BASELINE, NEAREST_SLICE, RunFolder
 from brainstage.core.schema import RESEARCH_NOTICE, SYNTHETIC_NOTICE, figure_title
 from brainstage.evaluation.aggregation import People, aggregate
 from brainstage.evaluation.slices import Side, read_side
@@ -91,6 +91,7 @@ class PatientEvaluation:
         leakage: The leakage verdict.
         unlabelled: Number of slices of that side that were left out because their label is not known.
         optimistic: Why the figures are too good; None where nothing is known against them.
+        age_and_sex: What must be said of the row of age and sex, or why there is none; None where nothing is known.
     """
 
     views: tuple[StageView, ...]
@@ -108,6 +109,7 @@ class PatientEvaluation:
     leakage: dict[str, Any]
     unlabelled: int
     optimistic: str | None = None
+    age_and_sex: str | None = None
 
     @property
     def few(self) -> list[str]:
@@ -141,6 +143,7 @@ class PatientEvaluation:
             "joined_by": self.aggregation,
             "people": self.people,
             "caution": self.caution,
+            "age_and_sex": self.age_and_sex,
             "unlabelled": self.unlabelled,
             "repeats": self.repeats,
             "fewest_repeats": self.fewest_repeats,
@@ -222,6 +225,7 @@ def evaluate_patients(
             optimistic=side.about.get("optimistic"),
         ),
         optimistic=side.about.get("optimistic"),
+        age_and_sex=side.about.get("age_and_sex"),
         synthetic=synthetic,
         protocol=side.protocol,
         leakage=leakage,
@@ -232,7 +236,8 @@ def evaluate_patients(
 def _baselines(side: Side, people: People, read: Callable[..., Side]) -> dict[str, list[Float64Array]]:
     """Return the predictions of what stands beside the model in the run's folder, as repeats of the same people."""
     rows = {}
-    for name, file in (("nearest training slice", NEAREST_SLICE), ("linear baseline", BASELINE)):
+    files = {"age and sex": AGE_AND_SEX, "nearest training slice": NEAREST_SLICE, "linear baseline": BASELINE}
+    for name, file in files.items():
         beside = side.file.with_name(file)
         if beside.is_file() and beside != side.file:
             baseline = aggregate(read(beside, split=side.name), _validation(read, beside, side.name))

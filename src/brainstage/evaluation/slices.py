@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from brainstage.core.arrays import Float64Array, IntArray
 from brainstage.core.errors import ConfigError, DataError, LeakageError
-from brainstage.core.run import NEAREST_SLICE, RunFolder
+from brainstage.core.run import AGE_AND_SEX, NEAREST_SLICE, RunFolder
 from brainstage.core.schema import (
     CONFORMAL_THRESHOLD,
     PROB_PREFIX,
@@ -76,9 +76,10 @@ class Evaluation:
         fold: Which fold was judged, ``fold 0 of 5``; None where all were, or where there is one.
         optimistic: Why the figures are too good; None where nothing is known against them.
         baselines: What needs no learning: ``majority`` always answers the most frequent stage;
-            ``nearest_training_slice`` answers that of the training slice with the most similar pixels, and is only
-            there where the run's folder holds it.
+            ``age_and_sex`` answers what is likeliest at a person's age and sex, and ``nearest_training_slice`` what
+            the training slice with the most similar pixels has; they are there where the run's folder holds them.
         unlabelled: Number of slices of that side that were left out because their label is not known.
+        age_and_sex: As in :class:`brainstage.PatientEvaluation`.
     """
 
     scores: metrics.Scores
@@ -95,6 +96,7 @@ class Evaluation:
     fold: str | None = None
     optimistic: str | None = None
     unlabelled: int = 0
+    age_and_sex: str | None = None
 
     @property
     def slices(self) -> int:
@@ -138,6 +140,7 @@ class Evaluation:
             "class_order_known": self.ordinal,
             "interval": f"95 % bootstrap over {self.resampled}, {metrics.DRAWS} draws",
             "baselines": {name: baseline.to_dict() for name, baseline in self.baselines.items()},
+            "age_and_sex": self.age_and_sex,
             **metrics.to_dict(self.scores),
         }
 
@@ -298,39 +301,44 @@ def judge(side: Side) -> Evaluation:
         selection=side.about.get("selection", "validation"),
         fold=side.about.get("fold"),
         optimistic=side.about.get("optimistic"),
-        baselines=make_baselines(side.labels, _nearest(side), side.classes, side.patients),
+        baselines=make_baselines(side.labels, _beside(side), side.classes, side.patients),
         unlabelled=side.unlabelled,
+        age_and_sex=side.about.get("age_and_sex"),
     )
 
 
+BESIDE = {"age_and_sex": AGE_AND_SEX, "nearest_training_slice": NEAREST_SLICE}
+"""Prediction tables of baselines that may lie beside a run's own, by the name in ``baselines``."""
+
+
 def make_baselines(
-    labels: IntArray, nearest: IntArray | None, classes: Sequence[str], groups: Sequence[str] | None = None
+    labels: IntArray, beside: Mapping[str, IntArray], classes: Sequence[str], groups: Sequence[str] | None = None
 ) -> dict[str, Baseline]:
-    """Score what needs no learning.
+    """Score what needs no learning from pictures.
 
     Args:
         labels: Class numbers of the slices that are evaluated, int64 of shape (N,).
-        nearest: Class numbers of their nearest training slices, int64 of shape (N,); None where they are not known.
+        beside: Class numbers that other baselines give to the same slices, by their names in :data:`BESIDE`, int64
+            of shape (N,).
         classes: Class names.
         groups: Patient of each slice, which the bootstrap then draws whole; None draws slices.
 
     Returns:
-        ``majority``, and ``nearest_training_slice`` where it is known.
+        ``majority``, and the others.
     """
     most = metrics.majority(labels, len(classes))
     answers = {"majority": (f"always {classes[most]}", np.full_like(labels, most))}
-    if nearest is not None:
-        answers["nearest_training_slice"] = "nearest training slice", nearest
+    answers |= {key: (key.replace("_", " "), decisions) for key, decisions in beside.items()}
     return {
         key: Baseline(name, **metrics.score_decisions(labels, decisions, len(classes), groups))
         for key, (name, decisions) in answers.items()
     }
 
 
-def _nearest(side: Side) -> IntArray | None:
-    """Return the class numbers of the nearest training slices; None where the side's folder does not hold them."""
-    file = side.file.with_name(NEAREST_SLICE)
-    return _decisions(file, side) if file.is_file() and file != side.file else None
+def _beside(side: Side) -> dict[str, IntArray]:
+    """Return the class numbers of the baselines that the side's folder holds."""
+    files = {key: side.file.with_name(name) for key, name in BESIDE.items()}
+    return {key: _decisions(file, side) for key, file in files.items() if file.is_file() and file != side.file}
 
 
 def _decisions(file: Path, side: Side) -> IntArray:

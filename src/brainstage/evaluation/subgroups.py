@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from brainstage.core.arrays import BoolArray, Float64Array
 from brainstage.core.config import did_you_mean
 from brainstage.core.errors import DataError
+from brainstage.core.schema import Value
 from brainstage.stats.metrics import DRAWS, FEW, Score
 from brainstage.stats.validation import THRESHOLD, threshold_scores
 
@@ -23,8 +24,6 @@ AGE_LIMITS = (65, 75, 85)
 AGE_GROUPS = ("<65", "65–74", "75–84", "85 and older")
 MOST_CODES = 10
 """Different numbers up to which a column holds codes, such as sites 1 to 7, of which each is a group."""
-
-Value = str | float | None
 
 
 @dataclass(frozen=True)

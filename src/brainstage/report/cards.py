@@ -21,7 +21,7 @@ SCORES = ("accuracy", "balanced_accuracy", "auroc_ovr", "quadratic_kappa", "log_
 OPTIMISTIC = "optimistic"
 NEW_PEOPLE = "people not in the training set"
 """Words in the name of a row of protocol ``patient`` in the card of a model whose other rows are of another one."""
-BASELINES = ("linear baseline", "nearest training slice", "always ", "shuffled labels")
+BASELINES = ("linear baseline", "nearest training slice", "age and sex", "always ", "shuffled labels")
 """Words in the names of rows that are not the model's: they stand in the table, and not among its results."""
 _HUB_METRICS = {"auroc_ovr": "roc_auc"}
 """Names that the hub has for scores of ours."""

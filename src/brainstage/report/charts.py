@@ -121,7 +121,7 @@ def draw_comparison(target: Path, comparison: Comparison) -> None:
             [s.value for s in scores], places, xerr=spread, fmt=marker, color=colour, label=label, capsize=3
         )
     leader = comparison.leader.evaluation
-    for baseline, style in zip(comparison.baselines.values(), (":", "--"), strict=False):
+    for baseline, style in zip(comparison.baselines.values(), (":", "--", "-."), strict=False):
         axes.axvline(baseline.accuracy.value, linestyle=style, color="0.4", label=f"{baseline.name} (accuracy)")
     axes.set_yticks(range(len(rows)), [candidate.name for candidate in rows])
     axes.set_ylim(-0.6, len(rows) - 0.4)

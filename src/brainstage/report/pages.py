@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import re
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,11 @@ def write_page(target: Path, template: str, content: dict[str, Any]) -> Path:
 
 def _template(name: str) -> str:
     return files("brainstage.report").joinpath("templates", name).read_text(encoding="utf-8")
+
+
+def plain(text: str) -> str:
+    """Return a name without what Markdown or HTML would read as more than a name."""
+    return re.sub(r"[\s|<>`\[\]]+", " ", text).strip()
 
 
 def jpeg_uri(picture: Pixels, quality: int = 85) -> str:

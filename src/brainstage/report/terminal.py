@@ -189,6 +189,8 @@ def show_evaluation(evaluation: Evaluation) -> None:
     console.print(by_class)
     if not evaluation.ordinal:
         console.print(f"{UNORDERED_NOTICE}.", highlight=False)
+    if evaluation.age_and_sex:
+        console.print(evaluation.age_and_sex, style="dim", highlight=False)
     _show_unlabelled(console, evaluation.unlabelled)
     if evaluation.resampled == "slices":
         console.print(
@@ -215,6 +217,8 @@ def show_patient_evaluation(evaluation: PatientEvaluation) -> None:
         console.print(table)
     if not evaluation.ordinal:
         console.print(f"{UNORDERED_NOTICE}.", highlight=False)
+    if evaluation.age_and_sex:
+        console.print(evaluation.age_and_sex, style="dim", highlight=False)
     _show_calibration(console, evaluation)
     _define_stages(console, list(evaluation.people))
     people = ", ".join(f"{name} {count}" for name, count in evaluation.people.items())

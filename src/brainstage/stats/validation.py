@@ -15,6 +15,7 @@ from statistics import NormalDist
 import numpy as np
 
 from brainstage.core.arrays import BoolArray, Float64Array
+from brainstage.stats.age_and_sex import regression
 from brainstage.stats.metrics import (
     CALIBRATION_BINS,
     DRAWS,
@@ -32,8 +33,6 @@ THRESHOLD = 0.5
 DECISION_THRESHOLDS = tuple(step / 20 for step in range(1, 20))
 _SMALLEST_PROBABILITY = 1e-7
 _NEWTON_STEPS = 100
-_INVERSE_PENALTY = 100.0
-"""Of the covariate model: so weak that it only keeps coefficients finite where covariates separate the outcomes."""
 
 
 @dataclass(frozen=True)
@@ -405,14 +404,10 @@ def _cross_fit(
     positive: BoolArray, columns: Float64Array, people: Sequence[str], folds: int, seed: int
 ) -> Float64Array:
     """Return the log odds of each row from a logistic regression that was fitted to other people, (N,)."""
-    from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
 
-    regression = make_pipeline(StandardScaler(), LogisticRegression(C=_INVERSE_PENALTY, max_iter=1000))
     parts = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
     predicted: Float64Array = cross_val_predict(
-        regression, columns, positive, groups=people, cv=parts, method="decision_function"
+        regression(), columns, positive, groups=people, cv=parts, method="decision_function"
     )
     return predicted

@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from brainstage.cohorts.ledger import count_reasons, covariate_names
+from brainstage.cohorts.ledger import count_reasons
 from brainstage.cohorts.prepare import CohortFolder
 from brainstage.core.arrays import BoolArray, Float64Array
 from brainstage.core.config import did_you_mean
@@ -30,6 +30,7 @@ from brainstage.core.schema import (
     PROB_PREFIX,
     RESEARCH_NOTICE,
     SYNTHETIC_NOTICE,
+    Value,
     short_names,
     with_metadata,
 )
@@ -42,12 +43,11 @@ from brainstage.inference.cohort_predictions import ScanPredictions, predict_coh
 from brainstage.inference.predictor import Predictor
 from brainstage.models.weights import BUNDLED
 from brainstage.stats import metrics, validation
+from brainstage.stats.age_and_sex import age_and_sex
 
 PREDICTIONS = "predictions.parquet"
 MISSES = 12
 """Scans shown for which the probability of the true outcome was lowest."""
-SEXES = {"m": 1.0, "male": 1.0, "1": 1.0, "f": 0.0, "female": 0.0, "0": 0.0}
-"""Number of a sex, whose spelling is compared in small letters."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,8 @@ class ExternalValidation:
         flow: Status, reason and number of scans: what became of all that the cohort holds.
         people: Number of people.
         scans: Number of their scans.
-        positive_people: People with a scan of another class than the first.
+        positive_people: Number of people with a scan of another class than the first.
+        negative_people: Number of people with a scan of the first.
         scores: Discrimination at a probability of 0.5.
         line: Slope and intercept of the calibration.
         calibration_error: Expected calibration error.
@@ -94,7 +95,7 @@ class ExternalValidation:
         with_covariates: AUROC of age and sex alone, of the model, and of both; None where age or sex is not known.
         stages: Figures of all classes; None where they are not comparable.
         misses: The worst first.
-        predictions: A row a scan: its label, covariates and probabilities.
+        predictions: A row a scan: its label, age, sex, the covariates of the subgroups, and probabilities.
     """
 
     title: str
@@ -110,6 +111,7 @@ class ExternalValidation:
     people: int
     scans: int
     positive_people: int
+    negative_people: int
     scores: dict[str, metrics.Score]
     line: validation.CalibrationLine
     calibration_error: metrics.Score
@@ -141,6 +143,7 @@ class ExternalValidation:
             "people": self.people,
             "scans": self.scans,
             "positive_people": self.positive_people,
+            "negative_people": self.negative_people,
             "interval": f"95 % bootstrap over people, {metrics.DRAWS} draws",
             "threshold": validation.THRESHOLD,
             "scores": {name: score.to_dict() for name, score in self.scores.items()},
@@ -188,8 +191,8 @@ def validate(
         model: A run folder, or a bundled model by its name.
         slices: The cohort.
         out: Folder for the predictions.
-        cohort: The cohort's folder, whose ledger has the covariates and tells what was not prepared; None where the
-            slices are of another source.
+        cohort: The cohort's folder, whose ledger tells what was not prepared; None where the slices are of another
+            source.
         by: Covariates whose values make subgroups.
         class_map: Class of the model that each label of the cohort stands for. None takes labels for classes where
             all have the names of classes; else only the first class is compared with all others.
@@ -207,13 +210,15 @@ def validate(
     mapped = _map_classes(slices, predictor, class_map)
     ledger = _read_ledger(cohort)
     found = predict_cohort(predictor, slices, progress)
-    covariates = _covariates(ledger, found.scans)
+    covariates = {name: [column[row] for row in found.slices] for name, column in slices.covariates.items()}
     first, positive = _outcome(found, slices, predictor, mapped)
     probability = 1 - found.probabilities[:, 0]
-    table = _table(found, predictor, mapped, covariates, slices)
+    kept = {name: values for name, values in covariates.items() if name in ("age", "sex", *by)}
+    table = _table(found, predictor, mapped, kept, slices)
     write_table(folder / PREDICTIONS, table)
     groups = metrics.groups_of(found.patients)
     people = len(set(found.patients))
+    outcomes = set(zip(found.patients, positive.tolist(), strict=True))
     return ExternalValidation(
         title=_title(people, len(found.scans), predictor, leakage, synthetic=slices.synthetic),
         model=predictor.hash,
@@ -227,9 +232,8 @@ def validate(
         flow=_flow(ledger, found, slices),
         people=people,
         scans=len(found.scans),
-        positive_people=len(
-            {who for who, is_positive in zip(found.patients, positive, strict=True) if is_positive}
-        ),
+        positive_people=len({who for who, other in outcomes if other}),
+        negative_people=len({who for who, other in outcomes if not other}),
         scores=validation.threshold_scores(positive, probability, groups),
         line=validation.calibration_line(positive, probability, groups),
         calibration_error=validation.expected_calibration_error(positive, probability, groups),
@@ -330,28 +334,16 @@ def _read_ledger(cohort: Path | None) -> pa.Table | None:
     return pq.read_table(file) if file and file.is_file() else None
 
 
-def _covariates(ledger: pa.Table | None, scans: Sequence[str]) -> dict[str, list[Any]]:
-    """Return the covariates of scans by column."""
-    if ledger is None:
-        return {}
-    row_of = {scan: row for row, scan in enumerate(ledger["scan_id"].to_pylist())}
-    rows = [row_of[scan] for scan in scans]
-    return {name: ledger[name].take(rows).to_pylist() for name in covariate_names(ledger)}
-
-
 def _with_covariates(
     positive: BoolArray,
     probability: Float64Array,
-    covariates: Mapping[str, Sequence[Any]],
+    covariates: Mapping[str, Sequence[Value]],
     groups: Sequence[str] | None,
 ) -> validation.CovariateComparison | None:
-    """Compare the model with age and sex; None where either is not known of anyone."""
-    ages = [value if isinstance(value, float) else np.nan for value in covariates.get("age", ())]
-    sexes = [SEXES.get(str(value).strip().lower(), np.nan) for value in covariates.get("sex", ())]
-    if not ages or not sexes:
+    """Compare the model with age and sex; None where the cohort has no such columns."""
+    if "age" not in covariates or "sex" not in covariates:
         return None
-    age = np.array(ages, dtype=np.float64)
-    columns = np.stack([age, np.square(age), np.array(sexes)], axis=1)
+    columns = age_and_sex(covariates["age"], covariates["sex"])
     return validation.compare_with_covariates(positive, probability, columns, groups)
 
 
@@ -359,7 +351,7 @@ def _table(
     found: ScanPredictions,
     predictor: Predictor,
     mapped: dict[str, str] | None,
-    covariates: Mapping[str, Sequence[Any]],
+    covariates: Mapping[str, Sequence[Value]],
     slices: SliceTable,
 ) -> pa.Table:
     """Return a prediction table of scans: a row each, which `evaluate` reads where the classes are comparable."""

@@ -178,7 +178,7 @@ def compare_protocols(
 def _both(
     slices: SliceTable, config: TrainConfig, folder: Path, prefix: str, progress: Progress
 ) -> tuple[RunFolder, RunFolder]:
-    by_slice = config.replace(protocol="official", fold=0)
+    by_slice = config.replace(protocol="official", fold=0, group_by=None)
     return (
         train(slices, by_slice, name=f"{prefix}official", out=folder, resume=True, progress=progress),
         cross_validate(slices, config, name=f"{prefix}patient", out=folder, resume=True, progress=progress),

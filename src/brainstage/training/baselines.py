@@ -1,6 +1,6 @@
-"""What stands beside every model: the nearest training slice, and logistic regression on coarse pixels.
+"""What stands beside every model: the nearest training slice, and regressions on coarse pixels and on age and sex.
 
-Both are prediction tables, so they are evaluated like a model.
+All are prediction tables, so they are evaluated like a model.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
-from brainstage.core.arrays import Float32Array, IntArray, Pixels
+from brainstage.core.arrays import Float32Array, Float64Array, IntArray, Pixels
 from brainstage.core.progress import Progress, silent
 from brainstage.datasets.signatures import (
     BLOCK_ROWS,
@@ -31,9 +31,12 @@ from brainstage.datasets.signatures import (
 from brainstage.datasets.splits import Fold, Splits
 from brainstage.datasets.table import SliceTable
 from brainstage.inference.predictor import prediction_table
+from brainstage.stats.age_and_sex import age_and_sex, regression
 
-LINEAR, NEAREST = "linear baseline", "nearest training slice"
-"""What stands in the ``model`` column of the two tables."""
+LINEAR, NEAREST, AGE_AND_SEX = "linear baseline", "nearest training slice", "age and sex"
+"""What stands in the ``model`` column of the tables."""
+KNOWN_PEOPLE, KNOWN_SHARE = 20, 0.8
+"""Fewest people, and smallest share of them, whose age and sex must be known."""
 _ROWS_IN_MEMORY = 2000
 """Test slices that are compared at once: 131 MB of pixels."""
 
@@ -180,6 +183,72 @@ def _fit_and_predict(slices: SliceTable, coarse: Float32Array, fold: Fold) -> Fl
     probabilities = np.zeros((len(rows), len(slices.classes)), dtype=np.float32)
     probabilities[:, model.classes_] = model.predict_proba(coarse[rows])
     return probabilities
+
+
+def age_and_sex_baseline(slices: SliceTable, splits: Splits, about: dict[str, Any]) -> tuple[pa.Table | None, str]:
+    """Predict the stages of each fold's validation and test people from their age and sex alone.
+
+    Multinomial logistic regression on age, its square and sex, fitted to the scans of the fold's training people.
+    People whose age or sex is not known get the shares of the stages among those.
+
+    Args:
+        slices: The data.
+        splits: Who trains and who is tested.
+        about: What is written beside the columns: protocol, leakage verdict.
+
+    Returns:
+        A prediction table, and what must be said of it. None in place of the table where age and sex are not known
+        of enough people, of every stage in the training set of each fold; the sentence then says why.
+    """
+    missing = [name for name in ("age", "sex") if name not in slices.covariates]
+    if missing:
+        return None, _not_shown(f"the data have no column {' and no column '.join(missing)}")
+    columns = age_and_sex(slices.covariates["age"], slices.covariates["sex"])
+    ids = {one for fold in splits.folds for one in fold.train + fold.validation + fold.test}
+    people = {splits.patient_of[one] for one in ids}
+    lacking = {splits.patient_of[one] for one in ids if np.isnan(columns[slices.row_of[one]]).any()}
+    having = f"both are known of {len(people) - len(lacking)} of {len(people)} people"
+    if len(people) - len(lacking) < max(KNOWN_PEOPLE, KNOWN_SHARE * len(people)):
+        return None, _not_shown(f"{having}; {KNOWN_PEOPLE} people and {KNOWN_SHARE:.0%} of all are needed")
+    tables = []
+    for number, fold in enumerate(splits.folds):
+        probabilities = _from_columns(slices, columns, fold)
+        if probabilities is None:
+            return None, _not_shown(f"{having}, and of nobody of one stage in the training set of fold {number}")
+        tables.append(_fold_table(slices, fold, number, probabilities, AGE_AND_SEX, about))
+    gaps = f" Of {len(lacking)} of {len(people)} people one is not known: they get the stages' shares."
+    sentence = "Age and sex: logistic regression on age, its square and sex, fitted to each fold's training people."
+    return pa.concat_tables(tables), sentence + gaps * bool(lacking)
+
+
+def _from_columns(slices: SliceTable, columns: Float64Array, fold: Fold) -> Float32Array | None:
+    """Return the probabilities of a fold's validation and test slices; None where a stage cannot be fitted.
+
+    Args:
+        slices: The data.
+        columns: What the stage is predicted from, of each row, NaN where not known, float64 of shape (rows, k).
+        fold: The fold.
+    """
+    train = _row_of_each_scan(slices, fold.train)
+    stages, inputs = slices.targets(train), columns[train]
+    asked = columns[[slices.row_of[one] for one in fold.validation + fold.test]]
+    known, answerable = (~np.isnan(rows).any(axis=1) for rows in (inputs, asked))
+    shares = np.bincount(stages, minlength=len(slices.classes)) / len(stages)
+    probabilities = np.tile(shares.astype(np.float32), (len(asked), 1))
+    if set(stages[known].tolist()) != set(range(len(slices.classes))):
+        return None
+    if answerable.any():
+        probabilities[answerable] = regression().fit(inputs[known], stages[known]).predict_proba(asked[answerable])
+    return probabilities
+
+
+def _not_shown(reason: str) -> str:
+    return f"What age and sex alone give is not shown: {reason}."
+
+
+def _row_of_each_scan(slices: SliceTable, slice_ids: Sequence[str]) -> list[int]:
+    """Return the row of one slice of each scan."""
+    return list({slices.stacks[row]: row for row in (slices.row_of[one] for one in slice_ids)}.values())
 
 
 def _fold_table(

@@ -19,7 +19,7 @@ from brainstage.core.schema import PROB_PREFIX, read_metadata, with_metadata
 from brainstage.datasets.splits import Splits, make_everyone
 from brainstage.datasets.table import SliceTable
 from brainstage.models.recipes import load_recipe
-from brainstage.training.baselines import linear_baseline, nearest_training_slice
+from brainstage.training.baselines import age_and_sex_baseline, linear_baseline, nearest_training_slice
 from brainstage.training.tracking import Tracker
 from brainstage.training.train import begin_run, calibrate, read_splits, train_fold
 
@@ -37,12 +37,14 @@ def cross_validate(
 ) -> RunFolder:
     """Train a model on every fold of the patient protocol; each predicts the people of its fold's test side.
 
+    With ``group_by`` in the settings, ``site`` for one, whole sites are tested by models that saw nobody of them.
+
     The run's ``folds/00``, ``folds/01``, … are runs of :func:`brainstage.train`, one a fold. Their predictions,
     joined, are the run's. Beside them ``nearest_training_slice.parquet`` and ``baseline.parquet`` hold those of the
-    nearest training slice and of a linear baseline on the same folds. The model in ``model/`` is the one to be
-    used. It is fitted on everyone (``folds/everyone``): no one is held out, so it is trained to the last epoch of
-    its schedule. Its performance is that of the folds, which calibrate it too
-    (:mod:`brainstage.stats.calibration`).
+    nearest training slice and of a linear baseline on the same folds, and ``age_and_sex.parquet`` those from age
+    and sex alone, where they are known. The model in ``model/`` is the one to be used. It is fitted on everyone
+    (``folds/everyone``): no one is held out, so it is trained to the last epoch of its schedule. Its performance is
+    that of the folds, which calibrate it too (:mod:`brainstage.stats.calibration`).
 
     Args:
         slices: The data.
@@ -117,6 +119,9 @@ def _finish(
     """Join the folds' predictions, calibrate on them, put the baselines beside them, and write the manifest."""
     tables = [pq.read_table(fold.predictions) for fold in folds]
     about = _joined_metadata(tables)
+    age_and_sex, about["age_and_sex"] = age_and_sex_baseline(slices, splits, about)
+    if age_and_sex is not None:
+        write_table(run.age_and_sex, age_and_sex)
     table = with_metadata(pa.concat_tables(tables), about)
     write_table(run.predictions, table)
     if config.model != "patient":

@@ -357,7 +357,7 @@ def _result(
         tuple(sorted(rows, key=lambda row: (row["state"] == "pruned", row["loss"]))),
         _importance(study),
         len(judged),
-        make_baselines(labels, nearest_stages(slices, judged, fold), slices.classes),
+        make_baselines(labels, {"nearest_training_slice": nearest_stages(slices, judged, fold)}, slices.classes),
         tuned_on(config, slices, fold),
         caution,
         " · ".join([title, *filter(None, stamps)]),
