@@ -6,7 +6,6 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from enum import IntEnum
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,7 +13,18 @@ import typer
 from typer.core import TyperCommand
 
 from brainstage.cli.cohorts import Skull
-from brainstage.cli.shared import ClassOrder, Json, Quiet, parse_order, parse_pair, print_json, progress_of, say, warn
+from brainstage.cli.shared import (
+    USAGE_ERROR,
+    ClassOrder,
+    Json,
+    Quiet,
+    parse_order,
+    parse_pair,
+    print_json,
+    progress_of,
+    say,
+    warn,
+)
 from brainstage.core.errors import (
     BrainstageError,
     ConfigError,
@@ -40,7 +50,7 @@ LISTS = ("--participant-label", "--participant_label", "--session-label", "--ses
 
 
 class BidsExitCode(IntEnum):
-    """How ``brainstage bids`` ended, as the BIDS execution specification has it. docs/exit-codes.md says it in full."""
+    """How ``brainstage bids`` ended, by the BIDS execution specification. docs/exit-codes.md says it in full."""
 
     DONE = 0
     INVALID_DATASET = 16
@@ -67,9 +77,9 @@ CODES: dict[type[BrainstageError], BidsExitCode] = {
 }
 """Code of each kind of error; what stands first is looked at first."""
 EXIT_CODES = (
-    "Exit codes: 0 done, 16 no BIDS dataset, 17 unknown level, 18 no such participant or session, 64 usage error, 65 some "
-    "scans could not be read, or none used, 66 input or model missing, 73 output cannot be written, 74 input or output "
-    "error, 75 try again later, 130 interrupted."
+    "Exit codes: 0 done, 16 no BIDS dataset, 17 unknown level, 18 no such participant or session, 64 usage error, "
+    "65 some scans could not be read, or none could be used, 66 input or model missing, 73 output cannot be "
+    "written, 74 input or output error, 75 try again later, 130 interrupted."
 )
 
 
@@ -79,7 +89,7 @@ class _BidsCommand(TyperCommand):
     def make_context(self, info_name: str | None, args: list[str], *rest: Any, **more: Any) -> Any:
         try:
             return super().make_context(info_name, one_value_each(args), *rest, **more)
-        except typer.BadParameter.__base__ as error:  # type: ignore[misc]  # a usage error, in any version of typer
+        except USAGE_ERROR as error:
             error.show()
             raise typer.Exit(BidsExitCode.USAGE) from error
 
@@ -101,14 +111,16 @@ def one_value_each(arguments: Sequence[str]) -> list[str]:
 
 @app.command(
     cls=_BidsCommand,
-    epilog=f"Example: brainstage bids dataset/ derivatives/brainstage participant --participant-label 01 02\n\n{EXIT_CODES}",
+    epilog=f"Example: brainstage bids bids/ derivatives/ participant --participant-label 01 02\n\n{EXIT_CODES}",
 )
 def bids(
     bids_dir: Annotated[Path, typer.Argument(metavar="BIDS_DIR", help="BIDS dataset.")],
     out_dir: Annotated[Path, typer.Argument(metavar="OUT_DIR", help="Folder of the derivatives.")],
     level: Annotated[
         str,
-        typer.Argument(metavar="<participant|group>", help="participant, in any number of jobs at once; then group."),
+        typer.Argument(
+            metavar="<participant|group>", help="participant, in any number of jobs at once; then group."
+        ),
     ],
     participant_label: Annotated[
         list[str] | None,
@@ -131,7 +143,8 @@ def bids(
     label_column: Annotated[
         str | None,
         typer.Option(
-            help="Column of participants.tsv that group evaluates against; without it diagnosis, dx, group, label or cdr."
+            help="Column of participants.tsv that group evaluates against; without it diagnosis, dx, group, label "
+            "or cdr."
         ),
     ] = None,
     class_order: ClassOrder = None,
@@ -146,8 +159,8 @@ def bids(
 ) -> None:
     """Stage the scans of a BIDS dataset as a BIDS App.
 
-    participant writes brain masks, registered brains, a page and a row of a table for each person; started again it does
-    what is missing. group joins the rows, and evaluates them against labels.
+    participant writes brain masks, registered brains, a page and a row of a table for each person; started again it
+    does what is missing. group joins the rows, and evaluates the predictions against labels.
     """
     if level not in LEVELS:
         warn(f"Error: {level!r}: unknown analysis level, expected one of {', '.join(LEVELS)}")
@@ -177,13 +190,11 @@ def bids(
 
 
 def _participant(opened: BidsApp, *, jobs: int | None, as_json: bool, quiet: bool) -> None:
-    from brainstage.report.derivatives import write_dataset_files, write_participant_page, write_phenotype
+    from brainstage.report.derivatives import run_participants
 
-    write_dataset_files(opened)
-    results = opened.process(jobs=jobs, done=partial(write_participant_page, opened), progress=progress_of(quiet))
-    table = write_phenotype(opened)
+    results = run_participants(opened, jobs=jobs, progress=progress_of(quiet))
     _show_results(results, as_json=as_json, quiet=quiet)
-    say(f"Saved {table} and a page for each participant. {RESEARCH_NOTICE}", quiet or as_json)
+    say(f"Saved {opened.folder.phenotype} and a page for each participant. {RESEARCH_NOTICE}", quiet or as_json)
     statuses = [result.status for result in results]
     if "failed" in statuses or "predicted" not in statuses:
         raise typer.Exit(BidsExitCode.DATA_ERROR)
@@ -217,7 +228,10 @@ def _group(
     _show_results(results, as_json=as_json, quiet=quiet)
     say(f"Saved {table}", quiet or as_json)
     if opened.dataset.source.label_column is None:
-        say("Not evaluated: participants.tsv has no column with a label; name it with --label-column", quiet or as_json)
+        say(
+            "Not evaluated: participants.tsv has no column with a label; name it with --label-column",
+            quiet or as_json,
+        )
         return
     try:
         validation, slices = opened.evaluate(
@@ -239,7 +253,9 @@ def _show_plan(opened: BidsApp) -> None:
     missing = set(opened.unprocessed())
     for task in opened.tasks():
         scan = task.scan
-        doing = "done" if scan.scan_id not in missing else f"no scan: {scan.problem}" if scan.scan is None else "to do"
+        doing = (
+            "done" if scan.scan_id not in missing else f"no scan: {scan.problem}" if scan.scan is None else "to do"
+        )
         print(f"{scan.scan_id}: {doing}")
 
 

@@ -71,6 +71,10 @@ Settings = Annotated[
 ]
 
 
+USAGE_ERROR: Any = typer.BadParameter.__base__
+"""click's class in older versions of typer, that of typer's own copy of click in newer ones."""
+
+
 class ExitCode(IntEnum):
     """How a command ended. docs/exit-codes.md says it in full."""
 

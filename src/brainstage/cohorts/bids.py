@@ -1,4 +1,4 @@
-"""A BIDS dataset as a BIDS App takes it: checked, and limited to the participants and sessions that are asked for."""
+"""A BIDS dataset as a BIDS App takes it: checked, and limited to the people and sessions that are asked for."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The derivatives of a scan in BIDS: its brain mask, and the brain in the template's space, each with its sidecar."""
+"""The derivatives of a scan in BIDS: its brain mask, and its brain in the template's space, with their sidecars."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from brainstage.cohorts.sources import NIFTI_SUFFIXES, CohortScan
 from brainstage.core.arrays import Float32Array, Float64Array
 from brainstage.core.files import atomic, make_folder, write_json
 from brainstage.scans.registration import averaged
-from brainstage.scans.skull_strip import brain_mask
+from brainstage.scans.skull_strip import TEMPLATE_BRAIN_EDGE, brain_mask
 from brainstage.scans.volume import Volume
 
 TEMPLATE_SPACE = "MNI152NLin2009aSym"
@@ -127,7 +127,7 @@ def write_derivatives(folder: DerivativesFolder, scan: CohortScan, registered: R
     mask_file, brain_file = folder.mask(scan), folder.brain(scan)
     make_folder(mask_file.parent)
     affine = registered.registration.affine
-    mask = brain_mask(registered.volume, affine)
+    mask = brain_mask(registered.volume, affine, TEMPLATE_BRAIN_EDGE)
     _write_nifti(mask_file, mask.astype(np.uint8), registered.volume.affine, _SCANNER)
     brain = in_template_space(registered.brain, affine)
     scaled = brain * np.float32(WRITTEN_MAXIMUM / (brain.max() or 1))
@@ -187,8 +187,8 @@ def _about_mask(scan: CohortScan) -> dict[str, Any]:
     return {
         "Type": "Brain",
         "Description": (
-            "Voxels within the brain of the MNI152 template, which was laid over the scan by an affine registration; "
-            "not an outline of the person's own brain."
+            "Voxels within the brain of the MNI152 template, which was laid over the scan by an affine "
+            "registration; not an outline of the person's own brain."
         ),
         "Sources": [source_uri(scan)],
         "SpatialReference": source_uri(scan),
@@ -201,8 +201,8 @@ def _about_brain(scan: CohortScan, registered: RegisteredScan) -> dict[str, Any]
         "SkullStripped": True,
         "Description": (
             f"The brain, registered by an affine map and resampled to 1 mm. The skull was "
-            f"{'taken off here' if here else 'not in the scan'}. Grey values are scaled to a maximum of "
-            f"{WRITTEN_MAXIMUM:,}."
+            f"{'taken off here, about 2 mm outside of the brain' if here else 'not in the scan'}. Grey values are "
+            f"scaled to a maximum of {WRITTEN_MAXIMUM:,}."
         ),
         "Sources": [source_uri(scan)],
         "RegistrationMatrix": registered.registration.affine.tolist(),
@@ -217,7 +217,7 @@ def _write_nifti(target: Path, voxels: NDArray[Any], affine: Float64Array, space
     image = nib.Nifti1Image(voxels, affine)  # type: ignore[no-untyped-call]
     image.set_sform(affine, space)  # type: ignore[no-untyped-call]
     image.set_qform(affine, space)  # type: ignore[no-untyped-call]
-    image.header.set_xyzt_units("mm")
+    image.header.set_xyzt_units("mm")  # type: ignore[no-untyped-call]
     with atomic(target) as part:
         part.write_bytes(gzip.compress(image.to_bytes(), GZIP_LEVEL, mtime=0))
 

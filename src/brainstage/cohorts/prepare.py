@@ -283,9 +283,7 @@ def _without_excluded(scans: list[CohortScan], exclude: Path | None) -> list[Coh
     ]
 
 
-def with_classes(
-    source: CohortSource, order: tuple[str, ...] | None
-) -> tuple[CohortSource, tuple[str, ...], bool]:
+def with_classes(source: CohortSource, order: tuple[str, ...] | None) -> tuple[CohortSource, tuple[str, ...], bool]:
     """Return the scans, the class names, and whether they stand in clinical order.
 
     Scans with a label that is none of the classes are not tried. Without an order these are the labels of which two

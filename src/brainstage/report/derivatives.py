@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from brainstage.cohorts.derivatives import SOURCE_NAME, TEMPLATE_SPACE, relative_link
 from brainstage.core.files import make_folder, write_json, write_text
+from brainstage.core.progress import Progress, silent
 from brainstage.core.schema import PROB_PREFIX, RESEARCH_NOTICE, SET_PREFIX, SYNTHETIC_NOTICE, short_names
 from brainstage.inference.scan_results import ScanResult
 from brainstage.report.cohort_card import BIDS_VERSION, DESCRIPTION
@@ -32,6 +34,28 @@ _MEASURED: dict[str, dict[str, Any]] = {
     "skull_stripped": {"Description": "Whether the skull was taken off by brainstage", "Levels": _BOOLEAN},
     "orientation": {"Description": "Directions of the voxel axes as found, as RAS: right, anterior, superior"},
 }
+
+
+def run_participants(app: BidsApp, *, jobs: int | None = None, progress: Progress = silent) -> list[ScanResult]:
+    """Run the participant level: write all there is of the selected participants, whatever is missing.
+
+    Any number of processes may do so at once for one folder, each for participants of its own.
+
+    Args:
+        app: The dataset, the model and the folder.
+        jobs: Number of processes; None takes one for each usable processor.
+        progress: How to show progress.
+
+    Returns:
+        What became of each scan.
+
+    Raises:
+        RunError: A file cannot be written.
+    """
+    write_dataset_files(app)
+    results = app.process(jobs=jobs, done=partial(write_participant_page, app), progress=progress)
+    write_phenotype(app)
+    return results
 
 
 def write_dataset_files(app: BidsApp) -> None:
@@ -121,7 +145,9 @@ def _columns(app: BidsApp) -> dict[str, dict[str, Any]]:
             }
             for name, word in names.items()
         },
-        "stability": {"Description": "Share of simulated acquisitions in which the same stage is the most probable"},
+        "stability": {
+            "Description": "Share of simulated acquisitions in which the same stage is the most probable"
+        },
         "spread": {"Description": "Standard deviation of its probability over these acquisitions"},
         "slices": {"Description": "Number of slices that the prediction is made from"},
         **_MEASURED,
@@ -169,16 +195,15 @@ def _description(app: BidsApp, references: list[str]) -> dict[str, Any]:
     source = app.dataset.description
     link = relative_link(app.dataset.folder, app.folder.path)
     origin = {"URL": link, "DOI": source.get("DatasetDOI")}
-    synthetic = f" ({SYNTHETIC_NOTICE})" if app.dataset.source.synthetic else ""
     return {
-        "Name": f"brainstage: predicted stages of dementia for {source['Name']}{synthetic}",
+        "Name": f"brainstage: predicted stages of dementia for {source['Name']}",
         "BIDSVersion": BIDS_VERSION,
         "DatasetType": "derivative",
         "GeneratedBy": [
             {
                 "Name": "brainstage",
                 "Version": version("brainstage"),
-                "Description": f"model {app.predictor.about.get('recipe', 'unknown')}, weights {app.predictor.hash}",
+                "Description": f"model {app.predictor.about.get('recipe')}, weights {app.predictor.hash}",
             }
         ],
         "SourceDatasets": [{name: value for name, value in origin.items() if value}],

@@ -31,6 +31,9 @@ from brainstage.inference.scan_results import (
 )
 from brainstage.studies.external_validation import ExternalValidation, validate
 
+HASH_LENGTH = 12
+"""Digits of a model's SHA-256 by which it is named."""
+
 
 @dataclass(frozen=True)
 class BidsApp:
@@ -61,7 +64,8 @@ class BidsApp:
             skull: As in :class:`BidsApp`.
 
         Raises:
-            ConfigError: The folder is the dataset itself, holds something else, or what another model predicted.
+            ConfigError: The folder is the dataset itself, holds something else, or was made with another model
+                or ``skull``.
             RunError: The model cannot be opened.
         """
         app = cls(dataset, DerivativesFolder(out), model, Predictor.open(model), skull)
@@ -71,13 +75,19 @@ class BidsApp:
             if out.is_dir() and any(out.iterdir()) and not app.folder.private.is_dir():
                 raise ConfigError(f"{out}: holds other files; choose a new folder for the derivatives")
             return app
-        made = json.loads(app._settings.read_text(encoding="utf-8"))
-        if made["model"] != app.predictor.hash:
-            raise ConfigError(
-                f"{out}: holds predictions of another model ({made['model'][:12]}, not "
-                f"{app.predictor.hash[:12]}); choose a new folder for the derivatives"
-            )
+        made, wanted = json.loads(app._settings.read_text(encoding="utf-8")), app._made_with
+        for name, value in wanted.items():
+            if made.get(name) != value:
+                raise ConfigError(
+                    f"{out}: was made with another {name} ({made.get(name)}, not {value}); give the same --{name}, "
+                    "or choose a new folder for the derivatives"
+                )
         return app
+
+    @property
+    def _made_with(self) -> dict[str, str]:
+        """What all derivatives of a folder have in common."""
+        return {"model": self.predictor.hash[:HASH_LENGTH], "skull": self.skull}
 
     @property
     def _settings(self) -> Path:
@@ -86,9 +96,7 @@ class BidsApp:
     def tasks(self) -> list[ScanTask]:
         """Return the selected scans."""
         return [
-            ScanTask(
-                self.folder, scan, self.skull, self.model, result_key(scan, self.skull, self.predictor.hash)
-            )
+            ScanTask(self.folder, scan, self.skull, self.model, result_key(scan, self.skull, self.predictor.hash))
             for scan in self.dataset.selected
         ]
 
@@ -109,16 +117,14 @@ class BidsApp:
             RunError: A file cannot be written.
         """
         make_folder(self.folder.private)
-        write_json(self._settings, {"model": self.predictor.hash})
+        write_json(self._settings, self._made_with)
         tasks = self.tasks()
         missing = [task for task in tasks if not is_done(task)]
         waiting = Counter(task.scan.participant_id for task in missing)
         for person in sorted({task.scan.participant_id for task in tasks}.difference(waiting)):
             done(person)
         with progress("Processing scans", len(missing)) as advance:
-            for task, status in run_tasks(
-                process_scan, missing, min(jobs or usable_cpus(), max(1, len(missing)))
-            ):
+            for task, status in run_tasks(process_scan, missing, min(jobs or usable_cpus(), max(1, len(missing)))):
                 if status is None:
                     write_result(task, Measured("failed", DIED))
                 waiting[task.scan.participant_id] -= 1
@@ -173,7 +179,7 @@ class BidsApp:
         source = self.dataset.source
         done = {result.scan_id for result in self.results([scan.scan_id for scan in self.dataset.selected])}
         if not done:
-            raise DataError("no participant was processed; run the participant level first")
+            raise DataError("none of these participants was processed; run the participant level first")
         processed = replace(source, scans=[scan for scan in self.dataset.selected if scan.scan_id in done])
         processed, classes, ordered = with_classes(processed, class_order)
         cohort = self.folder.cohort
