@@ -48,6 +48,7 @@ def test_the_brain_lies_on_the_template_whatever_its_orientation_was(written):
     image = nib.load(folder.brain(scan))
     assert image.shape == (197, 233, 189) and image.header.get_zooms() == (1, 1, 1)
     assert nib.aff2axcodes(image.affine) == ("R", "A", "S") and image.header["sform_code"] == 4
+    assert image.affine[:3, 3].tolist() == [-98, -134, -72]  # as the template has it
     brain = np.asarray(image.dataobj)
     assert brain.max() == 10_000 and brain.min() == 0
     place = register(

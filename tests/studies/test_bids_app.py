@@ -179,6 +179,15 @@ def test_a_scan_that_kills_its_process_is_a_row(tmp_path, monkeypatch):
     assert "too little memory" in (tmp_path / "out" / "sub-00.html").read_text()
 
 
+def test_no_file_is_written_elsewhere_whatever_the_table_of_participants_names(tmp_path):
+    bids = describe(write_bids(tmp_path / "bids", people=1, rows=["sub-../../up\t70\tF\tAD"]))
+    results = run_participants(app_of(bids, tmp_path / "a" / "b" / "out", "../../up"), jobs=1)
+    assert results[0].status == "failed" and len(list((tmp_path / "a" / "b" / "out").glob("*.html"))) == 1
+    assert {file.name for file in tmp_path.rglob("*.html")} == {
+        file.name for file in (tmp_path / "a" / "b" / "out").glob("*.html")
+    }
+
+
 def test_one_folder_holds_results_of_one_model_and_one_setting(bids, out, tmp_path):
     settings = tmp_path / "other" / ".brainstage" / "settings.json"
     settings.parent.mkdir(parents=True)

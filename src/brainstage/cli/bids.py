@@ -23,6 +23,7 @@ from brainstage.cli.shared import (
     print_json,
     progress_of,
     say,
+    typed_command,
     warn,
 )
 from brainstage.core.errors import (
@@ -242,7 +243,7 @@ def _group(
             raise
         warn(f"Not evaluated: {error}")
         return
-    page = write_validation(validation, slices, opened.folder.validation, ["brainstage", "bids", "group"])
+    page = write_validation(validation, slices, opened.folder.validation, typed_command())
     if not as_json:
         show_validation(validation)
     say(f"Saved {page}", quiet or as_json)

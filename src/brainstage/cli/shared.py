@@ -188,6 +188,11 @@ def parse_settings(pairs: list[str] | None) -> dict[str, Any]:
     return settings
 
 
+def typed_command() -> list[str]:
+    """Return the command as it was typed; of each path its last part alone, since folders may name people."""
+    return ["brainstage", *(word if word.startswith("-") else Path(word).name for word in sys.argv[1:])]
+
+
 def progress_of(quiet: bool) -> Progress:
     """Return how a command shows its progress."""
     return silent if quiet else terminal

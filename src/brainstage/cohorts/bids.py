@@ -36,7 +36,7 @@ class BidsDataset:
 
     @property
     def has_sessions(self) -> bool:
-        """Whether people were scanned in several sessions."""
+        """Whether it tells sessions apart."""
         return any(scan.session_id for scan in self.source.scans)
 
 

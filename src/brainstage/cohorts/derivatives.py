@@ -15,7 +15,7 @@ from scipy.ndimage import affine_transform
 
 from brainstage.cohorts.prepare import CohortFolder
 from brainstage.cohorts.scan import RegisteredScan
-from brainstage.cohorts.sources import NIFTI_SUFFIXES, CohortScan
+from brainstage.cohorts.sources import NIFTI_SUFFIXES, CohortScan, safe_name
 from brainstage.core.arrays import Float32Array, Float64Array
 from brainstage.core.files import atomic, make_folder, write_json
 from brainstage.scans.registration import averaged
@@ -80,7 +80,7 @@ class DerivativesFolder:
 
     def page(self, participant_id: str) -> Path:
         """Return the page of a participant."""
-        return self.path / f"sub-{participant_id}.html"
+        return self.path / f"sub-{safe_name(participant_id)}.html"
 
     def mask(self, scan: CohortScan) -> Path:
         """Return the brain mask of a scan."""
@@ -107,7 +107,7 @@ def source_file(scan: CohortScan) -> Path:
 def source_uri(scan: CohortScan) -> str:
     """Return where a scan lies in the source dataset, as a BIDS URI."""
     file = source_file(scan)
-    start = max(number for number, part in enumerate(file.parts) if part == f"sub-{scan.participant_id}")
+    start = max(number for number, part in enumerate(file.parts[:-1]) if part.startswith("sub-"))
     return f"bids:{SOURCE_NAME}:{'/'.join(file.parts[start:])}"
 
 

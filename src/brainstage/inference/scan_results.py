@@ -6,7 +6,6 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from brainstage.cohorts.derivatives import (
@@ -173,7 +172,7 @@ def _prepared(task: ScanTask) -> Measured:
         write_derivatives(task.folder, scan, made.registered)
     else:
         remove_derivatives(task.folder, scan)
-    make_folder(Path(part).parent)
+    make_folder(part.parent)
     write_part(preparation, made)
     return made.measured
 
