@@ -28,7 +28,7 @@ _STATUSES = {
 }
 _BOOLEAN = {"true": "yes", "false": "no"}
 _MEASURED: dict[str, dict[str, Any]] = {
-    "similarity": {"Description": "Correlation with the MNI152 template in and around its brain"},
+    "similarity": {"Description": "Correlation with the template that the scan was registered to"},
     "outside": {"Description": "Share of the scan's brightness outside of the template's brain"},
     "levels": {"Description": "Number of the training data's axial levels that the scan shows"},
     "skull_stripped": {"Description": "Whether the skull was taken off by brainstage", "Levels": _BOOLEAN},

@@ -35,8 +35,8 @@ _SKULL = {
     "stripped": "The scans came without their skull.",
 }
 _REGISTERED = (
-    "Each brain was registered to the MNI152 template (ICBM 152 nonlinear symmetric 2009a, Fonov et al. 2011) by "
-    "an affine map; scans that did not look like a T1-weighted brain were refused. Axial slices were cut at the "
+    "Each brain was registered by an affine map to a template in MNI152 space (ICBM 152 nonlinear symmetric 2009a, "
+    "Fonov et al. 2011); scans that did not look like a T1-weighted brain were refused. Axial slices were cut at the "
     "levels of the training data."
 )
 _PATIENT_MODEL = (
