@@ -36,8 +36,8 @@ _SKULL = {
 }
 _REGISTERED = (
     "Each brain was registered by an affine map to a template in MNI152 space (ICBM 152 nonlinear symmetric 2009a, "
-    "Fonov et al. 2011); scans that did not look like a T1-weighted brain were refused. Axial slices were cut at the "
-    "levels of the training data."
+    "Fonov et al. 2011); scans that did not look like a T1-weighted brain were refused. Axial slices were cut at "
+    "the levels of the training data."
 )
 _PATIENT_MODEL = (
     "The model predicts a scan from all of its slices together: ridge regression on histograms of edge directions "
