@@ -152,6 +152,11 @@ def test_started_again_only_what_is_missing_is_done_and_all_is_the_same(bids, ou
     assert content(copy) == before
 
 
+def test_a_dataset_under_another_path_is_the_same(bids, out, tmp_path):
+    (tmp_path / "mounted").symlink_to(bids)
+    assert app_of(tmp_path / "mounted", out).unprocessed() == []
+
+
 def test_a_scan_that_changed_is_processed_again_and_its_old_volumes_go(tmp_path):
     bids = describe(write_bids(tmp_path / "bids", people=1))
     run_participants(app_of(bids, tmp_path / "out"), jobs=1)

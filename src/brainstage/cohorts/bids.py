@@ -41,7 +41,7 @@ class BidsDataset:
 
 
 def open_bids(
-    folder: Path,
+    folder: Path | str,
     participants: Collection[str] = (),
     sessions: Collection[str] = (),
     label_column: str | None = None,
@@ -60,6 +60,7 @@ def open_bids(
         InvalidDatasetError: The folder is no BIDS dataset, or a table of it cannot be used.
         NothingSelectedError: A participant or session that is asked for is not in it.
     """
+    folder = Path(folder)
     if not folder.is_dir():
         raise MissingInputError(f"{folder}: no such folder; give the folder of a BIDS dataset")
     description = _read_description(folder / DESCRIPTION)

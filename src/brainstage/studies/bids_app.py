@@ -54,7 +54,7 @@ class BidsApp:
     skull: Skull
 
     @classmethod
-    def open(cls, dataset: BidsDataset, out: Path, model: str, skull: Skull = "auto") -> BidsApp:
+    def open(cls, dataset: BidsDataset, out: Path | str, model: str, skull: Skull = "auto") -> BidsApp:
         """Check that the derivatives can be written to a folder, which need not exist; nothing is written.
 
         Args:
@@ -68,6 +68,7 @@ class BidsApp:
                 or ``skull``.
             RunError: The model cannot be opened.
         """
+        out = Path(out)
         app = cls(dataset, DerivativesFolder(out), model, Predictor.open(model), skull)
         if out.is_dir() and out.resolve() == dataset.folder.resolve():
             raise ConfigError(f"{out}: is the dataset itself; choose a folder of its own for the derivatives")
