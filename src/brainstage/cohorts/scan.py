@@ -94,7 +94,9 @@ def task_key(scan: Scan, skull: Skull) -> str:
 
     Their folders do not count: a source that was moved, or is seen under another path in a container, is the same.
     """
-    about = [[Path(name).name, status.st_size, status.st_mtime_ns] for name in scan.files for status in _status(name)]
+    about = [
+        [Path(name).name, status.st_size, status.st_mtime_ns] for name in scan.files for status in _status(name)
+    ]
     return hashlib.sha256(json.dumps([VERSION, skull, about]).encode()).hexdigest()
 
 
