@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from brainstage.audits.audit import Audit, audit
+    from brainstage.cohorts.bids import open_bids
     from brainstage.cohorts.prepare import Cohort, prepare
     from brainstage.core.config import TrainConfig
     from brainstage.core.errors import BrainstageError, ConfigError, DataError, LeakageError, RunError
@@ -31,12 +32,14 @@ if TYPE_CHECKING:
     from brainstage.inference.predictions import Predictions, predict_scans
     from brainstage.inference.predictor import Prediction, Predictor
     from brainstage.models.recipes import load_recipe
+    from brainstage.report.derivatives import run_participants
     from brainstage.report.explanations import explain
     from brainstage.report.predictions import write_predictions
     from brainstage.report.results import write_evaluation, write_patient_evaluation
     from brainstage.report.validation_page import write_validation
     from brainstage.scans.discover import Scan, find_scans
     from brainstage.scans.extraction import extract, write_brain
+    from brainstage.studies.bids_app import BidsApp
     from brainstage.studies.external_validation import ExternalValidation, validate
     from brainstage.studies.protocols import ProtocolComparison, compare_protocols
     from brainstage.studies.study import Study, run_study
@@ -48,6 +51,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Audit",
+    "BidsApp",
     "BrainstageError",
     "Cohort",
     "Columns",
@@ -87,8 +91,10 @@ __all__ = [
     "load_recipe",
     "load_slices",
     "make_splits",
+    "open_bids",
     "predict_scans",
     "prepare",
+    "run_participants",
     "run_study",
     "sweep",
     "train",
@@ -103,6 +109,7 @@ __all__ = [
 
 _HOME = {
     "Audit": "audits.audit",
+    "BidsApp": "studies.bids_app",
     "BrainstageError": "core.errors",
     "Cohort": "cohorts.prepare",
     "Columns": "datasets.sources",
@@ -142,8 +149,10 @@ _HOME = {
     "load_recipe": "models.recipes",
     "load_slices": "datasets.sources",
     "make_splits": "datasets.splits",
+    "open_bids": "cohorts.bids",
     "predict_scans": "inference.predictions",
     "prepare": "cohorts.prepare",
+    "run_participants": "report.derivatives",
     "run_study": "studies.study",
     "sweep": "training.sweep",
     "train": "training.train",

@@ -16,7 +16,7 @@ COMMANDS = [
     *(["models", name] for name in ("fetch", "clear-features")),
     *([name] for name in ("quickstart", "train", "cross-validate", "evaluate")),
     *([name] for name in ("compare", "compare-backbones", "compare-protocols", "sweep", "study")),
-    *([name] for name in ("scans", "prepare", "validate", "audit")),
+    *([name] for name in ("scans", "prepare", "validate", "bids", "audit")),
     *([name] for name in ("predict", "explain", "export", "extract", "serve")),
 ]
 

@@ -7,18 +7,15 @@ import os
 import sys
 import warnings
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from brainstage import __version__
-from brainstage.cli import cohorts, data, models, scans, studies, training, using
-from brainstage.cli.shared import EXIT_CODES, ExitCode, warn
+from brainstage.cli import bids, cohorts, data, models, scans, studies, training, using
+from brainstage.cli.shared import EXIT_CODES, USAGE_ERROR, ExitCode, warn
 from brainstage.core.errors import BrainstageError
 from brainstage.core.schema import RESEARCH_NOTICE
-
-USAGE_ERROR: Any = typer.BadParameter.__base__
-"""click's class in older versions of typer, that of typer's own copy of click in newer ones."""
 
 app = typer.Typer(
     help=f"Stage dementia from brain MRI slices. {RESEARCH_NOTICE}",
@@ -28,7 +25,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for commands in (training, studies, using, scans, cohorts, data, models):
+for commands in (training, studies, using, scans, cohorts, bids, data, models):
     app.add_typer(commands.app)
 
 

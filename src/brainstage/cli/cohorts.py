@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -22,6 +21,7 @@ from brainstage.cli.shared import (
     say,
     show_result,
     takes_data,
+    typed_command,
     warn,
 )
 
@@ -93,7 +93,7 @@ def prepare(
         progress=progress_of(quiet),
     )
     page = write_quality_page(cohort)
-    if not write_cohort_card(cohort, ["brainstage", *map(_without_folders, sys.argv[1:])]):
+    if not write_cohort_card(cohort, typed_command()):
         warn(f"{cohort.folder / 'README.md'}: kept as its author wrote it; its counts may be those of another run")
     for note in cohort.notes:
         warn(note)
@@ -146,12 +146,6 @@ def validate(
         class_map=pairs or None,
         progress=progress_of(quiet),
     )
-    command = ["brainstage", *map(_without_folders, sys.argv[1:])]
-    page = write_validation(result, slices, out, command)
+    page = write_validation(result, slices, out, typed_command())
     write_checklists(facts_of_validation(model, result, slices), out)
     show_result(result, show_validation, as_json=as_json, quiet=quiet, saved=page)
-
-
-def _without_folders(argument: str) -> str:
-    """Return an argument; of a path its last part alone, since folders may name people."""
-    return argument if argument.startswith("-") else Path(argument).name

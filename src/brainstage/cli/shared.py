@@ -71,6 +71,10 @@ Settings = Annotated[
 ]
 
 
+USAGE_ERROR: Any = typer.BadParameter.__base__
+"""click's class in older versions of typer, that of typer's own copy of click in newer ones."""
+
+
 class ExitCode(IntEnum):
     """How a command ended. docs/exit-codes.md says it in full."""
 
@@ -182,6 +186,11 @@ def parse_settings(pairs: list[str] | None) -> dict[str, Any]:
             raise typer.BadParameter(f"{pair!r}: expected FIELD=VALUE, e.g. batch_size=64", param_hint="'--set'")
         settings[field] = parse_value(value)
     return settings
+
+
+def typed_command() -> list[str]:
+    """Return the command as it was typed; of each path its last part alone, since folders may name people."""
+    return ["brainstage", *(word if word.startswith("-") else Path(word).name for word in sys.argv[1:])]
 
 
 def progress_of(quiet: bool) -> Progress:

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from brainstage.cohorts.ledger import LEDGER_SCHEMA, Measured, Status
 from brainstage.cohorts.scan import Skull, Slices, Task, prepare_scan, read_part, task_key, write_part
-from brainstage.cohorts.sources import CohortScan, find_cohort
+from brainstage.cohorts.sources import CohortScan, CohortSource, find_cohort
 from brainstage.core.config import did_you_mean
 from brainstage.core.errors import ConfigError, DataError, LeakageError, RunError
 from brainstage.core.files import atomic, locked, make_folder, write_json, write_table
@@ -209,17 +209,41 @@ def prepare(
             covariates=covariates,
             all_runs=all_runs,
         )
-        scans = _without_excluded(found.scans, exclude)
-        scans, classes, ordered = _with_classes(scans, class_order, found.label_column)
-        _check_split(scans)
-        _prepare_parts(folder, scans, skull, redo, jobs or usable_cpus(), progress)
-        measured = [_measured(folder, one) for one in scans]
-        columns = typed_columns([one.covariates for one in scans], found.covariates)
-        ledger = _ledger(scans, measured, columns)
-        cohort = Cohort(folder.path, ledger, classes, ordered, found.notes, found.synthetic)
-        write_table(folder.ledger, ledger)
-        _write_slices(folder, scans, measured, columns, cohort, progress)
-        write_json(folder.about, cohort.about)
+        found = replace(found, scans=_without_excluded(found.scans, exclude))
+        found, classes, ordered = with_classes(found, class_order)
+        _check_split(found.scans)
+        _prepare_parts(folder, found.scans, skull, redo, jobs or usable_cpus(), progress)
+        return assemble(folder, found, classes, ordered=ordered, progress=progress)
+
+
+def assemble(
+    folder: CohortFolder,
+    found: CohortSource,
+    classes: tuple[str, ...],
+    *,
+    ordered: bool,
+    progress: Progress = silent,
+) -> Cohort:
+    """Write a cohort's ledger and slices from the parts of its scans.
+
+    Args:
+        folder: The cohort's folder, which the caller has claimed.
+        found: The scans and what is known of their people; each scan that can be tried has its part.
+        classes: Class names.
+        ordered: Whether they stand in clinical order.
+        progress: How to show progress.
+
+    Raises:
+        DataError: No scan is prepared.
+        RunError: The folder is not writable, or the disk is full.
+    """
+    measured = [_measured(folder, one) for one in found.scans]
+    columns = typed_columns([scan.covariates for scan in found.scans], found.covariates)
+    ledger = _ledger(found.scans, measured, columns)
+    cohort = Cohort(folder.path, ledger, classes, ordered, found.notes, found.synthetic)
+    write_table(folder.ledger, ledger)
+    _write_slices(folder, found.scans, measured, columns, cohort, progress)
+    write_json(folder.about, cohort.about)
     return cohort
 
 
@@ -260,14 +284,13 @@ def _without_excluded(scans: list[CohortScan], exclude: Path | None) -> list[Coh
     ]
 
 
-def _with_classes(
-    scans: list[CohortScan], order: tuple[str, ...] | None, column: str | None
-) -> tuple[list[CohortScan], tuple[str, ...], bool]:
+def with_classes(source: CohortSource, order: tuple[str, ...] | None) -> tuple[CohortSource, tuple[str, ...], bool]:
     """Return the scans, the class names, and whether they stand in clinical order.
 
     Scans with a label that is none of the classes are not tried. Without an order these are the labels of which two
     or more are those of a usual staging, else all.
     """
+    scans, column = source.scans, source.label_column
     found = sorted({one.label for one in scans if one.label is not None})
     known = [name for name in found if recognised_order([name], column or "")]
     usual = recognised_order(found, column or "") or (recognised_order(known) if len(known) > 1 else None)
@@ -279,7 +302,7 @@ def _with_classes(
         else replace(one, scan=None, label=None, problem=f"unknown label {one.label}, {unknown}")
         for one in scans
     ]
-    return checked, classes, bool(order or usual)
+    return replace(source, scans=checked), classes, bool(order or usual)
 
 
 def _check_split(scans: Sequence[CohortScan]) -> None:

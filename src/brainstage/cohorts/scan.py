@@ -56,6 +56,21 @@ class Task:
 
 
 @dataclass(frozen=True)
+class RegisteredScan:
+    """A scan in space.
+
+    Attributes:
+        volume: As it was read.
+        brain: Without its skull; the volume itself where none was taken off.
+        registration: Position of both relative to the template.
+    """
+
+    volume: Volume
+    brain: Volume
+    registration: Registration
+
+
+@dataclass(frozen=True)
 class Slices:
     """What a scan gave.
 
@@ -64,17 +79,24 @@ class Slices:
         cuts: By which a person checks its registration; None where it was not registered.
         images: Slices, each uint8 of shape (128, 128).
         levels: Level of each.
+        registered: From which they were cut; None where there are none, and where they were read from a part.
     """
 
     measured: Measured
     cuts: Pixels | None = None
     images: Sequence[Pixels] = ()
     levels: Sequence[int] = ()
+    registered: RegisteredScan | None = None
 
 
 def task_key(scan: Scan, skull: Skull) -> str:
-    """Return a hash of what slices depend on: the files' names, sizes and times, and what is done to them."""
-    about = [[name, status.st_size, status.st_mtime_ns] for name in scan.files for status in _status(name)]
+    """Return a hash of what slices depend on: the files' names, sizes and times, and what is done to them.
+
+    Their folders do not count: a source that was moved, or is seen under another path in a container, is the same.
+    """
+    about = [
+        [Path(name).name, status.st_size, status.st_mtime_ns] for name in scan.files for status in _status(name)
+    ]
     return hashlib.sha256(json.dumps([VERSION, skull, about]).encode()).hexdigest()
 
 
@@ -91,17 +113,23 @@ def prepare_scan(task: Task) -> Measured:
     Raises:
         RunError: The part cannot be written.
     """
+    made = make_slices(task.scan, task.skull)
+    write_part(task, made)
+    return made.measured
+
+
+def make_slices(scan: Scan, skull: Skull) -> Slices:
+    """Read, strip, register and cut one scan; whatever is wrong with it is told in what was measured."""
     started = time.perf_counter()
     try:
-        made = _slices(task.scan, task.skull)
+        made = _slices(scan, skull)
     except RefusalError as error:
         made = Slices(Measured("refused", str(error)))
     except (DataError, ConfigError) as error:
         made = Slices(Measured("failed", str(error)))
     seconds = round(time.perf_counter() - started, 2)
-    measured = replace(made.measured, seconds=seconds, reason=_without_paths(made.measured.reason, task.scan))
-    write_part(task, replace(made, measured=measured))
-    return measured
+    measured = replace(made.measured, seconds=seconds, reason=_without_paths(made.measured.reason, scan))
+    return replace(made, measured=measured)
 
 
 def write_part(task: Task, made: Slices) -> None:
@@ -129,10 +157,16 @@ def read_part(part: Path) -> tuple[str, Measured] | None:
         return None
 
 
+def read_slices(part: Path) -> tuple[list[Pixels], list[int]]:
+    """Return the slices of a whole part, each uint8 of shape (128, 128), and their levels."""
+    table = pq.read_table(part)
+    return [_decode_png(png) for png in table["image"].to_pylist()], table["slice_index"].to_pylist()
+
+
 def read_cuts(part: Path) -> Pixels | None:
     """Return the cuts of a part by which a person checks it, uint8 of shape (H, W); None where it has none."""
     cuts = _about_part(part).get("cuts") if part.is_file() else None
-    return None if cuts is None else np.asarray(Image.open(io.BytesIO(base64.b64decode(cuts)), formats=("PNG",)))
+    return None if cuts is None else _decode_png(base64.b64decode(cuts))
 
 
 def _about_part(part: Path) -> dict[str, Any]:
@@ -165,7 +199,9 @@ def _slices(scan: Scan, skull: Skull) -> Slices:
         orientation(volume.affine),
     )
     cuts = check_cuts(volume, registration)
-    return Slices(measured, cuts) if reason else Slices(measured, cuts, list(stack), levels)
+    if reason:
+        return Slices(measured, cuts)
+    return Slices(measured, cuts, list(stack), levels, RegisteredScan(volume, brain, registration))
 
 
 def _brain(volume: Volume, where: str, skull: Skull) -> tuple[Volume, Registration, bool]:
@@ -191,3 +227,7 @@ def _png(image: Pixels) -> bytes:
     stream = io.BytesIO()
     Image.fromarray(image).save(stream, "PNG")
     return stream.getvalue()
+
+
+def _decode_png(data: bytes) -> Pixels:
+    return np.asarray(Image.open(io.BytesIO(data), formats=("PNG",)))

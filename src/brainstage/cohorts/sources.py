@@ -323,10 +323,10 @@ def _stem(name: str) -> str:
 
 
 def _scan_id(participant_id: str, session_id: str | None) -> str:
-    return f"sub-{_safe(participant_id)}" + (f"_ses-{_safe(session_id)}" if session_id else "")
+    return f"sub-{safe_name(participant_id)}" + (f"_ses-{safe_name(session_id)}" if session_id else "")
 
 
-def _safe(name: str) -> str:
+def safe_name(name: str) -> str:
     """Return a name that can be part of a file's; names that had to be changed keep apart by a hash."""
     plain = re.sub(r"[^A-Za-z0-9-]", "-", name)[:60]
     return plain if plain == name else f"{plain}-{hashlib.sha256(name.encode()).hexdigest()[:6]}"

@@ -9,6 +9,18 @@ class DataError(BrainstageError):
     """A file, table or row is missing, unreadable or not of the expected form."""
 
 
+class MissingInputError(DataError):
+    """A dataset is missing, or holds no scan of the kind that is needed."""
+
+
+class InvalidDatasetError(DataError):
+    """A folder is no BIDS dataset, or a table of it cannot be used."""
+
+
+class NothingSelectedError(DataError):
+    """The participants or sessions that were asked for are not in the dataset."""
+
+
 class RefusalError(DataError):
     """A scan is readable but not one that a model may stage."""
 
@@ -23,3 +35,11 @@ class ConfigError(BrainstageError):
 
 class RunError(BrainstageError):
     """A run folder is missing, incomplete, changed, in use or not writable."""
+
+
+class OutputError(RunError):
+    """A file or folder cannot be written: the place is not writable, or the disk is full."""
+
+
+class InUseError(RunError):
+    """Another process works on the folder; later it will be free."""

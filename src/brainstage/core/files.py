@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from brainstage.core.errors import RunError
+from brainstage.core.errors import InUseError, OutputError
 
 
 def sha256(file: Path) -> str:
@@ -27,12 +27,12 @@ def make_folder(folder: Path) -> Path:
     """Make a folder, with those above it, where it is missing; return it.
 
     Raises:
-        RunError: The place is not writable.
+        OutputError: The place is not writable.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise RunError(f"{folder}: cannot make this folder ({error.strerror}); choose another --out") from error
+        raise OutputError(f"{folder}: cannot make this folder ({error.strerror}); choose another --out") from error
     return folder
 
 
@@ -46,7 +46,8 @@ def locked(folder: Path, in_use: str, file: str = ".lock") -> Iterator[None]:
         file: The file in it by which it is locked.
 
     Raises:
-        RunError: Another process holds it, or the folder is not writable.
+        InUseError: Another process holds it.
+        OutputError: The folder is not writable.
     """
     from filelock import FileLock, Timeout  # prediction, which locks nothing, does not wait for its import
 
@@ -54,9 +55,9 @@ def locked(folder: Path, in_use: str, file: str = ".lock") -> Iterator[None]:
     try:
         lock.acquire()
     except Timeout:
-        raise RunError(f"{folder}: {in_use}") from None
+        raise InUseError(f"{folder}: {in_use}") from None
     except OSError as error:
-        raise RunError(f"{folder}: this folder is not writable; choose another --out") from error
+        raise OutputError(f"{folder}: this folder is not writable; choose another --out") from error
     try:
         yield
     finally:
@@ -70,13 +71,13 @@ def atomic(target: Path) -> Iterator[Path]:
     The file appears whole or not at all, also when the process is killed or the disk is full.
 
     Raises:
-        RunError: The disk is full or the folder is not writable.
+        OutputError: The disk is full or the folder is not writable.
     """
     try:
         handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part")
         os.close(handle)
     except OSError as error:
-        raise RunError(
+        raise OutputError(
             f"{target}: cannot write here ({error.strerror}); free some space or choose another folder"
         ) from error
     part = Path(name)
@@ -87,7 +88,7 @@ def atomic(target: Path) -> Iterator[Path]:
         part.chmod(0o666 & ~_umask())
         part.replace(target)
     except OSError as error:
-        raise RunError(
+        raise OutputError(
             f"{target}: not written ({error.strerror or error}); free some space or choose another folder"
         ) from error
     finally:

@@ -28,13 +28,16 @@ def write_quality_page(cohort: Cohort) -> Path:
     rows = sorted(
         cohort.ledger.to_pylist(), key=lambda row: (_ORDER.index(row["status"]), row["similarity"] or 0.0)
     )
-    shown = [{**row, "picture": _picture(folder.part(row["scan_id"]))} for row in rows[:MAX_PICTURES]]
+    shown = [{**row, "picture": cuts_picture(folder.part(row["scan_id"]))} for row in rows[:MAX_PICTURES]]
     content: dict[str, Any] = {"rows": shown, "left_out": len(rows) - len(shown), "about": cohort.about}
     return write_page(folder.quality, "quality.html", content)
 
 
-def _picture(part: Path) -> str | None:
-    """Return the cuts of a scan with the outline that its brain must fill."""
+def cuts_picture(part: Path) -> str | None:
+    """Return the cuts of a scan with the outline that its brain must fill, as a ``data:`` address.
+
+    None where it was not registered.
+    """
     cuts = read_cuts(part)
     if cuts is None:
         return None

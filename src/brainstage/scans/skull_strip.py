@@ -29,8 +29,8 @@ from brainstage.scans.stack import MAX_OUTSIDE
 from brainstage.scans.volume import Volume
 
 FIELD_SPACING = 8.0
-"""Millimetres between the voxels that the bias field is fitted to. At 4 mm N4 takes six times as long, and no head of
-``benchmarks/heads.py`` ends up elsewhere."""
+"""Millimetres between the voxels that the bias field is fitted to. At 4 mm N4 takes six times as long, and no head
+of ``benchmarks/heads.py`` comes to lie better."""
 N4_ITERATIONS = (50, 50, 50, 50)
 """Iterations of N4 at each of its resolutions: the defaults of Tustison et al. 2010."""
 HEAD_STIFFNESS = 5.0
