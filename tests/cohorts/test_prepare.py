@@ -18,6 +18,7 @@ from brainstage.cohorts import prepare as module
 from brainstage.cohorts.prepare import CohortFolder, prepare
 from brainstage.core.errors import ConfigError, DataError, LeakageError, RunError
 from brainstage.datasets.sources import load_slices
+from helpers import run_cli
 from volumes import PATIENT, brain, with_skull, write_nifti, write_series
 
 
@@ -54,6 +55,12 @@ def test_a_cohort_opens_as_slices_with_their_people_levels_and_order(cohort):
     assert (levels == np.arange(32)).all()
     table = pq.read_table(next(cohort.folder.glob("data/*.parquet")))
     assert set(zip(table["age"].to_pylist(), table["sex"].to_pylist(), strict=True)) >= {(60.0, "M"), (61.0, "F")}
+
+
+def test_training_on_a_cohort_keeps_its_people_apart_without_being_asked(cohort, tmp_path):
+    outcome = run_cli("train", "--data", cohort.folder, "--out", tmp_path, "--set", "folds=2")
+    assert outcome.out == "Protocol patient: the data name their people and have no test side.\n"
+    assert "a class has one patient in train" in outcome.err  # two people a class are too few to train on
 
 
 def test_the_ledger_has_what_was_measured_of_each_scan(cohort):

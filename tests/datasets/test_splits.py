@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from brainstage.core.config import TrainConfig
 from brainstage.core.errors import ConfigError, DataError, LeakageError
-from brainstage.datasets.splits import Fold, Splits, make_splits
+from brainstage.datasets.splits import Fold, Splits, default_protocol, make_splits
 from brainstage.datasets.table import SLICE_SCHEMA, SliceTable
 
 
@@ -259,3 +259,17 @@ def test_folds_by_person_are_not_taken_for_folds_by_site():
         splits.chosen(grouped())
     with pytest.raises(ConfigError, match="group_by: site groups the folds of protocol patient"):
         config(group_by="site")
+
+
+@pytest.mark.parametrize(
+    ("patients", "sides", "protocol"),
+    [
+        (["a", "b"], None, "patient"),
+        (["a", "b"], ["train", "train"], "patient"),
+        (["a", "b"], ["train", "test"], "official"),
+        (["a", None], None, "official"),
+        (None, None, "official"),
+    ],
+)
+def test_people_are_kept_apart_where_they_are_given_and_no_test_side_is(patients, sides, protocol):
+    assert default_protocol(table(["x", "y"], patients, sides)) == protocol

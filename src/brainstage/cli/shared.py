@@ -148,6 +148,22 @@ def read_slices(load: Callable[[], Any]) -> Any:
     return slices
 
 
+def with_protocol(changes: dict[str, Any], slices: Any, quiet: bool) -> dict[str, Any]:
+    """Return settings that were given, with the protocol that suits the data where none was.
+
+    Args:
+        changes: The settings.
+        slices: The data.
+        quiet: Do not say so.
+    """
+    from brainstage.datasets.splits import default_protocol
+
+    if "protocol" in changes or default_protocol(slices) == "official":
+        return changes
+    say("Protocol patient: the data name their people and have no test side.", quiet)
+    return {**changes, "protocol": "patient"}
+
+
 def given(**values: Any) -> dict[str, Any]:
     """Return the options that were given."""
     return {key: value for key, value in values.items() if value is not None}

@@ -27,6 +27,7 @@ from brainstage.cli.shared import (
     say,
     show_result,
     takes_data,
+    with_protocol,
 )
 
 app = typer.Typer()
@@ -93,6 +94,7 @@ def compare_backbones(
     for backbone in names:
         candidate(backbone, recipe, **changes)  # a wrong setting is refused before the data is read
     slices = read_slices(load)
+    changes = with_protocol(changes, slices, quiet or as_json)
     folder = begin("compare", name, out, resume).path
     comparison = compare_candidates(
         slices,
@@ -147,11 +149,13 @@ def sweep(
     from brainstage.training.sweep import Factor, sweep
 
     changes = given(backbone=backbone, protocol=protocol, seed=seed, validation_share=validation_share)
-    config = load_recipe(recipe, **changes | parse_settings(settings))
+    changes |= parse_settings(settings)
+    load_recipe(recipe, **changes)  # a wrong setting is refused before the data is read
     factors = [Factor.parse(text) for text in vary]
+    slices = read_slices(load)
     result = sweep(
-        read_slices(load),
-        config,
+        slices,
+        load_recipe(recipe, **with_protocol(changes, slices, quiet or as_json)),
         factors,
         method="tpe" if trials is not None else "grid" if grid else "one-factor",
         trials=trials or 0,

@@ -29,6 +29,7 @@ from brainstage.cli.shared import (
     say,
     show_result,
     takes_data,
+    with_protocol,
 )
 
 if TYPE_CHECKING:
@@ -103,12 +104,14 @@ def train(
 
     changes = given(backbone=backbone, protocol=protocol, fold=fold, epochs=epochs, seed=seed)
     changes |= given(validation_share=validation_share) | parse_settings(settings)
-    config = load_recipe(recipe, **changes)  # a wrong setting is refused before the data is read
+    load_recipe(recipe, **changes)  # a wrong setting is refused before the data is read
+    slices = read_slices(load)
+    changes = with_protocol(changes, slices, quiet or as_json)
+    config = load_recipe(recipe, **changes)
     if fold is not None and config.protocol != "patient":
         raise typer.BadParameter(
             "the official protocol has one fold; add --protocol patient", param_hint="'--fold'"
         )
-    slices = read_slices(load)
     folds = Splits.load(splits, slices) if splits else None
     if config.protocol == "patient" and "fold" not in changes:
         count = len((folds or make_splits(slices, config)).folds)

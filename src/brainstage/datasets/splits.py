@@ -255,6 +255,12 @@ def make_splits(slices: SliceTable, config: TrainConfig) -> Splits:
     return Splits(config.protocol, folds, config.seed, slices.data_hash, *_patients(slices), grouping)
 
 
+def default_protocol(slices: SliceTable) -> Protocol:
+    """Return ``patient`` for data that name each person and have no test side, as cohorts do, else ``official``."""
+    without_sides = not {"train", "test"} <= set(slices.rows["split"].to_pylist())
+    return "patient" if without_sides and None not in slices.patients else "official"
+
+
 def make_everyone(splits: Splits) -> Splits:
     """Return a fold that trains on every slice of some folds, whichever their side, and tests nobody.
 
