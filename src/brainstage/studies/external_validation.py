@@ -35,7 +35,6 @@ from brainstage.core.schema import (
     with_metadata,
 )
 from brainstage.datasets.patient_map import is_public
-from brainstage.datasets.splits import Verdict
 from brainstage.datasets.table import SliceTable
 from brainstage.evaluation.patients import PatientEvaluation, evaluate_patients
 from brainstage.evaluation.subgroups import Subgroup, subgroups
@@ -46,6 +45,8 @@ from brainstage.stats import metrics, validation
 from brainstage.stats.age_and_sex import age_and_sex
 
 PREDICTIONS = "predictions.parquet"
+UNSEEN = {"status": "clean", "sentence": "clean: no slice of the data that the model was made with"}
+"""Leakage verdict: of slices, since whether the people are others cannot be seen."""
 MISSES = 12
 """Scans shown for which the probability of the true outcome was lowest."""
 
@@ -76,7 +77,6 @@ class ExternalValidation:
         model: SHA-256 of the weights.
         about: The model's manifest.
         synthetic: Whether the cohort is the phantom cohort.
-        leakage: That no slice is of the training set, as far as that can be known.
         shared_ids: Number of people whose ids the model's own data has too: the same people, or the same numbers.
         classes: Class names of the model.
         mapped: Class of the model that each label stands for; None where the classes are not comparable.
@@ -102,7 +102,6 @@ class ExternalValidation:
     model: str
     about: dict[str, Any]
     synthetic: bool
-    leakage: Verdict
     shared_ids: int
     classes: tuple[str, ...]
     mapped: dict[str, str] | None
@@ -134,7 +133,7 @@ class ExternalValidation:
                 "hash": self.model,
                 **{key: self.about.get(key) for key in ("recipe", "protocol", "data_hash")},
             },
-            "leakage": self.leakage.to_dict(),
+            "leakage": UNSEEN,
             "shared_ids": self.shared_ids,
             "classes": list(self.classes),
             "mapped": self.mapped,
@@ -206,7 +205,7 @@ def validate(
     """
     folder = make_folder(Path(out))
     predictor = Predictor.open(model)
-    leakage = _check_unseen(model, predictor, slices)
+    _check_unseen(model, predictor, slices)
     mapped = _map_classes(slices, predictor, class_map)
     ledger = _read_ledger(cohort)
     found = predict_cohort(predictor, slices, progress)
@@ -220,11 +219,10 @@ def validate(
     people = len(set(found.patients))
     outcomes = set(zip(found.patients, positive.tolist(), strict=True))
     return ExternalValidation(
-        title=_title(people, len(found.scans), predictor, leakage, synthetic=slices.synthetic),
+        title=_title(people, len(found.scans), predictor, synthetic=slices.synthetic),
         model=predictor.hash,
         about=predictor.about,
         synthetic=slices.synthetic,
-        leakage=leakage,
         shared_ids=len(set(found.patients) & _training_people(model)),
         classes=predictor.classes,
         mapped=mapped,
@@ -247,8 +245,8 @@ def validate(
     )
 
 
-def _check_unseen(model: StrPath, predictor: Predictor, slices: SliceTable) -> Verdict:
-    """Return the leakage verdict; refuse a cohort that shares slices with the model's training set."""
+def _check_unseen(model: StrPath, predictor: Predictor, slices: SliceTable) -> None:
+    """Refuse a cohort that shares slices with the data that the model was made with."""
     known = _training_slices(model)
     bundled = str(model) in BUNDLED
     shared = [one for one in slices.slice_ids if (bundled and is_public(one)) or one in known]
@@ -258,7 +256,6 @@ def _check_unseen(model: StrPath, predictor: Predictor, slices: SliceTable) -> V
             f"{count:,} of {len(slices):,} slices are in the data that {model} was made with: this would be no "
             "external validation; give people whom it has never seen"
         )
-    return Verdict("clean", test_slices=len(slices))
 
 
 def _training_slices(model: StrPath) -> set[str]:
@@ -373,7 +370,7 @@ def _table(
     about = {
         "protocol": "patient",
         "external": True,
-        "leakage": Verdict("clean", test_slices=len(found.scans)).to_dict(),
+        "leakage": UNSEEN,
         "synthetic": slices.synthetic,
         "ordered": predictor.ordered,
         "recipe": predictor.about.get("recipe"),
@@ -405,11 +402,11 @@ def _misses(found: ScanPredictions, positive: BoolArray, probability: Float64Arr
     ]
 
 
-def _title(people: int, scans: int, predictor: Predictor, leakage: Verdict, *, synthetic: bool) -> str:
+def _title(people: int, scans: int, predictor: Predictor, *, synthetic: bool) -> str:
     stamp = f"{SYNTHETIC_NOTICE} · " if synthetic else ""
     of_scans = f", {scans} scans" if scans > people else ""
     recipe = predictor.about.get("recipe", "unknown recipe")
     return (
         f"{stamp}external validation · {people} people{of_scans} · model {predictor.hash[:12]} ({recipe}) · "
-        "clean: no slice of the data that it was made with"
+        f"{UNSEEN['sentence']}"
     )
