@@ -88,7 +88,10 @@ def mni152() -> Template:
 
 @cache
 def elderly() -> Template:
-    """Return the mean brain of the training people (18 to 96 years), and MNI152 where their slices do not reach."""
+    """Return the mean brain of the 200 training people, half of whom have dementia and are older than 60.
+
+    Where their slices do not reach it is MNI152, its grey values changed to theirs (``tools/make_template.py``).
+    """
     return _template("elderly_4mm.nii.gz")
 
 
