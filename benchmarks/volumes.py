@@ -21,11 +21,12 @@ from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedKFold
 
 from brainstage.core.arrays import Pixels
+from brainstage.core.levels import PUBLIC
 from brainstage.core.schema import STACK_LEVELS
 from brainstage.datasets.sources import load_slices
 from brainstage.models.patient_model import PREDICTION_SEEDS, PatientModel, patient_features
 from brainstage.scans.registration import mapped, register
-from brainstage.scans.stack import MIN_LEVELS, TRAINING_GRID, cut, refusal
+from brainstage.scans.stack import TRAINING_GRID, cut, refusal
 from brainstage.scans.volume import Volume
 from brainstage.training.inputs import ACQUISITIONS, acquired_features, training_seeds
 
@@ -48,7 +49,7 @@ def main() -> None:
         found = list(pool.map(there_and_back, stacks, range(len(stacks))))
     seconds = time.perf_counter() - start
     errors = np.array([error for _, error, _ in found])
-    answered = np.array([reason is None and len(levels) >= MIN_LEVELS for (_, levels), _, reason in found])
+    answered = np.array([reason is None and len(levels) >= PUBLIC.min_count for (_, levels), _, reason in found])
     print(
         f"{len(found)} volumes registered, {seconds / len(found):.1f} s each, {(~answered).sum()} of them refused"
     )

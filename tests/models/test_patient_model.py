@@ -13,12 +13,13 @@ from sklearn.metrics import roc_auc_score
 
 from brainstage.core.config import TrainConfig
 from brainstage.core.errors import ConfigError, LeakageError, RunError
+from brainstage.core.schema import STACK_LEVELS
 from brainstage.datasets.sources import load_slices
 from brainstage.evaluation.patients import evaluate_patients
 from brainstage.inference.predictor import Predictor
 from brainstage.models import patient_model
 from brainstage.models.acquisitions import Acquisition
-from brainstage.models.patient_model import LEVELS, PREDICTION_SEEDS, PatientModel, patient_features
+from brainstage.models.patient_model import PREDICTION_SEEDS, PatientModel, patient_features
 from brainstage.models.recipes import load_recipe
 from brainstage.training.cross_validation import cross_validate
 from brainstage.training.train import train
@@ -46,7 +47,7 @@ def model(people, histograms, levels):
 
 
 def fitted(people, histograms, levels, rows):
-    places = levels[rows] / (LEVELS - 1)
+    places = levels[rows] / (STACK_LEVELS - 1)
     names = [people.patients[row] for row in rows]
     return PatientModel.fit(histograms[rows], names, places, people.targets(rows), people.classes)
 
@@ -94,7 +95,7 @@ def test_a_level_that_is_known_counts_more_than_the_look(model, people, histogra
     rows = of_one(people)
     alone = [model.predict_proba(histograms[[row]], levels=[levels[row]])[0] for row in rows]
     np.testing.assert_allclose(model.predict_proba(histograms[rows], levels=levels[rows]), alone, atol=1e-6)
-    elsewhere = model.predict_proba(histograms[rows], levels=(levels[rows] + 9) % LEVELS)
+    elsewhere = model.predict_proba(histograms[rows], levels=(levels[rows] + 9) % STACK_LEVELS)
     assert np.abs(elsewhere - alone).max() > 0.01
     guessed = model.predict_proba(histograms[rows], levels=[None] * len(rows))
     np.testing.assert_allclose(guessed, model.predict_proba(histograms[rows]), atol=1e-6)

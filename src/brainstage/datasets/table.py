@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from brainstage.core.arrays import IntArray, Pixels
 from brainstage.core.errors import DataError
+from brainstage.core.levels import PUBLIC, LevelSet
 
 SLICE_SCHEMA = pa.schema(
     [
@@ -42,6 +43,7 @@ class SliceTable:
         skipped: One sentence for each kind of files in the source's folder that are not read, with their number.
         ordered: Whether ``classes`` stand in clinical order. Where not, their names are not known and no order was
             given: nothing that depends on the order of three classes or more may be computed.
+        stated_levels: The set of levels that the source states its slices to be cut at; None where it states none.
     """
 
     rows: pa.Table
@@ -51,6 +53,7 @@ class SliceTable:
     synthetic: bool = False
     skipped: tuple[str, ...] = ()
     ordered: bool = True
+    stated_levels: LevelSet | None = None
 
     def __len__(self) -> int:
         return len(self.images)
@@ -79,6 +82,20 @@ class SliceTable:
             scan or (f"{patient} {session}" if patient and session else patient)
             for scan, patient, session in zip(*columns, strict=True)
         ]
+
+    @property
+    def level_set(self) -> LevelSet:
+        """The levels that the slices show: those stated, else those of the public dataset."""
+        return self.stated_levels or PUBLIC
+
+    @cached_property
+    def levels(self) -> list[int | None]:
+        """Level of each slice in the level set that the source states; None where it states none.
+
+        The ``slice_index`` of other sources numbers the slices of a person, wherever they lie.
+        """
+        index: list[int | None] = self.rows["slice_index"].to_pylist()
+        return index if self.stated_levels else [None] * len(index)
 
     @cached_property
     def data_hash(self) -> str:

@@ -23,6 +23,7 @@ from brainstage.core.arrays import BoolArray, Float64Array
 from brainstage.core.config import did_you_mean
 from brainstage.core.errors import ConfigError, DataError, LeakageError
 from brainstage.core.files import make_folder, write_table
+from brainstage.core.levels import check_levels
 from brainstage.core.progress import Progress, silent
 from brainstage.core.run import RunFolder, StrPath
 from brainstage.core.schema import (
@@ -197,12 +198,14 @@ def validate(
 
     Raises:
         LeakageError: A slice is of the model's training set, or has no patient.
-        DataError: Nothing can be predicted or compared, or a covariate is not known.
+        DataError: Nothing can be predicted or compared, the slices show other levels than the model's, or a
+            covariate is not known.
         ConfigError: The mapping names an unknown class or label, or leaves one out.
         RunError: The model cannot be opened, or the folder is not writable.
     """
     folder = make_folder(Path(out))
     predictor = Predictor.open(model)
+    check_levels(predictor.level_set, slices.level_set, str(cohort or "the data"))
     leakage = _check_unseen(model, predictor, slices)
     mapped = _map_classes(slices, predictor, class_map)
     ledger = _read_ledger(cohort)
