@@ -17,7 +17,7 @@ from brainstage.core.schema import STACK_LEVELS
 from brainstage.datasets.sources import load_slices
 from brainstage.evaluation.patients import evaluate_patients
 from brainstage.inference.predictor import Predictor
-from brainstage.models import patient_model
+from brainstage.models import ridge
 from brainstage.models.acquisitions import Acquisition
 from brainstage.models.patient_model import PREDICTION_SEEDS, PatientModel, patient_features
 from brainstage.models.recipes import load_recipe
@@ -135,8 +135,8 @@ def test_directions_stand_for_acquisitions():
     targets = rng.normal(size=people)
     means = acquired.mean(axis=1)
     within = (acquired - means[:, None]).reshape(-1, features) / np.sqrt(people * copies)
-    line = patient_model._Line.fit(means, targets, within)
-    every = Ridge(patient_model.RIDGE * copies).fit(acquired.reshape(-1, features), np.repeat(targets, copies))
+    line = ridge.RidgeLine.fit(means, targets, within)
+    every = Ridge(ridge.RIDGE * copies).fit(acquired.reshape(-1, features), np.repeat(targets, copies))
     np.testing.assert_allclose(line.weights, every.coef_, atol=1e-8)
     assert line.intercept == pytest.approx(every.intercept_)
     scores = acquired @ line.weights

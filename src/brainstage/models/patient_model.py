@@ -21,7 +21,7 @@ import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,11 +32,12 @@ from scipy.special import ndtri
 
 from brainstage.core.arrays import Float16Array, Float32Array, Float64Array, IntArray, Pixels
 from brainstage.core.errors import DataError
-from brainstage.core.levels import LEVELS_KEY, PUBLIC, LevelSet
+from brainstage.core.levels import BRAIN, LEVELS_KEY, PUBLIC, LevelSet
 from brainstage.core.parallel import parallel_map
 from brainstage.models.acquisitions import Acquisition
 from brainstage.models.folder import CONFIG, WEIGHTS, read_json, trained_levels
 from brainstage.models.histograms import CELL, DIRECTIONS, SIDE, orientation_histograms
+from brainstage.models.ridge import FeatureScaling, RidgeLine
 from brainstage.stats.calibration import conformal_threshold
 from brainstage.stats.ordinal import ProportionalOdds
 from brainstage.stats.tones import TONES, in_units_of_power, tone_roots
@@ -44,12 +45,8 @@ from brainstage.stats.tones import TONES, in_units_of_power, tone_roots
 MODEL_TYPE = "brainstage-patient"
 SLABS = (4, 8)
 """Numbers of neighbouring levels that are averaged; both kinds of means are features, fine and coarse."""
-BLOCKS = (0.175, 0.175, 0.175, 0.175, 0.3)
-"""Shares of the blocks of features: edges by cell and slab, together 0.7, and tones."""
 TONE_SLAB = 8
 """Neighbouring levels whose tones are averaged."""
-RIDGE = 0.2
-"""Strength of the ridge, where the mean square length of a person's features is 1."""
 POWER = 0.5
 """The regression's target is the stage's number to this power: the first step counts most."""
 PREDICTION_SEEDS = (None, 0, 1, 2, 3)
@@ -66,6 +63,8 @@ EDGES = (SIDE // CELL) ** 2 * DIRECTIONS
 """Number of a slice's features that are edges."""
 FEATURES = EDGES + TONES
 """Number of a slice's features."""
+FOCAL_SHARES = {PUBLIC: 0.0, BRAIN: 0.5}
+"""Share of the weight of features that go along with the stage (:mod:`brainstage.models.ridge`), by the levels."""
 GAP = 5
 """Fewer missing levels than this between two given ones are filled from their neighbours."""
 _FOLDS = 5
@@ -316,12 +315,13 @@ class PatientModel:
         """Fit to the training people at some levels; odds and threshold are fitted to out-of-fold scores."""
         blocks = _features(_roots(self._stacks[:, levels]), np.array(levels))
         within = _features(self._directions[:, levels].astype(np.float32), np.array(levels))
-        scaling = _Scaling.of(blocks, within)
+        scaling = FeatureScaling.of(blocks, within)
         features, directions = scaling(blocks), scaling.directions(within)
+        fit = partial(RidgeLine.fit, focal_share=FOCAL_SHARES[self.level_set])
         targets = self._labels.astype(np.float64) ** POWER
         scores, spread = np.empty(len(features)), np.empty(len(features))
         for rest, held in self._folds():
-            line = _Line.fit(features[rest], targets[rest], directions)
+            line = fit(features[rest], targets[rest], directions)
             scores[held], spread[held] = line(features[held]), line.spread(directions)
         acquired = scores[:, None] + spread[:, None] * NODES
         odds = ProportionalOdds(acquired.ravel(), np.repeat(self._labels, len(NODES)), len(self.classes))
@@ -329,9 +329,7 @@ class PatientModel:
         again = acquired[:, :, None] + spread[:, None, None] * NODES
         means = odds.predict(again.ravel()).reshape(len(scores), *again.shape[1:], -1).mean(axis=2)
         true = means[np.arange(len(scores)), :, self._labels].ravel()
-        return _Fitted(
-            scaling, _Line.fit(features, targets, directions), odds, conformal_threshold(true, len(self))
-        )
+        return _Fitted(scaling, fit(features, targets, directions), odds, conformal_threshold(true, len(self)))
 
     def _folds(self) -> Iterator[tuple[IntArray, IntArray]]:
         """Yield inner folds; all scans of a person are on one side."""
@@ -405,14 +403,14 @@ def _principal_directions(deviations: Float32Array, stacks: Float32Array) -> Flo
     rows = deviations.reshape(people * acquisitions, *shape) * np.float32((people * acquisitions) ** -0.5)
     every = np.arange(stacks.shape[1])
     blocks = _features(rows, every)
-    features = _Scaling.of(_features(stacks, every), blocks).directions(blocks)
+    features = FeatureScaling.of(_features(stacks, every), blocks).directions(blocks)
     _, vectors = np.linalg.eigh(features @ features.T)
     directions = vectors[:, ::-1][:, :DIRECTIONS_KEPT].T @ rows.reshape(len(rows), -1)
     return directions.reshape(-1, *shape).astype(np.float16)
 
 
 def _features(stacks: Float32Array, levels: IntArray) -> list[Float32Array]:
-    """Average roots of histograms over slabs of levels: the blocks (n, …) that :data:`BLOCKS` weighs.
+    """Average roots of histograms over slabs of levels: the blocks (n, …) that ``ridge.BLOCKS`` weighs.
 
     Edges are averaged in cells of one size and twice that. All of it is linear, so directions of stacks become
     directions of features.
@@ -431,71 +429,11 @@ def _slabs(roots: Float32Array, slabs: IntArray) -> Float32Array:
 
 
 @dataclass(frozen=True)
-class _Scaling:
-    """Features in units of their spread among the training people; each block counts by its share, however long."""
-
-    means: list[Float32Array]
-    scales: list[Float32Array]
-
-    @classmethod
-    def of(cls, blocks: list[Float32Array], directions: list[Float32Array]) -> _Scaling:
-        """Measure people's means over acquisitions, (n, …) a block, and the directions within people, (d, …)."""
-        scales = []
-        for share, block, within in zip(BLOCKS, blocks, directions, strict=True):
-            spread = np.sqrt(block.var(axis=0) + np.square(within).sum(axis=0))
-            varies = spread > 1e-3 * spread.max()  # the corners of a picture are black in everyone
-            length = np.sqrt(share / max(1, varies.sum()))
-            scales.append(np.where(varies, length / np.where(varies, spread, 1), 0).astype(np.float32))
-        return cls([block.mean(axis=0) for block in blocks], scales)
-
-    def __call__(self, blocks: list[Float32Array]) -> Float32Array:
-        parts = [(b - mean) * scale for b, mean, scale in zip(blocks, self.means, self.scales, strict=True)]
-        scaled: Float32Array = np.concatenate(parts, axis=1)
-        return scaled
-
-    def directions(self, blocks: list[Float32Array]) -> Float32Array:
-        """Return directions in the same units."""
-        return _Scaling([np.zeros_like(mean) for mean in self.means], self.scales)(blocks)
-
-
-@dataclass(frozen=True)
-class _Line:
-    """Ridge regression on people, and on directions that are to change nothing."""
-
-    weights: Float64Array
-    intercept: float
-
-    @classmethod
-    def fit(cls, features: Float32Array, targets: Float64Array, directions: Float32Array) -> _Line:
-        """Fit to n people.
-
-        Args:
-            features: Means of their acquisitions, shape (n, d).
-            targets: float64 of shape (n,).
-            directions: In which acquisitions move a person, shape (k, d): the sum of their outer products is the
-                covariance within a person.
-        """
-        centre, middle = features.mean(axis=0, dtype=np.float64), targets.mean()
-        rows = np.concatenate([features - centre, np.sqrt(len(features)) * directions.astype(np.float64)])
-        wanted = np.concatenate([targets - middle, np.zeros(len(directions))])
-        weights = rows.T @ np.linalg.solve(rows @ rows.T + RIDGE * np.eye(len(rows)), wanted)
-        return cls(weights, float(middle - centre @ weights))
-
-    def __call__(self, features: Float32Array) -> Float64Array:
-        scores: Float64Array = features @ self.weights + self.intercept
-        return scores
-
-    def spread(self, directions: Float32Array) -> float:
-        """Return the standard deviation of a person's score over acquisitions."""
-        return float(np.linalg.norm(directions @ self.weights))
-
-
-@dataclass(frozen=True)
 class _Fitted:
     """The model at some levels."""
 
-    scaling: _Scaling
-    line: _Line
+    scaling: FeatureScaling
+    line: RidgeLine
     odds: ProportionalOdds
     conformal_threshold: float
 
