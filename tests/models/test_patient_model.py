@@ -13,13 +13,14 @@ from sklearn.metrics import roc_auc_score
 
 from brainstage.core.config import TrainConfig
 from brainstage.core.errors import ConfigError, LeakageError, RunError
+from brainstage.core.levels import BRAIN
 from brainstage.core.schema import STACK_LEVELS
 from brainstage.datasets.sources import load_slices
 from brainstage.evaluation.patients import evaluate_patients
 from brainstage.inference.predictor import Predictor
 from brainstage.models import ridge
 from brainstage.models.acquisitions import Acquisition
-from brainstage.models.patient_model import PREDICTION_SEEDS, PatientModel, patient_features
+from brainstage.models.patient_model import EDGES, FEATURES, PREDICTION_SEEDS, PatientModel, patient_features
 from brainstage.models.recipes import load_recipe
 from brainstage.training.cross_validation import cross_validate
 from brainstage.training.train import train
@@ -251,3 +252,21 @@ def test_a_runs_predictions_carry_their_sets(run):
     assert evaluation.leakage["status"] == "clean"
     assert evaluation.sets.coverage.value > 0.6  # 16 phantom people
     assert evaluation.temperatures[0] == 1
+
+
+@pytest.mark.parametrize(("cells", "effect"), [(3, 60), (EDGES, 3)], ids=["in a few features", "in all"])
+def test_a_model_of_the_whole_brain_sees_an_effect_wherever_it_is(cells, effect):
+    """Of the whole brain's levels, eight are given; half of the people train."""
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(80) % 2, 8)
+    levels = np.tile(np.arange(16, 24), 80)
+    values = rng.normal(100, 20, (len(labels), 1, FEATURES))
+    values[:, :, :cells] += effect * labels[:, None, None]
+    features = values.round().clip(0, 255).astype(np.uint8)
+    names = [f"{number:02d}" for number in np.repeat(np.arange(80), 8)]
+    half = len(labels) // 2
+    model = PatientModel.fit(
+        features[:half], names[:half], levels[:half] / (BRAIN.count - 1), labels[:half], ("a", "b"), None, BRAIN
+    )
+    found = model.predict_proba(features[half:], names[half:], levels[half:].tolist())
+    assert roc_auc_score(labels[half:], found[:, 1]) > 0.9

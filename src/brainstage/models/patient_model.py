@@ -21,7 +21,7 @@ import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -63,8 +63,9 @@ EDGES = (SIDE // CELL) ** 2 * DIRECTIONS
 """Number of a slice's features that are edges."""
 FEATURES = EDGES + TONES
 """Number of a slice's features."""
-FOCAL_SHARES = {PUBLIC: 0.0, BRAIN: 0.5}
-"""Share of the weight of features that go along with the stage (:mod:`brainstage.models.ridge`), by the levels."""
+FOCAL_SHARES = {PUBLIC: (0.0,), BRAIN: (0.0, 0.5)}
+"""By the levels: what may be the share of weight of features that are correlated with the stage
+(:mod:`brainstage.models.ridge`). Taken is the one that predicts training people best out of fold."""
 GAP = 5
 """Fewer missing levels than this between two given ones are filled from their neighbours."""
 _FOLDS = 5
@@ -317,19 +318,36 @@ class PatientModel:
         within = _features(self._directions[:, levels].astype(np.float32), np.array(levels))
         scaling = FeatureScaling.of(blocks, within)
         features, directions = scaling(blocks), scaling.directions(within)
-        fit = partial(RidgeLine.fit, focal_share=FOCAL_SHARES[self.level_set])
         targets = self._labels.astype(np.float64) ** POWER
-        scores, spread = np.empty(len(features)), np.empty(len(features))
-        for rest, held in self._folds():
-            line = fit(features[rest], targets[rest], directions)
-            scores[held], spread[held] = line(features[held]), line.spread(directions)
+        shares = FOCAL_SHARES[self.level_set]
+        out_of_fold = {share: self._out_of_fold(features, targets, directions, share) for share in shares}
+        share = min(shares, key=lambda share: float(np.square(out_of_fold[share][0] - targets).sum()))
+        scores, spread = out_of_fold[share]
         acquired = scores[:, None] + spread[:, None] * NODES
         odds = ProportionalOdds(acquired.ravel(), np.repeat(self._labels, len(NODES)), len(self.classes))
         # a prediction is the mean over acquisitions of what is an acquisition itself
         again = acquired[:, :, None] + spread[:, None, None] * NODES
         means = odds.predict(again.ravel()).reshape(len(scores), *again.shape[1:], -1).mean(axis=2)
         true = means[np.arange(len(scores)), :, self._labels].ravel()
-        return _Fitted(scaling, fit(features, targets, directions), odds, conformal_threshold(true, len(self)))
+        line = RidgeLine.fit(features, targets, directions, share)
+        return _Fitted(scaling, line, odds, conformal_threshold(true, len(self)))
+
+    def _out_of_fold(
+        self, features: Float32Array, targets: Float64Array, directions: Float32Array, focal_share: float
+    ) -> tuple[Float64Array, Float64Array]:
+        """Return each training person's score and its spread over acquisitions, from a line fitted to others.
+
+        Args:
+            features, targets, directions, focal_share: As for :meth:`RidgeLine.fit`.
+
+        Returns:
+            Two arrays of float64 of shape (n,).
+        """
+        scores, spread = np.empty(len(features)), np.empty(len(features))
+        for rest, held in self._folds():
+            line = RidgeLine.fit(features[rest], targets[rest], directions, focal_share)
+            scores[held], spread[held] = line(features[held]), line.spread(directions)
+        return scores, spread
 
     def _folds(self) -> Iterator[tuple[IntArray, IntArray]]:
         """Yield inner folds; all scans of a person are on one side."""

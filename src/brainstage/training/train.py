@@ -269,7 +269,9 @@ def _fit(
     _save_model(
         run,
         fitted,
-        OutOfDistributionDetector.fit([slices.images[slices.row_of[slice_id]] for slice_id in fold.train]),
+        OutOfDistributionDetector.fit(
+            [slices.images[slices.row_of[slice_id]] for slice_id in fold.train], slices.level_set.count
+        ),
     )
     about = _about(slices, config, splits, fold)
     _predict(run, slices, fold, config.fold, fitted.prediction, about, progress)
