@@ -254,7 +254,7 @@ def test_a_runs_predictions_carry_their_sets(run):
     assert evaluation.temperatures[0] == 1
 
 
-@pytest.mark.parametrize(("cells", "effect"), [(3, 60), (EDGES, 3)], ids=["in a few features", "in all"])
+@pytest.mark.parametrize(("cells", "effect"), [(3, 40), (EDGES, 1.5)], ids=["in a few features", "in all"])
 def test_a_model_of_the_whole_brain_sees_an_effect_wherever_it_is(cells, effect):
     """Of the whole brain's levels, eight are given; half of the people train."""
     rng = np.random.default_rng(0)
@@ -269,4 +269,4 @@ def test_a_model_of_the_whole_brain_sees_an_effect_wherever_it_is(cells, effect)
         features[:half], names[:half], levels[:half] / (BRAIN.count - 1), labels[:half], ("a", "b"), None, BRAIN
     )
     found = model.predict_proba(features[half:], names[half:], levels[half:].tolist())
-    assert roc_auc_score(labels[half:], found[:, 1]) > 0.9
+    assert roc_auc_score(labels[half:], found[:, 1]) > 0.92
