@@ -16,7 +16,7 @@ from typing import Any
 
 from brainstage.core.config import TrainConfig
 from brainstage.core.errors import LeakageError, RunError
-from brainstage.core.levels import BRAIN, PUBLIC
+from brainstage.core.levels import BRAIN
 from brainstage.core.run import RunFolder
 from brainstage.core.schema import SPLIT_NAMES, STAGES_DEFINED, SYNTHETIC_NOTICE
 from brainstage.datasets.public import DATA_HASH, DATASET
@@ -289,13 +289,10 @@ def facts_of_run(
     )
 
 
-_CHOSEN_BY_LEVELS = {
-    PUBLIC.name: "Nothing is chosen inside a fold.",
-    BRAIN.name: (
-        "Inside each fold its training people alone choose, by inner cross-validation, whether half of the weight "
-        "goes to the features that are correlated with the stage."
-    ),
-}
+_FOCAL = (
+    "Inside each fold its training people alone choose, by inner cross-validation, whether half of the weight goes to "
+    "the features that are correlated with the stage."
+)
 
 
 def describe_method(config: TrainConfig, manifest: Mapping[str, Any], people: PatientEvaluation) -> Method:
@@ -308,6 +305,7 @@ def describe_method(config: TrainConfig, manifest: Mapping[str, Any], people: Pa
     """
     tuned = _tuned(config, manifest)
     if config.model == "patient":
+        chosen = _FOCAL if manifest.get("levels") == BRAIN.name else "Nothing is chosen inside a fold."
         return Method(
             kind=(
                 "A linear model of a person's slices: histograms of edge directions by place and level and of "
@@ -325,7 +323,7 @@ def describe_method(config: TrainConfig, manifest: Mapping[str, Any], people: Pa
                 "It is fitted to several simulated acquisitions of each person. Its settings, and the seeds of the "
                 "acquisitions, are fixed by the version of brainstage."
             ),
-            selection=f"{_CHOSEN_BY_LEVELS[manifest.get('levels', PUBLIC.name)]} {tuned}".strip(),
+            selection=f"{chosen} {tuned}".strip(),
             output=(
                 "A person's slices are predicted together, in several simulated acquisitions whose mean counts: a "
                 f"probability of each stage. {_ANSWER}"
