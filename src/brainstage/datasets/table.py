@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -134,15 +135,21 @@ class SliceTable:
 
         Args:
             patients: Patient of each row, None where it is not known.
-            index: Level of each row within its patient, from 0.
+            index: Level of each row within its patient, from 0; not used where the source states its levels.
         """
         rows = self.rows.to_pylist()
-        for row, patient, level in zip(rows, patients, index, strict=True):
+        for row, patient, number in zip(rows, patients, index, strict=True):
             if row["patient_id_source"] == "inferred":
-                row.update(patient_id=None, patient_id_source="unknown", slice_index=None)
+                row.update(patient_id=None, patient_id_source="unknown", slice_index=self._level_or(row, None))
             if row["patient_id_source"] == "unknown" and patient is not None:
+                level = self._level_or(row, number)
                 row.update(patient_id=patient, patient_id_source="inferred", slice_index=level)
         return replace(self, rows=pa.Table.from_pylist(rows, schema=self.rows.schema))
+
+    def _level_or(self, row: dict[str, Any], number: int | None) -> int | None:
+        """Return a row's level where the source states its levels, else the number of the slice in its patient."""
+        level: int | None = row["slice_index"] if self.stated_levels else number
+        return level
 
     def with_labels(self, labels: Sequence[str | None]) -> SliceTable:
         """Return the table with other labels."""

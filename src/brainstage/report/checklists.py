@@ -290,8 +290,8 @@ def facts_of_run(
 
 
 _FOCAL = (
-    "Inside each fold its training people alone choose, by inner cross-validation, whether half of the weight goes to "
-    "the features that are correlated with the stage."
+    "Inside each fold its training people alone choose, by inner cross-validation, whether half of the weight goes "
+    "to the features that are correlated with the stage."
 )
 
 

@@ -23,7 +23,6 @@ from brainstage.core.arrays import BoolArray, Float64Array
 from brainstage.core.config import did_you_mean
 from brainstage.core.errors import ConfigError, DataError, LeakageError
 from brainstage.core.files import make_folder, write_table
-from brainstage.core.levels import check_levels
 from brainstage.core.progress import Progress, silent
 from brainstage.core.run import RunFolder, StrPath
 from brainstage.core.schema import (
@@ -205,7 +204,6 @@ def validate(
     """
     folder = make_folder(Path(out))
     predictor = Predictor.open(model)
-    check_levels(predictor.level_set, slices.level_set, str(cohort or "the data"))
     leakage = _check_unseen(model, predictor, slices)
     mapped = _map_classes(slices, predictor, class_map)
     ledger = _read_ledger(cohort)
