@@ -26,13 +26,14 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from sklearn.model_selection import StratifiedKFold
 
+from brainstage.core.schema import STACK_LEVELS as LEVELS
 from brainstage.core.schema import short_names
 from brainstage.datasets.sources import load_slices
 from brainstage.datasets.splits import make_splits
 from brainstage.datasets.table import SliceTable
 from brainstage.evaluation.aggregation import find_repeats
 from brainstage.evaluation.slices import read_side
-from brainstage.models.patient_model import LEVELS, PREDICTION_SEEDS, PatientModel
+from brainstage.models.patient_model import PREDICTION_SEEDS, PatientModel
 from brainstage.models.recipes import load_recipe
 from brainstage.stats import metrics
 from brainstage.stats.calibration import Calibration, apply_temperature, in_set

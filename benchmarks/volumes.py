@@ -31,6 +31,7 @@ from sklearn.model_selection import StratifiedKFold
 
 from brainstage.cohorts.phantom import DIAGNOSES, draw_anatomy
 from brainstage.core.arrays import Float32Array, Float64Array, IntArray, Pixels
+from brainstage.core.levels import PUBLIC
 from brainstage.core.parallel import parallel_map
 from brainstage.core.schema import STACK_LEVELS, STAGES
 from brainstage.datasets.sources import load_slices
@@ -46,7 +47,7 @@ from brainstage.scans.registration import (
     mni152,
     register,
 )
-from brainstage.scans.stack import MIN_LEVELS, MIN_SIMILARITY, TRAINING_GRID, cut, refusal
+from brainstage.scans.stack import MIN_SIMILARITY, TRAINING_GRID, cut, refusal
 from brainstage.scans.volume import Volume
 from brainstage.training.inputs import ACQUISITIONS, acquired_features, training_seeds
 
@@ -162,7 +163,7 @@ def read(volume: Volume, move: Float64Array, way: Way) -> Reading:
     points = mapped(np.linalg.inv(move) @ volume.affine, grid_points(volume.voxels.shape)[:, ::97])
     points = points[:, (volume.voxels.ravel()[::97] > 0)]  # the head, where it lies in MNI152
     apart = float(np.linalg.norm(mapped(registration.affine, points) - mapped(move, points), axis=0).mean())
-    accepted = refusal(registration) is None and len(slices[1]) >= MIN_LEVELS
+    accepted = refusal(registration) is None and len(slices[1]) >= PUBLIC.min_count
     return Reading(slices, apart, registration.similarity, accepted, seconds)
 
 

@@ -13,12 +13,14 @@ from sklearn.metrics import roc_auc_score
 
 from brainstage.core.config import TrainConfig
 from brainstage.core.errors import ConfigError, LeakageError, RunError
+from brainstage.core.levels import BRAIN
+from brainstage.core.schema import STACK_LEVELS
 from brainstage.datasets.sources import load_slices
 from brainstage.evaluation.patients import evaluate_patients
 from brainstage.inference.predictor import Predictor
-from brainstage.models import patient_model
+from brainstage.models import ridge
 from brainstage.models.acquisitions import Acquisition
-from brainstage.models.patient_model import LEVELS, PREDICTION_SEEDS, PatientModel, patient_features
+from brainstage.models.patient_model import EDGES, FEATURES, PREDICTION_SEEDS, PatientModel, patient_features
 from brainstage.models.recipes import load_recipe
 from brainstage.training.cross_validation import cross_validate
 from brainstage.training.train import train
@@ -46,7 +48,7 @@ def model(people, histograms, levels):
 
 
 def fitted(people, histograms, levels, rows):
-    places = levels[rows] / (LEVELS - 1)
+    places = levels[rows] / (STACK_LEVELS - 1)
     names = [people.patients[row] for row in rows]
     return PatientModel.fit(histograms[rows], names, places, people.targets(rows), people.classes)
 
@@ -94,7 +96,7 @@ def test_a_level_that_is_known_counts_more_than_the_look(model, people, histogra
     rows = of_one(people)
     alone = [model.predict_proba(histograms[[row]], levels=[levels[row]])[0] for row in rows]
     np.testing.assert_allclose(model.predict_proba(histograms[rows], levels=levels[rows]), alone, atol=1e-6)
-    elsewhere = model.predict_proba(histograms[rows], levels=(levels[rows] + 9) % LEVELS)
+    elsewhere = model.predict_proba(histograms[rows], levels=(levels[rows] + 9) % STACK_LEVELS)
     assert np.abs(elsewhere - alone).max() > 0.01
     guessed = model.predict_proba(histograms[rows], levels=[None] * len(rows))
     np.testing.assert_allclose(guessed, model.predict_proba(histograms[rows]), atol=1e-6)
@@ -134,8 +136,8 @@ def test_directions_stand_for_acquisitions():
     targets = rng.normal(size=people)
     means = acquired.mean(axis=1)
     within = (acquired - means[:, None]).reshape(-1, features) / np.sqrt(people * copies)
-    line = patient_model._Line.fit(means, targets, within)
-    every = Ridge(patient_model.RIDGE * copies).fit(acquired.reshape(-1, features), np.repeat(targets, copies))
+    line = ridge.RidgeLine.fit(means, targets, within)
+    every = Ridge(ridge.RIDGE * copies).fit(acquired.reshape(-1, features), np.repeat(targets, copies))
     np.testing.assert_allclose(line.weights, every.coef_, atol=1e-8)
     assert line.intercept == pytest.approx(every.intercept_)
     scores = acquired @ line.weights
@@ -250,3 +252,21 @@ def test_a_runs_predictions_carry_their_sets(run):
     assert evaluation.leakage["status"] == "clean"
     assert evaluation.sets.coverage.value > 0.6  # 16 phantom people
     assert evaluation.temperatures[0] == 1
+
+
+@pytest.mark.parametrize(("cells", "effect"), [(3, 40), (EDGES, 1.5)], ids=["in a few features", "in all"])
+def test_a_model_of_the_whole_brain_sees_an_effect_wherever_it_is(cells, effect):
+    """Of the whole brain's levels, eight are given; half of the people train."""
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(80) % 2, 8)
+    levels = np.tile(np.arange(16, 24), 80)
+    values = rng.normal(100, 20, (len(labels), 1, FEATURES))
+    values[:, :, :cells] += effect * labels[:, None, None]
+    features = values.round().clip(0, 255).astype(np.uint8)
+    names = [f"{number:02d}" for number in np.repeat(np.arange(80), 8)]
+    half = len(labels) // 2
+    model = PatientModel.fit(
+        features[:half], names[:half], levels[:half] / (BRAIN.count - 1), labels[:half], ("a", "b"), None, BRAIN
+    )
+    found = model.predict_proba(features[half:], names[half:], levels[half:].tolist())
+    assert roc_auc_score(labels[half:], found[:, 1]) > 0.92

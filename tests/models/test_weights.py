@@ -7,6 +7,7 @@ import pytest
 
 from brainstage import load_slices
 from brainstage.core.errors import ConfigError, RunError
+from brainstage.core.levels import PUBLIC
 from brainstage.inference.predictions import find_model
 from brainstage.inference.predictor import Predictor
 from brainstage.models.weights import BUNDLED, bundled_folder
@@ -30,6 +31,30 @@ def test_a_bundled_model_says_its_performance_on_people_outside_its_training_set
     for row, scores in {**predictor.about.get("nested", {}), **predictor.about["figures"]}.items():
         assert row in card
         assert f"{scores['accuracy']['value']:.3f} [" in card
+
+
+def drawn_head(level):
+    """Return a slice that a formula draws, so that what models say of it can be written down."""
+    rows, columns = np.meshgrid(np.arange(128) - 63.5, np.arange(128) - 63.5, indexing="ij")
+    head = np.exp(-(((rows / 55) ** 2 + (columns / 45) ** 2) ** 4))
+    return (head * (170 + 50 * np.sin(rows / 5 + level / 4) * np.cos(columns / 6))).astype(np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("name", "whole", "sixth"),
+    [
+        ("patient", [0.2442117, 0.5203654, 0.2224322, 0.0129907], [0.4005355, 0.4208439, 0.1678136, 0.0108070]),
+        ("compact", [0.8913946, 0.0059092, 0.0631011, 0.0395950], [0.8935683, 0.0059128, 0.0646738, 0.0358452]),
+    ],
+)
+def test_a_bundled_model_predicts_what_it_always_did(name, whole, sixth):
+    """The file states no levels: it is of the public ones, and nothing of its predictions changes."""
+    predictor, images = Predictor.open(name), [drawn_head(level) for level in range(PUBLIC.count)]
+    assert "brainstage_levels" not in (bundled_folder(name) / "model" / "config.json").read_text()
+    assert predictor.level_set == PUBLIC
+    together = predictor.predict_proba(images, ["a"] * len(images), range(len(images)))
+    np.testing.assert_allclose(together[0], whole, atol=2e-6)
+    np.testing.assert_allclose(predictor.predict_proba(images, None, range(len(images)))[5], sixth, atol=2e-6)
 
 
 def test_bundled_models_are_small_and_hold_no_code():

@@ -75,7 +75,7 @@ def test_levels_that_a_volume_lacks_are_left_out(straight):
     assert 16 <= len(levels) == len(stack) <= 24
     assert levels == list(range(len(levels)))
     assert np.abs(stack.astype(int) - straight[levels]).mean() < 6
-    with pytest.raises(DataError, match="of the training data's 32 levels, too few"):
+    with pytest.raises(DataError, match="of the 32 levels from the thalamus upwards, too few"):
         training_stack(Volume(volume.voxels[:, :, : top - 6], volume.affine), "a")
 
 

@@ -24,8 +24,19 @@ from brainstage.cli.shared import (
     typed_command,
     warn,
 )
+from brainstage.core.levels import LEVEL_SETS
 
 app = typer.Typer()
+
+Levels = Annotated[
+    Any,
+    choice(
+        "--levels",
+        tuple(LEVEL_SETS),
+        "public: those of the public dataset, from the thalamus upwards; brain: from the temporal poles to the "
+        "vertex, with the hippocampus.",
+    ),
+]
 
 Skull = Annotated[
     Any,
@@ -56,6 +67,7 @@ def prepare(
         str | None, typer.Option(help="Columns that come along, separated by commas; without it age,sex,site.")
     ] = None,
     class_order: ClassOrder = None,
+    levels: Levels = "public",
     skull: Skull = "auto",
     all_runs: Annotated[
         bool, typer.Option("--all-runs", help="Take all T1-weighted scans of a session, not the first alone.")
@@ -85,6 +97,7 @@ def prepare(
         label_column=label_column,
         covariates=covariates.split(",") if covariates else None,
         class_order=parse_order(class_order),
+        level_set=LEVEL_SETS[levels],
         skull=skull,
         all_runs=all_runs,
         exclude=exclude,

@@ -23,7 +23,7 @@ LEDGER_SCHEMA = pa.schema(
         ("reason", pa.string()),  # why it is not prepared, or what is not known of it
         ("similarity", pa.float64()),  # correlation with the template in and around its brain
         ("outside", pa.float64()),  # share of brightness outside of the template's brain
-        ("levels", pa.int32()),  # how many of the cohort's levels the scan shows
+        ("levels", pa.int32()),  # how many of the cohort's levels the scan shows; the schema's metadata name them
         ("skull_stripped", pa.bool_()),  # whether the skull was taken off here
         ("orientation", pa.string()),  # directions of the voxel axes as found: RAS, LPS …
         ("seconds", pa.float64()),  # that the scan took

@@ -21,6 +21,7 @@ from brainstage.cohorts.sources import CohortScan, CohortSource, find_cohort
 from brainstage.core.config import did_you_mean
 from brainstage.core.errors import ConfigError, DataError, LeakageError, RunError
 from brainstage.core.files import atomic, locked, make_folder, write_json, write_table
+from brainstage.core.levels import LEVELS_KEY, PUBLIC, LevelSet
 from brainstage.core.parallel import run_tasks, usable_cpus
 from brainstage.core.progress import Progress, silent
 from brainstage.core.schema import CLASS_ORDER, RESEARCH_NOTICE, SYNTHETIC_NOTICE, recognised_order
@@ -40,7 +41,7 @@ class CohortFolder:
     ======================================= =========================================================
     ``data/train-00000-of-000NN.parquet``   the slices: image, label, person, session, scan, level, covariates
     ``scans.parquet``                       the ledger, a row a scan (:mod:`brainstage.cohorts.ledger`)
-    ``cohort.json``                         classes, counts
+    ``cohort.json``                         levels, classes, counts
     ``qc.html``                             each scan's cuts to be checked by eye, written by the command line
     ``.prepare/``                           private: slices scan by scan, from which a stopped run goes on, and the
                                             salt of the hashes; not to be published, and safe to delete in the end
@@ -117,6 +118,7 @@ class Cohort:
         ordered: Whether their order is known.
         notes: What was passed over, a sentence each; they name files, so they are written nowhere.
         synthetic: Whether it was made from the phantom cohort.
+        level_set: The levels that its scans were cut at.
     """
 
     folder: Path
@@ -125,6 +127,7 @@ class Cohort:
     ordered: bool
     notes: tuple[str, ...]
     synthetic: bool = False
+    level_set: LevelSet = PUBLIC
 
     @property
     def counts(self) -> list[tuple[str | None, int, int]]:
@@ -144,7 +147,7 @@ class Cohort:
             "version": VERSION,
             "notice": RESEARCH_NOTICE,
             "synthetic": SYNTHETIC_NOTICE if self.synthetic else None,
-            "levels": "public",
+            "levels": self.level_set.name,
             "classes": list(self.classes),
             "ordered": self.ordered,
             "people": len({row["participant_id"] for row in prepared}),
@@ -164,6 +167,7 @@ def prepare(
     label_column: str | None = None,
     covariates: Sequence[str] | None = None,
     class_order: tuple[str, ...] | None = None,
+    level_set: LevelSet = PUBLIC,
     skull: Skull = "auto",
     all_runs: bool = False,
     exclude: Path | None = None,
@@ -185,6 +189,7 @@ def prepare(
         covariates: Columns that come along; None takes age, sex and site where they exist.
         class_order: Class names from the least to the most severe stage; others are then unknown labels. None
             recognises the usual names.
+        level_set: The levels to cut scans at; those of a folder never change.
         skull: ``strip`` takes the skull off, ``stripped`` says that none is there, ``auto`` looks.
         all_runs: Take all scans of a session; else one.
         exclude: File with names of scans to leave out, one a line.
@@ -196,11 +201,11 @@ def prepare(
         DataError: The source or a table is not usable; no scan can be prepared.
         ConfigError: A file to exclude names an unknown scan.
         LeakageError: The table's ``split`` puts a person on both sides.
-        RunError: The folder is in use, of another version, or not writable, or the disk is full.
+        RunError: The folder is in use, of another version or other levels, or not writable, or the disk is full.
     """
     folder = CohortFolder(Path(out))
     with folder.claim():
-        _check_version(folder)
+        _check_made(folder, level_set)
         found = find_cohort(
             Path(source),
             salt=folder.salt(),
@@ -212,8 +217,8 @@ def prepare(
         found = replace(found, scans=_without_excluded(found.scans, exclude))
         found, classes, ordered = with_classes(found, class_order)
         _check_split(found.scans)
-        _prepare_parts(folder, found.scans, skull, redo, jobs or usable_cpus(), progress)
-        return assemble(folder, found, classes, ordered=ordered, progress=progress)
+        _prepare_parts(folder, found.scans, skull, level_set, redo, jobs or usable_cpus(), progress)
+        return assemble(folder, found, classes, ordered=ordered, level_set=level_set, progress=progress)
 
 
 def assemble(
@@ -222,6 +227,7 @@ def assemble(
     classes: tuple[str, ...],
     *,
     ordered: bool,
+    level_set: LevelSet = PUBLIC,
     progress: Progress = silent,
 ) -> Cohort:
     """Write a cohort's ledger and slices from the parts of its scans.
@@ -231,6 +237,7 @@ def assemble(
         found: The scans and what is known of their people; each scan that can be tried has its part.
         classes: Class names.
         ordered: Whether they stand in clinical order.
+        level_set: The levels of the slices.
         progress: How to show progress.
 
     Raises:
@@ -239,19 +246,21 @@ def assemble(
     """
     measured = [_measured(folder, one) for one in found.scans]
     columns = typed_columns([scan.covariates for scan in found.scans], found.covariates)
-    ledger = _ledger(found.scans, measured, columns)
-    cohort = Cohort(folder.path, ledger, classes, ordered, found.notes, found.synthetic)
+    ledger = _ledger(found.scans, measured, columns, level_set)
+    cohort = Cohort(folder.path, ledger, classes, ordered, found.notes, found.synthetic, level_set)
     write_table(folder.ledger, ledger)
     _write_slices(folder, found.scans, measured, columns, cohort, progress)
     write_json(folder.about, cohort.about)
     return cohort
 
 
-def _check_version(folder: CohortFolder) -> None:
+def _check_made(folder: CohortFolder, level_set: LevelSet) -> None:
+    """Refuse a finished cohort of another version or of other levels."""
     if not folder.about.exists():
         return
     try:
-        version = json.loads(folder.about.read_text(encoding="utf-8"))["version"]
+        about = json.loads(folder.about.read_text(encoding="utf-8"))
+        version, levels = about["version"], about["levels"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(
             f"{folder.about}: not readable as a cohort ({error}); choose a new folder with --out"
@@ -260,6 +269,11 @@ def _check_version(folder: CohortFolder) -> None:
         raise RunError(
             f"{folder.path}: a cohort of version {version}, this brainstage makes version {VERSION}; choose a new "
             "folder with --out"
+        )
+    if levels != level_set.name:
+        raise RunError(
+            f"{folder.path}: was prepared with --levels {levels}, not {level_set.name}; give the same levels, or "
+            "choose a new folder with --out"
         )
 
 
@@ -330,6 +344,7 @@ def _prepare_parts(
     folder: CohortFolder,
     scans: Sequence[CohortScan],
     skull: Skull,
+    level_set: LevelSet,
     redo: Collection[Status],
     jobs: int,
     progress: Progress,
@@ -338,7 +353,8 @@ def _prepare_parts(
     tasks = []
     for one in scans:
         if one.scan:
-            task = Task(one.scan, folder.part(one.scan_id), task_key(one.scan, skull), skull)
+            key = task_key(one.scan, skull, level_set)
+            task = Task(one.scan, folder.part(one.scan_id), key, skull, level_set)
             done = read_part(task.part)
             if done is None or done[0] != task.key or done[1].status in redo:
                 tasks.append(task)
@@ -393,7 +409,9 @@ def _measured(folder: CohortFolder, one: CohortScan) -> Measured:
     return done[1] if done[1].reason else replace(done[1], reason=one.problem)
 
 
-def _ledger(scans: Sequence[CohortScan], measured: Sequence[Measured], covariates: pa.Table) -> pa.Table:
+def _ledger(
+    scans: Sequence[CohortScan], measured: Sequence[Measured], covariates: pa.Table, level_set: LevelSet
+) -> pa.Table:
     names = ("scan_id", "participant_id", "session_id", "label")
     rows = [
         {**{name: getattr(one, name) for name in names}, **asdict(result)}
@@ -402,7 +420,7 @@ def _ledger(scans: Sequence[CohortScan], measured: Sequence[Measured], covariate
     table = pa.Table.from_pylist(rows, schema=LEDGER_SCHEMA)
     for name in covariates.column_names:
         table = table.append_column(name, covariates[name])
-    return table
+    return table.replace_schema_metadata({LEVELS_KEY: level_set.name})
 
 
 def _slice_schema(cohort: Cohort, covariates: pa.Schema) -> pa.Schema:
@@ -420,7 +438,7 @@ def _slice_schema(cohort: Cohort, covariates: pa.Schema) -> pa.Schema:
         name: {"dtype": "float64" if kind == pa.float64() else str(kind), "_type": "Value"} for name, kind in fields
     }
     features |= {"image": {"_type": "Image"}, "label": {"names": list(cohort.classes), "_type": "ClassLabel"}}
-    metadata = {"huggingface": json.dumps({"info": {"features": features}})}
+    metadata = {"huggingface": json.dumps({"info": {"features": features}}), LEVELS_KEY: cohort.level_set.name}
     if cohort.ordered:
         metadata[CLASS_ORDER] = json.dumps(list(cohort.classes))
     if cohort.synthetic:

@@ -24,12 +24,13 @@ from brainstage.cohorts.ledger import Measured, orientation
 from brainstage.core.arrays import Pixels
 from brainstage.core.errors import ConfigError, DataError, RefusalError
 from brainstage.core.files import write_table
-from brainstage.core.schema import STACK_LEVELS, read_metadata, with_metadata
+from brainstage.core.levels import LevelSet
+from brainstage.core.schema import read_metadata, with_metadata
 from brainstage.datasets.table import slice_id
 from brainstage.scans.discover import Scan
 from brainstage.scans.registration import Registration, register
 from brainstage.scans.skull_strip import extract_brain
-from brainstage.scans.stack import MAX_OUTSIDE, MIN_LEVELS, cut, refusal
+from brainstage.scans.stack import MAX_OUTSIDE, cut, refusal, too_few
 from brainstage.scans.volume import Volume
 
 VERSION = 2
@@ -47,12 +48,14 @@ class Task:
         part: File for its slices and what was measured.
         key: What the slices depend on (:func:`task_key`).
         skull: ``strip`` takes the skull off, ``stripped`` says that none is there, ``auto`` looks.
+        level_set: The levels to cut it at.
     """
 
     scan: Scan
     part: Path
     key: str
     skull: Skull
+    level_set: LevelSet
 
 
 @dataclass(frozen=True)
@@ -89,15 +92,20 @@ class Slices:
     registered: RegisteredScan | None = None
 
 
-def task_key(scan: Scan, skull: Skull) -> str:
+def task_key(scan: Scan, skull: Skull, level_set: LevelSet) -> str:
     """Return a hash of what slices depend on: the files' names, sizes and times, and what is done to them.
 
     Their folders do not count: a source that was moved, or is seen under another path in a container, is the same.
+
+    Args:
+        scan: The scan.
+        skull: As in :class:`Task`.
+        level_set: The levels to cut it at.
     """
     about = [
         [Path(name).name, status.st_size, status.st_mtime_ns] for name in scan.files for status in _status(name)
     ]
-    return hashlib.sha256(json.dumps([VERSION, skull, about]).encode()).hexdigest()
+    return hashlib.sha256(json.dumps([VERSION, skull, level_set.name, about]).encode()).hexdigest()
 
 
 def _status(name: str) -> list[os.stat_result]:
@@ -113,16 +121,22 @@ def prepare_scan(task: Task) -> Measured:
     Raises:
         RunError: The part cannot be written.
     """
-    made = make_slices(task.scan, task.skull)
+    made = make_slices(task.scan, task.skull, task.level_set)
     write_part(task, made)
     return made.measured
 
 
-def make_slices(scan: Scan, skull: Skull) -> Slices:
-    """Read, strip, register and cut one scan; whatever is wrong with it is told in what was measured."""
+def make_slices(scan: Scan, skull: Skull, level_set: LevelSet) -> Slices:
+    """Read, strip, register and cut one scan; whatever is wrong with it is told in what was measured.
+
+    Args:
+        scan: The scan.
+        skull: As in :class:`Task`.
+        level_set: The levels to cut it at.
+    """
     started = time.perf_counter()
     try:
-        made = _slices(scan, skull)
+        made = _slices(scan, skull, level_set)
     except RefusalError as error:
         made = Slices(Measured("refused", str(error)))
     except (DataError, ConfigError) as error:
@@ -173,7 +187,7 @@ def _about_part(part: Path) -> dict[str, Any]:
     return read_metadata(pq.read_schema(part).empty_table())
 
 
-def _slices(scan: Scan, skull: Skull) -> Slices:
+def _slices(scan: Scan, skull: Skull, level_set: LevelSet) -> Slices:
     """Read, strip, register and cut a scan.
 
     Raises:
@@ -185,10 +199,8 @@ def _slices(scan: Scan, skull: Skull) -> Slices:
         raise DataError(f"{scan.name}: a single picture, expected a volume")
     volume = scan.volume()
     brain, registration, stripped = _brain(volume, scan.name, skull)
-    stack, levels = cut(brain, registration)
-    reason = refusal(registration)
-    if reason is None and len(levels) < MIN_LEVELS:
-        reason = f"shows {len(levels)} of the {STACK_LEVELS} levels, too few to stage it"
+    stack, levels = cut(brain, registration, level_set)
+    reason = refusal(registration) or too_few(levels, level_set)
     measured = Measured(
         "refused" if reason else "prepared",
         reason,

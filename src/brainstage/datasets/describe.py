@@ -15,8 +15,9 @@ def describe(slices: SliceTable) -> dict[str, Any]:
         A JSON-ready mapping: ``rows``, ``classes`` (by side), ``sizes`` (``width×height``), ``modes``,
         ``patients``, ``patient_id_source``, ``unlabelled``, ``unreadable`` (a sentence for each row), ``skipped``
         (a sentence for each kind of files that are not read), ``class_order`` (the classes from the least to the
-        most severe; None where that is not known), ``duplicates`` (rows that repeat an earlier row's pixels, and
-        how many images are on both sides or carry two labels), ``data_hash`` and ``synthetic``.
+        most severe; None where that is not known), ``levels`` (name of the set of levels), ``duplicates`` (rows
+        that repeat an earlier row's pixels, and how many images are on both sides or carry two labels),
+        ``data_hash`` and ``synthetic``.
     """
     sides = [side or "all" for side in slices.rows["split"].to_pylist()]
     labels = [label or "(no label)" for label in slices.labels]
@@ -35,6 +36,7 @@ def describe(slices: SliceTable) -> dict[str, Any]:
         "unreadable": list(slices.unreadable),
         "skipped": list(slices.skipped),
         "class_order": list(slices.classes) if slices.ordered else None,
+        "levels": slices.level_set.name,
         "duplicates": _duplicates(slices, sides),
         "data_hash": slices.data_hash,
         "synthetic": slices.synthetic,

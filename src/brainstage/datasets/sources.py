@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from brainstage.core.config import did_you_mean
 from brainstage.core.errors import DataError
+from brainstage.core.levels import LEVELS_KEY, PUBLIC, LevelSet, named_levels
 from brainstage.core.parallel import parallel_map
 from brainstage.core.progress import Progress, silent
 from brainstage.core.schema import (
@@ -99,6 +100,8 @@ class _Content:
     """The files of a folder that are read."""
     class_order: tuple[str, ...] | None = None
     """The order that a cohort was prepared with."""
+    level_set: LevelSet | None = None
+    """The levels that it states."""
 
 
 def default_source() -> Path:
@@ -163,8 +166,28 @@ def load_slices(
         )
     kept = [(row, picture) for row, picture in zip(rows, pictures, strict=True) if picture is not None]
     images = [picture.pixels for _, picture in kept]
-    slices = SliceTable(_table(kept), images, classes, tuple(unreadable), content.synthetic, skipped, ordered)
+    slices = SliceTable(
+        _table(kept),
+        images,
+        classes,
+        tuple(unreadable),
+        content.synthetic,
+        skipped,
+        ordered,
+        content.level_set,
+    )
+    _check_index(slices, path)
     return with_patients(slices, patients)
+
+
+def _check_index(slices: SliceTable, path: Path) -> None:
+    """Refuse a slice whose index is none of the levels that its file states."""
+    for row, level in enumerate(slices.levels):
+        if level is not None and not 0 <= level < slices.level_set.count:
+            raise DataError(
+                f"{path}: {slices.rows['source'][row]} has the slice_index {level}, expected 0 to "
+                f"{slices.level_set.count - 1}, since the file states the levels {slices.level_set.name}"
+            )
 
 
 def _with_class_names(rows: Sequence[_Row], names: Mapping[str, str], path: Path) -> Sequence[_Row]:
@@ -229,6 +252,7 @@ def _find(path: Path, columns: Columns) -> _Content:
                 synthetic=any(part.synthetic for part in parts),
                 files=[file for files in splits.values() for file in files],
                 class_order=parts[0].class_order,
+                level_set=_common_levels([part.level_set for part in parts], path),
             )
         if path.suffix.lower() == ".csv":
             return _Content(list(_csv_rows(path, columns)))
@@ -258,7 +282,37 @@ def _find_in_parquet(file: Path, columns: Columns, split: str | None) -> _Conten
         rows,
         synthetic=metadata.get(b"brainstage_synthetic") == b"true",
         class_order=None if order is None else tuple(map(str, order)),
+        level_set=_stated_levels(table.schema, file),
     )
+
+
+def _stated_levels(schema: pa.Schema, file: Path) -> LevelSet | None:
+    """Return the levels that a parquet file's schema states; None where it states none."""
+    name = (schema.metadata or {}).get(LEVELS_KEY.encode())
+    return None if name is None else named_levels(name.decode(errors="replace"), str(file))
+
+
+def _common_levels(stated: Sequence[LevelSet | None], path: Path) -> LevelSet | None:
+    """Return the levels that files state; None where one states none.
+
+    Raises:
+        DataError: They are of different levels.
+    """
+    names = sorted({(levels or PUBLIC).name for levels in stated})
+    if len(names) > 1:
+        raise DataError(
+            f"{path}: holds slices of different levels, {' and '.join(names)}; prepare all scans with one of them"
+        )
+    return None if None in stated else stated[0]
+
+
+def parquet_levels(file: Path) -> LevelSet | None:
+    """Return the set of levels that a parquet file states its slices to be cut at; None where it states none.
+
+    Raises:
+        DataError: The file is not parquet, or the set is not known.
+    """
+    return _stated_levels(_read_parquet(file, columns=[]).schema, file)
 
 
 def parquet_readers(file: Path, image_column: str) -> list[tuple[str, Reader]]:
@@ -279,9 +333,9 @@ def _readers(table: pa.Table, file: Path, column: str) -> Iterator[tuple[str, Re
         yield where, partial(decode_slice, blob.as_buffer(), where)
 
 
-def _read_parquet(file: Path) -> pa.Table:
+def _read_parquet(file: Path, columns: list[str] | None = None) -> pa.Table:
     try:
-        return pq.read_table(file)
+        return pq.read_table(file, columns=columns)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise DataError(f"{file}: not a readable parquet file ({str(error).splitlines()[0]})") from error
 

@@ -6,12 +6,14 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from brainstage.core.arrays import IntArray, Pixels
 from brainstage.core.errors import DataError
+from brainstage.core.levels import PUBLIC, LevelSet
 from brainstage.core.schema import Value
 
 SLICE_SCHEMA = pa.schema(
@@ -43,6 +45,7 @@ class SliceTable:
         skipped: One sentence for each kind of files in the source's folder that are not read, with their number.
         ordered: Whether ``classes`` stand in clinical order. Where not, their names are not known and no order was
             given: nothing that depends on the order of three classes or more may be computed.
+        stated_levels: The set of levels that the source states its slices to be cut at; None where it states none.
     """
 
     rows: pa.Table
@@ -52,6 +55,7 @@ class SliceTable:
     synthetic: bool = False
     skipped: tuple[str, ...] = ()
     ordered: bool = True
+    stated_levels: LevelSet | None = None
 
     def __len__(self) -> int:
         return len(self.images)
@@ -80,6 +84,20 @@ class SliceTable:
             scan or (f"{patient} {session}" if patient and session else patient)
             for scan, patient, session in zip(*columns, strict=True)
         ]
+
+    @property
+    def level_set(self) -> LevelSet:
+        """The levels that the slices show: those stated, else those of the public dataset."""
+        return self.stated_levels or PUBLIC
+
+    @cached_property
+    def levels(self) -> list[int | None]:
+        """Level of each slice in the level set that the source states; None where it states none.
+
+        The ``slice_index`` of other sources numbers the slices of a person, wherever they lie.
+        """
+        index: list[int | None] = self.rows["slice_index"].to_pylist()
+        return index if self.stated_levels else [None] * len(index)
 
     @cached_property
     def covariates(self) -> dict[str, list[Value]]:
@@ -124,15 +142,21 @@ class SliceTable:
 
         Args:
             patients: Patient of each row, None where it is not known.
-            index: Level of each row within its patient, from 0.
+            index: Level of each row within its patient, from 0; not used where the source states its levels.
         """
         rows = self.rows.to_pylist()
-        for row, patient, level in zip(rows, patients, index, strict=True):
+        for row, patient, number in zip(rows, patients, index, strict=True):
             if row["patient_id_source"] == "inferred":
-                row.update(patient_id=None, patient_id_source="unknown", slice_index=None)
+                row.update(patient_id=None, patient_id_source="unknown", slice_index=self._level_or(row, None))
             if row["patient_id_source"] == "unknown" and patient is not None:
+                level = self._level_or(row, number)
                 row.update(patient_id=patient, patient_id_source="inferred", slice_index=level)
         return replace(self, rows=pa.Table.from_pylist(rows, schema=self.rows.schema))
+
+    def _level_or(self, row: dict[str, Any], number: int | None) -> int | None:
+        """Return a row's level where the source states its levels, else the number of the slice in its patient."""
+        level: int | None = row["slice_index"] if self.stated_levels else number
+        return level
 
     def with_labels(self, labels: Sequence[str | None]) -> SliceTable:
         """Return the table with other labels."""

@@ -17,6 +17,7 @@ from brainstage.core.arrays import Pixels
 from brainstage.core.config import TrainConfig
 from brainstage.core.errors import ConfigError, DataError, RunError
 from brainstage.core.files import make_folder, sha256
+from brainstage.core.levels import check_levels
 from brainstage.core.progress import Progress, silent
 from brainstage.core.run import RunFolder, StrPath
 from brainstage.core.schema import SYNTHETIC_NOTICE, figure_title
@@ -183,7 +184,8 @@ def export(
 
     Raises:
         ConfigError: The run cannot be exported, the folder exists, ``int8`` has no data, or ONNX is not installed.
-        DataError: ``int8`` has too few training slices, or they have other classes than the network.
+        DataError: ``int8`` has too few training slices, or they have other classes than the network; the slices
+            show other levels than the run's.
         RunError: A probability differs by more than :data:`MAX_PROBABILITY_DIFFERENCE`, the 8-bit integers are not
             accepted, or the folder is not writable. Nothing is written.
     """
@@ -193,6 +195,8 @@ def export(
     network = _network(source, name)
     if int8 and slices is None:
         raise ConfigError("int8 needs the data that the run was trained on; name it with --data")
+    if slices is not None:
+        check_levels(network.level_set, slices.level_set, "the data")
     make_folder(target.parent)
     try:
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as temporary:

@@ -63,7 +63,7 @@ def attribute(
     Args:
         predictor: The model.
         images: Grey slices, each uint8 of shape (H, W).
-        levels: Level of each slice among the 32 of the training data; None where it is not known.
+        levels: Level of each slice in the model's level set; None where it is not known.
         stage: Index of the stage in the model's classes.
         method: One of :data:`METHODS`.
 

@@ -139,7 +139,7 @@ def explain_scan(
         sanity: Compare each map with those of the same model with its weights randomised.
     """
     try:
-        images, levels = scan.read()
+        images, levels = scan.read(predictor.level_set)
     except RefusalError as error:
         return [SliceExplanation(_row(scan.name, REFUSED, reason=str(error)))]
     except DataError as error:

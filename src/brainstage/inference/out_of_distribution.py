@@ -1,9 +1,10 @@
 """Out-of-distribution detection: slices unlike the training slices are refused.
 
-A slice's coarse anatomy (32×32 pixels less their surroundings) is correlated with the centroids of 32 clusters of
-training slices; its out-of-distribution score is 1 minus the largest correlation. On registered heads, as these
-are, that score separates brain slices from everything else: other pictures, other planes, species and contrasts,
-heads with skull (`benchmarks/refusal.py`).
+A slice's coarse anatomy (32×32 pixels less their surroundings) is correlated with the centroids of clusters of
+training slices, at most one for each level; its out-of-distribution score is 1 minus the largest correlation. On
+registered heads, as these are, that score separates brain slices from everything else: other pictures, other
+planes, species and contrasts, heads with skull (`benchmarks/refusal.py`). Of the whole brain's levels a single
+picture that lies upside down can pass (``docs/decisions/levels.md``).
 """
 
 from __future__ import annotations
@@ -17,13 +18,16 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from brainstage.core.arrays import Float32Array, Pixels
+from brainstage.core.levels import PUBLIC
 from brainstage.datasets.signatures import coarse_anatomy, unit
 
 FILE = "out_of_distribution.safetensors"
-MAX_CLUSTERS = 32
-"""Most clusters of training slices; the public dataset has as many levels."""
+MAX_CLUSTERS = PUBLIC.count
+"""Most clusters of training slices: one for each level."""
+SLICES_A_CLUSTER = 50
+"""Fewest training slices of a cluster, on average."""
 MAX_TRAINING_SLICES = 2000
-"""Most training slices that the centroids are fitted to."""
+"""Most training slices that the centroids are fitted to, where their clusters need no more."""
 ANGLE_MARGIN = 1.3
 """Largest accepted angle to the nearest centroid, as a multiple of that of 99 % of the training slices.
 
@@ -56,13 +60,19 @@ class OutOfDistributionDetector:
         self.threshold = threshold
 
     @classmethod
-    def fit(cls, images: Sequence[Pixels]) -> OutOfDistributionDetector:
-        """Fit to training slices, each uint8 of shape (H, W); a random sample of many."""
+    def fit(cls, images: Sequence[Pixels], max_clusters: int = MAX_CLUSTERS) -> OutOfDistributionDetector:
+        """Fit to training slices, each uint8 of shape (H, W); a random sample of many.
+
+        Args:
+            images: The slices.
+            max_clusters: Most clusters: the number of levels.
+        """
         from sklearn.cluster import KMeans  # takes a second to import, and prediction does not need it
 
-        chosen = np.random.default_rng(0).permutation(len(images))[:MAX_TRAINING_SLICES]
+        most = max(MAX_TRAINING_SLICES, SLICES_A_CLUSTER * max_clusters)
+        chosen = np.random.default_rng(0).permutation(len(images))[:most]
         rows = coarse_anatomy([images[row] for row in chosen])
-        clusters = int(np.clip(len(rows) // 50, 1, MAX_CLUSTERS))
+        clusters = int(np.clip(len(rows) // SLICES_A_CLUSTER, 1, max_clusters))
         centroids = unit(KMeans(clusters, random_state=0).fit(rows).cluster_centers_.astype(np.float32))
         angle = np.arccos(np.clip(np.quantile((rows @ centroids.T).max(axis=1), 0.01), -1, 1))
         return cls(centroids, 1 - float(np.cos(min(angle * ANGLE_MARGIN, np.pi / 2))))

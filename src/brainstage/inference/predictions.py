@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from brainstage.core.arrays import BoolArray, Float32Array, Pixels
 from brainstage.core.errors import ConfigError, DataError, RefusalError, RunError
+from brainstage.core.levels import LevelSet, check_levels
 from brainstage.core.progress import Progress, silent
 from brainstage.core.run import RunFolder
 from brainstage.core.schema import (
@@ -223,7 +224,11 @@ def predict_scans(
 
     Returns:
         The predictions, in the order of the scans; ``.table`` has them as an Arrow table.
+
+    Raises:
+        DataError: A file states other levels than the model's.
     """
+    check_scans(predictor, scans)
     people = group_people(scans, one_person)
     size = 1 if any(scan.volume for scan in scans) else CHUNK
     chunks = [people[start : start + size] for start in range(0, len(people), size)]
@@ -233,6 +238,17 @@ def predict_scans(
             predictions += part
             advance(len(part))
     return Predictions.collect(predictor, predictions)
+
+
+def check_scans(predictor: Predictor, scans: Iterable[Scan]) -> None:
+    """Refuse slices whose file states that they show other levels than those that the model was trained on.
+
+    Raises:
+        DataError: There is one.
+    """
+    for scan in scans:
+        if scan.level_set:
+            check_levels(predictor.level_set, scan.level_set, scan.name)
 
 
 def group_people(scans: Sequence[Scan], one_person: bool) -> list[Person]:
@@ -269,7 +285,9 @@ class _Slice:
 
 def predict_people(predictor: Predictor, people: Sequence[Person]) -> list[PersonPrediction]:
     """Predict people in this thread. The slices of all of them pass through the model in the same batches."""
-    slices_by_person = [[item for scan in scans for item in _read(scan)] for _, scans in people]
+    slices_by_person = [
+        [item for scan in scans for item in _read(scan, predictor.level_set)] for _, scans in people
+    ]
     readable = [item for slices in slices_by_person for item in slices if item.status == PREDICTED]
     for item, reason in zip(readable, predictor.refusals(_images(readable)), strict=True):
         if reason:
@@ -307,9 +325,9 @@ def _images(slices: Iterable[_Slice]) -> list[Pixels]:
     return [item.image for item in slices if item.image is not None]
 
 
-def _read(scan: Scan) -> list[_Slice]:
+def _read(scan: Scan, level_set: LevelSet) -> list[_Slice]:
     try:
-        images, levels = scan.read()
+        images, levels = scan.read(level_set)
     except RefusalError as error:
         return [_Slice(scan.name, status=REFUSED, reason=str(error))]
     except DataError as error:

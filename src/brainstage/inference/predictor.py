@@ -15,6 +15,7 @@ import pyarrow as pa
 from brainstage.core.arrays import FeatureArray, Float32Array, Float64Array, Pixels
 from brainstage.core.errors import BrainstageError, DataError, RunError
 from brainstage.core.files import sha256
+from brainstage.core.levels import PUBLIC, LevelSet
 from brainstage.core.parallel import worker_pool
 from brainstage.core.progress import Progress, silent
 from brainstage.core.run import RunFolder, StrPath
@@ -23,7 +24,15 @@ from brainstage.datasets.preprocessing import Preprocessing
 from brainstage.datasets.table import SliceTable
 from brainstage.inference.out_of_distribution import OutOfDistributionDetector
 from brainstage.models.engines.base import Engine
-from brainstage.models.folder import ONNX, PROCESSOR, class_names, read_config, refuse_pickles, weights_file
+from brainstage.models.folder import (
+    ONNX,
+    PROCESSOR,
+    class_names,
+    read_config,
+    refuse_pickles,
+    trained_levels,
+    weights_file,
+)
 from brainstage.models.patient_model import (
     PREDICTION_SEEDS,
     PatientModel,
@@ -114,8 +123,8 @@ class Predictor:
             patients: Patient of each slice. Slices of one patient are predicted together: the patient model takes
                 them as one stack, a network's probabilities are averaged. None, for all or for one slice, predicts
                 each slice alone.
-            levels: Level of each slice among the 32 of the training data, from 0, the lowest. None, for all or for
-                one slice, has the model estimate it, which may be off by a few levels.
+            levels: Level of each slice in :attr:`level_set`, from 0, the lowest. None, for all or for one slice,
+                has the model estimate it, which may be off by a few levels.
             progress: How to show progress.
 
         Returns:
@@ -133,6 +142,11 @@ class Predictor:
     def calibrated(self) -> bool:
         """Whether probabilities were calibrated on people outside the training set; else they are raw scores."""
         return self._model.calibrated
+
+    @property
+    def level_set(self) -> LevelSet:
+        """The levels that the model was trained on, which volumes are cut at."""
+        return self._model.level_set
 
     @property
     def network(self) -> Any | None:
@@ -228,9 +242,15 @@ class SliceClassifier:
 
     by_slice = True
 
-    def __init__(self, engine: Engine, preprocessing: Preprocessing, calibration: Calibration | None = None):
+    def __init__(
+        self,
+        engine: Engine,
+        preprocessing: Preprocessing,
+        calibration: Calibration | None = None,
+        level_set: LevelSet = PUBLIC,
+    ):
         self._engine = engine
-        self.preprocessing = preprocessing
+        self.preprocessing, self.level_set = preprocessing, level_set
         self._calibration = calibration
         self.calibrated = calibration is not None
         self.engine, self.classes, self.network, self.pool = (
@@ -258,7 +278,7 @@ class SliceClassifier:
 
     def randomised(self, seed: int) -> SliceClassifier:
         """Return the same network with the values of each weight tensor shuffled."""
-        return SliceClassifier(self._engine.randomised(seed), self.preprocessing)
+        return SliceClassifier(self._engine.randomised(seed), self.preprocessing, level_set=self.level_set)
 
     def predict_features(
         self,
@@ -300,7 +320,7 @@ class PatientClassifier:
 
     def __init__(self, model: PatientModel, preprocessing: Preprocessing):
         self.preprocessing = preprocessing
-        self._model, self.classes = model, model.classes
+        self._model, self.classes, self.level_set = model, model.classes, model.level_set
 
     def extract_features(self, images: Sequence[Pixels], *, as_it_is: bool = False) -> Pixels:
         """Return what the model sees of each slice in some acquisitions (:func:`patient_features`)."""
@@ -388,7 +408,7 @@ def _open(folder: Path) -> SliceClassifier | PatientClassifier:
     input_steps = grey if one_channel else preprocessing
     if input_steps is None:
         raise DataError(f"{weights}: takes one channel, but its {PROCESSOR} makes three different ones")
-    return SliceClassifier(engine, input_steps, Calibration.open(folder))
+    return SliceClassifier(engine, input_steps, Calibration.open(folder), trained_levels(config, str(folder)))
 
 
 def prediction_table(

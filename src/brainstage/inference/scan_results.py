@@ -19,6 +19,7 @@ from brainstage.cohorts.ledger import Measured
 from brainstage.cohorts.scan import Skull, Task, make_slices, read_part, read_slices, task_key, write_part
 from brainstage.cohorts.sources import CohortScan
 from brainstage.core.files import make_folder, write_json
+from brainstage.core.levels import LevelSet
 from brainstage.inference.predictions import FAILED, REFUSED, Predictions, predict_people
 from brainstage.inference.predictor import Predictor
 from brainstage.scans.discover import Scan
@@ -69,6 +70,7 @@ class ScanTask:
         folder: The derivatives dataset.
         scan: The scan.
         skull: As for :class:`brainstage.cohorts.scan.Task`.
+        level_set: The model's levels.
         model: Run folder, or a bundled model.
         key: As in :class:`ScanResult`.
     """
@@ -76,19 +78,21 @@ class ScanTask:
     folder: DerivativesFolder
     scan: CohortScan
     skull: Skull
+    level_set: LevelSet
     model: str
     key: str
 
 
-def result_key(scan: CohortScan, skull: Skull, model_hash: str) -> str:
+def result_key(scan: CohortScan, skull: Skull, level_set: LevelSet, model_hash: str) -> str:
     """Return a hash of what a result depends on.
 
     Args:
         scan: The scan.
         skull: What is done to its skull.
+        level_set: The model's levels.
         model_hash: SHA-256 of the model's weights.
     """
-    source = task_key(scan.scan, skull) if scan.scan else scan.problem
+    source = task_key(scan.scan, skull, level_set) if scan.scan else scan.problem
     return hashlib.sha256(json.dumps([VERSION, source, model_hash]).encode()).hexdigest()
 
 
@@ -121,7 +125,7 @@ def process_scan(task: ScanTask) -> str:
         return write_result(task, measured)
     images, levels = read_slices(task.folder.cohort.part(scan.scan_id))
     predictor = _predictor(task.model)
-    slices = Scan(scan.scan_id, lambda: ScanSlices(images, levels))
+    slices = Scan(scan.scan_id, lambda level_set=task.level_set: ScanSlices(images, levels))
     person = predict_people(predictor, [(scan.scan_id, [slices])])
     return write_result(task, measured, Predictions.collect(predictor, person))
 
@@ -163,11 +167,12 @@ def _prepared(task: ScanTask) -> Measured:
     scan, part = task.scan, task.folder.cohort.part(task.scan.scan_id)
     if scan.scan is None:
         raise ValueError(f"{scan.scan_id} has no file")
-    preparation = Task(scan.scan, part, task_key(scan.scan, task.skull), task.skull)
+    key = task_key(scan.scan, task.skull, task.level_set)
+    preparation = Task(scan.scan, part, key, task.skull, task.level_set)
     done = read_part(part)
     if done and done[0] == preparation.key and (done[1].status != "prepared" or has_derivatives(task.folder, scan)):
         return done[1]
-    made = make_slices(scan.scan, task.skull)
+    made = make_slices(scan.scan, task.skull, task.level_set)
     if made.registered:
         write_derivatives(task.folder, scan, made.registered)
     else:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from brainstage.core.errors import DataError
+from brainstage.core.levels import LEVELS_KEY, PUBLIC, LevelSet, named_levels
 
 MODEL_TYPES = ("convnext", "convnextv2", "regnet", "resnet", "swin", "swinv2", "vit")
 """Architectures of ``transformers`` whose head is ``model.classifier`` and whose processor we know."""
@@ -57,6 +58,19 @@ def class_names(config: dict[str, Any]) -> tuple[str, ...]:
     """
     names = config["id2label"]
     return tuple(str(names[key]) for key in sorted(names, key=int))
+
+
+def trained_levels(config: dict[str, Any], where: str = CONFIG) -> LevelSet:
+    """Return the levels that a model was trained on; where its configuration names none, the public dataset's.
+
+    Args:
+        config: The content of its ``config.json``.
+        where: Its name in errors.
+
+    Raises:
+        DataError: They are not known.
+    """
+    return named_levels(str(config.get(LEVELS_KEY, PUBLIC.name)), where)
 
 
 def read_config(folder: Path, name: str | None = None, weights: str = WEIGHTS) -> dict[str, Any]:

@@ -31,25 +31,22 @@ from scipy.ndimage import binary_closing
 from scipy.special import ndtri
 
 from brainstage.core.arrays import Float16Array, Float32Array, Float64Array, IntArray, Pixels
+from brainstage.core.errors import DataError
+from brainstage.core.levels import BRAIN, LEVELS_KEY, PUBLIC, LevelSet
 from brainstage.core.parallel import parallel_map
 from brainstage.models.acquisitions import Acquisition
-from brainstage.models.folder import CONFIG, WEIGHTS, read_json
+from brainstage.models.folder import CONFIG, WEIGHTS, read_json, trained_levels
 from brainstage.models.histograms import CELL, DIRECTIONS, SIDE, orientation_histograms
+from brainstage.models.ridge import FeatureScaling, RidgeLine
 from brainstage.stats.calibration import conformal_threshold
 from brainstage.stats.ordinal import ProportionalOdds
 from brainstage.stats.tones import TONES, in_units_of_power, tone_roots
 
 MODEL_TYPE = "brainstage-patient"
-LEVELS = 32
-"""Levels of a person's stack."""
 SLABS = (4, 8)
 """Numbers of neighbouring levels that are averaged; both kinds of means are features, fine and coarse."""
-BLOCKS = (0.175, 0.175, 0.175, 0.175, 0.3)
-"""Shares of the blocks of features: edges by cell and slab, together 0.7, and tones."""
 TONE_SLAB = 8
 """Neighbouring levels whose tones are averaged."""
-RIDGE = 0.2
-"""Strength of the ridge, where the mean square length of a person's features is 1."""
 POWER = 0.5
 """The regression's target is the stage's number to this power: the first step counts most."""
 PREDICTION_SEEDS = (None, 0, 1, 2, 3)
@@ -66,6 +63,9 @@ EDGES = (SIDE // CELL) ** 2 * DIRECTIONS
 """Number of a slice's features that are edges."""
 FEATURES = EDGES + TONES
 """Number of a slice's features."""
+FOCAL_SHARES = {PUBLIC: (0.0,), BRAIN: (0.0, 0.5)}
+"""By the levels: what may be the share of weight of features that are correlated with the stage
+(:mod:`brainstage.models.ridge`). Taken is the one that predicts training people best out of fold."""
 GAP = 5
 """Fewer missing levels than this between two given ones are filled from their neighbours."""
 _FOLDS = 5
@@ -119,6 +119,7 @@ class PatientModel:
 
     Attributes:
         classes: Class names, from the least to the most severe stage.
+        level_set: The levels of its training people.
     """
 
     def __init__(
@@ -128,19 +129,21 @@ class PatientModel:
         labels: IntArray,
         classes: Sequence[str],
         people: IntArray | None = None,
+        level_set: LevelSet = PUBLIC,
     ) -> None:
         """Take training scans.
 
         Args:
             stacks: Roots of their histograms, means over acquisitions, in steps of :data:`STEP`: uint8 of shape
-                (n, LEVELS, FEATURES).
-            directions: In which acquisitions move people, float16 of shape (d, LEVELS, FEATURES): the sum of their
+                (n, levels, FEATURES).
+            directions: In which acquisitions move people, float16 of shape (d, levels, FEATURES): the sum of their
                 outer products is the covariance within a person.
             labels: Their stages (n,).
             classes: Names of the stages.
             people: Number of each one's person (n,); None where everyone has one scan.
+            level_set: The levels of the stacks.
         """
-        self.classes = tuple(classes)
+        self.classes, self.level_set = tuple(classes), level_set
         self._stacks, self._directions, self._labels = stacks, directions, labels
         self._people = np.arange(len(stacks)) if people is None else people
         edges = _roots(stacks[..., :EDGES])
@@ -161,6 +164,7 @@ class PatientModel:
         labels: IntArray,
         classes: Sequence[str],
         people: Sequence[str] | None = None,
+        level_set: LevelSet = PUBLIC,
     ) -> PatientModel:
         """Return a model of training slices with known people and places along the stack.
 
@@ -172,17 +176,18 @@ class PatientModel:
             labels: Number of each slice's stage; the same for all slices of a scan.
             classes: Names of the stages.
             people: Of each slice; None where everyone has one scan.
+            level_set: The levels that places from 0 to 1 stand for.
         """
         names, first, number = np.unique(np.array(stacks), return_index=True, return_inverse=True)
-        acquisitions = features.shape[1]
-        roots = np.full((len(names), LEVELS, FEATURES), np.nan, np.float32)
+        acquisitions, count = features.shape[1], level_set.count
+        roots = np.full((len(names), count, FEATURES), np.nan, np.float32)
         chosen = np.linspace(0, len(names) - 1, min(len(names), _SCANS_OF_DIRECTIONS)).round().tolist()
         place = {scan: number for number, scan in enumerate(chosen)}
-        deviations = np.zeros((len(chosen), acquisitions, LEVELS, FEATURES), np.float32)
+        deviations = np.zeros((len(chosen), acquisitions, count, FEATURES), np.float32)
         for scan in range(len(names)):
             rows = np.flatnonzero(number == scan)
-            levels = (places[rows] * (LEVELS - 1)).round().astype(np.int64)
-            given = _given(levels)
+            levels = (places[rows] * (count - 1)).round().astype(np.int64)
+            given = _given(levels, count)
             acquired = _stack(_roots(features[rows]), levels, given)
             roots[scan, given] = acquired.mean(axis=1)
             if scan in place:
@@ -192,7 +197,8 @@ class PatientModel:
         means = np.nansum(roots, axis=0) / np.maximum(there.sum(axis=0), 1)
         roots = np.where(there, roots, means)  # a level that a scan lacks says nothing about its person
         person = None if people is None else np.unique(np.array(people)[first], return_inverse=True)[1]
-        return cls(_in_steps(roots), _principal_directions(deviations, roots), labels[first], classes, person)
+        directions = _principal_directions(deviations, roots)
+        return cls(_in_steps(roots), directions, labels[first], classes, person, level_set)
 
     def predict_proba(
         self,
@@ -222,15 +228,20 @@ class PatientModel:
                 (n, a, FEATURES); acquisitions of one number belong together.
             patients: Patient of each slice; slices of one patient are predicted together. A slice of None is
                 predicted alone.
-            levels: Level of each slice, from 0 to LEVELS - 1; None where it is to be estimated from the slice.
+            levels: Level of each slice, from 0; None where it is to be estimated from the slice.
+
+        Raises:
+            DataError: A level is none of the model's.
         """
         places = self.levels(features)
         for row, level in enumerate(() if levels is None else levels):
             places[row] = places[row] if level is None else level
+        if len(places) and not 0 <= places.min() <= places.max() < self.level_set.count:
+            raise DataError(f"level {places.max()}: expected 0 to {self.level_set.count - 1}, the model's levels")
         people = list(people_rows(patients or [None] * len(features)))
         alike: dict[bytes, list[IntArray]] = {}
         for rows in people:
-            alike.setdefault(_given(places[rows]).tobytes(), []).append(rows)
+            alike.setdefault(_given(places[rows], self.level_set.count).tobytes(), []).append(rows)
         each = np.empty((*features.shape[:2], len(self.classes)))
         thresholds = np.empty(len(features))
         for key, members in alike.items():
@@ -249,7 +260,7 @@ class PatientModel:
         )
 
     def levels(self, features: Pixels) -> IntArray:
-        """Return the level of each slice, from 0 to LEVELS - 1: where training people's mean edges are nearest.
+        """Return the level of each slice, from 0: where training people's mean edges are nearest.
 
         Args:
             features: As for :meth:`predict`.
@@ -261,12 +272,12 @@ class PatientModel:
     def shuffled(self, seed: int) -> PatientModel:
         """Return a model whose training people's stages are shuffled."""
         labels = np.random.default_rng(seed).permutation(self._labels)
-        return PatientModel(self._stacks, self._directions, labels, self.classes, self._people)
+        return PatientModel(self._stacks, self._directions, labels, self.classes, self._people, self.level_set)
 
     def save(self, folder: Path) -> None:
         """Write ``config.json`` and ``model.safetensors`` into a folder."""
         folder.mkdir(parents=True, exist_ok=True)
-        config = {"model_type": MODEL_TYPE, "classes": list(self.classes)}
+        config = {"model_type": MODEL_TYPE, "classes": list(self.classes), LEVELS_KEY: self.level_set.name}
         (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
         tensors: dict[str, np.ndarray] = {
             "stacks": self._stacks,
@@ -282,13 +293,14 @@ class PatientModel:
         """Read a folder that :meth:`save` wrote.
 
         Raises:
-            OSError, ValueError, KeyError, SafetensorError: A file is missing, damaged or does not fit.
+            OSError, ValueError, KeyError, DataError, SafetensorError: A file is missing, damaged or does not fit.
         """
-        classes = json.loads((folder / CONFIG).read_text(encoding="utf-8"))["classes"]
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        classes, level_set = config["classes"], trained_levels(config, str(folder / CONFIG))
         tensors = load_file(folder / WEIGHTS)
         stacks, directions, labels = (tensors[name] for name in ("stacks", "directions", "labels"))
         people = tensors.get("people")
-        shape = (LEVELS, FEATURES)
+        shape = (level_set.count, FEATURES)
         for name, rows, dtype in (("stacks", stacks, np.uint8), ("directions", directions, np.float16)):
             if rows.shape[1:] != shape or rows.dtype != dtype:
                 raise ValueError(f"{name} of shape {rows.shape[1:]}, {rows.dtype}")
@@ -298,28 +310,44 @@ class PatientModel:
             raise ValueError("labels do not fit the stacks and the classes")
         if people is not None and people.shape != labels.shape:
             raise ValueError("people do not fit the stacks")
-        return cls(stacks, directions, labels.astype(np.int64), classes, people)
+        return cls(stacks, directions, labels.astype(np.int64), classes, people, level_set)
 
     def _fit(self, levels: tuple[int, ...]) -> _Fitted:
         """Fit to the training people at some levels; odds and threshold are fitted to out-of-fold scores."""
         blocks = _features(_roots(self._stacks[:, levels]), np.array(levels))
         within = _features(self._directions[:, levels].astype(np.float32), np.array(levels))
-        scaling = _Scaling.of(blocks, within)
+        scaling = FeatureScaling.of(blocks, within)
         features, directions = scaling(blocks), scaling.directions(within)
         targets = self._labels.astype(np.float64) ** POWER
-        scores, spread = np.empty(len(features)), np.empty(len(features))
-        for rest, held in self._folds():
-            line = _Line.fit(features[rest], targets[rest], directions)
-            scores[held], spread[held] = line(features[held]), line.spread(directions)
+        shares = FOCAL_SHARES[self.level_set]
+        out_of_fold = {share: self._out_of_fold(features, targets, directions, share) for share in shares}
+        share = min(shares, key=lambda share: float(np.square(out_of_fold[share][0] - targets).sum()))
+        scores, spread = out_of_fold[share]
         acquired = scores[:, None] + spread[:, None] * NODES
         odds = ProportionalOdds(acquired.ravel(), np.repeat(self._labels, len(NODES)), len(self.classes))
         # a prediction is the mean over acquisitions of what is an acquisition itself
         again = acquired[:, :, None] + spread[:, None, None] * NODES
         means = odds.predict(again.ravel()).reshape(len(scores), *again.shape[1:], -1).mean(axis=2)
         true = means[np.arange(len(scores)), :, self._labels].ravel()
-        return _Fitted(
-            scaling, _Line.fit(features, targets, directions), odds, conformal_threshold(true, len(self))
-        )
+        line = RidgeLine.fit(features, targets, directions, share)
+        return _Fitted(scaling, line, odds, conformal_threshold(true, len(self)))
+
+    def _out_of_fold(
+        self, features: Float32Array, targets: Float64Array, directions: Float32Array, focal_share: float
+    ) -> tuple[Float64Array, Float64Array]:
+        """Return each training person's score and its spread over acquisitions, from a line fitted to others.
+
+        Args:
+            features, targets, directions, focal_share: As for :meth:`RidgeLine.fit`.
+
+        Returns:
+            Two arrays of float64 of shape (n,).
+        """
+        scores, spread = np.empty(len(features)), np.empty(len(features))
+        for rest, held in self._folds():
+            line = RidgeLine.fit(features[rest], targets[rest], directions, focal_share)
+            scores[held], spread[held] = line(features[held]), line.spread(directions)
+        return scores, spread
 
     def _folds(self) -> Iterator[tuple[IntArray, IntArray]]:
         """Yield inner folds; all scans of a person are on one side."""
@@ -354,9 +382,9 @@ def people_rows(patients: Sequence[str | None]) -> Iterator[IntArray]:
         yield np.array(members)
 
 
-def _given(levels: IntArray) -> IntArray:
-    """Return the levels that are given: those of the slices, and small gaps between them."""
-    given = np.zeros(LEVELS + 2 * GAP, dtype=bool)  # a margin, or closing would wear off the ends
+def _given(levels: IntArray, count: int) -> IntArray:
+    """Return which of ``count`` levels are given: those of the slices, and small gaps between them."""
+    given = np.zeros(count + 2 * GAP, dtype=bool)  # a margin, or closing would wear off the ends
     given[levels + GAP] = True
     found: IntArray = np.flatnonzero(binary_closing(given, np.ones(GAP))[GAP:-GAP])
     return found
@@ -379,28 +407,28 @@ def _in_steps(roots: Float32Array) -> Pixels:
 
 
 def _principal_directions(deviations: Float32Array, stacks: Float32Array) -> Float16Array:
-    """Return the directions in which acquisitions move people most, float16 of shape (d, LEVELS, FEATURES).
+    """Return the directions in which acquisitions move people most, float16 of shape (d, levels, FEATURES).
 
     Most is measured in the model's features: over slabs of levels, where the noise of single slices averages out.
 
     Args:
-        deviations: Of some people's acquisitions from their mean, shape (n, a, LEVELS, FEATURES).
-        stacks: The means of all people, shape (people, LEVELS, FEATURES).
+        deviations: Of some people's acquisitions from their mean, shape (n, a, levels, FEATURES).
+        stacks: The means of all people, shape (people, levels, FEATURES).
     """
     people, acquisitions, *shape = deviations.shape
     if acquisitions == 1:
         return np.zeros((0, *shape), np.float16)
     rows = deviations.reshape(people * acquisitions, *shape) * np.float32((people * acquisitions) ** -0.5)
-    every = np.arange(LEVELS)
+    every = np.arange(stacks.shape[1])
     blocks = _features(rows, every)
-    features = _Scaling.of(_features(stacks, every), blocks).directions(blocks)
+    features = FeatureScaling.of(_features(stacks, every), blocks).directions(blocks)
     _, vectors = np.linalg.eigh(features @ features.T)
     directions = vectors[:, ::-1][:, :DIRECTIONS_KEPT].T @ rows.reshape(len(rows), -1)
     return directions.reshape(-1, *shape).astype(np.float16)
 
 
 def _features(stacks: Float32Array, levels: IntArray) -> list[Float32Array]:
-    """Average roots of histograms over slabs of levels: the blocks (n, …) that :data:`BLOCKS` weighs.
+    """Average roots of histograms over slabs of levels: the blocks (n, …) that ``ridge.BLOCKS`` weighs.
 
     Edges are averaged in cells of one size and twice that. All of it is linear, so directions of stacks become
     directions of features.
@@ -419,71 +447,11 @@ def _slabs(roots: Float32Array, slabs: IntArray) -> Float32Array:
 
 
 @dataclass(frozen=True)
-class _Scaling:
-    """Features in units of their spread among the training people; each block counts by its share, however long."""
-
-    means: list[Float32Array]
-    scales: list[Float32Array]
-
-    @classmethod
-    def of(cls, blocks: list[Float32Array], directions: list[Float32Array]) -> _Scaling:
-        """Measure people's means over acquisitions, (n, …) a block, and the directions within people, (d, …)."""
-        scales = []
-        for share, block, within in zip(BLOCKS, blocks, directions, strict=True):
-            spread = np.sqrt(block.var(axis=0) + np.square(within).sum(axis=0))
-            varies = spread > 1e-3 * spread.max()  # the corners of a picture are black in everyone
-            length = np.sqrt(share / max(1, varies.sum()))
-            scales.append(np.where(varies, length / np.where(varies, spread, 1), 0).astype(np.float32))
-        return cls([block.mean(axis=0) for block in blocks], scales)
-
-    def __call__(self, blocks: list[Float32Array]) -> Float32Array:
-        parts = [(b - mean) * scale for b, mean, scale in zip(blocks, self.means, self.scales, strict=True)]
-        scaled: Float32Array = np.concatenate(parts, axis=1)
-        return scaled
-
-    def directions(self, blocks: list[Float32Array]) -> Float32Array:
-        """Return directions in the same units."""
-        return _Scaling([np.zeros_like(mean) for mean in self.means], self.scales)(blocks)
-
-
-@dataclass(frozen=True)
-class _Line:
-    """Ridge regression on people, and on directions that are to change nothing."""
-
-    weights: Float64Array
-    intercept: float
-
-    @classmethod
-    def fit(cls, features: Float32Array, targets: Float64Array, directions: Float32Array) -> _Line:
-        """Fit to n people.
-
-        Args:
-            features: Means of their acquisitions, shape (n, d).
-            targets: float64 of shape (n,).
-            directions: In which acquisitions move a person, shape (k, d): the sum of their outer products is the
-                covariance within a person.
-        """
-        centre, middle = features.mean(axis=0, dtype=np.float64), targets.mean()
-        rows = np.concatenate([features - centre, np.sqrt(len(features)) * directions.astype(np.float64)])
-        wanted = np.concatenate([targets - middle, np.zeros(len(directions))])
-        weights = rows.T @ np.linalg.solve(rows @ rows.T + RIDGE * np.eye(len(rows)), wanted)
-        return cls(weights, float(middle - centre @ weights))
-
-    def __call__(self, features: Float32Array) -> Float64Array:
-        scores: Float64Array = features @ self.weights + self.intercept
-        return scores
-
-    def spread(self, directions: Float32Array) -> float:
-        """Return the standard deviation of a person's score over acquisitions."""
-        return float(np.linalg.norm(directions @ self.weights))
-
-
-@dataclass(frozen=True)
 class _Fitted:
     """The model at some levels."""
 
-    scaling: _Scaling
-    line: _Line
+    scaling: FeatureScaling
+    line: RidgeLine
     odds: ProportionalOdds
     conformal_threshold: float
 

@@ -24,7 +24,7 @@ COLUMNS = {
     "patient_id": "The person. All slices of a person belong on one side of any split.",
     "session_id": "The session; empty where there is one.",
     "scan_id": "The scan, as in scans.parquet.",
-    "slice_index": "Level of the slice, from 0, the lowest, to 31; a millimetre apart.",
+    "slice_index": "Level of the slice, from 0, the lowest, to {last}; {spacing:g} mm apart.",
 }
 _TYPES = {"int64": "sc:Integer", "int32": "sc:Integer", "double": "sc:Float", "string": "sc:Text"}
 _CONTEXT: dict[str, Any] = {  # the same for every dataset, by the specification
@@ -97,11 +97,18 @@ def _content(cohort: Cohort, command: Sequence[str]) -> dict[str, Any]:
         "about": cohort.about,
         "classes": [row for row in cohort.counts if row[0] is not None],
         "ordered": cohort.ordered,
-        "columns": COLUMNS | dict.fromkeys(covariate_names(cohort.ledger), "As in the table of participants."),
+        "levels": cohort.level_set,
+        "columns": {name: _about_column(name, cohort) for name in (*COLUMNS, *covariate_names(cohort.ledger))},
         "command": " ".join(command),
         "version": version("brainstage"),
         "sides": sorted({file.name.partition("-")[0] for file in (cohort.folder / "data").glob("*.parquet")}),
     }
+
+
+def _about_column(name: str, cohort: Cohort) -> str:
+    """Return what a column holds."""
+    text = COLUMNS.get(name, "As in the table of participants.")
+    return text.format(last=cohort.level_set.count - 1, spacing=cohort.level_set.spacing)
 
 
 def _description(command: Sequence[str]) -> dict[str, Any]:
@@ -120,7 +127,10 @@ def _croissant(cohort: Cohort, shards: Sequence[Path]) -> dict[str, Any]:
         "@context": _CONTEXT,
         "@type": "sc:Dataset",
         "name": "brainstage-cohort",
-        "description": "Axial slices of brain MRI scans, for research on stages of dementia. No diagnosis.",
+        "description": (
+            f"Axial slices of brain MRI scans, levels {cohort.level_set}, for research on stages of dementia. "
+            "No diagnosis."
+        ),
         "conformsTo": CROISSANT_VERSION,
         "version": "1.0.0",
         "distribution": [
@@ -137,14 +147,14 @@ def _croissant(cohort: Cohort, shards: Sequence[Path]) -> dict[str, Any]:
             {
                 "@type": "cr:RecordSet",
                 "@id": file.stem,
-                "field": [_field(file, schema.field(name)) for name in schema.names],
+                "field": [_field(file, schema.field(name), _about_column(name, cohort)) for name in schema.names],
             }
             for file in shards
         ],
     }
 
 
-def _field(file: Path, column: pa.Field) -> dict[str, Any]:
+def _field(file: Path, column: pa.Field, about: str) -> dict[str, Any]:
     image = column.name == "image"
     source = {"fileObject": {"@id": file.name}, "extract": {"column": column.name}}
     if image:
@@ -152,7 +162,7 @@ def _field(file: Path, column: pa.Field) -> dict[str, Any]:
     return {
         "@type": "cr:Field",
         "@id": f"{file.stem}/{column.name}",
-        "description": COLUMNS.get(column.name, "As in the table of participants."),
+        "description": about,
         "dataType": "sc:ImageObject" if image else _TYPES[str(column.type)],
         "source": source,
     }

@@ -15,6 +15,7 @@ from brainstage.core.errors import ConfigError
 from brainstage.core.files import atomic, make_folder, write_json
 from brainstage.core.progress import Progress, silent
 from brainstage.inference.explanations import Explanations, SliceExplanation, check_request, explain_scan
+from brainstage.inference.predictions import check_scans
 from brainstage.inference.predictor import Predictor
 from brainstage.scans.discover import Scan
 
@@ -50,9 +51,11 @@ def explain(
     Raises:
         ConfigError: The method or the check does not suit the model, there is no such stage, or the folder is not
             empty.
+        DataError: A file states other levels than the model's.
         RunError: The disk is full or the folder is not writable.
     """
     method = check_request(predictor, method, stage)
+    check_scans(predictor, scans)
     if sanity:
         predictor.randomised(0)  # an exported model is refused before any work is done
     if out.is_dir() and any(out.iterdir()):

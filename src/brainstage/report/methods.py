@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from brainstage.core.config import TrainConfig
+from brainstage.core.levels import BRAIN
 from brainstage.report.pages import plain
 
 _OF_ALL_NETWORKS = (
@@ -19,6 +20,10 @@ _OF_NEW_NETWORKS = (
     "filter_learning_rate",
 )
 """Settings that matter for a network trained from scratch, beside those that matter for all."""
+_FOCAL = (
+    "Inside each fold its training people alone choose, by inner cross-validation, whether half of the weight goes "
+    "to the features that are correlated with the stage."
+)
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,7 @@ def describe_method(config: TrainConfig, manifest: Mapping[str, Any], aggregatio
     """
     tuned = _tuned(config, manifest)
     if config.model == "patient":
+        chosen = _FOCAL if manifest.get("levels") == BRAIN.name else "Nothing is chosen inside a fold."
         return Method(
             kind=(
                 "A linear model of a person's slices: histograms of edge directions by place and level and of "
@@ -69,7 +75,7 @@ def describe_method(config: TrainConfig, manifest: Mapping[str, Any], aggregatio
                 "It is fitted to several simulated acquisitions of each person. Its settings, and the seeds of the "
                 "acquisitions, are fixed by the version of brainstage."
             ),
-            selection=f"Nothing is chosen inside a fold. {tuned}".strip(),
+            selection=f"{chosen} {tuned}".strip(),
             output=(
                 "A person's slices are predicted together, in several simulated acquisitions whose mean counts: a "
                 f"probability of each stage. {_ANSWER}"

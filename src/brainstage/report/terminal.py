@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from brainstage.cohorts.ledger import count_reasons
+from brainstage.core.levels import LEVEL_SETS
 from brainstage.core.schema import (
     RESEARCH_NOTICE,
     SET_PREFIX,
@@ -45,6 +46,7 @@ def show_cohort(cohort: Cohort) -> None:
     counts = ", ".join(f"{count:,} {status}" for status, count in about["scans"].items())
     stamp = f" · {about['synthetic']}" if about["synthetic"] else ""
     console.print(f"{counts} · {about['people']:,} people{stamp}", style="bold", highlight=False)
+    console.print(f"levels {cohort.level_set}", highlight=False)
     table = Table()
     for name in ("class", "people", "scans"):
         table.add_column(name, justify="left" if name == "class" else "right")
@@ -114,6 +116,7 @@ def show_description(found: dict[str, Any]) -> None:
         f"{duplicates['with_two_labels']} with two labels",
         "unlabelled": found["unlabelled"],
         "order": " < ".join(found["class_order"] or ["not known, so nothing ordinal; give --class-order"]),
+        "levels": str(LEVEL_SETS[found["levels"]]),
         "data hash": found["data_hash"],
         "unreadable": len(found["unreadable"]),
     }

@@ -14,13 +14,14 @@ from functools import partial
 from itertools import accumulate
 from os.path import commonpath
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, Protocol
 
 from brainstage.core.arrays import Pixels
 from brainstage.core.errors import DataError
+from brainstage.core.levels import PUBLIC, LevelSet
 from brainstage.core.run import StrPath
 from brainstage.datasets.images import IMAGE_SUFFIXES, Reader, decode_slice, is_picture, open_path, read_bytes
-from brainstage.datasets.sources import parquet_readers
+from brainstage.datasets.sources import parquet_levels, parquet_readers
 from brainstage.scans.dicom import Frame, decode_dicom, describe_series, is_dicom, series_key
 from brainstage.scans.nifti import decode_nifti, is_nifti, nifti_size
 from brainstage.scans.stack import training_slice, training_stack
@@ -41,7 +42,18 @@ class Slices(NamedTuple):
     images: Sequence[Pixels]
     """Grey slices, each of shape (H, W)."""
     levels: Sequence[int | None]
-    """Level of each among the 32 of the training data, 0 the lowest; None where it is not known."""
+    """Level of each, 0 the lowest; None where it is not known."""
+
+
+class SliceReader(Protocol):
+    """Reads the slices of a scan; a volume is cut at the levels that are asked for."""
+
+    def __call__(self, level_set: LevelSet = PUBLIC) -> Slices:
+        """Return the slices.
+
+        Raises:
+            DataError: The scan cannot be read or staged.
+        """
 
 
 class File(NamedTuple):
@@ -123,17 +135,19 @@ class Scan:
 
     Attributes:
         name: Its file, or the folder of the series.
-        read: Reads its slices; raises :class:`DataError` where it cannot.
+        read: Reads its slices, of a volume at the levels asked for; raises :class:`DataError` where it cannot.
         volume: Reads it as a volume; None for an image. The slices of a volume take seconds: it is registered.
         files: Names of its files; none for a row of a parquet file.
         describe: Reads from its headers what it is; None for an image.
+        level_set: What the file states its slices to be; None where it states none, and for a volume.
     """
 
     name: str
-    read: Callable[[], Slices]
+    read: SliceReader
     volume: Callable[[], Volume] | None = None
     files: tuple[str, ...] = ()
     describe: Callable[[], ScanInfo] | None = None
+    level_set: LevelSet | None = None
 
 
 def find_scans(inputs: StrPath | Iterable[StrPath], image_column: str = "image") -> list[Scan]:
@@ -159,8 +173,11 @@ def find_scans(inputs: StrPath | Iterable[StrPath], image_column: str = "image")
     files: list[File] = []
     for file in _files(names):
         if file.named and _start(file).startswith(b"PAR1"):
+            path = Path(file.name)
+            level_set = parquet_levels(path)
             scans += [
-                Scan(name, partial(_picture, read)) for name, read in parquet_readers(Path(file.name), image_column)
+                Scan(name, partial(_picture, read), level_set=level_set)
+                for name, read in parquet_readers(path, image_column)
             ]
         else:
             files.append(file)
@@ -328,15 +345,15 @@ def _describe(kind: str, files: Sequence[File]) -> ScanInfo:
     return info
 
 
-def _picture(read: Reader) -> Slices:
+def _picture(read: Reader, level_set: LevelSet = PUBLIC) -> Slices:
     return Slices([read().pixels], [None])
 
 
-def _cut(read: Callable[[], Volume | Frame], where: str) -> Slices:
+def _cut(read: Callable[[], Volume | Frame], where: str, level_set: LevelSet = PUBLIC) -> Slices:
     scan = read()
     if isinstance(scan, Frame):
         return Slices([training_slice(scan, where)], [None])
-    images, levels = training_stack(scan, where)
+    images, levels = training_stack(scan, where, level_set)
     return Slices(list(images), levels)
 
 
@@ -347,7 +364,7 @@ def _whole(read: Callable[[], Volume | Frame], where: str) -> Volume:
     return scan
 
 
-def _read_picture(files: Sequence[File], where: str) -> Slices:
+def _read_picture(files: Sequence[File], where: str, level_set: LevelSet = PUBLIC) -> Slices:
     return _picture(partial(decode_slice, read_bytes(files[0].open, where), where))
 
 
@@ -359,6 +376,6 @@ def _read_dicom(files: Sequence[File], where: str) -> Volume | Frame:
     return decode_dicom(((file.name, read_bytes(file.open, file.name)) for file in files), where)
 
 
-def _read_unknown(files: Sequence[File], where: str) -> Slices:
+def _read_unknown(files: Sequence[File], where: str, level_set: LevelSet = PUBLIC) -> Slices:
     read_bytes(files[0].open, where)
     raise DataError(f"{where}: not a {SCAN_FORMATS} file")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from scipy.ndimage import gaussian_filter, map_coordinates
 
-from brainstage.core.arrays import Float32Array, Pixels
+from brainstage.core.arrays import Float32Array, Float64Array, Pixels
 from brainstage.core.errors import RefusalError
-from brainstage.core.schema import SLICE_SIDE, STACK_LEVELS, STACK_SHAPE
+from brainstage.core.levels import BRAIN, PUBLIC, LevelSet
+from brainstage.core.schema import SLICE_SIDE
 from brainstage.scans.dicom import Frame
 from brainstage.scans.registration import (
     TEMPLATE_BRAIN_THRESHOLD,
@@ -37,6 +40,23 @@ TRAINING_GRID = np.array(
 Levels are a millimetre apart, a slice is 187 mm wide and 221 mm long, and **the nose points down**: rows run from
 the back of the head to the front, columns from the person's right to the left.
 """
+BRAIN_START = -46.0
+"""Millimetres from level 0 of the training data upwards to level 0 of ``brain``.
+
+In MNI152 the temporal poles end 48 mm below the training data's level 0, and the vertex is 84 mm above it
+(the mask of nilearn, 1 mm); the levels of ``brain`` reach 80 mm.
+"""
+
+
+def _of_the_whole_brain() -> Float64Array:
+    """Return the training data's grid, of which only the levels are others."""
+    upwards = TRAINING_GRID[:, 0] / np.linalg.norm(TRAINING_GRID[:, 0])
+    start = TRAINING_GRID[:, 3] + BRAIN_START * upwards
+    return np.column_stack([BRAIN.spacing * upwards, TRAINING_GRID[:, 1:3], start])
+
+
+GRIDS = {PUBLIC: TRAINING_GRID, BRAIN: _of_the_whole_brain()}
+"""From level, row and column of each set of levels to millimetres of MNI152."""
 TRAINING_BRIGHTNESS = 237
 """99th percentile of the grey values of a training slice's head (median over slices)."""
 MIN_SIMILARITY = 0.62
@@ -51,52 +71,65 @@ MAX_OUTSIDE = 0.05
 
 MIN_LEVEL_COVERAGE = 0.95
 """Share of a level's brain that a volume must cover to show that level."""
-MIN_LEVELS = 16
-"""Fewest levels that a volume must show: thinner slabs can come to lie far from their place and look alike to the
-template all the same (``python benchmarks/volumes.py``)."""
 MIN_AXIAL_COSINE = 0.87
 """Cosine between the normal of an axial image and the head's upward axis, at 30 degrees."""
 
 
-def training_stack(volume: Volume, where: str) -> tuple[Pixels, list[int]]:
+def training_stack(volume: Volume, where: str, level_set: LevelSet = PUBLIC) -> tuple[Pixels, list[int]]:
     """Return the slices of a brain without skull as the training data would show it.
 
     Args:
         volume: The brain, in any orientation and position.
         where: Name of the file, for errors.
+        level_set: The levels to cut it at.
 
     Returns:
-        Slices, uint8 of shape (n, 128, 128), nose down; and the level of each among the training data's 32, from
-        the thalamus upwards. Levels that the volume does not show are left out.
+        Slices, uint8 of shape (n, 128, 128), nose down; and the level of each, from 0, the lowest. Levels that the
+        volume does not show are left out.
 
     Raises:
-        RefusalError: It still has its skull, is no brain, or shows fewer than :data:`MIN_LEVELS` of the levels.
+        RefusalError: It still has its skull, is no brain, or shows too few of the levels.
     """
     registration = register(volume)
     reason = refusal(registration)
     if reason:
         raise RefusalError(f"{where}: {reason}")
-    stack, levels = cut(volume, registration)
-    if len(levels) < MIN_LEVELS:
-        raise RefusalError(
-            f"{where}: shows {len(levels)} of the training data's {STACK_LEVELS} levels, too few to stage it"
-        )
+    stack, levels = cut(volume, registration, level_set)
+    reason = too_few(levels, level_set)
+    if reason:
+        raise RefusalError(f"{where}: {reason}")
     return stack, levels
 
 
-def cut(volume: Volume, registration: Registration) -> tuple[Pixels, list[int]]:
-    """Cut the training data's slices out of a registered volume.
+def cut(volume: Volume, registration: Registration, level_set: LevelSet = PUBLIC) -> tuple[Pixels, list[int]]:
+    """Cut slices as those of the training data out of a registered volume.
+
+    Args:
+        volume: The volume.
+        registration: Its position.
+        level_set: The levels to cut it at.
 
     Returns:
-        Slices, uint8 of shape (n, 128, 128), and the level of each, from 0 to 31.
+        Slices, uint8 of shape (n, 128, 128), and the level of each, from 0, the lowest.
     """
-    at_template = mapped(TRAINING_GRID, grid_points(STACK_SHAPE))
+    shape = level_set.shape
+    at_template = mapped(GRIDS[level_set], grid_points(shape))
     points = mapped(registration.affine, at_template)
-    brain = sample(mni152(), at_template).reshape(STACK_LEVELS, -1) > TEMPLATE_BRAIN_THRESHOLD
-    covered_brain = brain & covered(volume, points).reshape(STACK_LEVELS, -1)
+    brain = sample(mni152(), at_template).reshape(level_set.count, -1) > TEMPLATE_BRAIN_THRESHOLD
+    covered_brain = brain & covered(volume, points).reshape(level_set.count, -1)
     levels = np.flatnonzero(covered_brain.sum(axis=1) >= MIN_LEVEL_COVERAGE * brain.sum(axis=1))
-    values = sample(averaged(volume, 1.0), points).reshape(STACK_SHAPE)
+    values = sample(averaged(volume, 1.0), points).reshape(shape)
     return _grey(values[levels]), levels.tolist()
+
+
+def too_few(levels: Sequence[int], level_set: LevelSet) -> str | None:
+    """Return why a volume that shows only some levels is refused; None where they are enough."""
+    if len(levels) >= level_set.min_count:
+        return None
+    return (
+        f"shows {len(levels)} of the {level_set.count} levels {level_set.extent}, too few to stage it "
+        f"(expected {level_set.min_count} or more)"
+    )
 
 
 def refusal(registration: Registration) -> str | None:

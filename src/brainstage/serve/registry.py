@@ -13,7 +13,6 @@ import numpy as np
 
 from brainstage.core.errors import ConfigError
 from brainstage.core.parallel import usable_cpus, worker_pool
-from brainstage.core.schema import SLICE_SIDE, STACK_LEVELS
 from brainstage.datasets.images import CHUNK
 from brainstage.inference.attribution import default_method, methods_for
 from brainstage.inference.explanations import Explanations, SliceExplanation, check_request, explain_scan
@@ -93,6 +92,7 @@ class LoadedModel:
             "calibrated": predictor.calibrated,
             "refuses": predictor.refuses,
             "classes": list(predictor.classes),
+            "levels": predictor.level_set.name,
             "explained_by": default_method(predictor),
             "performance": predictor.about.get("performance"),
             "details": predictor.about.get("details", []),
@@ -204,7 +204,7 @@ class ModelRegistry:
 
 def _warm_up(predictor: Predictor) -> None:
     """Predict once: the patient model is fitted to each set of levels that it meets, which takes a moment."""
-    noise = np.random.default_rng(0).integers(0, 255, (STACK_LEVELS, SLICE_SIDE, SLICE_SIDE), dtype=np.uint8)
+    noise = np.random.default_rng(0).integers(0, 255, predictor.level_set.shape, dtype=np.uint8)
     features = predictor.extract_features(list(noise))
-    for patients in (["one person"] * STACK_LEVELS, None):
-        predictor.predict_features(features, patients, range(STACK_LEVELS))
+    for patients in (["one person"] * len(noise), None):
+        predictor.predict_features(features, patients, range(len(noise)))

@@ -96,8 +96,11 @@ class BidsApp:
 
     def tasks(self) -> list[ScanTask]:
         """Return the selected scans."""
+        levels, model_hash = self.predictor.level_set, self.predictor.hash
         return [
-            ScanTask(self.folder, scan, self.skull, self.model, result_key(scan, self.skull, self.predictor.hash))
+            ScanTask(
+                self.folder, scan, self.skull, levels, self.model, result_key(scan, self.skull, levels, model_hash)
+            )
             for scan in self.dataset.selected
         ]
 
@@ -185,7 +188,14 @@ class BidsApp:
         processed, classes, ordered = with_classes(processed, class_order)
         cohort = self.folder.cohort
         with cohort.claim():
-            assemble(cohort, processed, classes, ordered=ordered, progress=progress)
+            assemble(
+                cohort,
+                processed,
+                classes,
+                ordered=ordered,
+                level_set=self.predictor.level_set,
+                progress=progress,
+            )
             slices = load_slices(cohort.path)
             result = validate(
                 self.model,

@@ -199,7 +199,8 @@ def validate(
 
     Raises:
         LeakageError: A slice is of the model's training set, or has no patient.
-        DataError: Nothing can be predicted or compared, or a covariate is not known.
+        DataError: Nothing can be predicted or compared, the slices show other levels than the model's, or a
+            covariate is not known.
         ConfigError: The mapping names an unknown class or label, or leaves one out.
         RunError: The model cannot be opened, or the folder is not writable.
     """

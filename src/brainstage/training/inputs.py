@@ -172,6 +172,7 @@ def fit_patient_model(
         slices.targets(rows),
         slices.classes,
         [str(slices.patients[row]) for row in rows],
+        slices.level_set,
     )
 
 
@@ -237,6 +238,9 @@ def _places(slices: SliceTable, rows: list[int]) -> Float64Array:
     Where the data does not number a person's slices, their places are recovered from the similarity of slices of
     different people.
     """
+    if slices.stated_levels:
+        known = [np.nan if slices.levels[row] is None else slices.levels[row] for row in rows]
+        return np.array(known, dtype=np.float64) / (slices.level_set.count - 1)
     index = [slices.rows["slice_index"][row].as_py() for row in rows]
     if None not in index:
         levels = np.array(index, dtype=np.float64)

@@ -20,6 +20,7 @@ from brainstage.core.arrays import FloatArray
 from brainstage.core.config import TrainConfig
 from brainstage.core.errors import ConfigError, DataError, RunError
 from brainstage.core.files import sha256, write_table, write_text
+from brainstage.core.levels import LEVELS_KEY
 from brainstage.core.progress import Progress, silent
 from brainstage.core.run import RunFolder, StrPath
 from brainstage.datasets.preprocessing import Preprocessing
@@ -268,7 +269,9 @@ def _fit(
     _save_model(
         run,
         fitted,
-        OutOfDistributionDetector.fit([slices.images[slices.row_of[slice_id]] for slice_id in fold.train]),
+        OutOfDistributionDetector.fit(
+            [slices.images[slices.row_of[slice_id]] for slice_id in fold.train], slices.level_set.count
+        ),
     )
     about = _about(slices, config, splits, fold)
     _predict(run, slices, fold, config.fold, fitted.prediction, about, progress)
@@ -290,6 +293,7 @@ def _about(slices: SliceTable, config: TrainConfig, splits: Splits, fold: Fold) 
         "data_hash": splits.data_hash,
         "synthetic": slices.synthetic,
         "ordered": slices.ordered,
+        "levels": slices.level_set.name,
     }
     number = splits.named(config.fold) if splits.protocol == "patient" else None
     notes = {"fold": number, "optimistic": optimism(config, slices, fold)}
@@ -312,10 +316,10 @@ def _fit_whole(
     trainer = fit(model, training, selecting)
     model = trainer.model.cpu().float()
     if not config.backbone:
-        return _Fitted(to_rgb(model).save_pretrained, preprocessing, _size(model) | _seconds(started))
+        return _Fitted(_saver(to_rgb(model), slices), preprocessing, _size(model) | _seconds(started))
     folder = find_backbone(config.backbone)
     about = _about_backbone(config.backbone, folder) | _size(model) | _seconds(started)
-    return _Fitted(model.save_pretrained, preprocessing, about)
+    return _Fitted(_saver(model, slices), preprocessing, about)
 
 
 def _fit_head(
@@ -331,7 +335,7 @@ def _fit_head(
     frozen.model.classifier = trainer.model.head.cpu()
     judged = fold.validation + fold.test
     return _Fitted(
-        frozen.model.save_pretrained,
+        _saver(frozen.model, slices),
         Preprocessing.open(frozen.folder),
         _about_backbone(str(config.backbone), frozen.folder) | about | _size(frozen.model) | _seconds(started),
         Prediction(classify(frozen.model.classifier, frozen.of(judged)), None) if judged else None,
@@ -347,8 +351,17 @@ def _fit_people(
     about = {"people": len(model), **_seconds(started)}
     rows = [slices.row_of[slice_id] for slice_id in fold.validation + fold.test]
     features = acquired_features(slices, rows, [PREDICTION_SEEDS] * len(rows), progress)
-    prediction = Prediction(*model.predict(features, [slices.stacks[row] for row in rows]))
+    prediction = Prediction(
+        *model.predict(features, [slices.stacks[row] for row in rows], [slices.levels[row] for row in rows])
+    )
     return _Fitted(model.save, WHOLE_SLICE, about, prediction)
+
+
+def _saver(network: Any, slices: SliceTable) -> Callable[[Path], object]:
+    """Return what writes a network into a folder; its configuration names the levels that it was trained on."""
+    network.config.update({LEVELS_KEY: slices.level_set.name})
+    save: Callable[[Path], object] = network.save_pretrained
+    return save
 
 
 def _size(model: Any) -> dict[str, int]:

@@ -1,0 +1,111 @@
+"""Ridge regression on people's features: their scaling, the line, and what is believed of effects in few features.
+
+An effect in a small part of the brain is in a few of ten thousand features. Ridge regression shrinks all of them
+alike, and from some dozens of people it cannot tell such an effect from chance. Where a share of the weight goes to
+the features that are correlated with the target among the training people, as in the adaptive lasso (Zou 2006, JASA
+101, 1418), it can; a weak effect in all features is then seen less. So the patient model chooses the share by its
+training people (``docs/decisions/levels.md``).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from brainstage.core.arrays import Float32Array, Float64Array
+
+BLOCKS = (0.175, 0.175, 0.175, 0.175, 0.3)
+"""Shares of the blocks of features: edges by cell and slab, together 0.7, and tones."""
+RIDGE = 0.2
+"""Strength of the ridge, where the mean square length of a person's features is 1."""
+FOCAL_POWER = 4
+"""A feature is scaled by its correlation with the target to this power."""
+
+
+@dataclass(frozen=True)
+class FeatureScaling:
+    """Features in units of their spread among the training people; each block counts by its share, however long."""
+
+    means: list[Float32Array]
+    scales: list[Float32Array]
+
+    @classmethod
+    def of(cls, blocks: list[Float32Array], directions: list[Float32Array]) -> FeatureScaling:
+        """Measure people's means over acquisitions, (n, …) a block, and the directions within people, (d, …)."""
+        scales = []
+        for share, block, within in zip(BLOCKS, blocks, directions, strict=True):
+            spread = np.sqrt(block.var(axis=0) + np.square(within).sum(axis=0))
+            varies = spread > 1e-3 * spread.max()  # the corners of a picture are black in everyone
+            length = np.sqrt(share / max(1, varies.sum()))
+            scales.append(np.where(varies, length / np.where(varies, spread, 1), 0).astype(np.float32))
+        return cls([block.mean(axis=0) for block in blocks], scales)
+
+    def __call__(self, blocks: list[Float32Array]) -> Float32Array:
+        """Return the blocks of n people scaled and joined, float32 of shape (n, d)."""
+        parts = [(b - mean) * scale for b, mean, scale in zip(blocks, self.means, self.scales, strict=True)]
+        scaled: Float32Array = np.concatenate(parts, axis=1)
+        return scaled
+
+    def directions(self, blocks: list[Float32Array]) -> Float32Array:
+        """Return directions in the same units."""
+        return FeatureScaling([np.zeros_like(mean) for mean in self.means], self.scales)(blocks)
+
+
+@dataclass(frozen=True)
+class RidgeLine:
+    """Ridge regression on people, and on directions that are to change nothing."""
+
+    weights: Float64Array
+    intercept: float
+
+    @classmethod
+    def fit(
+        cls, features: Float32Array, targets: Float64Array, directions: Float32Array, focal_share: float = 0.0
+    ) -> RidgeLine:
+        """Fit to n people.
+
+        Args:
+            features: Means of their acquisitions, shape (n, d).
+            targets: float64 of shape (n,).
+            directions: In which acquisitions move a person, shape (k, d): the sum of their outer products is the
+                covariance within a person.
+            focal_share: Share of the features' variance that goes to those correlated with the target; 0 believes
+                all alike.
+        """
+        centre, middle = features.mean(axis=0, dtype=np.float64), targets.mean()
+        rows = np.concatenate([features - centre, np.sqrt(len(features)) * directions.astype(np.float64)])
+        wanted = np.concatenate([targets - middle, np.zeros(len(directions))])
+        if focal_share:
+            scales = _focal_scales(rows[: len(features)], targets - middle, focal_share)
+            rows *= scales
+        weights = rows.T @ np.linalg.solve(rows @ rows.T + RIDGE * np.eye(len(rows)), wanted)
+        if focal_share:
+            weights *= scales
+        return cls(weights, float(middle - centre @ weights))
+
+    def __call__(self, features: Float32Array) -> Float64Array:
+        """Return the scores of n people, float64 of shape (n,), from their scaled features, shape (n, d)."""
+        scores: Float64Array = features @ self.weights + self.intercept
+        return scores
+
+    def spread(self, directions: Float32Array) -> float:
+        """Return the standard deviation of a person's score over acquisitions."""
+        return float(np.linalg.norm(directions @ self.weights))
+
+
+def _focal_scales(centred: Float64Array, targets: Float64Array, share: float) -> Float64Array:
+    """Return what each feature is multiplied by, float64 of shape (d,); the people's mean square length stays.
+
+    Args:
+        centred: Features less their means, shape (n, d).
+        targets: Less their mean, shape (n,).
+        share: As ``focal_share`` of :meth:`RidgeLine.fit`.
+    """
+    variance = np.square(centred).sum(axis=0)
+    lengths = np.sqrt(variance * np.square(targets).sum())
+    correlation = np.abs(targets @ centred) / np.where(lengths > 0, lengths, 1)
+    focal = correlation ** (2 * FOCAL_POWER)
+    focal *= variance.sum() / max(float((focal * variance).sum()), 1e-300)
+    scales: Float64Array = np.sqrt(1 - share + share * focal)
+    return scales
