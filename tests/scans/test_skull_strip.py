@@ -30,7 +30,7 @@ def head():
 def _quick():
     """Correct the bias field in fewer iterations: a smooth field needs no more."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(skull_strip, "N4_ITERATIONS", (5, 5, 5, 5))
+        patch.setattr(skull_strip, "N4_ITERATIONS", (20, 20, 20, 20))
         yield
 
 

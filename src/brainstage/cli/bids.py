@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from brainstage.cli.cohorts import Skull
+from brainstage.cli.choices import Skull
 from brainstage.cli.shared import (
     USAGE_ERROR,
     ClassOrder,

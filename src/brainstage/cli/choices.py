@@ -82,3 +82,8 @@ Method = Annotated[
     ),
 ]
 Format = Annotated[str, choice("--to", ("onnx",), "Format of the export.")]
+
+Skull = Annotated[
+    Any,
+    choice("--skull", ("auto", "strip", "stripped"), "auto looks whether a skull is there; stripped says none is."),
+]

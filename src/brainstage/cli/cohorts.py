@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from brainstage.cli.choices import choice
+from brainstage.cli.choices import Skull, choice
 from brainstage.cli.shared import (
     ClassOrder,
     Json,
@@ -38,10 +38,6 @@ Levels = Annotated[
     ),
 ]
 
-Skull = Annotated[
-    Any,
-    choice("--skull", ("auto", "strip", "stripped"), "auto looks whether a skull is there; stripped says none is."),
-]
 Redo = Annotated[
     Any, choice("--redo", ("refused", "failed", "prepared"), "Prepare the scans of this status again.")
 ]

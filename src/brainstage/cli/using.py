@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from brainstage.cli.choices import Format, Method
+from brainstage.cli.choices import Format, Method, Skull
 from brainstage.cli.shared import (
     ExitCode,
     ImageColumn,
@@ -53,6 +54,7 @@ def predict(
     details: Annotated[
         bool, typer.Option("--details", help="Also say what the stages, the people and the figures are.")
     ] = False,
+    skull: Skull = "stripped",
     series: Series = None,
     image_column: ImageColumn = "image",
     as_json: Json = False,
@@ -60,7 +62,8 @@ def predict(
 ) -> None:
     """Predict the probability of each stage.
 
-    Each person is predicted from all slices, then slice by slice.
+    Each person is predicted from all slices, then slice by slice. With --skull auto each brain that is taken out of
+    a head is drawn into the folder brains, to be checked.
     """
     from brainstage.inference.predictions import predict_scans
     from brainstage.report.predictions import check_target, write_predictions
@@ -69,6 +72,9 @@ def predict(
     if out:
         check_target(out)
     predictor, scans = _open(inputs, image_column, series)
+    pictures = (out.parent if out else Path()) / "brains"
+    if skull != "stripped":
+        scans = _without_skulls(scans, skull, pictures)
     predictions = predict_scans(predictor, scans, one_person=one_person, progress=progress_of(quiet))
     if out:
         write_predictions(predictions, out)
@@ -84,6 +90,23 @@ def predict(
     if "failed" in statuses:
         warn(f"{statuses.count('failed')} of {len(scans)} scans could not be read; see above")
     end_with(statuses)
+
+
+def _without_skulls(scans: Sequence[Any], skull: Any, folder: Path) -> list[Any]:
+    """Return scans that are read without their skull, each brain that is taken out drawn into a folder."""
+    from brainstage.core.files import make_folder
+    from brainstage.report.brain_picture import draw_extraction
+    from brainstage.scans.extraction import without_skulls
+
+    def draw(number: int, extraction: Any) -> None:
+        picture = make_folder(folder) / f"{number + 1:03d}.png"
+        draw_extraction(picture, extraction)
+        warn(
+            f"{scans[number].name}: its skull was taken off; check {picture}: the line must follow the edge of the "
+            "brain in every cut, else do not use the prediction"
+        )
+
+    return without_skulls(scans, skull, draw)
 
 
 def _open(inputs: list[str], image_column: str, series: int | None) -> tuple[Any, Any]:

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from brainstage.cohorts.ledger import LEDGER_SCHEMA, Measured, Status
-from brainstage.cohorts.scan import Skull, Slices, Task, prepare_scan, read_part, task_key, write_part
+from brainstage.cohorts.scan import Slices, Task, prepare_scan, read_part, task_key, write_part
 from brainstage.cohorts.sources import CohortScan, CohortSource, find_cohort
 from brainstage.core.config import did_you_mean
 from brainstage.core.errors import ConfigError, DataError, LeakageError, RunError
@@ -26,6 +26,7 @@ from brainstage.core.parallel import run_tasks, usable_cpus
 from brainstage.core.progress import Progress, silent
 from brainstage.core.schema import CLASS_ORDER, RESEARCH_NOTICE, SYNTHETIC_NOTICE, recognised_order
 from brainstage.datasets.covariates import typed_columns
+from brainstage.scans.extraction import Skull
 
 VERSION = 1
 """Version of the cohort folder."""

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -28,14 +28,13 @@ from brainstage.core.levels import LevelSet
 from brainstage.core.schema import read_metadata, with_metadata
 from brainstage.datasets.table import slice_id
 from brainstage.scans.discover import Scan
-from brainstage.scans.registration import Registration, register
-from brainstage.scans.skull_strip import extract_brain
-from brainstage.scans.stack import MAX_OUTSIDE, cut, refusal, too_few
+from brainstage.scans.extraction import Skull, take_off_skull
+from brainstage.scans.registration import Registration
+from brainstage.scans.stack import cut, refusal, too_few
 from brainstage.scans.volume import Volume
 
 VERSION = 2
 """Version of what is done to a scan, incremented when it changes, so that parts of another version are not used."""
-Skull = Literal["auto", "strip", "stripped"]
 PART_SCHEMA = pa.schema([("image", pa.binary()), ("slice_index", pa.int32()), ("slice_id", pa.string())])
 
 
@@ -198,7 +197,7 @@ def _slices(scan: Scan, skull: Skull, level_set: LevelSet) -> Slices:
         scan.read()  # raises what is wrong with a file of another kind
         raise DataError(f"{scan.name}: a single picture, expected a volume")
     volume = scan.volume()
-    brain, registration, stripped = _brain(volume, scan.name, skull)
+    brain, registration, extraction = take_off_skull(volume, scan.name, skull)
     stack, levels = cut(brain, registration, level_set)
     reason = refusal(registration) or too_few(levels, level_set)
     measured = Measured(
@@ -207,23 +206,13 @@ def _slices(scan: Scan, skull: Skull, level_set: LevelSet) -> Slices:
         round(registration.similarity, 4),
         round(registration.outside, 4),
         len(levels),
-        stripped,
+        extraction is not None,
         orientation(volume.affine),
     )
     cuts = check_cuts(volume, registration)
     if reason:
         return Slices(measured, cuts)
     return Slices(measured, cuts, list(stack), levels, RegisteredScan(volume, brain, registration))
-
-
-def _brain(volume: Volume, where: str, skull: Skull) -> tuple[Volume, Registration, bool]:
-    """Return a brain without its skull, its registration, and whether the skull was taken off here."""
-    if skull != "strip":
-        registration = register(volume)
-        if skull == "stripped" or registration.outside <= MAX_OUTSIDE:
-            return volume, registration, False
-    brain = extract_brain(volume, where).brain
-    return brain, register(brain), True
 
 
 def _without_paths(reason: str | None, scan: Scan) -> str | None:

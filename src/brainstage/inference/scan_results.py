@@ -16,7 +16,7 @@ from brainstage.cohorts.derivatives import (
     write_derivatives,
 )
 from brainstage.cohorts.ledger import Measured
-from brainstage.cohorts.scan import Skull, Task, make_slices, read_part, read_slices, task_key, write_part
+from brainstage.cohorts.scan import Task, make_slices, read_part, read_slices, task_key, write_part
 from brainstage.cohorts.sources import CohortScan
 from brainstage.core.files import make_folder, write_json
 from brainstage.core.levels import LevelSet
@@ -24,6 +24,7 @@ from brainstage.inference.predictions import FAILED, REFUSED, Predictions, predi
 from brainstage.inference.predictor import Predictor
 from brainstage.scans.discover import Scan
 from brainstage.scans.discover import Slices as ScanSlices
+from brainstage.scans.extraction import Skull
 
 VERSION = 1
 """Version of a result, incremented when it changes, so that results of another version are made anew."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from importlib.metadata import version
 
-from brainstage.cohorts.scan import Skull
 from brainstage.core.schema import define_stages, short_names
 from brainstage.inference.predictions import UNKNOWN_PERFORMANCE
 from brainstage.inference.predictor import Predictor
+from brainstage.scans.extraction import Skull
 
 REFERENCES = {
     "Dalal and Triggs 2005": "Dalal N, Triggs B. Histograms of oriented gradients for human detection. CVPR 2005.",

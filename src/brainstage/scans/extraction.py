@@ -1,19 +1,28 @@
-"""A head on disk to its brain on disk."""
+"""Heads with their skull: to a brain on disk, and to the slices of the brain."""
 
 from __future__ import annotations
 
 import gzip
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import nibabel as nib
 import numpy as np
 
 from brainstage.core.errors import ConfigError, DataError
 from brainstage.core.files import atomic
-from brainstage.scans.discover import find_volume
+from brainstage.core.levels import PUBLIC, LevelSet
+from brainstage.scans.discover import Scan, Slices, find_volume
+from brainstage.scans.registration import Registration, register
 from brainstage.scans.skull_strip import Extraction, check_extra, extract_brain
+from brainstage.scans.stack import MAX_OUTSIDE, registered_stack
 from brainstage.scans.volume import Volume
 
+Skull = Literal["auto", "strip", "stripped"]
+"""What is done to skulls: taken off where there is one, always, or never, since none is there."""
 BRAIN_SUFFIX = ".nii.gz"
 WRITTEN_MAXIMUM = 10_000
 """Grey value of the brightest voxel of a written brain: after N4 grey values have no unit."""
@@ -36,6 +45,57 @@ def extract(scan: Path | str, series: int | None = None) -> Extraction:
     if source.volume is None:
         raise DataError(f"{scan}: a single picture, expected a volume")
     return extract_brain(source.volume(), source.name)
+
+
+def take_off_skull(volume: Volume, where: str, skull: Skull) -> tuple[Volume, Registration, Extraction | None]:
+    """Return a brain without its skull, its registration, and what was taken out of a head; None where it had none.
+
+    Args:
+        volume: A head or a brain.
+        where: Name of the file, for errors.
+        skull: What is done.
+
+    Raises:
+        ConfigError: The extra ``heads`` is needed and not installed.
+        RefusalError: No brain is found in the head, or with ``strip`` it has no skull.
+    """
+    if skull != "strip":
+        registration = register(volume)
+        if skull == "stripped" or registration.outside <= MAX_OUTSIDE:
+            return volume, registration, None
+    extraction = extract_brain(volume, where)
+    return extraction.brain, register(extraction.brain), extraction
+
+
+def without_skulls(scans: Sequence[Scan], skull: Skull, taken_off: Callable[[int, Extraction], None]) -> list[Scan]:
+    """Return scans that are read without their skull; pictures are read as they are.
+
+    Args:
+        scans: As :func:`brainstage.find_scans` returns them.
+        skull: What is done.
+        taken_off: Called for each skull that is taken off, with the scan's place among the scans, in the thread
+            that reads it.
+    """
+    return [
+        replace(scan, read=partial(_read_without_skull, scan.volume, scan.name, skull, partial(taken_off, number)))
+        if scan.volume
+        else scan
+        for number, scan in enumerate(scans)
+    ]
+
+
+def _read_without_skull(
+    read: Callable[[], Volume],
+    where: str,
+    skull: Skull,
+    taken_off: Callable[[Extraction], None],
+    level_set: LevelSet = PUBLIC,
+) -> Slices:
+    brain, registration, extraction = take_off_skull(read(), where, skull)
+    if extraction:
+        taken_off(extraction)
+    images, levels = registered_stack(brain, registration, where, level_set)
+    return Slices(list(images), levels)
 
 
 def check_brain_target(scan: Path | str, out: Path) -> None:

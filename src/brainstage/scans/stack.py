@@ -90,7 +90,23 @@ def training_stack(volume: Volume, where: str, level_set: LevelSet = PUBLIC) -> 
     Raises:
         RefusalError: It still has its skull, is no brain, or shows too few of the levels.
     """
-    registration = register(volume)
+    return registered_stack(volume, register(volume), where, level_set)
+
+
+def registered_stack(
+    volume: Volume, registration: Registration, where: str, level_set: LevelSet = PUBLIC
+) -> tuple[Pixels, list[int]]:
+    """Return the slices of a registered brain, as :func:`training_stack` does.
+
+    Args:
+        volume: The brain.
+        registration: Its position.
+        where: Name of the file, for errors.
+        level_set: The levels to cut it at.
+
+    Raises:
+        RefusalError: It still has its skull, is no brain, or shows too few of the levels.
+    """
     reason = refusal(registration)
     if reason:
         raise RefusalError(f"{where}: {reason}")
@@ -137,7 +153,8 @@ def refusal(registration: Registration) -> str | None:
     if registration.outside > MAX_OUTSIDE:
         return (
             f"shows a head with its skull ({registration.outside:.0%} of its brightness lies around the brain); "
-            "take the brain out first: `brainstage extract`, or another tool (SynthStrip, HD-BET, FSL's BET)"
+            "take the brain out first: `brainstage predict --skull auto`, `brainstage extract`, or another tool "
+            "(SynthStrip, HD-BET, FSL's BET)"
         )
     if registration.similarity < MIN_SIMILARITY:
         return (

@@ -12,7 +12,6 @@ from brainstage.cohorts.bids import BidsDataset
 from brainstage.cohorts.derivatives import DerivativesFolder
 from brainstage.cohorts.ledger import Measured
 from brainstage.cohorts.prepare import DIED, assemble, with_classes
-from brainstage.cohorts.scan import Skull
 from brainstage.core.errors import ConfigError, DataError
 from brainstage.core.files import make_folder, write_json
 from brainstage.core.parallel import run_tasks, usable_cpus
@@ -29,6 +28,7 @@ from brainstage.inference.scan_results import (
     result_key,
     write_result,
 )
+from brainstage.scans.extraction import Skull
 from brainstage.studies.external_validation import ExternalValidation, validate
 
 HASH_LENGTH = 12
