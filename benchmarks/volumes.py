@@ -8,11 +8,11 @@ axis up to 8 % longer or shorter). A slab of 32 mm holds far less than a whole h
 more easily than these.
 
 Printed are, by stage, how many are read and how far they come to lie from the dataset's own registration: with
-`register`, with the same fits to MNI152 in place of the template of elderly people, and for every tenth person, near, with
-SimpleITK (affine, correlation, three resolutions) on the same template and voxels from the same starts. Each person
-is one of the 200 of whom the template is the mean. Then slabs of fewer levels, whole brains (MNI152, bent, with
-atrophy), what must be refused, and what models that were fitted to other people (five folds) make of the volumes
-and of the slices (optimistic: the recipe was chosen with these people in view).
+`register`, with the same fits to MNI152 in place of the template of elderly people, and, near, for every tenth
+person with SimpleITK (affine, correlation, three resolutions) on the same template and voxels from the same starts.
+Each person is one of the 200 of whom the template is the mean. Then slabs of fewer levels, whole brains (MNI152,
+bent, with atrophy), what must be refused, and what models that were fitted to other people (five folds) make of the
+volumes and of the slices (optimistic: the recipe was chosen with these people in view).
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ from brainstage.training.inputs import ACQUISITIONS, acquired_features, training
 
 Cut = tuple[Pixels, list[int]]
 Way = Callable[[Volume], Registration]
-THICKNESSES = (8, 10, 12, 16, 24)
+THICKNESSES = (8, 12, 16, 20, 24, 28)
 """Levels of thinner slabs."""
 
 

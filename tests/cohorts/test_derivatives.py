@@ -18,6 +18,7 @@ from brainstage.cohorts.derivatives import (
     write_derivatives,
 )
 from brainstage.cohorts.scan import RegisteredScan, make_slices
+from brainstage.core.levels import PUBLIC
 from brainstage.scans.registration import mni152, register
 from brainstage.scans.volume import Volume
 from volumes import with_skull
@@ -28,7 +29,7 @@ def written(tmp_path_factory):
     """Return the folder, the scan, and the volume that was read."""
     folder = tmp_path_factory.mktemp("derivatives")
     scan = open_bids(describe(write_bids(folder / "bids", people=1))).selected[0]
-    registered = make_slices(scan.scan, "stripped").registered
+    registered = make_slices(scan.scan, "stripped", PUBLIC).registered
     write_derivatives(DerivativesFolder(folder / "out"), scan, registered)
     return DerivativesFolder(folder / "out"), scan, registered.volume
 
