@@ -4,11 +4,12 @@
 
 Sixty phantom brains, drawn as `brainstage data phantom --bids` draws them: MNI152, bent at random, in an
 orientation, spacing, field of view, bias field and noise of its own each. Every second one is called AD: there the
-hippocampi and what is next to them shrink by up to 45 % and lose up to 30 % of their brightness. Nothing else
+hippocampi and what is next to them shrink by up to 60 % and lose up to 40 % of their brightness. Nothing else
 differs. The same scans are prepared with both sets of levels. Printed is the AUROC of AD by `cross-validate
 --recipe patient`, one draw of five folds, with its interval over people.
 
-The strength of the effect and the settings of the model were chosen on the brains of seed 0; the default is seed 1.
+The strength of the effect and the settings of the model were chosen on the brains of seeds 0 and 1; the default is
+seed 2.
 """
 
 from __future__ import annotations
@@ -32,14 +33,14 @@ from brainstage.models.recipes import load_recipe
 from brainstage.training.cross_validation import cross_validate
 
 PEOPLE = 60
-ATROPHY, SPREAD = 3.0, 0.25
+ATROPHY, SPREAD = 4.0, 0.25
 """Mean atrophy of AD, and its standard deviation in either group. A unit shrinks the hippocampi by up to 15 % and
 darkens them by up to 10 %."""
 
 
 def main() -> None:
     """Print the AUROC with either set of levels."""
-    seed = int(sys.argv[1]) if len(sys.argv) > 1 else 1
+    seed = int(sys.argv[1]) if len(sys.argv) > 1 else 2
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

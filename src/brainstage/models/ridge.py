@@ -19,7 +19,7 @@ BLOCKS = (0.175, 0.175, 0.175, 0.175, 0.3)
 """Shares of the blocks of features: edges by cell and slab, together 0.7, and tones."""
 RIDGE = 0.2
 """Strength of the ridge, where the mean square length of a person's features is 1."""
-FOCAL_POWER = 4
+FOCAL_POWER = 8
 """A feature is scaled by its correlation with the target to this power."""
 
 
