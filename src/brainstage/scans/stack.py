@@ -59,11 +59,11 @@ GRIDS = {PUBLIC: TRAINING_GRID, BRAIN: _of_the_whole_brain()}
 """From level, row and column of each set of levels to millimetres of MNI152."""
 TRAINING_BRIGHTNESS = 237
 """99th percentile of the grey values of a training slice's head (median over slices)."""
-MIN_SIMILARITY = 0.62
+MIN_SIMILARITY = 0.65
 """Similarity to the template below which a volume is not a T1-weighted brain, or is not registered.
 
-Slabs of the 200 training people have 0.73 and more at every stage, whole brains 0.75 and more; a brain the wrong
-way round, of noise or of one grey value has at most 0.52, one whose contrast is inverted 0.1
+Slabs of the 200 training people have 0.75 and more at every stage, whole brains 0.75 and more; a brain the wrong
+way round, of noise or of one grey value has at most 0.54, one whose contrast is inverted 0.2
 (``python benchmarks/volumes.py``).
 """
 MAX_OUTSIDE = 0.05
