@@ -90,7 +90,7 @@ def test_integrated_gradients_add_up_to_what_the_slice_adds_to_the_score(kind):
     assert found.shape == (2, side, side)
     with torch.no_grad():
         scores, smooth = (
-            network(attribution._pixels(preprocessing, some)).logits[:, 2].numpy()
+            network(attribution._pixels(network, preprocessing, some)).logits[:, 2].numpy()
             for some in (images, [blurred(image) for image in images])
         )
     np.testing.assert_allclose(found.sum(axis=(1, 2)), scores - smooth, rtol=0.05, atol=1e-4)

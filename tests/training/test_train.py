@@ -179,6 +179,11 @@ def test_muon_makes_steps_of_even_size_in_every_direction(shape):
     assert values.max() < 1.3
 
 
+def test_muon_computes_where_the_weights_are():
+    weights = torch.empty(2, 16, 144, device="meta")  # stands for a GPU: no arithmetic, the same rules
+    assert orthogonal(weights).device == weights.device
+
+
 def test_a_class_missing_from_train_is_told(phantom, tiny, tmp_path):
     with pytest.raises(DataError, match="class Severe has no slice in train"):
         train(dataclasses.replace(phantom, classes=(*phantom.classes, "Severe")), tiny, name="a", out=tmp_path)

@@ -19,6 +19,9 @@ from brainstage.core.arrays import BoolArray, Float32Array, IntArray, Pixels
 from brainstage.core.errors import DataError
 from brainstage.core.parallel import parallel_map
 
+CHUNK = 32
+"""Slices of one task of a thread."""
+
 
 @dataclass(frozen=True)
 class Preprocessing:
@@ -103,7 +106,7 @@ class Preprocessing:
         Returns:
             uint8 of shape (N, size + 2·margin, size + 2·margin).
         """
-        chunks = [images[start : start + 256] for start in range(0, len(images), 256)]
+        chunks = [images[start : start + CHUNK] for start in range(0, len(images), CHUNK)]
         parts = list(parallel_map(lambda chunk: self._resize_chunk(chunk, margin), chunks))
         side = self.size + 2 * margin
         return np.concatenate(parts) if parts else np.zeros((0, side, side), np.uint8)
@@ -139,9 +142,11 @@ class Preprocessing:
 
     def normalise(self, pixels: Pixels) -> Float32Array:
         """Return the network's input, float32 of shape (N, C, H, W), for uint8 pixels of shape (N, H, W)."""
-        mean, std = (np.array(values, np.float64).reshape(-1, 1, 1) for values in (self.mean, self.std))
+        channels = np.broadcast_arrays(np.atleast_1d(self.mean), np.atleast_1d(self.std))
+        mean, std = (values.astype(np.float64).reshape(-1, 1, 1) for values in channels)
         scale, offset = (1 / (255 * std)).astype(np.float32), (mean / std).astype(np.float32)
-        values: Float32Array = pixels[:, None] * scale - offset
+        values: Float32Array = pixels[:, None] * scale
+        values -= offset  # in place: fresh memory would take as long as the arithmetic
         return values
 
     def fitted(self, pixels: Pixels) -> Preprocessing:

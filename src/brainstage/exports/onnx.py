@@ -40,7 +40,7 @@ def to_onnx(network: Any, pixels: Float32Array, file: Path) -> None:
         raise ConfigError(
             f"the network has more than {MAX_BYTES / 2**30:g} GiB of weights, more than an ONNX file can hold"
         )
-    network = copy.deepcopy(network)
+    network = copy.deepcopy(network).cpu()
     if network.config.model_type.startswith("swin"):
         network.set_attn_implementation("eager")  # the exporter fails on its attention masks otherwise
     with _quiet():

@@ -164,18 +164,19 @@ def _logits(network: Any, pixels: torch.Tensor) -> torch.Tensor:
     return logits
 
 
-def _pixels(preprocessing: Preprocessing, images: Sequence[Pixels]) -> torch.Tensor:
-    return torch.from_numpy(preprocessing.normalise(preprocessing.resize(images)))
+def _pixels(network: Any, preprocessing: Preprocessing, images: Sequence[Pixels]) -> torch.Tensor:
+    """Return the network's input, where the network is."""
+    return torch.from_numpy(preprocessing.normalise(preprocessing.resize(images))).to(network.device)
 
 
 def _grad_cam(network: Any, preprocessing: Preprocessing, images: Sequence[Pixels], stage: int) -> Float32Array:
     """Return maps of the layer's grid, float32 of shape (N, h, w), nowhere negative."""
-    pixels = _pixels(preprocessing, images)
+    pixels = _pixels(network, preprocessing, images)
     forward = partial(_logits, network)
     attributions = LayerGradCam(forward, _last_fine_layer(network, pixels[:1])).attribute(
         pixels, target=stage, relu_attributions=True
     )
-    maps: Float32Array = attributions[:, 0].detach().numpy()
+    maps: Float32Array = attributions[:, 0].detach().cpu().numpy()
     return maps
 
 
@@ -197,13 +198,13 @@ def _integrate(network: Any, preprocessing: Preprocessing, images: Sequence[Pixe
     """Return maps of the patches, float32 of shape (N, h, w)."""
     patches = network.base_model.embeddings.patch_embeddings.projection
     attributions = LayerIntegratedGradients(partial(_logits, network), patches).attribute(
-        _pixels(preprocessing, images),
-        baselines=_pixels(preprocessing, [blurred(image) for image in images]),
+        _pixels(network, preprocessing, images),
+        baselines=_pixels(network, preprocessing, [blurred(image) for image in images]),
         target=stage,
         n_steps=INTEGRATION_STEPS,
         internal_batch_size=BATCH,
     )
-    maps: Float32Array = attributions.sum(dim=1).detach().numpy().astype(np.float32)
+    maps: Float32Array = attributions.sum(dim=1).detach().cpu().numpy().astype(np.float32)
     return maps
 
 

@@ -28,6 +28,7 @@ from brainstage.core.errors import ConfigError, RunError
 from brainstage.core.files import atomic
 from brainstage.core.hub import cache_root
 from brainstage.core.progress import Progress, silent
+from brainstage.models.device import best_device
 
 Features = TypeVar("Features", bound=FeatureArray)
 CHUNK = 128
@@ -185,9 +186,9 @@ def forward(body: Any, bf16: bool) -> Callable[[Float32Array], Float32Array]:
         body: The network that :func:`split_head` returned.
         bf16: Whether to compute in bfloat16; weights and inputs are rounded to it.
     """
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = best_device()
     dtype = torch.bfloat16 if bf16 else torch.float32
-    body, batch = body.to(device, dtype), BATCH[device]
+    body, batch = body.to(device, dtype), BATCH[device.type]
 
     @torch.inference_mode()
     def compute(inputs: Float32Array) -> Float32Array:

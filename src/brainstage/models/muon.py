@@ -93,7 +93,7 @@ def orthogonal(matrices: Tensor) -> Tensor:
     x = matrices.mT if tall else matrices
     x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
     gram, product = x @ x.mT, None
-    identity = torch.eye(x.size(1))
+    identity = torch.eye(x.size(1), device=x.device)
     for _ in range(_STEPS):
         step = torch.baddbmm(_A * identity + _B * gram, gram, gram, alpha=_C)
         product = step if product is None else step @ product

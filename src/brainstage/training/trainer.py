@@ -24,6 +24,7 @@ from brainstage.core.errors import RunError
 from brainstage.core.files import sha256, write_json, write_text
 from brainstage.core.progress import Progress, silent
 from brainstage.datasets.preprocessing import Preprocessing, draw_mirrored, draw_shifts, draw_versions, shift
+from brainstage.models.device import best_device
 from brainstage.models.network import build_optimizer
 
 COMPLETE = "complete.json"
@@ -160,7 +161,7 @@ def fit_network(
 
 
 def _arguments(config: TrainConfig, out: Path, *, select: bool, save: bool) -> TrainingArguments:
-    on_gpu = torch.cuda.is_available()
+    on_gpu = best_device().type == "cuda" and not config.frozen  # a head alone takes less time than its launching
     return TrainingArguments(
         output_dir=str(out.resolve()),
         num_train_epochs=config.epochs,

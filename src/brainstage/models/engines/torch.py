@@ -15,6 +15,7 @@ import torch
 from brainstage.core.arrays import Float32Array
 from brainstage.core.parallel import worker_pool
 from brainstage.models.backbones import load
+from brainstage.models.device import best_device
 from brainstage.models.network import folded, open_grey
 
 
@@ -32,27 +33,35 @@ class PlainLogits(torch.nn.Module):
 
 
 class TorchEngine:
-    """A network of ``transformers``, in fp32."""
+    """A network of ``transformers``, in fp32.
+
+    Args:
+        network: The network.
+        device: Where it runs.
+    """
 
     name = "torch"
 
-    def __init__(self, network: Any):
-        self.network: Any = network.to(memory_format=torch.channels_last)
+    def __init__(self, network: Any, device: torch.device | None = None):
+        self._device = device or torch.device("cpu")
+        self.network: Any = network.to(self._device, memory_format=torch.channels_last)
         self.classes: tuple[str, ...] = tuple(network.config.id2label[i] for i in range(network.config.num_labels))
 
     @classmethod
     def open(cls, folder: Path, *, grey: bool) -> TorchEngine:
         """Open the network of a model folder: for three channels, or a ResNet for one (``grey``).
 
+        The latter is small, and done on the processor before a GPU has started.
+
         Raises:
             DataError, OSError, ValueError, RuntimeError, SafetensorError: A file is missing or does not fit.
         """
-        return cls(folded(open_grey(folder)) if grey else load(folder))
+        return cls(folded(open_grey(folder))) if grey else cls(load(folder), best_device())
 
     @torch.inference_mode()
     def logits(self, pixels: Float32Array) -> Float32Array:
         """Return logits (N, classes) for normalised pixels (N, C, H, W)."""
-        logits: Float32Array = self.network(torch.from_numpy(pixels)).logits.numpy()
+        logits: Float32Array = self.network(torch.from_numpy(pixels).to(self._device)).logits.cpu().numpy()
         return logits
 
     def randomised(self, seed: int) -> TorchEngine:
@@ -64,7 +73,7 @@ class TorchEngine:
                 weights.copy_(
                     weights.flatten()[torch.randperm(weights.numel(), generator=generator)].view_as(weights)
                 )
-        return TorchEngine(network)
+        return TorchEngine(network, self._device)
 
     @contextmanager
     def pool(self) -> Iterator[Executor]:
