@@ -137,6 +137,22 @@ def test_explain_ends_as_predict_does(folder, tmp_path, trained, phantom):
         assert names[1] in err
 
 
+def test_predict_takes_a_skull_off_where_one_is_and_draws_the_brain(tmp_path):
+    volume = brain((3, 3, 3))
+    write_nifti(tmp_path / "brain.nii.gz", volume)
+    write_nifti(tmp_path / "head.nii.gz", with_skull(volume))
+    names = [tmp_path / "brain.nii.gz", tmp_path / "head.nii.gz"]
+    written = run_cli("predict", *names, "--skull", "auto", "--out", tmp_path / "out.json")
+    assert written.code == ExitCode.DONE, written.err
+    rows = json.loads((tmp_path / "out.json").read_text())["predictions"]
+    people = [row for row in rows if row["level"] is None]
+    assert [row["status"] for row in people] == ["predicted", "predicted"]
+    alone, taken_out = (row["prob_Non_Demented"] for row in people)
+    assert taken_out == pytest.approx(alone, abs=0.15)
+    assert [file.name for file in (tmp_path / "brains").iterdir()] == ["002.png"]  # the second scan's
+    assert f"head.nii.gz: its skull was taken off; check {tmp_path / 'brains' / '002.png'}" in written.err
+
+
 def test_predict_stages_a_volume_whole_and_slice_by_slice_and_names_no_patient(tmp_path):
     volume = brain((3, 3, 3))
     write_series(tmp_path / "study", volume)
