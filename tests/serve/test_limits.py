@@ -123,17 +123,18 @@ def test_explanations_that_time_out_never_run_together_and_those_that_wait_are_d
 def test_pictures_do_not_wait_behind_volumes_and_explanations(registry, explaining, phantom):
     model, reading = registry.model("trained"), Gate()
 
-    def read_volume():
+    def read_volume(level_set):
         reading()
         raise DataError("let go")
 
     volume = Scan("volume", read_volume, volume=lambda: None)
-    slices = Scan("picture", lambda: Slices([phantom.images[0]], [None]))
+    slices = Scan("picture", lambda level_set: Slices([phantom.images[0]], [None]))
 
     async def scenario():
         explanations = [asyncio.create_task(model.explain([slices], None, None)) for _ in range(3)]
         volumes = [asyncio.create_task(model.predict([volume])) for _ in range(2 * usable_cpus() + 1)]
         while not (reading.running and explaining.running):
+            assert not any(task.done() for task in (*volumes, *explanations))
             await asyncio.sleep(0.01)
         predictions, _ = await asyncio.wait_for(model.predict([slices]), PATIENCE / 2)
         assert not any(task.done() for task in (*volumes, *explanations))
