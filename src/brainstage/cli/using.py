@@ -72,9 +72,8 @@ def predict(
     if out:
         check_target(out)
     predictor, scans = _open(inputs, image_column, series)
-    pictures = (out.parent if out else Path()) / "brains"
     if skull != "stripped":
-        scans = _without_skulls(scans, skull, pictures)
+        scans = _without_skulls(scans, skull, (out.parent if out else Path()) / "brains")
     predictions = predict_scans(predictor, scans, one_person=one_person, progress=progress_of(quiet))
     if out:
         write_predictions(predictions, out)

@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from brainstage.cohorts.participants import plain_id
-from brainstage.cohorts.sources import BIDS_SCANS, CohortScan, CohortSource, find_cohort
+from brainstage.cohorts.sources import BIDS_SCANS, DESCRIPTION, CohortScan, CohortSource, find_cohort
 from brainstage.core.config import did_you_mean
 from brainstage.core.errors import DataError, InvalidDatasetError, MissingInputError, NothingSelectedError
 
-DESCRIPTION = "dataset_description.json"
 REQUIRED_KEYS = ("Name", "BIDSVersion")
 """What a description must say (https://bids-specification.readthedocs.io, 1.9)."""
 

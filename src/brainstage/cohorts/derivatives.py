@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import gzip
 import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
-from numpy.typing import NDArray
 from scipy.ndimage import affine_transform
 
 from brainstage.cohorts.prepare import CohortFolder
 from brainstage.cohorts.scan import RegisteredScan
-from brainstage.cohorts.sources import NIFTI_SUFFIXES, CohortScan, safe_name
+from brainstage.cohorts.sources import CohortScan, nifti_stem, safe_name
 from brainstage.core.arrays import Float32Array, Float64Array
-from brainstage.core.files import atomic, make_folder, write_json
+from brainstage.core.files import make_folder, write_json
+from brainstage.scans.nifti import WRITTEN_MAXIMUM, as_integers, write_nifti
 from brainstage.scans.registration import averaged
 from brainstage.scans.skull_strip import TEMPLATE_BRAIN_EDGE, brain_mask
 from brainstage.scans.volume import Volume
@@ -28,12 +26,8 @@ TEMPLATE_SHAPE = (197, 233, 189)
 """Voxels of the template at 1 mm, as its makers give it (Fonov et al. 2011, NeuroImage 54, 313)."""
 TEMPLATE_ORIGIN = (-98.0, -134.0, -72.0)
 """Millimetres of its first voxel."""
-WRITTEN_MAXIMUM = 10_000
-"""Grey value of the brightest voxel of a brain that is written: grey values of MRI have no unit."""
 SOURCE_NAME = "raw"
 """Name of the source dataset in BIDS URIs."""
-GZIP_LEVEL = 6
-"""At 9 a brain takes twice as long and is as large."""
 _SCANNER, _MNI = 1, 4
 """Codes of NIfTI for the space that an affine map leads to."""
 
@@ -94,7 +88,7 @@ class DerivativesFolder:
         """Return a file that is named as the scan is, but for its ending."""
         session = [f"ses-{scan.session_id}"] if scan.session_id else []
         folder = self.path.joinpath(f"sub-{scan.participant_id}", *session, "anat")
-        return folder / f"{_stem(source_file(scan)).removesuffix('_T1w')}_{ending}"
+        return folder / f"{nifti_stem(source_file(scan).name).removesuffix('_T1w')}_{ending}"
 
 
 def source_file(scan: CohortScan) -> Path:
@@ -128,10 +122,9 @@ def write_derivatives(folder: DerivativesFolder, scan: CohortScan, registered: R
     make_folder(mask_file.parent)
     affine = registered.registration.affine
     mask = brain_mask(registered.volume, affine, TEMPLATE_BRAIN_EDGE)
-    _write_nifti(mask_file, mask.astype(np.uint8), registered.volume.affine, _SCANNER)
+    write_nifti(mask_file, mask.astype(np.uint8), registered.volume.affine, _SCANNER)
     brain = in_template_space(registered.brain, affine)
-    scaled = brain * np.float32(WRITTEN_MAXIMUM / (brain.max() or 1))
-    _write_nifti(brain_file, scaled.round().astype(np.int16), _template_grid(), _MNI)
+    write_nifti(brain_file, as_integers(brain), _template_grid(), _MNI)
     for file, about in ((mask_file, _about_mask(scan)), (brain_file, _about_brain(scan, registered))):
         write_json(_sidecar(file), about)
 
@@ -212,22 +205,5 @@ def _about_brain(scan: CohortScan, registered: RegisteredScan) -> dict[str, Any]
     }
 
 
-def _write_nifti(target: Path, voxels: NDArray[Any], affine: Float64Array, space: int) -> None:
-    """Write a gzipped NIfTI-1 file; equal voxels make equal bytes."""
-    image = nib.Nifti1Image(voxels, affine)  # type: ignore[no-untyped-call]
-    image.set_sform(affine, space)  # type: ignore[no-untyped-call]
-    image.set_qform(affine, space)  # type: ignore[no-untyped-call]
-    image.header.set_xyzt_units("mm")  # type: ignore[no-untyped-call]
-    with atomic(target) as part:
-        part.write_bytes(gzip.compress(image.to_bytes(), GZIP_LEVEL, mtime=0))
-
-
 def _sidecar(file: Path) -> Path:
-    return file.with_name(_stem(file) + ".json")
-
-
-def _stem(file: Path) -> str:
-    for suffix in NIFTI_SUFFIXES:
-        if file.name.endswith(suffix):
-            return file.name.removesuffix(suffix)
-    return file.name
+    return file.with_name(nifti_stem(file.name) + ".json")

@@ -30,6 +30,8 @@ from brainstage.scans.dicom import patient_and_study
 from brainstage.scans.discover import Scan, find_scans
 
 TABLE_SUFFIXES = (".csv", ".tsv")
+DESCRIPTION = "dataset_description.json"
+"""What a BIDS dataset says of itself."""
 BIDS_SCANS = ("sub-*/anat/*_T1w.nii*", "sub-*/ses-*/anat/*_T1w.nii*")
 """Where a BIDS dataset has its T1-weighted scans (https://bids-specification.readthedocs.io, 1.9)."""
 NIFTI_SUFFIXES = (".nii.gz", ".nii")
@@ -159,13 +161,13 @@ def find_cohort(
 
 
 def _is_bids(folder: Path) -> bool:
-    return (folder / "dataset_description.json").is_file() or any(folder.glob("sub-*"))
+    return (folder / DESCRIPTION).is_file() or any(folder.glob("sub-*"))
 
 
 def _is_phantom(source: Path) -> bool:
     """Return whether a dataset says that :mod:`brainstage.cohorts.phantom` made it."""
     try:
-        about = json.loads((source / "dataset_description.json").read_text(encoding="utf-8"))
+        about = json.loads((source / DESCRIPTION).read_text(encoding="utf-8"))
         return any(made["Name"] == GENERATOR for made in about["GeneratedBy"])
     except (OSError, ValueError, KeyError, TypeError):
         return False
@@ -200,7 +202,7 @@ def _of_tree(folder: Path, salt: bytes, *, class_folders: bool) -> list[_Located
             person, session = _hashed(salt, patient or below[0]), _hashed(salt, study) if study else None
             located.append(_Located(person, session, scan, label=label, original_id=patient))
         else:
-            person = _entity(Path(*below), "sub") or _stem(below[0])
+            person = _entity(Path(*below), "sub") or nifti_stem(below[0])
             session = _entity(Path(*below), "ses") or "-".join(below[1:-1]) or None
             located.append(_Located(person, session, scan, label=label))
     return located
@@ -316,7 +318,8 @@ def _entity(path: Path, name: str) -> str | None:
     return None
 
 
-def _stem(name: str) -> str:
+def nifti_stem(name: str) -> str:
+    """Return the name of a NIfTI file without its ending; other names as they are."""
     for suffix in NIFTI_SUFFIXES:
         name = name.removesuffix(suffix)
     return name

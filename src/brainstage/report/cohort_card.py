@@ -12,10 +12,11 @@ import pyarrow.parquet as pq
 
 from brainstage.cohorts.ledger import covariate_names
 from brainstage.cohorts.prepare import Cohort, CohortFolder
+from brainstage.cohorts.sources import DESCRIPTION
 from brainstage.core.files import sha256, write_json
 from brainstage.report.pages import write_page
 
-CARD, CROISSANT, DESCRIPTION = "README.md", "croissant.json", "dataset_description.json"
+CARD, CROISSANT = "README.md", "croissant.json"
 BIDS_VERSION = "1.9.0"
 CROISSANT_VERSION = "http://mlcommons.org/croissant/1.0"
 COLUMNS = {

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from brainstage.cohorts.derivatives import SOURCE_NAME, TEMPLATE_SPACE, relative_link
+from brainstage.cohorts.sources import DESCRIPTION
 from brainstage.core.files import make_folder, write_json, write_text
 from brainstage.core.progress import Progress, silent
 from brainstage.core.schema import PROB_PREFIX, RESEARCH_NOTICE, SET_PREFIX, SYNTHETIC_NOTICE, short_names
 from brainstage.inference.scan_results import ScanResult
 from brainstage.report.bids_methods import cited, methods
-from brainstage.report.cohort_card import BIDS_VERSION, DESCRIPTION
+from brainstage.report.cohort_card import BIDS_VERSION
 from brainstage.report.pages import write_page
 from brainstage.report.quality_page import cuts_picture
 from brainstage.studies.bids_app import BidsApp

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import gzip
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
 
-import nibabel as nib
-import numpy as np
-
 from brainstage.core.errors import ConfigError, DataError
-from brainstage.core.files import atomic
 from brainstage.core.levels import PUBLIC, LevelSet
 from brainstage.scans.discover import Scan, Slices, find_volume
+from brainstage.scans.nifti import as_integers, write_nifti
 from brainstage.scans.registration import Registration, register
 from brainstage.scans.skull_strip import Extraction, check_extra, extract_brain
 from brainstage.scans.stack import MAX_OUTSIDE, registered_stack
@@ -24,8 +20,6 @@ from brainstage.scans.volume import Volume
 Skull = Literal["auto", "strip", "stripped"]
 """What is done to skulls: taken off where there is one, always, or never, since none is there."""
 BRAIN_SUFFIX = ".nii.gz"
-WRITTEN_MAXIMUM = 10_000
-"""Grey value of the brightest voxel of a written brain: after N4 grey values have no unit."""
 
 
 def extract(scan: Path | str, series: int | None = None) -> Extraction:
@@ -125,7 +119,4 @@ def write_brain(brain: Volume, out: Path) -> None:
     Raises:
         RunError: The disk is full or the folder is not writable.
     """
-    scaled = brain.voxels * np.float32(WRITTEN_MAXIMUM / brain.voxels.max())
-    image = nib.Nifti1Image(scaled.round().astype(np.int16), brain.affine)  # type: ignore[no-untyped-call]
-    with atomic(out) as part:
-        part.write_bytes(gzip.compress(image.to_bytes(), mtime=0))
+    write_nifti(out, as_integers(brain.voxels), brain.affine)
