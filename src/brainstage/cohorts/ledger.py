@@ -21,7 +21,7 @@ LEDGER_SCHEMA = pa.schema(
         ("label", pa.string()),  # class name, or null
         ("status", pa.string()),
         ("reason", pa.string()),  # why it is not prepared, or what is not known of it
-        ("similarity", pa.float64()),  # correlation with the template in and around its brain
+        ("similarity", pa.float64()),  # correlation with the template inside its brain
         ("outside", pa.float64()),  # share of brightness outside of the template's brain
         ("levels", pa.int32()),  # how many of the cohort's levels the scan shows; the schema's metadata name them
         ("skull_stripped", pa.bool_()),  # whether the skull was taken off here
@@ -38,7 +38,7 @@ class Measured:
     Attributes:
         status: ``prepared``, ``refused`` or ``failed``.
         reason: Why it is not prepared.
-        similarity: Correlation with the template in and around its brain; None where it was not registered.
+        similarity: Correlation with the template within its brain; None where it was not registered.
         outside: Share of its brightness outside of the template's brain, likewise.
         levels: How many of the cohort's levels it shows.
         skull_stripped: Whether the skull was taken off here; None where it was not registered.

@@ -13,7 +13,7 @@ from functools import cache, cached_property
 from importlib.resources import files
 
 import numpy as np
-from scipy.ndimage import binary_dilation, center_of_mass, gaussian_filter, map_coordinates
+from scipy.ndimage import binary_dilation, binary_erosion, center_of_mass, gaussian_filter, map_coordinates
 
 from brainstage.core.arrays import BoolArray, Float32Array, Float64Array
 from brainstage.scans.nifti import decode_nifti
@@ -27,8 +27,10 @@ TEMPLATE_BRAIN_THRESHOLD = 40
 """Grey value of the template above which a voxel belongs to its brain."""
 TEMPLATE_MARGIN = 2
 """Voxels around the template's brain that are compared as well: there the volume must be dark."""
+INTERIOR_DEPTH = 4
+"""Voxels from the edge of what is compared to the interior of the brain, by which similarity is judged."""
 MIN_PLANE_VOXELS = 100
-"""Fewest voxels of the template's brain in an axial plane, 16 cm², by which its similarity is judged."""
+"""Fewest voxels of the interior in an axial plane, 16 cm², by which its similarity is judged."""
 MIN_COVERAGE = 0.1
 """Share of the template's squared brightness to be covered; missing coverage is added to the residual."""
 MAX_COARSE_OUTSIDE = 0.5
@@ -53,9 +55,10 @@ class Registration:
 
     Attributes:
         affine: From millimetres of the template (MNI152, RAS+) to those of the volume, shape (4, 4).
-        similarity: Correlation with the template within its brain, the median over axial planes that the volume
-            shows. Planes are judged one by one, and by their median, since ventricles that are wide for a template
-            change a few planes much and the outline, which every brain shares, is left out.
+        similarity: Correlation with the template in the interior of its brain, the median over axial planes that
+            the volume shows. Planes are judged one by one, and by their median, since ventricles that are wide for
+            a template change a few planes much. The rim is left out: it is what any volume of a brain's outline
+            shares, even a mask, and what age changes most.
         outside: Share of the volume's brightness that lies outside of the template's brain: skull, scalp, neck.
     """
 
@@ -73,6 +76,12 @@ class Template(Volume):
         brain = self.voxels > TEMPLATE_BRAIN_THRESHOLD
         head: BoolArray = binary_dilation(brain, iterations=TEMPLATE_MARGIN)
         return head
+
+    @cached_property
+    def interior(self) -> BoolArray:
+        """Which of those voxels lie well inside of the brain, (n,)."""
+        deep: BoolArray = binary_erosion(self.head, iterations=INTERIOR_DEPTH)[self.head]
+        return deep
 
     @cached_property
     def points(self) -> Float64Array:
@@ -144,7 +153,7 @@ def _scaled(volume: Volume) -> Volume:
 
 def covered(volume: Volume, points: Float64Array) -> BoolArray:
     """Return which points (3, n) in millimetres lie in a volume."""
-    return _inside(volume.voxels.shape, mapped(_inverse(volume.affine), points))
+    return _inside(volume.voxels.shape, mapped(inverse(volume.affine), points))
 
 
 def sample(volume: Volume, points: Float64Array, mode: str = "constant") -> Float32Array:
@@ -155,7 +164,7 @@ def sample(volume: Volume, points: Float64Array, mode: str = "constant") -> Floa
         points: Millimetres, shape (3, n).
         mode: What is outside: ``constant`` for 0, ``nearest`` for the value at the edge.
     """
-    at = mapped(_inverse(volume.affine), points)
+    at = mapped(inverse(volume.affine), points)
     values: Float32Array = map_coordinates(volume.voxels, at, order=1, mode=mode)
     return values
 
@@ -164,6 +173,12 @@ def mapped(affine: Float64Array, points: Float64Array) -> Float64Array:
     """Return points (3, n) transformed by an affine map (4, 4)."""
     moved: Float64Array = affine[:3, :3] @ points + affine[:3, 3:]
     return moved
+
+
+def inverse(affine: Float64Array) -> Float64Array:
+    """Return the inverse of an affine map (4, 4)."""
+    inverted: Float64Array = np.linalg.inv(affine).astype(np.float64)
+    return inverted
 
 
 def grid_points(shape: tuple[int, ...]) -> Float64Array:
@@ -195,7 +210,7 @@ class _Residuals:
         self._start, self._stiffness, self._points = start, stiffness, template.points[:, ::every]
         fixed = gaussian_filter(template.voxels, blur / TEMPLATE_SPACING)[template.head][::every]
         self._fixed = fixed / np.linalg.norm(fixed)
-        self._to_voxels = _inverse(moving.affine)
+        self._to_voxels = inverse(moving.affine)
         self._moving: Float32Array = gaussian_filter(moving.voxels, blur / moving.spacing)
         self._slopes: list[Float32Array] = [np.gradient(self._moving, axis=axis) for axis in range(3)]
         inside, (values,) = self._at(start, self._moving)
@@ -251,7 +266,7 @@ class _Residuals:
 def _similarity(moving: Volume, template: Template, affine: Float64Array) -> float:
     points = mapped(affine, template.points)
     values, fixed = sample(moving, points, mode="nearest"), template.voxels[template.head]
-    compared = covered(moving, points) & (fixed > TEMPLATE_BRAIN_THRESHOLD)
+    compared = covered(moving, points) & template.interior
     plane_of = np.nonzero(template.head)[2]
     correlations = []
     for plane in np.unique(plane_of[compared]):
@@ -275,7 +290,7 @@ def _centre(volume: Volume) -> Float64Array:
 
 
 def _outside(moving: Volume, template: Template, affine: Float64Array) -> float:
-    on_template = mapped(_inverse(affine) @ moving.affine, grid_points(moving.voxels.shape))
+    on_template = mapped(inverse(affine) @ moving.affine, grid_points(moving.voxels.shape))
     inside = sample(Volume(template.head.astype(np.float32), template.affine), on_template)
     bright = moving.voxels.clip(0).ravel()
     return float(bright[inside <= 0.5].sum() / max(float(bright.sum()), 1e-9))
@@ -284,8 +299,3 @@ def _outside(moving: Volume, template: Template, affine: Float64Array) -> float:
 def _inside(shape: tuple[int, ...], voxels: Float64Array) -> BoolArray:
     ends = np.array(shape)[:, None] - 0.5
     return np.all((voxels > -0.5) & (voxels < ends), axis=0)
-
-
-def _inverse(affine: Float64Array) -> Float64Array:
-    inverse: Float64Array = np.linalg.inv(affine).astype(np.float64)
-    return inverse

@@ -18,6 +18,7 @@ from brainstage.scans.registration import (
     averaged,
     covered,
     grid_points,
+    inverse,
     mapped,
     mni152,
     register,
@@ -59,18 +60,20 @@ GRIDS = {PUBLIC: TRAINING_GRID, BRAIN: _of_the_whole_brain()}
 """From level, row and column of each set of levels to millimetres of MNI152."""
 TRAINING_BRIGHTNESS = 237
 """99th percentile of the grey values of a training slice's head (median over slices)."""
-MIN_SIMILARITY = 0.65
+MIN_SIMILARITY = 0.45
 """Similarity to the template below which a volume is not a T1-weighted brain, or is not registered.
 
-Slabs of the 200 training people have 0.75 and more at every stage, whole brains 0.75 and more; a brain the wrong
-way round, of noise or of one grey value has at most 0.54, one whose contrast is inverted 0.2
-(``python benchmarks/volumes.py``).
+Slabs of the 200 training people have 0.71 and more at every stage, whole brains 0.78 and more, a young man's head
+without its lower third 0.53; a brain the wrong way round has at most 0.33, one of noise or of one grey value 0.2,
+one whose contrast is inverted less than 0.1 (``python benchmarks/volumes.py``, ``python benchmarks/heads.py``).
 """
 MAX_OUTSIDE = 0.05
 """Share of brightness outside of the template's brain above which a skull is there: brains have 0.01, heads 0.2."""
 
 MIN_LEVEL_COVERAGE = 0.95
 """Share of a level's brain that a volume must cover to show that level."""
+SPLINE_MARGIN = 8
+"""Voxels around the points that cubic splines are fitted to: farther ones weigh less than 1 in 10,000."""
 MIN_AXIAL_COSINE = 0.87
 """Cosine between the normal of an axial image and the head's upward axis, at 30 degrees."""
 
@@ -132,10 +135,25 @@ def cut(volume: Volume, registration: Registration, level_set: LevelSet = PUBLIC
     at_template = mapped(GRIDS[level_set], grid_points(shape))
     points = mapped(registration.affine, at_template)
     brain = sample(mni152(), at_template).reshape(level_set.count, -1) > TEMPLATE_BRAIN_THRESHOLD
-    covered_brain = brain & covered(volume, points).reshape(level_set.count, -1)
+    shown = covered(volume, points)
+    covered_brain = brain & shown.reshape(level_set.count, -1)
     levels = np.flatnonzero(covered_brain.sum(axis=1) >= MIN_LEVEL_COVERAGE * brain.sum(axis=1))
-    values = sample(averaged(volume, 1.0), points).reshape(shape)
+    values = np.where(shown, _cubic(averaged(volume, 1.0), points), np.float32(0)).reshape(shape)
     return _grey(values[levels]), levels.tolist()
+
+
+def _cubic(volume: Volume, points: Float64Array) -> Float32Array:
+    """Return grey values at points by cubic splines, which keep edges that linear interpolation blurs.
+
+    Only the part of the volume around the points is filtered. Below 0, where a spline overshoots, is 0.
+    """
+    at = mapped(inverse(volume.affine), points)
+    last = np.array(volume.voxels.shape) - 1
+    low = np.clip(np.floor(at.min(axis=1)).astype(int) - SPLINE_MARGIN, 0, last)
+    high = np.clip(np.ceil(at.max(axis=1)).astype(int) + SPLINE_MARGIN, 0, last)
+    part = volume.voxels[tuple(slice(first, end + 1) for first, end in zip(low, high, strict=True))]
+    values: Float32Array = map_coordinates(part, at - low[:, None], order=3, mode="nearest")
+    return values.clip(0)
 
 
 def too_few(levels: Sequence[int], level_set: LevelSet) -> str | None:
