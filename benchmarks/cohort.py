@@ -5,10 +5,11 @@
 The 200 people of the public dataset become T1-weighted slabs in a BIDS dataset: their 32 slices as a volume,
 tilted by up to 8 degrees about each axis, moved by up to 15 mm, in another storage order each. `brainstage
 prepare` makes a cohort of them. Printed are scans a minute and core; how many are read, refused and failed, by
-stage; the AUROC of any dementia by `cross-validate --recipe patient`, one draw of five folds over people, of the
-cohort and of the slices themselves (of everyone, and of the people who were read; optimistic, as the recipe was
-chosen with these people in view; the two Moderate people count as Mild, since one of them may be refused); the
-largest memory of `prepare` at 50, 100 and 200 people; and what a kill in the middle cost.
+stage; the AUROC of any dementia by `cross-validate --recipe patient`, five draws of five folds over people, of the
+cohort and of the slices of the same people (optimistic, as the recipe was chosen with these people in view; the two
+Moderate people count as Mild, since one of them may be refused); how alike one person's scans are that were read
+from two positions, and scans of two people, by the measure of `same_heads`; the largest memory of `prepare` at 50,
+100 and 200 people; and what a kill in the middle cost.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,13 +31,17 @@ import numpy as np
 import pyarrow.parquet as pq
 
 import volumes
-from brainstage.core.arrays import Pixels
-from brainstage.core.parallel import usable_cpus
-from brainstage.core.schema import STAGES
+from brainstage.core.arrays import Float32Array, Pixels
+from brainstage.core.parallel import parallel_map, usable_cpus
+from brainstage.core.schema import SLICE_SIDE, STAGES
+from brainstage.datasets.same_heads import MIN_CORRELATION
+from brainstage.datasets.signatures import describe_slices
 from brainstage.datasets.sources import load_slices
 from brainstage.datasets.table import SliceTable
 from brainstage.evaluation.patients import evaluate_patients
 from brainstage.models.recipes import load_recipe
+from brainstage.scans.registration import register
+from brainstage.scans.stack import cut
 from brainstage.training.cross_validation import cross_validate
 
 
@@ -56,9 +62,9 @@ def main() -> None:
         for what, data in (
             ("volumes", cohort),
             ("slices of the people who were read", of_people(slices, read)),
-            ("slices of everyone", slices),
         ):
             print(f"{what:36} AUROC {auroc(data, folder / what.replace(' ', '-'))}", flush=True)
+        show_same_heads(slices, cohort)
         for people in (50, 100, 200):
             _, peak = run_prepare(write_bids(slices, folder / f"bids-{people}", people), folder / f"out-{people}")
             print(f"{people:4} people: {peak / 2**20:.0f} MiB at most, the processes together")
@@ -67,15 +73,14 @@ def main() -> None:
 
 def write_bids(slices: SliceTable, folder: Path, people: int | None = None) -> Path:
     """Write people of the public dataset as tilted slabs, evenly over the stages where not all are wanted."""
-    levels = slices.rows["slice_index"].to_pylist()
     rows_of, names = rows_of_people(slices)
     chosen = np.linspace(0, len(names) - 1, people or len(names)).round().astype(int)
     lines = ["participant_id\tdiagnosis"]
     for number in chosen.tolist():
-        rows, name = sorted(rows_of[names[number]], key=lambda row: levels[row]), f"sub-{number:03d}"
+        rows, name = rows_of[names[number]], f"sub-{number:03d}"
         file = folder / name / "anat" / f"{name}_T1w.nii.gz"
         file.parent.mkdir(parents=True, exist_ok=True)
-        nib.save(slab(np.stack([slices.images[row] for row in rows]), number), file)
+        nib.save(slab(stack_of(slices, rows), number), file)
         lines.append(f"{name}\t{slices.labels[rows[0]]}")
     (folder / "participants.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
     return folder
@@ -87,6 +92,12 @@ def rows_of_people(slices: SliceTable) -> tuple[dict[str, list[int]], list[str]]
     for row, patient in enumerate(slices.patients):
         rows_of.setdefault(str(patient), []).append(row)
     return rows_of, sorted(rows_of, key=lambda name: (STAGES.index(str(slices.labels[rows_of[name][0]])), name))
+
+
+def stack_of(slices: SliceTable, rows: list[int]) -> Pixels:
+    """Return a person's slices by level, (32, 128, 128)."""
+    levels = slices.rows["slice_index"].to_pylist()
+    return np.stack([slices.images[row] for row in sorted(rows, key=lambda row: int(levels[row]))])
 
 
 def slab(stack: Pixels, seed: int) -> Any:
@@ -150,9 +161,41 @@ def of_people(slices: SliceTable, names: set[str]) -> SliceTable:
 
 def auroc(slices: SliceTable, out: Path) -> str:
     """Return the AUROC of any dementia, cross-validated over people."""
-    run = cross_validate(slices, load_recipe("patient", repeats=1), out=out, name="run")
+    run = cross_validate(slices, load_recipe("patient", repeats=5), out=out, name="run")
     score = evaluate_patients(run).views[-1].rows["model"]["auroc_ovr"]
     return f"{score.value:.3f} [{score.low:.2f}, {score.high:.2f}]"
+
+
+def show_same_heads(slices: SliceTable, cohort: SliceTable) -> None:
+    """Print how alike scans of one person are, read from two positions, and scans of two people."""
+    rows_of, names = rows_of_people(slices)
+    first: dict[int, dict[int | None, Pixels]] = {}
+    for row, (person, level) in enumerate(zip(cohort.patients, cohort.levels, strict=True)):
+        first.setdefault(int(str(person)), {})[level] = cohort.images[row]
+    read = sorted(first)
+    again = parallel_map(lambda number: read_again(stack_of(slices, rows_of[names[number]]), number), read)
+    compared = (8, 16, 23)  # those of same_heads
+    alike = np.median(
+        [pattern([first[number] for number in read], level) @ pattern(again, level).T for level in compared], axis=0
+    )
+    own, others = np.diag(alike), alike[~np.eye(len(alike), dtype=bool)]
+    print(
+        f"one person read twice: at least {own.min():.3f}, 95 % at least {np.quantile(own, 0.05):.3f}, "
+        f"{np.mean(own >= MIN_CORRELATION):.1%} at least {MIN_CORRELATION}; two people: at most {others.max():.3f}"
+    )
+
+
+def read_again(stack: Pixels, number: int) -> dict[int | None, Pixels]:
+    """Return the slices of a slab that is registered from farther away, by level."""
+    volume, _ = volumes.place(stack, 1000 + number, volumes.FAR)
+    images, levels = cut(volume, register(volume))
+    return dict(zip(levels, images, strict=True))
+
+
+def pattern(scans: Sequence[dict[int | None, Pixels]], level: int) -> Float32Array:
+    """Return the fine anatomy of a level of each scan, (n, 4096); of scans that do not show it zeros."""
+    lacking = np.zeros((SLICE_SIDE, SLICE_SIDE), np.uint8)
+    return describe_slices([scan.get(level, lacking) for scan in scans]).pattern.astype(np.float32)
 
 
 def show_kill(bids: Path, out: Path, seconds: float) -> None:

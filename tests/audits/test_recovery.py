@@ -139,8 +139,8 @@ def test_square_keeps_the_shape_of_the_head():
 
 
 def test_cells_find_the_same_people(heads, truth, monkeypatch):
-    monkeypatch.setattr("brainstage.audits.neighbours.EXACT_LIMIT", 300)
-    monkeypatch.setattr("brainstage.audits.neighbours._CELL_ROWS", 24)
+    monkeypatch.setattr("brainstage.datasets.neighbours.EXACT_LIMIT", 300)
+    monkeypatch.setattr("brainstage.datasets.neighbours._CELL_ROWS", 24)
     monkeypatch.setattr("brainstage.audits.trait_model.EXACT_LIMIT", 300)
     monkeypatch.setattr("brainstage.datasets.signatures.EXACT_LIMIT", 300)
     people = recovered(heads)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -12,13 +12,14 @@ import pyarrow as pa
 from sklearn.metrics import adjusted_rand_score
 
 from brainstage.audits.duplicates import find_duplicates
-from brainstage.audits.neighbours import most_similar, nearest
 from brainstage.audits.originals import choose_originals
 from brainstage.audits.recovery import UNKNOWN, RecoveredPatients, recover_patients
 from brainstage.core.arrays import Float16Array, Float32Array, IntArray
 from brainstage.core.errors import DataError
 from brainstage.core.progress import Progress, silent
 from brainstage.core.schema import RESEARCH_NOTICE, SYNTHETIC_NOTICE, with_metadata
+from brainstage.datasets.neighbours import most_similar, nearest
+from brainstage.datasets.same_heads import same_heads
 from brainstage.datasets.signatures import describe_slices
 from brainstage.datasets.splits import Verdict, find_leaks
 from brainstage.datasets.table import SliceTable
@@ -50,7 +51,14 @@ class Audit:
         if not (test and train):
             return None
         patients = dict(zip(self.slices.slice_ids, self.slices.patients, strict=True))
-        return find_leaks(test, train, patients, inferred=self.slices.patient_source == "inferred")
+        heads = {one: self.same_heads.get(str(who), who) for one, who in patients.items()}
+        verdict = find_leaks(test, train, heads, inferred=self.slices.patient_source == "inferred")
+        return replace(verdict, same_heads=len(self.same_heads))
+
+    @cached_property
+    def same_heads(self) -> dict[str, str]:
+        """Patients whose head is that of another patient, and that other."""
+        return same_heads(self.slices)
 
     def rows_of(self, side: str) -> list[int]:
         """Return the rows that the source puts on one side."""
@@ -128,6 +136,7 @@ class Audit:
             else None,
             "unknown_slices": self.slices.patients.count(None),
             "by_class": self._by_class(),
+            "same_heads": self.same_heads,
         }
 
     def _by_class(self) -> dict[str, int]:

@@ -21,10 +21,10 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from sklearn.decomposition import PCA
 
-from brainstage.audits.neighbours import Neighbours
 from brainstage.core.arrays import Float16Array, Float32Array, Float64Array, IntArray, Pixels
 from brainstage.core.errors import ConfigError
 from brainstage.core.parallel import parallel_map
+from brainstage.datasets.neighbours import Neighbours
 from brainstage.datasets.signatures import blocks, relief, square, unit
 from brainstage.datasets.table import slice_id
 

@@ -26,10 +26,10 @@ from scipy.special import expit
 from sklearn.decomposition import PCA
 from sklearn.isotonic import IsotonicRegression
 
-from brainstage.audits.neighbours import Neighbours, nearest
 from brainstage.audits.trait_model import TraitModel, spaced
 from brainstage.core.arrays import Float16Array, Float32Array, Float64Array, IntArray
 from brainstage.core.parallel import parallel_map
+from brainstage.datasets.neighbours import Neighbours, nearest
 from brainstage.datasets.signatures import BLOCK_ROWS, EXACT_LIMIT, Signatures, blocks, mirrored, unit
 
 LINK_ERROR_RATE = 0.001

@@ -7,9 +7,9 @@ from scipy.optimize import nnls
 from scipy.sparse import csr_array
 from sklearn.cluster import KMeans
 
-from brainstage.audits.neighbours import Neighbours, largest
 from brainstage.core.arrays import Float32Array, Float64Array, IntArray
 from brainstage.core.parallel import parallel_map
+from brainstage.datasets.neighbours import Neighbours, largest
 from brainstage.datasets.signatures import BLOCK_ROWS, EXACT_LIMIT, blocks, unit
 
 _SEED = 0

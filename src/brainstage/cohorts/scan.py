@@ -33,7 +33,7 @@ from brainstage.scans.registration import Registration
 from brainstage.scans.stack import cut, refusal, too_few
 from brainstage.scans.volume import Volume
 
-VERSION = 2
+VERSION = 3
 """Version of what is done to a scan, incremented when it changes, so that parts of another version are not used."""
 PART_SCHEMA = pa.schema([("image", pa.binary()), ("slice_index", pa.int32()), ("slice_id", pa.string())])
 

@@ -7,6 +7,7 @@ import json
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -22,6 +23,7 @@ from brainstage.core.files import write_json
 from brainstage.core.run import StrPath
 from brainstage.core.schema import SPLIT_NAMES
 from brainstage.datasets.grouping import Grouping
+from brainstage.datasets.same_heads import same_heads
 from brainstage.datasets.table import SliceTable
 
 
@@ -38,11 +40,14 @@ class Verdict:
     """Whether the people were recovered from the pictures, not given with the data."""
     grouped_by: str | None = None
     """Covariate, such as ``site``, of which no value is on both sides either."""
+    same_heads: int = 0
+    """Patients whose head is that of another patient (:func:`brainstage.datasets.same_heads.same_heads`): the two
+    are judged as one."""
 
     def __str__(self) -> str:
         if self.status == "clean":
             group = f" and no {self.grouped_by}" if self.grouped_by else ""
-            return f"clean: no {self._patient}{group} on both sides"
+            return f"clean: no {self._patient}{group} on both sides{self._kept}"
         if self.status == "unknown":
             return "leakage unknown: the data has no patient ids"
         who = f"{self.shared_patients} {self._patient}s on both sides, " if self.shared_patients else ""
@@ -52,9 +57,17 @@ class Verdict:
     def _patient(self) -> str:
         return "inferred patient" if self.inferred else "patient"
 
+    @property
+    def _kept(self) -> str:
+        if not self.same_heads:
+            return ""
+        who = f"{self.same_heads} {self._patient}{' has' if self.same_heads == 1 else 's have'}"
+        return f" ({who} the head of another and counts as that one)"
+
     def to_dict(self) -> dict[str, Any]:
         """Return the verdict for a JSON file, with its sentence."""
-        grouped = {"grouped_by": self.grouped_by} if self.grouped_by else {}
+        grouped: dict[str, Any] = {"grouped_by": self.grouped_by} if self.grouped_by else {}
+        same = {"same_heads": self.same_heads} if self.same_heads else {}
         return {
             "status": self.status,
             "shared_patients": self.shared_patients,
@@ -66,6 +79,7 @@ class Verdict:
             if self.inferred
             else "given",
             **grouped,
+            **same,
             "sentence": str(self),
         }
 
@@ -100,6 +114,7 @@ class Splits:
         patient_of: Patient of each slice id, None where it is not known.
         inferred: Whether patients were recovered from the pictures, not given.
         grouping: What is kept apart beside people, between the test side and the two others; None where nothing is.
+        same_heads: Patients whose head is that of another, and that other, by whom they are judged.
         verdict: The worst verdict of all folds.
 
     Raises:
@@ -114,6 +129,7 @@ class Splits:
     patient_of: Mapping[str, str | None] = field(repr=False)
     inferred: bool = False
     grouping: Grouping | None = None
+    same_heads: Mapping[str, str] = field(default_factory=dict, repr=False)
     verdict: Verdict = field(init=False)
 
     def __post_init__(self) -> None:
@@ -123,6 +139,7 @@ class Splits:
             for number, fold in enumerate(self.folds):
                 self.grouping.check(number, fold.test, fold.train + fold.validation)
             worst = replace(worst, grouped_by=self.grouping.column)
+        worst = replace(worst, same_heads=len(self.same_heads))
         object.__setattr__(self, "verdict", worst)
         if self.protocol == "patient":
             inner = [self._judge(fold.validation, fold.train) for fold in self.folds]
@@ -131,7 +148,12 @@ class Splits:
                     raise LeakageError(f"these folds are not a patient protocol ({verdict})")
 
     def _judge(self, test: Sequence[str], train: Sequence[str]) -> Verdict:
-        return find_leaks(test, train, self.patient_of, inferred=self.inferred)
+        return find_leaks(test, train, self._head_of, inferred=self.inferred)
+
+    @cached_property
+    def _head_of(self) -> dict[str, str | None]:
+        """Whose head each slice shows: of patients with one head the first."""
+        return {one: self.same_heads.get(str(who), who) for one, who in self.patient_of.items()}
 
     def chosen(self, config: TrainConfig) -> Fold:
         """Return the fold that a configuration asks for.
@@ -217,7 +239,8 @@ class Splits:
             folds = [{side: _slices_of(people, patient_of) for side, people in fold.items()} for fold in folds]
         made = tuple(Fold(**fold) for fold in folds)
         grouping = Grouping.read(slices, column) if column else None
-        return cls(protocol, made, seed, slices.data_hash, patient_of, inferred, grouping)
+        heads = same_heads(slices)
+        return cls(protocol, made, seed, slices.data_hash, patient_of, inferred, grouping, heads)
 
 
 def _people_of(slice_ids: Sequence[str], patient_of: Mapping[str, str | None]) -> list[str] | None:
@@ -237,11 +260,12 @@ def make_splits(slices: SliceTable, config: TrainConfig) -> Splits:
 
     ``official`` keeps the train and test sides that the source gives, and takes the validation part from
     train, stratified by class. ``patient`` makes grouped, stratified folds (scikit-learn's
-    ``StratifiedGroupKFold``), drawn anew for each repeat, the validation part grouped and stratified too. With
-    ``group_by`` the test sides are made of whole groups, the values of that covariate, where groups that share a
-    person are one; the validation part is still drawn person by person. A repeat that deals as an earlier one did
-    is left out, as happens where there are as many groups as folds. Slices without a label stay out; of exact
-    duplicates on one side one is kept. ``train_rows`` and ``test_rows`` then draw from a side.
+    ``StratifiedGroupKFold``), drawn anew for each repeat, the validation part grouped and stratified too; patients
+    who show one head are one person (:func:`brainstage.datasets.same_heads.same_heads`). With ``group_by`` the test
+    sides are made of whole groups, the values of that covariate, where groups that share a person are one; the
+    validation part is still drawn person by person. A repeat that deals as an earlier one did is left out, as
+    happens where there are as many groups as folds. Slices without a label stay out; of exact duplicates on one
+    side one is kept. ``train_rows`` and ``test_rows`` then draw from a side.
 
     Raises:
         DataError: The source has no train and test sides (``official``), or a class is too small; the covariate to
@@ -250,9 +274,11 @@ def make_splits(slices: SliceTable, config: TrainConfig) -> Splits:
             stay out.
     """
     grouping = Grouping.read(slices, config.group_by) if config.group_by else None
-    made = _official(slices, config) if config.protocol == "official" else _patient(slices, config, grouping)
+    heads = same_heads(slices)
+    official = config.protocol == "official"
+    made = _official(slices, config) if official else _patient(slices, config, grouping, heads)
     folds = tuple(_sampled(fold, config) for fold in made)
-    return Splits(config.protocol, folds, config.seed, slices.data_hash, *_patients(slices), grouping)
+    return Splits(config.protocol, folds, config.seed, slices.data_hash, *_patients(slices), grouping, heads)
 
 
 def default_protocol(slices: SliceTable) -> Protocol:
@@ -316,8 +342,8 @@ def _stratified(ids: list[str], labels: list[str], config: TrainConfig) -> tuple
     return parts[0], parts[1]
 
 
-def _labelled_people(slices: SliceTable) -> tuple[list[int], IntArray, NDArray[np.str_]]:
-    """Return rows, labels and people of the slices that the patient protocol can use."""
+def _labelled_people(slices: SliceTable, heads: Mapping[str, str]) -> tuple[list[int], IntArray, NDArray[np.str_]]:
+    """Return rows, labels and people of the slices that the patient protocol can use; who share a head are one."""
     rows = [row for row in slices.row_of.values() if slices.labels[row] is not None]
     if slices.patient_source == "inferred":  # what is unsure stays out
         rows = [row for row in rows if slices.patients[row] is not None]
@@ -328,11 +354,13 @@ def _labelled_people(slices: SliceTable) -> tuple[list[int], IntArray, NDArray[n
             "name the column with --patient-column, recover them with `brainstage audit` and give its table with "
             "--patients, or take --protocol official"
         )
-    return rows, slices.targets(rows), np.array(people)
+    return rows, slices.targets(rows), np.array([heads.get(str(person), person) for person in people])
 
 
-def _patient(slices: SliceTable, config: TrainConfig, grouping: Grouping | None) -> tuple[Fold, ...]:
-    rows, labels, people = _labelled_people(slices)
+def _patient(
+    slices: SliceTable, config: TrainConfig, grouping: Grouping | None, heads: Mapping[str, str]
+) -> tuple[Fold, ...]:
+    rows, labels, people = _labelled_people(slices, heads)
     ids = np.array([slices.slice_ids[row] for row in rows])
     units = grouping.units(ids, people, config.folds) if grouping else people
     folds = []

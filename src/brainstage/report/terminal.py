@@ -145,6 +145,8 @@ def show_audit(audit: Audit) -> None:
     facts["uncertain"] = f"{people['unknown_slices']:,} slices"
     for name, count in people["by_class"].items():
         facts[name] = f"{count} people"
+    if people["same_heads"]:
+        facts["one head"] = ", ".join(f"{one} and {other}" for one, other in people["same_heads"].items())
     facts["duplicates"] = (
         f"{duplicates['exact']} exact, {duplicates['altered']} altered; {duplicates['on_both_sides']} pictures on "
         f"both sides, {duplicates['with_two_labels']} with two labels"

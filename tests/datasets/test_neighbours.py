@@ -5,13 +5,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from brainstage.audits.neighbours import Neighbours, most_similar, nearest
+from brainstage.datasets.neighbours import Neighbours, most_similar, nearest
 from brainstage.datasets.signatures import unit
 
 
 @pytest.fixture
 def in_cells(monkeypatch):
-    monkeypatch.setattr("brainstage.audits.neighbours.EXACT_LIMIT", 1000)
+    monkeypatch.setattr("brainstage.datasets.neighbours.EXACT_LIMIT", 1000)
 
 
 @pytest.fixture(scope="module")
