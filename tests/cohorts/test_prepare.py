@@ -17,6 +17,7 @@ from bids_tree import STAGES, write_bids, write_brain
 from brainstage.cohorts import prepare as module
 from brainstage.cohorts.prepare import CohortFolder, prepare
 from brainstage.core.errors import ConfigError, DataError, LeakageError, RunError
+from brainstage.datasets.describe import describe
 from brainstage.datasets.sources import load_slices
 from helpers import run_cli
 from volumes import PATIENT, brain, with_skull, write_nifti, write_series
@@ -55,6 +56,9 @@ def test_a_cohort_opens_as_slices_with_their_people_levels_and_order(cohort):
     assert (levels == np.arange(32)).all()
     table = pq.read_table(next(cohort.folder.glob("data/*.parquet")))
     assert set(zip(table["age"].to_pylist(), table["sex"].to_pylist(), strict=True)) >= {(60.0, "M"), (61.0, "F")}
+    assert describe(slices)["covariates"] == {"age": 6, "sex": 6}
+    outcome = run_cli("data", "describe", "--data", str(cohort.folder))
+    assert "covariates age (of 6 people), sex (of 6 people)" in outcome.out
 
 
 def test_training_on_a_cohort_keeps_its_people_apart_without_being_asked(cohort, tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
+from brainstage.datasets.covariates import Value
 from brainstage.datasets.table import SliceTable
 
 
@@ -15,9 +16,9 @@ def describe(slices: SliceTable) -> dict[str, Any]:
         A JSON-ready mapping: ``rows``, ``classes`` (by side), ``sizes`` (``width×height``), ``modes``,
         ``patients``, ``patient_id_source``, ``unlabelled``, ``unreadable`` (a sentence for each row), ``skipped``
         (a sentence for each kind of files that are not read), ``class_order`` (the classes from the least to the
-        most severe; None where that is not known), ``levels`` (name of the set of levels), ``duplicates`` (rows
-        that repeat an earlier row's pixels, and how many images are on both sides or carry two labels),
-        ``data_hash`` and ``synthetic``.
+        most severe; None where that is not known), ``levels`` (name of the set of levels), ``covariates`` (each
+        with the number of people of whom it is known), ``duplicates`` (rows that repeat an earlier row's pixels,
+        and how many images are on both sides or carry two labels), ``data_hash`` and ``synthetic``.
     """
     sides = [side or "all" for side in slices.rows["split"].to_pylist()]
     labels = [label or "(no label)" for label in slices.labels]
@@ -37,10 +38,16 @@ def describe(slices: SliceTable) -> dict[str, Any]:
         "skipped": list(slices.skipped),
         "class_order": list(slices.classes) if slices.ordered else None,
         "levels": slices.level_set.name,
+        "covariates": {name: _known_people(slices, values) for name, values in slices.covariates.items()},
         "duplicates": _duplicates(slices, sides),
         "data_hash": slices.data_hash,
         "synthetic": slices.synthetic,
     }
+
+
+def _known_people(slices: SliceTable, values: list[Value]) -> int:
+    known = (patient for patient, value in zip(slices.patients, values, strict=True) if value is not None)
+    return len(set(known) - {None})
 
 
 def _duplicates(slices: SliceTable, sides: list[str]) -> dict[str, int]:

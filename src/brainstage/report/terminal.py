@@ -117,9 +117,12 @@ def show_description(found: dict[str, Any]) -> None:
         "unlabelled": found["unlabelled"],
         "order": " < ".join(found["class_order"] or ["not known, so nothing ordinal; give --class-order"]),
         "levels": str(LEVEL_SETS[found["levels"]]),
+        "covariates": ", ".join(f"{name} (of {people} people)" for name, people in found["covariates"].items()),
         "data hash": found["data_hash"],
         "unreadable": len(found["unreadable"]),
     }
+    if not found["covariates"]:
+        del facts["covariates"]
     for name, fact in facts.items():
         console.print(f"{name:<11}{fact}", highlight=False)
     for sentence in found["unreadable"]:
