@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from brainstage.datasets.covariates import Value
+from brainstage.core.schema import Value
 from brainstage.datasets.table import SliceTable
 
 
