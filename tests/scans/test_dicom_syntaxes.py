@@ -3,7 +3,9 @@
 import io
 import subprocess
 import sys
+import tracemalloc
 import zipfile
+import zlib
 from functools import partial
 from pathlib import Path
 
@@ -94,6 +96,26 @@ def test_a_deflated_series_is_the_same_volume(tmp_path):
         dataset.save_as(file)
         assert len(file.read_bytes()) < len(dataset.PixelData)
     np.testing.assert_array_equal(decode(tmp_path / "a").voxels, plain.voxels)
+
+
+def test_a_deflated_file_that_would_fill_the_memory_is_refused_unread(tmp_path):
+    for file in sorted(write_series(tmp_path / "a", BRAIN).iterdir())[1:]:
+        file.unlink()
+    file = next((tmp_path / "a").iterdir())
+    dataset = pydicom.dcmread(file)
+    dataset.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    dataset.PixelData = b""
+    dataset.save_as(file)
+    head = file.read_bytes()[: 144 + pydicom.dcmread(file).file_meta.FileMetaInformationGroupLength]
+    packing = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    file.write_bytes(head + b"".join(packing.compress(bytes(2**24)) for _ in range(40)) + packing.flush())
+    assert file.stat().st_size < 1_000_000
+    tracemalloc.start()
+    with pytest.raises(DataError, match="InflatedTooLarge"):
+        decode(tmp_path / "a")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 50_000_000
 
 
 @pytest.mark.parametrize("name", ["RLE", "jp2klossless", "jpeg_ls_lossless", "implicit", "bigendian"])

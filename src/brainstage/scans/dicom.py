@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import re
 import struct
+import zlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
@@ -41,6 +42,10 @@ FIRST_ELEMENTS = {
 """Elements with which a file without a preamble may begin, and their value representations."""
 VALUES = {"UL": rb".{4}", "UI": rb"[0-9.]{1,64}\0?", "CS": rb"[A-Z0-9_ \\]{0,256}"}
 """What values of these representations look like."""
+DEFLATED = "1.2.840.10008.1.2.1.99"
+"""Transfer syntax of files that are compressed as a whole."""
+MAX_INFLATED_BYTES = 8 * MAX_VOXELS
+"""Most bytes that a deflated file may become: one of a few kilobytes can become gigabytes."""
 SERIES_TAGS = [
     "Rows",
     "Columns",
@@ -223,6 +228,7 @@ def _pydicom() -> Any:
 def _read(stream: BinaryIO, **options: Any) -> Any:
     """Read a DICOM file, with or without a preamble; a transfer syntax that is missing is that of its elements."""
     lacks_preamble = _lacks_preamble(stream.read(START_BYTES))
+    _check_inflated(stream, 0 if lacks_preamble else 132)
     stream.seek(0)
     dataset = _pydicom().dcmread(stream, force=lacks_preamble, **options)
     if "TransferSyntaxUID" not in dataset.file_meta:
@@ -230,6 +236,30 @@ def _read(stream: BinaryIO, **options: Any) -> Any:
         if little_endian:
             dataset.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2" if implicit else "1.2.840.10008.1.2.1"
     return dataset
+
+
+class InflatedTooLargeError(Exception):
+    """A deflated file would become larger than :data:`MAX_INFLATED_BYTES`."""
+
+
+def _check_inflated(stream: BinaryIO, start: int) -> None:
+    """Refuse a deflated file that pydicom would inflate beyond a limit.
+
+    Args:
+        stream: The file.
+        start: Where its file meta information begins.
+    """
+    stream.seek(start)
+    meta = _pydicom().filereader.read_dataset(
+        stream, is_implicit_VR=False, is_little_endian=True, stop_when=lambda tag, *_: tag.group != 2
+    )
+    if meta.get("TransferSyntaxUID") != DEFLATED:
+        return
+    inflating, size = zlib.decompressobj(-zlib.MAX_WBITS), 0
+    while (data := inflating.unconsumed_tail or stream.read(2**16)) and not inflating.eof:
+        size += len(inflating.decompress(data, 2**20))
+        if size > MAX_INFLATED_BYTES:
+            raise InflatedTooLargeError
 
 
 def _frames(data: bytes, where: str, decoder: PixelDecoder) -> list[Frame]:
