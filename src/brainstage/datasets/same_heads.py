@@ -17,8 +17,8 @@ MIN_CORRELATION = 0.92
 """Correlation of the fine anatomy of a level from which on it may be one head's.
 
 The middle one of the three levels' is at most 0.76 between two of the 200 people of the public dataset; for one
-person's slab read twice, from other positions, it is 0.88 or more, and 0.945 or more for 95 of 100. Phantoms, which
-are one brain bent in many ways, have 0.91 (``python benchmarks/cohort.py``).
+person's slab that is read from two positions it is 0.92 or more for 95 of 100 (``python benchmarks/cohort.py``).
+Phantoms, which are one brain bent in many ways, have 0.91, so the limit is not lower.
 """
 MIN_LEVELS = 2
 """Levels that have to agree."""
