@@ -198,6 +198,7 @@ def test_few_slices_stay_unknown():
         "slices_each": None,
         "unknown_slices": 9,
         "by_class": {},
+        "same_heads": {},
     }
 
 
