@@ -74,7 +74,9 @@ def test_folds_made_by_hand_cannot_part_a_head(slices, tmp_path):
 
 
 def test_an_audit_names_the_two(slices, cohort, tmp_path):
-    assert audit(slices).to_dict()["people"]["same_heads"] == {"09": "03"}
+    found = audit(slices).to_dict()
+    assert found["people"]["same_heads"] == {"09": "03"}
+    assert found["duplicates"] == {"exact": 0, "altered": 0, "on_both_sides": 0, "with_two_labels": 0}
     outcome = run_cli("audit", "--data", str(cohort), "--out", str(tmp_path / "audit"))
     assert "09 and 03" in outcome.out
     assert "03" in json.loads((tmp_path / "audit" / "audit.json").read_text())["people"]["same_heads"].values()

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 from sklearn.metrics import adjusted_rand_score
 
-from brainstage.audits.duplicates import find_duplicates
+from brainstage.audits.duplicates import find_duplicates, find_exact_duplicates
 from brainstage.audits.originals import choose_originals
 from brainstage.audits.recovery import UNKNOWN, RecoveredPatients, recover_patients
 from brainstage.core.arrays import Float16Array, Float32Array, IntArray
@@ -178,13 +178,17 @@ def audit(slices: SliceTable, *, progress: Progress = silent) -> Audit:
     Labels, names and the order of the rows are not used. Given patients stay; where none is given, the recovered
     ones are filled in, marked ``inferred``, and slices whose person is uncertain stay without one.
 
+    Slices with known levels were cut out of scans one by one, so only the same pixels are duplicates there, not what
+    looks like a turned or zoomed copy; a scan that is there twice is found as a whole (:attr:`Audit.same_heads`).
+
     Raises:
         DataError: The table is empty.
     """
     if not len(slices):
         raise DataError("the data holds no slices to audit")
     with progress("Finding duplicates and people", 3) as advance:
-        duplicate_of = find_duplicates(slices.images)
+        find = find_exact_duplicates if slices.stated_levels else find_duplicates
+        duplicate_of = find(slices.images)
         advance(1)
         signatures = describe_slices(slices.images)
         advance(1)

@@ -51,17 +51,20 @@ def find_duplicates(images: Sequence[Pixels]) -> IntArray:
         For each slice the row of the first slice that shows the same picture, which is its own row where no
         earlier slice does; shape (n,).
     """
-    first: dict[str, int] = {}
-    exact = np.array(
-        [first.setdefault(f"{image.shape} {slice_id(image)}", row) for row, image in enumerate(images)],
-        dtype=np.int64,
-    )
+    exact = find_exact_duplicates(images)
     # a blank shows no picture
     rows = np.array([row for row in np.unique(exact) if np.ptp(images[row])], dtype=np.int64)
     shown = exact.copy()
     shown[rows] = rows[_first_of_group(_altered_groups([images[row] for row in rows]))]
     duplicate_of: IntArray = shown[exact]
     return duplicate_of
+
+
+def find_exact_duplicates(images: Sequence[Pixels]) -> IntArray:
+    """Return for each slice, uint8 of shape (H, W), the row of the first slice with the same pixels; shape (n,)."""
+    first: dict[str, int] = {}
+    rows = [first.setdefault(f"{image.shape} {slice_id(image)}", row) for row, image in enumerate(images)]
+    return np.array(rows, dtype=np.int64)
 
 
 def _altered_groups(images: list[Pixels]) -> IntArray:

@@ -244,7 +244,9 @@ def _whitened(components: Float32Array) -> Float32Array:
     The length is set because a Gaussian expects it, and outliers have another (Garcia-Romero and Espy-Wilson
     2011, Interspeech, 249).
     """
-    return unit(components / components.std(axis=0)) * np.float32(np.sqrt(components.shape[1]))
+    spread = components.std(axis=0)
+    spread[spread == 0] = 1  # grey values that no picture has
+    return unit(components / spread) * np.float32(np.sqrt(components.shape[1]))
 
 
 def _first_links(
