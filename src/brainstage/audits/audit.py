@@ -178,8 +178,9 @@ def audit(slices: SliceTable, *, progress: Progress = silent) -> Audit:
     Labels, names and the order of the rows are not used. Given patients stay; where none is given, the recovered
     ones are filled in, marked ``inferred``, and slices whose person is uncertain stay without one.
 
-    Slices with known levels were cut out of scans one by one, so only the same pixels are duplicates there, not what
-    looks like a turned or zoomed copy; a scan that is there twice is found as a whole (:attr:`Audit.same_heads`).
+    Slices with known levels were cut out of scans one by one, so only the same pixels are duplicates there, not
+    what looks like a turned or zoomed copy; a scan that is there twice is found as a whole
+    (:attr:`Audit.same_heads`).
 
     Raises:
         DataError: The table is empty.
