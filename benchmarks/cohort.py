@@ -33,8 +33,8 @@ import pyarrow.parquet as pq
 import volumes
 from brainstage.core.arrays import Float32Array, Pixels
 from brainstage.core.parallel import parallel_map, usable_cpus
-from brainstage.core.schema import SLICE_SIDE, STAGES
-from brainstage.datasets.same_heads import MIN_CORRELATION
+from brainstage.core.schema import SLICE_SIDE, STACK_LEVELS, STAGES
+from brainstage.datasets.same_heads import COMPARED_LEVELS, MIN_CORRELATION
 from brainstage.datasets.signatures import describe_slices
 from brainstage.datasets.sources import load_slices
 from brainstage.datasets.table import SliceTable
@@ -174,7 +174,7 @@ def show_same_heads(slices: SliceTable, cohort: SliceTable) -> None:
         first.setdefault(int(str(person)), {})[level] = cohort.images[row]
     read = sorted(first)
     again = parallel_map(lambda number: read_again(stack_of(slices, rows_of[names[number]]), number), read)
-    compared = (8, 16, 23)  # those of same_heads
+    compared = [round(place * (STACK_LEVELS - 1)) for place in COMPARED_LEVELS]
     alike = np.median(
         [pattern([first[number] for number in read], level) @ pattern(again, level).T for level in compared], axis=0
     )

@@ -19,6 +19,8 @@ from brainstage.cohorts.prepare import CohortFolder, prepare
 from brainstage.core.errors import ConfigError, DataError, LeakageError, RunError
 from brainstage.datasets.describe import describe
 from brainstage.datasets.sources import load_slices
+from brainstage.scans.nifti import decode_nifti
+from brainstage.scans.registration import register
 from helpers import run_cli
 from volumes import PATIENT, brain, with_skull, write_nifti, write_series
 
@@ -67,12 +69,14 @@ def test_training_on_a_cohort_keeps_its_people_apart_without_being_asked(cohort,
     assert "a class has one patient in train" in outcome.err  # two people a class are too few to train on
 
 
-def test_the_ledger_has_what_was_measured_of_each_scan(cohort):
+def test_the_ledger_has_what_was_measured_of_each_scan(bids, cohort):
     rows = ledger_of(cohort)
     assert pq.read_table(cohort.folder / "scans.parquet").equals(cohort.ledger)
-    for row in rows.values():
+    for number, row in enumerate(rows.values()):
         assert row["status"] == "prepared" and row["reason"] is None and row["levels"] == 32
-        assert row["similarity"] > 0.6 and row["outside"] < 0.05 and row["skull_stripped"] is False
+        file = bids / f"sub-{number:02d}" / "anat" / f"sub-{number:02d}_T1w.nii.gz"
+        assert row["similarity"] == round(register(decode_nifti(file.read_bytes(), file.name)).similarity, 4) > 0.6
+        assert row["outside"] < 0.05 and row["skull_stripped"] is False
         assert row["seconds"] > 0 and len(row["orientation"]) == 3
     assert len({row["orientation"] for row in rows.values()}) > 2
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -51,9 +51,8 @@ class Audit:
         if not (test and train):
             return None
         patients = dict(zip(self.slices.slice_ids, self.slices.patients, strict=True))
-        heads = {one: self.same_heads.get(str(who), who) for one, who in patients.items()}
-        verdict = find_leaks(test, train, heads, inferred=self.slices.patient_source == "inferred")
-        return replace(verdict, same_heads=len(self.same_heads))
+        inferred = self.slices.patient_source == "inferred"
+        return find_leaks(test, train, patients, inferred=inferred, same_heads=self.same_heads)
 
     @cached_property
     def same_heads(self) -> dict[str, str]:

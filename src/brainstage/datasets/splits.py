@@ -7,9 +7,9 @@ import json
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from itertools import chain
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -139,7 +139,6 @@ class Splits:
             for number, fold in enumerate(self.folds):
                 self.grouping.check(number, fold.test, fold.train + fold.validation)
             worst = replace(worst, grouped_by=self.grouping.column)
-        worst = replace(worst, same_heads=len(self.same_heads))
         object.__setattr__(self, "verdict", worst)
         if self.protocol == "patient":
             inner = [self._judge(fold.validation, fold.train) for fold in self.folds]
@@ -148,12 +147,7 @@ class Splits:
                     raise LeakageError(f"these folds are not a patient protocol ({verdict})")
 
     def _judge(self, test: Sequence[str], train: Sequence[str]) -> Verdict:
-        return find_leaks(test, train, self._head_of, inferred=self.inferred)
-
-    @cached_property
-    def _head_of(self) -> dict[str, str | None]:
-        """Whose head each slice shows: of patients with one head the first."""
-        return {one: self.same_heads.get(str(who), who) for one, who in self.patient_of.items()}
+        return find_leaks(test, train, self.patient_of, inferred=self.inferred, same_heads=self.same_heads)
 
     def chosen(self, config: TrainConfig) -> Fold:
         """Return the fold that a configuration asks for.
@@ -427,7 +421,12 @@ def _patients(slices: SliceTable) -> tuple[dict[str, str | None], bool]:
 
 
 def find_leaks(
-    test: Sequence[str], train: Sequence[str], patient_of: Mapping[str, str | None], *, inferred: bool = False
+    test: Sequence[str],
+    train: Sequence[str],
+    patient_of: Mapping[str, str | None],
+    *,
+    inferred: bool = False,
+    same_heads: Mapping[str, str] = MappingProxyType({}),
 ) -> Verdict:
     """Judge one pair of sides. Identical slices on both sides are a leak even where no patient is known.
 
@@ -436,12 +435,20 @@ def find_leaks(
         train: Slice ids of the side that was learnt from.
         patient_of: Patient of each slice id, None where it is not known.
         inferred: Whether patients were recovered from the pictures.
+        same_heads: Patients whose head is that of another, and that other: the two are judged as one.
     """
     trained = set(train)
-    people = {patient_of.get(slice_id) for slice_id in trained} - {None}
-    shared = [slice_id for slice_id in test if slice_id in trained or patient_of.get(slice_id) in people]
-    if shared:
-        patients = {patient_of.get(slice_id) for slice_id in shared} & people
-        return Verdict("leaky", len(patients), len(shared), len(test), inferred)
-    known = all(patient_of.get(slice_id) is not None for slice_id in (*trained, *test))
-    return Verdict("clean" if known else "unknown", 0, 0, len(test), inferred)
+    who = {slice_id: patient_of.get(slice_id) for slice_id in (*trained, *test)}
+    who = {slice_id: same_heads.get(str(patient), patient) for slice_id, patient in who.items()}
+    people = {who[slice_id] for slice_id in trained} - {None}
+    shared = [slice_id for slice_id in test if slice_id in trained or who[slice_id] in people]
+    status: Literal["clean", "leaky", "unknown"] = "unknown" if None in who.values() else "clean"
+    patients = {who[slice_id] for slice_id in shared} & people
+    return Verdict(
+        "leaky" if shared else status,
+        len(patients),
+        len(shared),
+        len(test),
+        inferred,
+        same_heads=len(same_heads),
+    )

@@ -108,6 +108,7 @@ def show_description(found: dict[str, Any]) -> None:
         table.add_row(name, *(f"{found['classes'][side].get(name, 0):,}" for side in sides))
     console.print(table)
     duplicates = found["duplicates"]
+    covariates = ", ".join(f"{name} (of {people} people)" for name, people in found["covariates"].items())
     facts = {
         "sizes": ", ".join(f"{size} ({count:,})" for size, count in found["sizes"].items()),
         "modes": ", ".join(f"{mode} ({count:,})" for mode, count in found["modes"].items()),
@@ -117,12 +118,10 @@ def show_description(found: dict[str, Any]) -> None:
         "unlabelled": found["unlabelled"],
         "order": " < ".join(found["class_order"] or ["not known, so nothing ordinal; give --class-order"]),
         "levels": str(LEVEL_SETS[found["levels"]]),
-        "covariates": ", ".join(f"{name} (of {people} people)" for name, people in found["covariates"].items()),
+        **({"covariates": covariates} if covariates else {}),
         "data hash": found["data_hash"],
         "unreadable": len(found["unreadable"]),
     }
-    if not found["covariates"]:
-        del facts["covariates"]
     for name, fact in facts.items():
         console.print(f"{name:<11}{fact}", highlight=False)
     for sentence in found["unreadable"]:
