@@ -15,6 +15,7 @@ from bids_tree import write_bids
 from brainstage.cohorts.checks import template_outline
 from brainstage.cohorts.prepare import prepare
 from brainstage.cohorts.scan import read_cuts
+from brainstage.core.parallel import Processes
 from brainstage.report.cohort_card import write_cohort_card
 from brainstage.report.quality_page import write_quality_page
 from volumes import brain, with_skull, write_nifti
@@ -27,7 +28,7 @@ def cohort(tmp_path_factory):
     folder = tmp_path_factory.mktemp("pages")
     bids = write_bids(folder / "bids", people=4, rows=["sub-50\t70\tF\tAD"])
     write_nifti(bids / "sub-03" / "anat" / "sub-03_T1w.nii.gz", with_skull(brain((4.0, 4.0, 4.0))))
-    made = prepare(bids, folder / "cohort", skull="stripped", jobs=1)
+    made = prepare(bids, folder / "cohort", skull="stripped", workers=Processes(1))
     write_quality_page(made)
     assert write_cohort_card(made, COMMAND)
     return made

@@ -13,6 +13,7 @@ from brainstage.cohorts import prepare as module
 from brainstage.cohorts.prepare import prepare
 from brainstage.core.errors import DataError, RunError
 from brainstage.core.levels import BRAIN, LEVEL_SETS, LEVELS_KEY, PUBLIC
+from brainstage.core.parallel import Processes
 from brainstage.datasets.describe import describe
 from brainstage.datasets.sources import load_slices
 from brainstage.exports.export import export
@@ -47,7 +48,7 @@ def cohorts(once, bids):
 
     def make(folder):
         for levels in LEVEL_SETS.values():
-            cohort = prepare(bids, folder / levels.name, level_set=levels, jobs=1)
+            cohort = prepare(bids, folder / levels.name, level_set=levels, workers=Processes(1))
             write_cohort_card(cohort, ["brainstage", "prepare"])
 
     folder = once("levels-cohorts", make)
@@ -142,9 +143,9 @@ def test_a_cohort_keeps_its_levels(bids, cohorts, tmp_path, monkeypatch):
     assert before == {file: file.read_bytes() for file in before}
     with monkeypatch.context() as patched:
         patched.setattr(module, "prepare_scan", None)  # nothing is prepared again
-        prepare(bids, copied, level_set=BRAIN, jobs=1)
+        prepare(bids, copied, level_set=BRAIN, workers=Processes(1))
     (copied / "cohort.json").unlink()  # as after a kill: nothing is finished, so parts of other levels are redone
-    assert prepare(bids, copied, level_set=PUBLIC, jobs=1).level_set == PUBLIC
+    assert prepare(bids, copied, level_set=PUBLIC, workers=Processes(1)).level_set == PUBLIC
     assert set(load_slices(copied).levels) == set(range(PUBLIC.count))
 
 

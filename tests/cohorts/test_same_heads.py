@@ -11,6 +11,7 @@ from brainstage.audits.audit import audit
 from brainstage.cohorts.prepare import prepare
 from brainstage.core.config import TrainConfig
 from brainstage.core.errors import LeakageError
+from brainstage.core.parallel import Processes
 from brainstage.datasets.same_heads import same_heads
 from brainstage.datasets.sources import load_slices
 from brainstage.datasets.splits import Splits, make_splits
@@ -37,7 +38,7 @@ def cohort(tmp_path_factory):
     again = bids / "sub-09" / "anat" / "sub-09_T1w.nii.gz"
     again.parent.mkdir(parents=True)
     nib.save(nib.Nifti1Image(voxels.astype(np.int16), move @ image.affine @ flipped), again)
-    return prepare(bids, folder / "cohort", jobs=1).folder
+    return prepare(bids, folder / "cohort", workers=Processes(1)).folder
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,7 @@ from bids_app import describe, write_dataset
 from bids_tree import write_bids
 from brainstage.cohorts.bids import open_bids
 from brainstage.core.errors import ConfigError, DataError
+from brainstage.core.parallel import Processes
 from brainstage.inference.predictions import predict_scans
 from brainstage.inference.predictor import Predictor
 from brainstage.inference.scan_results import is_done
@@ -39,8 +40,8 @@ def bids(tmp_path_factory):
 def out(bids, tmp_path_factory):
     """Return the derivatives of two jobs: one of a person, then one of all."""
     out = tmp_path_factory.mktemp("out") / "derivatives"
-    run_participants(app_of(bids, out, "01"), jobs=1)
-    run_participants(app_of(bids, out), jobs=1)
+    run_participants(app_of(bids, out, "01"), workers=Processes(1))
+    run_participants(app_of(bids, out), workers=Processes(1))
     return out
 
 
@@ -129,7 +130,7 @@ def test_the_validator_finds_no_error_in_sessions_of_the_phantom(tmp_path):
 
     write_phantom_bids(tmp_path / "phantom", participants=5, defects=False)
     twice = next((tmp_path / "phantom").glob("sub-*/ses-02")).parent.name
-    results = run_participants(app_of(tmp_path / "phantom", tmp_path / "out", twice), jobs=1)
+    results = run_participants(app_of(tmp_path / "phantom", tmp_path / "out", twice), workers=Processes(1))
     assert [(result.session_id, result.status) for result in results] == [("01", "predicted"), ("02", "predicted")]
     assert errors_of(tmp_path / "out") == []
     page = (tmp_path / "out" / f"{twice}.html").read_text()
@@ -140,7 +141,7 @@ def test_started_again_only_what_is_missing_is_done_and_all_is_the_same(bids, ou
     copy = Path(shutil.copytree(out, tmp_path / "out"))
     before = content(copy)
     monkeypatch.setattr(module, "process_scan", None)
-    run_participants(app_of(bids, copy), jobs=1)
+    run_participants(app_of(bids, copy), workers=Processes(1))
     assert content(copy) == before
     monkeypatch.undo()
     next(copy.glob("sub-00/anat/*_mask.nii.gz")).unlink()  # a volume is missing
@@ -148,7 +149,7 @@ def test_started_again_only_what_is_missing_is_done_and_all_is_the_same(bids, ou
     (copy / "sub-03.html").unlink()
     tasks = pickle.loads(pickle.dumps(app_of(bids, copy).tasks()))  # noqa: S301 - as for another process
     assert [task.scan.scan_id for task in tasks if not is_done(task)] == ["sub-00", "sub-01"]
-    run_participants(app_of(bids, copy), jobs=1)
+    run_participants(app_of(bids, copy), workers=Processes(1))
     assert content(copy) == before
 
 
@@ -159,10 +160,10 @@ def test_a_dataset_under_another_path_is_the_same(bids, out, tmp_path):
 
 def test_a_scan_that_changed_is_processed_again_and_its_old_volumes_go(tmp_path):
     bids = describe(write_bids(tmp_path / "bids", people=1))
-    run_participants(app_of(bids, tmp_path / "out"), jobs=1)
+    run_participants(app_of(bids, tmp_path / "out"), workers=Processes(1))
     assert list((tmp_path / "out").rglob("*.nii.gz"))
     (bids / "sub-00" / "anat" / "sub-00_T1w.nii.gz").write_bytes(b"nothing")
-    run_participants(app_of(bids, tmp_path / "out"), jobs=1)
+    run_participants(app_of(bids, tmp_path / "out"), workers=Processes(1))
     assert rows_of(tmp_path / "out")["sub-00"]["status"] == "failed"
     assert not list((tmp_path / "out").rglob("*.nii.gz"))
 
@@ -178,15 +179,15 @@ def test_a_job_that_ends_while_another_joins_is_in_the_table(bids, out, tmp_path
 
 def test_a_scan_that_kills_its_process_is_a_row(tmp_path, monkeypatch):
     bids = describe(write_bids(tmp_path / "bids", people=1))
-    monkeypatch.setattr(module, "run_tasks", lambda function, tasks, jobs: ((task, None) for task in tasks))
-    (result,) = run_participants(app_of(bids, tmp_path / "out"), jobs=1)
+    monkeypatch.setattr(module, "run_tasks", lambda function, tasks, workers: ((task, None) for task in tasks))
+    (result,) = run_participants(app_of(bids, tmp_path / "out"), workers=Processes(1))
     assert (result.status, result.reason) == ("failed", module.DIED)
     assert "too little memory" in (tmp_path / "out" / "sub-00.html").read_text()
 
 
 def test_no_file_is_written_elsewhere_whatever_the_table_of_participants_names(tmp_path):
     bids = describe(write_bids(tmp_path / "bids", people=1, rows=["sub-../../up\t70\tF\tAD"]))
-    results = run_participants(app_of(bids, tmp_path / "a" / "b" / "out", "../../up"), jobs=1)
+    results = run_participants(app_of(bids, tmp_path / "a" / "b" / "out", "../../up"), workers=Processes(1))
     assert results[0].status == "failed" and len(list((tmp_path / "a" / "b" / "out").glob("*.html"))) == 1
     assert {file.name for file in tmp_path.rglob("*.html")} == {
         file.name for file in (tmp_path / "a" / "b" / "out").glob("*.html")

@@ -13,6 +13,7 @@ from sklearn.metrics import recall_score, roc_auc_score
 from bids_tree import write_bids
 from brainstage.cohorts.prepare import prepare
 from brainstage.core.errors import ConfigError, DataError, LeakageError
+from brainstage.core.parallel import Processes
 from brainstage.datasets.phantom import write_phantom
 from brainstage.datasets.sources import load_slices
 from brainstage.inference.predictor import Predictor
@@ -48,7 +49,7 @@ def cohort(once):
         write_nifti(bids / "sub-05" / "anat" / "sub-05_T1w.nii.gz", with_skull(brain((4.0, 4.0, 4.0))))
         text = (bids / "participants.tsv").read_text().replace("sub-04\t64\tM\tMCI", "sub-04\t64\tM\tn/a")
         (bids / "participants.tsv").write_text(text)
-        prepare(bids, folder / "cohort", skull="stripped", jobs=1)
+        prepare(bids, folder / "cohort", skull="stripped", workers=Processes(1))
 
     return once("validation-cohort", make) / "cohort"
 

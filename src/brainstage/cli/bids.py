@@ -16,8 +16,11 @@ from brainstage.cli.choices import Skull
 from brainstage.cli.shared import (
     USAGE_ERROR,
     ClassOrder,
+    Cluster,
+    Jobs,
     Json,
     Quiet,
+    open_workers,
     parse_order,
     parse_pair,
     print_json,
@@ -41,6 +44,7 @@ from brainstage.core.errors import (
 from brainstage.core.schema import RESEARCH_NOTICE
 
 if TYPE_CHECKING:
+    from brainstage.core.parallel import Workers
     from brainstage.inference.scan_results import ScanResult
     from brainstage.studies.bids_app import BidsApp
 
@@ -153,7 +157,8 @@ def bids(
         list[str] | None,
         typer.Option("--map", help="LABEL=CLASS: class of the model that a label stands for. Repeatable."),
     ] = None,
-    jobs: Annotated[int | None, typer.Option(min=1, help="Processes; without it one for each processor.")] = None,
+    jobs: Jobs = None,
+    cluster: Cluster = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and write nothing.")] = False,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -167,18 +172,21 @@ def bids(
         warn(f"Error: {level!r}: unknown analysis level, expected one of {', '.join(LEVELS)}")
         raise typer.Exit(BidsExitCode.UNKNOWN_LEVEL)
     mapped = dict(parse_pair(pair, "--map", "CN=Non_Demented") for pair in class_map or [])
-    with _bids_codes():
+    with _bids_codes(), open_workers(jobs, cluster) as workers:
         from brainstage.cohorts.bids import open_bids
+        from brainstage.models.weights import BUNDLED
         from brainstage.studies.bids_app import BidsApp
 
-        dataset = open_bids(bids_dir, participant_label or (), session_label or (), label_column)
-        opened = BidsApp.open(dataset, out_dir, model, skull)
+        dataset = open_bids(workers.path(bids_dir), participant_label or (), session_label or (), label_column)
+        opened = BidsApp.open(
+            dataset, workers.path(out_dir), model if model in BUNDLED else str(workers.path(Path(model))), skull
+        )
         for note in dataset.source.notes:
             warn(note)
         if dry_run:
             _show_plan(opened)
         elif level == "participant":
-            _participant(opened, jobs=jobs, as_json=as_json, quiet=quiet)
+            _participant(opened, workers=workers, as_json=as_json, quiet=quiet)
         else:
             _group(
                 opened,
@@ -190,10 +198,10 @@ def bids(
             )
 
 
-def _participant(opened: BidsApp, *, jobs: int | None, as_json: bool, quiet: bool) -> None:
+def _participant(opened: BidsApp, *, workers: Workers, as_json: bool, quiet: bool) -> None:
     from brainstage.report.derivatives import run_participants
 
-    results = run_participants(opened, jobs=jobs, progress=progress_of(quiet))
+    results = run_participants(opened, workers=workers, progress=progress_of(quiet))
     _show_results(results, as_json=as_json, quiet=quiet)
     say(f"Saved {opened.folder.phenotype} and a page for each participant. {RESEARCH_NOTICE}", quiet or as_json)
     statuses = [result.status for result in results]

@@ -11,8 +11,11 @@ import typer
 from brainstage.cli.choices import Skull, choice
 from brainstage.cli.shared import (
     ClassOrder,
+    Cluster,
+    Jobs,
     Json,
     Quiet,
+    open_workers,
     parse_order,
     parse_pair,
     print_json,
@@ -72,7 +75,8 @@ def prepare(
         Path | None, typer.Option(help="File with the names of scans to leave out, one a line.")
     ] = None,
     redo: Redo = None,
-    jobs: Annotated[int | None, typer.Option(min=1, help="Processes; without it one for each processor.")] = None,
+    jobs: Jobs = None,
+    cluster: Cluster = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -86,21 +90,22 @@ def prepare(
     from brainstage.report.quality_page import write_quality_page
     from brainstage.report.terminal import show_cohort
 
-    cohort = prepare(
-        source,
-        out,
-        participants=participants,
-        label_column=label_column,
-        covariates=covariates.split(",") if covariates else None,
-        class_order=parse_order(class_order),
-        level_set=LEVEL_SETS[levels],
-        skull=skull,
-        all_runs=all_runs,
-        exclude=exclude,
-        redo=(redo,) if redo else (),
-        jobs=jobs,
-        progress=progress_of(quiet),
-    )
+    with open_workers(jobs, cluster) as workers:
+        cohort = prepare(
+            source,
+            out,
+            participants=participants,
+            label_column=label_column,
+            covariates=covariates.split(",") if covariates else None,
+            class_order=parse_order(class_order),
+            level_set=LEVEL_SETS[levels],
+            skull=skull,
+            all_runs=all_runs,
+            exclude=exclude,
+            redo=(redo,) if redo else (),
+            workers=workers,
+            progress=progress_of(quiet),
+        )
     page = write_quality_page(cohort)
     if not write_cohort_card(cohort, typed_command()):
         warn(f"{cohort.folder / 'README.md'}: kept as its author wrote it; its counts may be those of another run")

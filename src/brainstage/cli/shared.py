@@ -5,15 +5,19 @@ from __future__ import annotations
 import inspect
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from enum import IntEnum
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from brainstage.core.progress import Progress, silent, terminal
+
+if TYPE_CHECKING:
+    from brainstage.core.parallel import Workers
 
 BACKBONE = "Hub id (ORG/NAME or ORG/NAME@REVISION) or folder, in place of the recipe's own."
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress and no notices.")]
@@ -50,6 +54,15 @@ Series = Annotated[
     int | None,
     typer.Option(
         "--series", min=1, help="Number of a series or volume in a folder; `brainstage scans` lists them."
+    ),
+]
+Jobs = Annotated[int | None, typer.Option(min=1, help="Processes; without it one for each processor.")]
+Cluster = Annotated[
+    str | None,
+    typer.Option(
+        metavar="<address|file.toml>",
+        help="Work on a cluster: address of a Dask scheduler, or a TOML file with what SLURM jobs need "
+        "(docs/clusters.md).",
     ),
 ]
 Seed = Annotated[int | None, typer.Option(help="Seed of weights, batches and splits.")]
@@ -207,6 +220,27 @@ def parse_settings(pairs: list[str] | None) -> dict[str, Any]:
 def typed_command() -> list[str]:
     """Return the command as it was typed; of each path its last part alone, since folders may name people."""
     return ["brainstage", *(word if word.startswith("-") else Path(word).name for word in sys.argv[1:])]
+
+
+@contextmanager
+def open_workers(jobs: int | None, cluster: str | None) -> Iterator[Workers]:
+    """Yield where tasks run: processes of this machine, or a cluster.
+
+    Raises:
+        typer.BadParameter: Both were asked for.
+    """
+    from brainstage.core.parallel import Processes
+
+    if cluster is None:
+        yield Processes(jobs)
+        return
+    if jobs is not None:
+        reason = "goes without --jobs: the cluster has its own number of workers"
+        raise typer.BadParameter(reason, param_hint="'--cluster'")
+    from brainstage.core.cluster import open_cluster
+
+    with open_cluster(cluster) as workers:
+        yield workers
 
 
 def progress_of(quiet: bool) -> Progress:

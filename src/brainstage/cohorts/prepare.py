@@ -22,7 +22,7 @@ from brainstage.core.config import did_you_mean
 from brainstage.core.errors import ConfigError, DataError, LeakageError, RunError
 from brainstage.core.files import atomic, locked, make_folder, write_json, write_table
 from brainstage.core.levels import LEVELS_KEY, PUBLIC, LevelSet
-from brainstage.core.parallel import run_tasks, usable_cpus
+from brainstage.core.parallel import THIS_MACHINE, Workers, run_tasks
 from brainstage.core.progress import Progress, silent
 from brainstage.core.schema import CLASS_ORDER, RESEARCH_NOTICE, SYNTHETIC_NOTICE, recognised_order
 from brainstage.datasets.covariates import typed_columns
@@ -173,7 +173,7 @@ def prepare(
     all_runs: bool = False,
     exclude: Path | None = None,
     redo: Collection[Status] = (),
-    jobs: int | None = None,
+    workers: Workers = THIS_MACHINE,
     progress: Progress = silent,
 ) -> Cohort:
     """Prepare the scans of a source: read, strip, register and cut each, and write a cohort folder.
@@ -195,7 +195,7 @@ def prepare(
         all_runs: Take all scans of a session; else one.
         exclude: File with names of scans to leave out, one a line.
         redo: Scans of these statuses are prepared again.
-        jobs: Number of processes; None takes one for each usable processor.
+        workers: Where scans are prepared. Those of a cluster must see the source and ``out`` under the same paths.
         progress: How to show progress.
 
     Raises:
@@ -204,11 +204,11 @@ def prepare(
         LeakageError: The table's ``split`` puts a person on both sides.
         RunError: The folder is in use, of another version or other levels, or not writable, or the disk is full.
     """
-    folder = CohortFolder(Path(out))
+    folder = CohortFolder(workers.path(Path(out)))
     with folder.claim():
         _check_made(folder, level_set)
         found = find_cohort(
-            Path(source),
+            workers.path(Path(source)),
             salt=folder.salt(),
             participants=participants,
             label_column=label_column,
@@ -218,7 +218,7 @@ def prepare(
         found = replace(found, scans=_without_excluded(found.scans, exclude))
         found, classes, ordered = with_classes(found, class_order)
         _check_split(found.scans)
-        _prepare_parts(folder, found.scans, skull, level_set, redo, jobs or usable_cpus(), progress)
+        _prepare_parts(folder, found.scans, skull, level_set, redo, workers, progress)
         return assemble(folder, found, classes, ordered=ordered, level_set=level_set, progress=progress)
 
 
@@ -347,7 +347,7 @@ def _prepare_parts(
     skull: Skull,
     level_set: LevelSet,
     redo: Collection[Status],
-    jobs: int,
+    workers: Workers,
     progress: Progress,
 ) -> None:
     """Prepare the scans that have no part, or one of other files or settings."""
@@ -360,9 +360,14 @@ def _prepare_parts(
             if done is None or done[0] != task.key or done[1].status in redo:
                 tasks.append(task)
     with progress("Preparing scans", len(tasks)) as advance:
-        for task, measured in run_tasks(prepare_scan, tasks, min(jobs, max(1, len(tasks)))):
+        for task, measured in run_tasks(prepare_scan, tasks, workers):
             if measured is None:
                 write_part(task, Slices(Measured("failed", DIED)))
+            elif read_part(task.part) is None:
+                raise RunError(
+                    f"{task.part}: a worker wrote this file where this machine does not see it; give an --out that "
+                    "all machines of the cluster share"
+                )
             advance(1)
 
 

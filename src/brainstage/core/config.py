@@ -8,13 +8,14 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 from types import UnionType
-from typing import Any, Literal, Self, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Self, TypeVar, get_args, get_origin, get_type_hints
 
 from brainstage.core.errors import ConfigError
 
 Protocol = Literal["official", "patient"]
 Precision = Literal["auto", "bf16", "fp32", "int8"]
 Engine = Literal["torch", "openvino"]
+Table = TypeVar("Table")
 
 
 @dataclass(frozen=True)
@@ -182,6 +183,33 @@ class TrainConfig:
         return cls.from_dict(settings, where=str(path))
 
 
+def read_table(kind: type[Table], table: Any, where: str) -> Table:
+    """Build a dataclass from a mapping of field names to values, such as a table of a TOML file.
+
+    Args:
+        kind: The dataclass.
+        table: The values.
+        where: What errors name as the source.
+
+    Raises:
+        ConfigError: A name is not a field, one without a default is missing, or a value is of the wrong type.
+    """
+    if not isinstance(table, dict):
+        raise ConfigError(f"{where}: expected settings, NAME = VALUE")
+    fields: dict[str, Any] = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    for name in table:
+        if name not in fields:
+            raise ConfigError(f"{where}: unknown setting {name!r}{did_you_mean(name, list(fields))}")
+    missing = [name for name, field in fields.items() if field.default is dataclasses.MISSING and name not in table]
+    if missing:
+        raise ConfigError(f"{where}: {' and '.join(missing)} missing")
+    types = get_type_hints(kind)
+    try:
+        return kind(**{name: _coerce(name, types[name], value) for name, value in table.items()})
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from None
+
+
 def parse_value(text: str) -> Any:
     """Return a setting's value as a user types it: JSON, and what is not JSON is text."""
     try:
@@ -209,7 +237,8 @@ def _coerce(field: str, kind: Any, value: Any) -> Any:
         return value
     if origin is tuple:
         if not isinstance(value, (list, tuple)) or not value:
-            raise ConfigError(f"{field}: expected a list of numbers, not {value!r}")
+            of = "texts" if get_args(kind)[0] is str else "numbers"
+            raise ConfigError(f"{field}: expected a list of {of}, not {value!r}")
         return tuple(_coerce(field, get_args(kind)[0], item) for item in value)
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)

@@ -1,4 +1,4 @@
-"""Processors that may be used: a pool of threads for work that releases the interpreter's lock, and processes."""
+"""Work side by side: in threads, where it releases the interpreter's lock; in processes; on a cluster."""
 
 from __future__ import annotations
 
@@ -6,22 +6,41 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import (
+    FIRST_COMPLETED,
+    BrokenExecutor,
+    Executor,
+    Future,
+    ProcessPoolExecutor,
+    ThreadPoolExecutor,
+    wait,
+)
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, contextmanager
+from dataclasses import dataclass
 from functools import cache
-from itertools import islice
-from typing import TypeVar
+from itertools import chain, islice
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+from brainstage import __version__
+from brainstage.core.errors import RunError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 _thread = threading.local()
-_NUMBERS_OF_THREADS = (
-    *("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"),
-    "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS",
+ONE_THREAD = dict.fromkeys(
+    ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"), "1"
 )
+"""Environment in which libraries work in one thread; workers do, since there is one for each processor."""
+CHUNK_SECONDS = 2.0
+"""How long a chunk of tasks should take: long against the cost of handing it over, a millisecond on a cluster, and
+short against what may be lost when its worker dies."""
+MAX_CHUNK = 1000
+"""Most items of a chunk."""
 
 
 @cache
@@ -100,68 +119,172 @@ def _shared_pool() -> ThreadPoolExecutor:
     return worker_pool()
 
 
-def run_tasks(
-    function: Callable[[Item], Result], items: Iterable[Item], jobs: int
-) -> Iterator[tuple[Item, Result | None]]:
-    """Run a function for many items in processes of their own; yield each item with its result as they finish.
+class Workers(Protocol):
+    """Where tasks run: :class:`Processes`, or :class:`brainstage.core.cluster.ClusterWorkers`."""
 
-    An item whose process dies, as one does that runs out of memory, is tried again alone; if it dies once more its
-    result is None, and the others go on. After Ctrl-C or an error nothing more is started.
+    @property
+    def worker_died(self) -> type[Exception]:
+        """What a future raises whose worker died, or may have died, over its task."""
+        ...
+
+    @property
+    def slots(self) -> int:
+        """How many tasks are worth submitting at a time."""
+        ...
+
+    def open(self) -> AbstractContextManager[Executor]:
+        """Return an executor, which is shut down at the end of the block; tasks not started are then cancelled."""
+        ...
+
+    def path(self, path: Path) -> Path:
+        """Return a path by which workers find what this process finds at ``path``."""
+        ...
+
+    def check(self) -> None:
+        """Raise :class:`brainstage.core.errors.RunError` where no worker will come to do what was submitted."""
+        ...
+
+
+@dataclass(frozen=True)
+class Processes:
+    """Processes of this machine.
+
+    Attributes:
+        jobs: Their number; None takes one for each usable processor. 1 works in this process, as a lone task does.
+    """
+
+    jobs: int | None = None
+
+    @property
+    def worker_died(self) -> type[Exception]:
+        """What the futures of all tasks under way raise when any process dies."""
+        return BrokenProcessPool
+
+    @property
+    def slots(self) -> int:
+        """How many tasks are worth submitting at a time: one more than there are processes."""
+        return (self.jobs or usable_cpus()) + 1
+
+    @contextmanager
+    def open(self) -> Iterator[Executor]:
+        """Start the processes; those that are not needed are not started."""
+        context = multiprocessing.get_context("spawn")  # threads and open files of this process are not copied
+        pool = ProcessPoolExecutor(self.slots - 1, context, _begin_process)
+        try:
+            yield pool
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def path(self, path: Path) -> Path:
+        """Return the path itself."""
+        return path
+
+    def check(self) -> None:
+        """Do nothing: processes are there."""
+
+
+THIS_MACHINE = Processes()
+"""A process for each usable processor."""
+
+
+def run_tasks(
+    function: Callable[[Item], Result], items: Iterable[Item], workers: Workers = THIS_MACHINE
+) -> Iterator[tuple[Item, Result | None]]:
+    """Run a function for many items, each for itself; yield each item with its result as they finish.
+
+    Items are handed to workers in chunks of about :data:`CHUNK_SECONDS`, few of them at a time, so that any number
+    of items costs no memory here. An item that was under way when its worker died, as one does that runs out of
+    memory, is tried again alone; if its worker dies once more its result is None, and the others go on. After
+    Ctrl-C or an error nothing more is started.
 
     Args:
-        function: A function of a module; what it takes and returns is sent to and from the processes.
-        items: What it is applied to; a few for each process are submitted at a time.
-        jobs: Number of processes. 1 works in this one, where a death is the end of all.
+        function: A function of a module; what it takes and returns is sent to and from the workers. Its result must
+            not be None.
+        items: What it is applied to.
+        workers: Where it runs.
 
     Raises:
+        RunError: The cluster is gone, or its workers have another version of this package.
         Exception: What the function raised.
     """
-    if jobs == 1:
-        yield from ((item, function(item)) for item in items)
-        return
     waiting = iter(items)
-    died: list[Item] = []
-    while batch := list(islice(waiting, 2 * jobs)):
-        yield from _in_processes(function, batch, waiting, jobs, died)
-        while died:
-            item = died.pop()
-            again: list[Item] = []
-            yield from _in_processes(function, [item], iter(()), 1, again)
-            yield from ((item, None) for item in again)
+    first = list(islice(waiting, 2))
+    if not first:
+        return
+    waiting = chain(first, waiting)
+    if isinstance(workers, Processes) and (workers.jobs == 1 or len(first) < 2):
+        yield from ((item, function(item)) for item in waiting)
+        return
+    finished = False
+    while not finished:
+        died: list[Item] = []
+        finished = yield from _run_chunks(function, waiting, workers, died, alone=False)
+        suspects, retried = iter(died), False
+        while not retried:
+            killers: list[Item] = []
+            retried = yield from _run_chunks(function, suspects, workers, killers, alone=True)
+            yield from ((item, None) for item in killers)
 
 
-def _in_processes(
-    function: Callable[[Item], Result], first: list[Item], more: Iterator[Item], jobs: int, died: list[Item]
-) -> Iterator[tuple[Item, Result | None]]:
-    """Yield items and results until there are no more, or a process died; items without a result join ``died``."""
-    context = multiprocessing.get_context("spawn")  # threads and open files of this process are not copied
-    pool = ProcessPoolExecutor(jobs, context, _begin_process)
-    pending = {pool.submit(function, item): item for item in first}
-    try:
-        while pending:
-            for future in wait(pending, return_when=FIRST_COMPLETED).done:
-                item = pending.pop(future)
+def _run_chunks(
+    function: Callable[[Item], Result], waiting: Iterator[Item], workers: Workers, died: list[Item], alone: bool
+) -> Generator[tuple[Item, Result | None], None, bool]:
+    """Yield items and results; items whose worker died join ``died``.
+
+    Returns:
+        Whether no item is left waiting; not so where the executor broke.
+    """
+    size = 1
+    with workers.open() as executor:
+        pending: dict[Future[tuple[list[Result], float]], list[Item]] = {}
+        while True:
+            while len(pending) < (1 if alone else workers.slots) and (chunk := list(islice(waiting, size))):
                 try:
-                    result = future.result()
-                except BrokenProcessPool:
-                    died += [item, *pending.values()]
-                    return
-                yield item, result
-                for another in islice(more, 1):
-                    try:
-                        pending[pool.submit(function, another)] = another
-                    except BrokenProcessPool:  # another item's process died meanwhile
-                        died += [another, *pending.values()]
-                        return
-    finally:
-        pool.shutdown(cancel_futures=True)
+                    pending[executor.submit(_run_chunk, function, chunk, __version__)] = chunk
+                except BrokenExecutor:  # a process died meanwhile
+                    died += [*chunk, *chain.from_iterable(pending.values())]
+                    return False
+            if not pending:
+                return True
+            for future in wait(pending, timeout=CHUNK_SECONDS, return_when=FIRST_COMPLETED).done:
+                chunk = pending.pop(future)
+                try:
+                    results, seconds = future.result()
+                except workers.worker_died as error:
+                    died += chunk
+                    if isinstance(error, BrokenExecutor):
+                        died += chain.from_iterable(pending.values())
+                        return False
+                    continue
+                yield from zip(chunk, results, strict=True)
+                if not alone:
+                    size = _next_size(len(chunk), seconds)
+            workers.check()
+
+
+def _next_size(items: int, seconds: float) -> int:
+    """Return how many items the next chunk should have where so many took so long: at most twice as many."""
+    return max(1, min(2 * items, int(CHUNK_SECONDS * items / max(seconds, 1e-9)), MAX_CHUNK))
+
+
+def _run_chunk(
+    function: Callable[[Item], Result], items: Sequence[Item], version: str
+) -> tuple[list[Result], float]:
+    """Return the result of each item, and the seconds that all took; in a worker."""
+    if version != __version__:
+        raise RunError(
+            f"a worker has brainstage {__version__}, this machine {version}; install the same version on both"
+        )
+    _thread.is_worker = True
+    started = time.perf_counter()
+    results = [function(item) for item in items]
+    return results, time.perf_counter() - started
 
 
 def _begin_process() -> None:
     """Leave Ctrl-C to the process that started this one, and work in one thread."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    os.environ.update(dict.fromkeys(_NUMBERS_OF_THREADS, "1"))  # read when NumPy and SimpleITK are imported
-    _thread.is_worker = True
+    os.environ.update(ONE_THREAD)  # read when NumPy and SimpleITK are imported
 
 
 if hasattr(os, "register_at_fork"):  # threads do not survive a fork: a child makes its own pool

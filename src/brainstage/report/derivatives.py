@@ -10,6 +10,7 @@ from typing import Any
 from brainstage.cohorts.derivatives import SOURCE_NAME, TEMPLATE_SPACE, relative_link
 from brainstage.cohorts.sources import DESCRIPTION
 from brainstage.core.files import make_folder, write_json, write_text
+from brainstage.core.parallel import THIS_MACHINE, Workers
 from brainstage.core.progress import Progress, silent
 from brainstage.core.schema import PROB_PREFIX, RESEARCH_NOTICE, SET_PREFIX, SYNTHETIC_NOTICE, short_names
 from brainstage.inference.scan_results import ScanResult
@@ -37,14 +38,16 @@ _MEASURED: dict[str, dict[str, Any]] = {
 }
 
 
-def run_participants(app: BidsApp, *, jobs: int | None = None, progress: Progress = silent) -> list[ScanResult]:
+def run_participants(
+    app: BidsApp, *, workers: Workers = THIS_MACHINE, progress: Progress = silent
+) -> list[ScanResult]:
     """Run the participant level: write all there is of the selected participants, whatever is missing.
 
     Any number of processes may do so at once for one folder, each for participants of its own.
 
     Args:
         app: The dataset, the model and the folder.
-        jobs: Number of processes; None takes one for each usable processor.
+        workers: Where scans are processed; those of a cluster must see all folders under the same paths.
         progress: How to show progress.
 
     Returns:
@@ -54,7 +57,7 @@ def run_participants(app: BidsApp, *, jobs: int | None = None, progress: Progres
         RunError: A file cannot be written.
     """
     write_dataset_files(app)
-    results = app.process(jobs=jobs, done=partial(write_participant_page, app), progress=progress)
+    results = app.process(workers=workers, done=partial(write_participant_page, app), progress=progress)
     write_phenotype(app)
     return results
 

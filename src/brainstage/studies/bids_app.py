@@ -14,7 +14,7 @@ from brainstage.cohorts.ledger import Measured
 from brainstage.cohorts.prepare import DIED, assemble, with_classes
 from brainstage.core.errors import ConfigError, DataError
 from brainstage.core.files import make_folder, write_json
-from brainstage.core.parallel import run_tasks, usable_cpus
+from brainstage.core.parallel import Workers, run_tasks
 from brainstage.core.progress import Progress, silent
 from brainstage.datasets.sources import load_slices
 from brainstage.datasets.table import SliceTable
@@ -105,12 +105,12 @@ class BidsApp:
         ]
 
     def process(
-        self, *, jobs: int | None, done: Callable[[str], object], progress: Progress = silent
+        self, *, workers: Workers, done: Callable[[str], object], progress: Progress = silent
     ) -> list[ScanResult]:
         """Write derivatives, prediction and result of each selected scan; those that are there are kept.
 
         Args:
-            jobs: Number of processes; None takes one for each usable processor.
+            workers: Where scans are processed; those of a cluster must see all folders under the same paths.
             done: Called with each participant's id when all of their selected scans are processed.
             progress: How to show progress.
 
@@ -128,7 +128,7 @@ class BidsApp:
         for person in sorted({task.scan.participant_id for task in tasks}.difference(waiting)):
             done(person)
         with progress("Processing scans", len(missing)) as advance:
-            for task, status in run_tasks(process_scan, missing, min(jobs or usable_cpus(), max(1, len(missing)))):
+            for task, status in run_tasks(process_scan, missing, workers):
                 if status is None:
                     write_result(task, Measured("failed", DIED))
                 waiting[task.scan.participant_id] -= 1
