@@ -5,13 +5,15 @@ from __future__ import annotations
 import ipaddress
 import logging
 import shutil
+import signal
 import subprocess
 import time
 import tomllib
 from collections.abc import Iterator
 from concurrent.futures import Executor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
     from distributed import Client, Security
 
 INSTALL = "pip install 'brainstage[cluster]'"
+CONNECT_SECONDS = 10.0
+"""How long to wait for a scheduler's answer."""
 LOOK_SECONDS = 10.0
 """How often SLURM is asked which jobs are left."""
 MAX_FRUITLESS = 3
@@ -149,7 +153,8 @@ class ClusterWorkers:
         """How many tasks are worth submitting at a time: two for each thread of a worker."""
         if self._client and time.monotonic() - self._looked > 1:
             self._looked = time.monotonic()
-            self._slots = 2 * max(1, self._client.scheduler_info(n_workers=0)["total_threads"])
+            with suppress(OSError):  # of a scheduler that is gone, which run_tasks will learn from its futures
+                self._slots = 2 * max(1, self._client.scheduler_info(n_workers=0)["total_threads"])
         return self._slots
 
     @contextmanager
@@ -178,10 +183,8 @@ class ClusterWorkers:
         """Replace jobs of SLURM that have ended.
 
         Raises:
-            RunError: The scheduler is gone, or jobs end before their workers report.
+            RunError: They end before their workers report.
         """
-        if self._client and self._client.status not in ("running", "connecting"):
-            raise RunError(f"{self.name}: the scheduler is gone; what is finished is kept, start the command again")
         if self._keeper:
             self._keeper.replace_ended_jobs()
 
@@ -201,13 +204,10 @@ def open_cluster(cluster: str) -> Iterator[ClusterWorkers]:
         ConfigError: It is not named correctly, or the extra ``cluster`` is not installed.
     """
     settings = read_cluster(cluster)
-    try:
-        import dask_jobqueue
-        import distributed
-    except ImportError:
-        raise ConfigError(f"--cluster: Dask is not installed; {INSTALL}") from None
-    for library in (distributed, dask_jobqueue):  # a worker that dies is run_tasks' to tell
-        logging.getLogger(library.__name__).setLevel(logging.CRITICAL)
+    for library in ("distributed", "dask_jobqueue", "tornado"):
+        if find_spec(library) is None:
+            raise ConfigError(f"--cluster: Dask is not installed; {INSTALL}")
+        logging.getLogger(library).setLevel(logging.CRITICAL)  # a worker that dies is run_tasks' to tell
     workers = ClusterWorkers(settings, cluster)
     try:
         yield workers
@@ -225,7 +225,7 @@ def _client(settings: SchedulerSettings) -> Iterator[Client]:
     address = settings.address
     _refuse_unprotected(address, settings)
     try:
-        client = Client(address, security=_security(settings), set_as_default=False)
+        client = Client(address, timeout=CONNECT_SECONDS, security=_security(settings), set_as_default=False)
     except (OSError, ValueError, RuntimeError, TypeError) as error:
         raise RunError(
             f"{address}: no Dask scheduler can be reached there ({str(error).splitlines()[0]}); check the address, "
@@ -289,9 +289,12 @@ def _slurm(settings: SlurmSettings, file: str) -> Iterator[tuple[Client, SlurmKe
 
 
 def _slurm_cluster(settings: SlurmSettings) -> SLURMCluster:
-    from dask_jobqueue import SLURMCluster
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    from dask_jobqueue import SLURMCluster  # takes these signals to itself when it is imported
     from distributed import Security
 
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
     make_folder(settings.logs)
     settings.folder.chmod(0o700)  # certificates are written there
     return SLURMCluster(

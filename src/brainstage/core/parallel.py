@@ -11,6 +11,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import (
     FIRST_COMPLETED,
     BrokenExecutor,
+    CancelledError,
     Executor,
     Future,
     ProcessPoolExecutor,
@@ -39,6 +40,7 @@ ONE_THREAD = dict.fromkeys(
 CHUNK_SECONDS = 2.0
 """How long a chunk of tasks should take: long against the cost of handing it over, a millisecond on a cluster, and
 short against what may be lost when its worker dies."""
+LOST = "the cluster's scheduler is gone or cancelled the work; what is finished is kept, start the command again"
 MAX_CHUNK = 1000
 """Most items of a chunk."""
 
@@ -256,6 +258,8 @@ def _run_chunks(
                         died += chain.from_iterable(pending.values())
                         return False
                     continue
+                except CancelledError:
+                    raise RunError(LOST) from None
                 yield from zip(chunk, results, strict=True)
                 if not alone:
                     size = _next_size(len(chunk), seconds)

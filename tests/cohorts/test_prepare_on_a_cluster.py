@@ -1,0 +1,154 @@
+"""Preparing on Dask and on SLURM: the same cohort as here, whatever is killed on the way."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+import slurm_node
+from bids_tree import write_bids
+from brainstage.cohorts.prepare import CohortFolder, prepare
+from brainstage.core import cluster
+from brainstage.core.cluster import open_cluster
+from brainstage.core.errors import RunError
+from brainstage.core.parallel import Processes
+from dask_cluster import dask_cluster
+
+pytest.importorskip("distributed")
+PEOPLE = 9
+SECONDS_ALONE = 120
+
+
+@pytest.fixture(scope="module")
+def bids(tmp_path_factory):
+    return write_bids(tmp_path_factory.mktemp("source") / "bids", people=PEOPLE)
+
+
+@pytest.fixture(scope="module")
+def content_here(bids, tmp_path_factory):
+    out = tmp_path_factory.mktemp("here") / "cohort"
+    prepare(bids, out, workers=Processes(2))
+    return content(out)
+
+
+@pytest.fixture(scope="module")
+def dask(tmp_path_factory):
+    with dask_cluster(tmp_path_factory.mktemp("dask")) as (address, _):
+        yield address
+
+
+@pytest.fixture(scope="module")
+def slurm(tmp_path_factory):
+    if why := slurm_node.why_not():
+        pytest.skip(why)
+    with slurm_node.slurm_node(tmp_path_factory.mktemp("slurm") / "node") as environment:
+        yield environment
+
+
+def content(out):
+    """Return a cohort's slices, bytes of the file, and its ledger without the time that each scan took."""
+    ledger = pq.read_table(out / "scans.parquet").drop_columns("seconds").to_pylist()
+    return {file.name: file.read_bytes() for file in sorted((out / "data").iterdir())}, ledger
+
+
+def when_parts_are_there(out, count, action):
+    """Do something, in a thread, as soon as so many scans are done."""
+
+    def watch():
+        for _ in range(10 * SECONDS_ALONE):
+            if len(list(CohortFolder(out).private.glob("parts/[!.]*.parquet"))) >= count:
+                done.append(action())
+                return
+            time.sleep(0.1)
+
+    done = []
+    threading.Thread(target=watch, daemon=True).start()
+    return done
+
+
+def test_the_same_cohort_on_dask(bids, content_here, dask, tmp_path):
+    with open_cluster(dask) as workers:
+        prepare(bids, tmp_path / "cohort", workers=workers)
+    assert content(tmp_path / "cohort") == content_here
+
+
+@pytest.mark.parametrize("stop", [signal.SIGKILL, signal.SIGINT])
+def test_a_stopped_driver_goes_on_where_it_was(bids, content_here, dask, tmp_path, stop):
+    out = tmp_path / "cohort"
+    command = [sys.executable, "-m", "brainstage", "prepare", str(bids), "--out", "cohort", "--cluster", dask]
+    driver = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    stopped = when_parts_are_there(out, 2, lambda: driver.send_signal(stop))
+    _, errors = driver.communicate(timeout=SECONDS_ALONE)
+    assert stopped
+    assert driver.returncode == (130 if stop == signal.SIGINT else -stop)
+    assert "Traceback" not in errors
+    time.sleep(3)  # chunks that were under way are finished by their workers
+    before = {part.name: part.stat().st_mtime_ns for part in out.glob(".prepare/parts/[!.]*.parquet")}
+    assert 2 <= len(before) < PEOPLE
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    assert content(out) == content_here
+    after = {part.name: part.stat().st_mtime_ns for part in out.glob(".prepare/parts/[!.]*.parquet")}
+    assert before.items() <= after.items()
+
+
+def test_the_same_cohort_on_slurm_with_a_job_cancelled_and_a_worker_killed(
+    bids, content_here, slurm, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("SLURM_CONF", slurm["SLURM_CONF"])
+    monkeypatch.setattr(cluster, "LOOK_SECONDS", 1.0)
+    file, out = tmp_path / "slurm.toml", tmp_path / "cohort"
+    file.write_text(
+        '[slurm]\njobs = 2\nmemory = "1GB"\nwalltime = "00:10:00"\npartition = "main"\n'
+        f'shared_folder = "{tmp_path / "shared"}"\n'
+    )
+
+    def jobs():
+        return subprocess.run(["squeue", "-h", "-o", "%i"], capture_output=True, text=True).stdout.split()
+
+    def strike():
+        first, second = sorted(jobs())[:2]
+        subprocess.run(["scancel", first], check=True)
+        (worker,) = workers_of(second)
+        os.kill(worker, signal.SIGKILL)
+        return {first, second}
+
+    struck = when_parts_are_there(out, 2, strike)
+    with open_cluster(str(file)) as workers:
+        prepare(bids, out, workers=workers)
+        assert len(set(jobs()) - struck[0]) == 1  # another job in place of the one that was cancelled
+    assert content(out) == content_here
+    assert set((tmp_path / "shared").rglob("*.pem")) == set()
+    for _ in range(50):
+        if not jobs():
+            break
+        time.sleep(0.2)
+    assert not jobs()
+
+
+def workers_of(job):
+    """Return the numbers of the worker processes, not their nannies, of a job of this machine."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            of_job = f"SLURM_JOB_ID={job}\0".encode() in (folder / "environ").read_bytes()
+            if of_job and b"multiprocessing.spawn" in (folder / "cmdline").read_bytes():
+                found.append(int(folder.name))
+    return found
+
+
+def test_what_slurm_refuses_is_one_sentence(bids, slurm, tmp_path, monkeypatch):
+    monkeypatch.setenv("SLURM_CONF", slurm["SLURM_CONF"])
+    file = tmp_path / "slurm.toml"
+    file.write_text(
+        '[slurm]\njobs = 2\nmemory = "1GB"\nwalltime = "00:10:00"\npartition = "gpu"\n'
+        f'shared_folder = "{tmp_path / "shared"}"\n'
+    )
+    with open_cluster(str(file)) as workers, pytest.raises(RunError, match="SLURM refuses the job: .*partition"):
+        prepare(bids, tmp_path / "cohort", workers=workers)

@@ -1,0 +1,45 @@
+"""Tasks for workers in other processes, which import them by name."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+
+def double(number):
+    return 2 * number
+
+
+def slow_double(number):
+    time.sleep(0.05)
+    return 2 * number
+
+
+def die_once(file):
+    """Kill the process at the first call for the file ``killer``."""
+    if Path(file).name == "killer" and not Path(file).exists():
+        Path(file).touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return "survived"
+
+
+def die_if_negative(number):
+    if number < 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(0.01)
+    return 2 * number
+
+
+def fail_at_five(number):
+    if number == 5:
+        raise ValueError("five")
+    return number
+
+
+def threads(_number):
+    """Return how many threads libraries are told to use."""
+    return os.environ.get("OMP_NUM_THREADS")
+
+
+def process_number(_number):
+    return os.getpid()
