@@ -81,3 +81,21 @@ def real_folder():
     if not named:
         pytest.skip("BRAINSTAGE_DATA does not name the real dataset")
     return Path(named)
+
+
+@pytest.fixture(scope="module")
+def slurm_file(tmp_path_factory):
+    """Return a cluster's TOML file for a SLURM of one node, which runs as long as the file's tests."""
+    import slurm_node
+
+    if why := slurm_node.why_not():
+        pytest.skip(why)
+    folder = tmp_path_factory.mktemp("slurm")
+    file = folder / "slurm.toml"
+    file.write_text(
+        '[slurm]\njobs = 2\nmemory = "1GB"\nwalltime = "00:10:00"\npartition = "main"\n'
+        f'shared_folder = "{folder / "shared"}"\n'
+    )
+    with slurm_node.slurm_node(folder / "node"), pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SLURM_CONF", str(folder / "node" / "slurm.conf"))
+        yield file

@@ -12,7 +12,6 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-import slurm_node
 from bids_tree import write_bids
 from brainstage.cohorts.prepare import CohortFolder, prepare
 from brainstage.core import cluster
@@ -42,14 +41,6 @@ def content_here(bids, tmp_path_factory):
 def dask(tmp_path_factory):
     with dask_cluster(tmp_path_factory.mktemp("dask")) as (address, _):
         yield address
-
-
-@pytest.fixture(scope="module")
-def slurm(tmp_path_factory):
-    if why := slurm_node.why_not():
-        pytest.skip(why)
-    with slurm_node.slurm_node(tmp_path_factory.mktemp("slurm") / "node") as environment:
-        yield environment
 
 
 def content(out):
@@ -99,15 +90,10 @@ def test_a_stopped_driver_goes_on_where_it_was(bids, content_here, dask, tmp_pat
 
 
 def test_the_same_cohort_on_slurm_with_a_job_cancelled_and_a_worker_killed(
-    bids, content_here, slurm, tmp_path, monkeypatch
+    bids, content_here, slurm_file, tmp_path, monkeypatch
 ):
-    monkeypatch.setenv("SLURM_CONF", slurm["SLURM_CONF"])
     monkeypatch.setattr(cluster, "LOOK_SECONDS", 1.0)
-    file, out = tmp_path / "slurm.toml", tmp_path / "cohort"
-    file.write_text(
-        '[slurm]\njobs = 2\nmemory = "1GB"\nwalltime = "00:10:00"\npartition = "main"\n'
-        f'shared_folder = "{tmp_path / "shared"}"\n'
-    )
+    out = tmp_path / "cohort"
 
     def jobs():
         return subprocess.run(["squeue", "-h", "-o", "%i"], capture_output=True, text=True).stdout.split()
@@ -120,11 +106,11 @@ def test_the_same_cohort_on_slurm_with_a_job_cancelled_and_a_worker_killed(
         return {first, second}
 
     struck = when_parts_are_there(out, 2, strike)
-    with open_cluster(str(file)) as workers:
+    with open_cluster(str(slurm_file)) as workers:
         prepare(bids, out, workers=workers)
         assert len(set(jobs()) - struck[0]) == 1  # another job in place of the one that was cancelled
     assert content(out) == content_here
-    assert set((tmp_path / "shared").rglob("*.pem")) == set()
+    assert [file.name for file in (slurm_file.parent / "shared").iterdir()] == ["logs"]
     for _ in range(50):
         if not jobs():
             break
@@ -143,12 +129,8 @@ def workers_of(job):
     return found
 
 
-def test_what_slurm_refuses_is_one_sentence(bids, slurm, tmp_path, monkeypatch):
-    monkeypatch.setenv("SLURM_CONF", slurm["SLURM_CONF"])
+def test_what_slurm_refuses_is_one_sentence(bids, slurm_file, tmp_path):
     file = tmp_path / "slurm.toml"
-    file.write_text(
-        '[slurm]\njobs = 2\nmemory = "1GB"\nwalltime = "00:10:00"\npartition = "gpu"\n'
-        f'shared_folder = "{tmp_path / "shared"}"\n'
-    )
+    file.write_text(slurm_file.read_text().replace("main", "gpu"))
     with open_cluster(str(file)) as workers, pytest.raises(RunError, match="SLURM refuses the job: .*partition"):
         prepare(bids, tmp_path / "cohort", workers=workers)

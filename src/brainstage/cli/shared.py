@@ -223,8 +223,13 @@ def typed_command() -> list[str]:
 
 
 @contextmanager
-def open_workers(jobs: int | None, cluster: str | None) -> Iterator[Workers]:
+def open_workers(jobs: int | None, cluster: str | None, without: int | None = None) -> Iterator[Workers]:
     """Yield where tasks run: processes of this machine, or a cluster.
+
+    Args:
+        jobs: Number of processes, where it was given.
+        cluster: The cluster, where one was named.
+        without: Number of processes where neither was; None takes one for each usable processor.
 
     Raises:
         typer.BadParameter: Both were asked for.
@@ -232,7 +237,7 @@ def open_workers(jobs: int | None, cluster: str | None) -> Iterator[Workers]:
     from brainstage.core.parallel import Processes
 
     if cluster is None:
-        yield Processes(jobs)
+        yield Processes(jobs or without)
         return
     if jobs is not None:
         reason = "goes without --jobs: the cluster has its own number of workers"

@@ -13,6 +13,7 @@ from brainstage.cli.choices import Level, ProtocolOption, Recipe, Split, TablePr
 from brainstage.cli.shared import (
     BACKBONE,
     ClassOrder,
+    Cluster,
     Json,
     Out,
     Quiet,
@@ -22,6 +23,7 @@ from brainstage.cli.shared import (
     SplitsFile,
     ValidationShare,
     given,
+    open_workers,
     parse_order,
     parse_settings,
     progress_of,
@@ -151,6 +153,11 @@ def cross_validate(
     validation_share: ValidationShare = None,
     track: Tracker = None,
     settings: Settings = None,
+    jobs: Annotated[
+        int | None,
+        typer.Option(min=1, help="Processes, each with a fold at a time; without it one fold after the other."),
+    ] = None,
+    cluster: Cluster = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -170,17 +177,19 @@ def cross_validate(
             param_hint="'--set'",
         )
     slices = read_slices(load)
-    _cross_validate(
-        slices,
-        config,
-        as_json=as_json,
-        quiet=quiet,
-        name=name,
-        out=out,
-        resume=resume,
-        track=track,
-        **given(splits=splits),
-    )
+    with open_workers(jobs, cluster, without=1) as workers:
+        _cross_validate(
+            slices,
+            config,
+            as_json=as_json,
+            quiet=quiet,
+            name=name,
+            out=out,
+            resume=resume,
+            track=track,
+            workers=workers,
+            **given(splits=splits),
+        )
 
 
 def _train(

@@ -15,6 +15,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -100,6 +101,7 @@ class SlurmSettings:
 
 
 Settings = SchedulerSettings | SlurmSettings
+_ROLES = ("scheduler", "worker", "client")
 _TABLES: dict[str, type[Settings]] = {"dask": SchedulerSettings, "slurm": SlurmSettings}
 
 
@@ -281,22 +283,37 @@ def _slurm(settings: SlurmSettings, file: str) -> Iterator[tuple[Client, SlurmKe
     for program in ("sbatch", "squeue", "scancel"):
         if shutil.which(program) is None:
             raise RunError(f"{file}: {program} is not there; work where SLURM's commands are, on a login node")
-    cluster = _slurm_cluster(settings)
-    with cluster, Client(cluster, set_as_default=False) as client:
+    make_folder(settings.logs)
+    with (
+        TemporaryDirectory(prefix="tls-", dir=settings.folder, ignore_cleanup_errors=True) as private,
+        _slurm_cluster(settings, _temporary_security(Path(private))) as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
         _try_submission(cluster.job_script(), file)
         cluster.scale(jobs=settings.jobs)
         yield client, SlurmKeeper(cluster, client, settings, file)
 
 
-def _slurm_cluster(settings: SlurmSettings) -> SLURMCluster:
+def _temporary_security(folder: Path) -> Security:
+    """Write a certificate of its own for this cluster into a folder that only the user can read."""
+    from distributed import Security
+
+    made = Security.temporary()
+    files = {}
+    for name, content in (("cert", made.tls_worker_cert), ("key", made.tls_worker_key)):
+        files[name] = folder / f"{name}.pem"
+        files[name].touch(0o600)
+        files[name].write_text(content, encoding="ascii")
+    roles = {f"tls_{role}_{name}": str(file) for role in _ROLES for name, file in files.items()}
+    return Security(tls_ca_file=str(files["cert"]), require_encryption=True, **roles)
+
+
+def _slurm_cluster(settings: SlurmSettings, security: Security) -> SLURMCluster:
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     from dask_jobqueue import SLURMCluster  # takes these signals to itself when it is imported
-    from distributed import Security
 
     for number, handler in handlers.items():
         signal.signal(number, handler)
-    make_folder(settings.logs)
-    settings.folder.chmod(0o700)  # certificates are written there
     return SLURMCluster(
         queue=settings.partition,
         account=settings.account,
@@ -306,8 +323,7 @@ def _slurm_cluster(settings: SlurmSettings) -> SLURMCluster:
         walltime=settings.walltime,
         python=settings.python,
         interface=settings.interface,
-        security=Security.temporary(),
-        shared_temp_directory=str(settings.folder),
+        security=security,
         log_directory=str(settings.logs),
         scheduler_options={"dashboard_address": "127.0.0.1:0"},
         worker_extra_args=["--dashboard-address", "127.0.0.1:0"],

@@ -57,6 +57,7 @@ class RunFolder:
     ``onnx/``                    the network as ONNX, a folder like this one, written by ``export``
     ``tensorboard/``             event files, where that tracker was asked for
     ``checkpoints/``             only while training
+    ``.slices/``                 the slices, only while other processes train the folds
     ============================ =====================================================
     """
 
@@ -77,6 +78,7 @@ class RunFolder:
         self.confusion_matrix = self.path / "confusion_matrix.png"
         self.tensorboard = self.path / "tensorboard"
         self.manifest = self.path / "manifest.json"
+        self.stored_slices = self.path / ".slices"
 
     def __fspath__(self) -> str:
         """Return the path, so that ``Predictor.open(train(...))`` and ``Path(run)`` work."""

@@ -1,0 +1,77 @@
+"""Folds trained side by side: the same tables whether by this process, by others or on a cluster, and resumed."""
+
+import shutil
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from brainstage.core.cluster import open_cluster
+from brainstage.core.errors import RunError
+from brainstage.core.parallel import Processes
+from brainstage.core.run import RunFolder
+from brainstage.datasets.sources import load_slices
+from brainstage.datasets.stored import open_slices, store_slices
+from brainstage.training import cross_validation as module
+from brainstage.training.cross_validation import cross_validate
+from dask_cluster import dask_cluster
+
+TABLES = ("predictions", "nearest_slice", "baseline")
+
+
+def content(run):
+    names = ("predictions", "nearest_slice", "baseline")
+    weights = (run.model / "model.safetensors").read_bytes()
+    return {name: pq.read_table(getattr(run, name)) for name in names}, weights
+
+
+@pytest.fixture(scope="module")
+def config(tiny):
+    return tiny.replace(protocol="patient", folds=2)
+
+
+@pytest.fixture(scope="module")
+def here(few, config, tmp_path_factory):
+    return cross_validate(few, config, name="here", out=tmp_path_factory.mktemp("runs"))
+
+
+def test_folds_that_other_processes_go_on_with_are_those_of_this_process(few, config, here, tmp_path):
+    stopped = RunFolder(shutil.copytree(here.path, tmp_path / "stopped"))
+    stopped.manifest.unlink()
+    for name in ("01", "everyone"):
+        shutil.rmtree(stopped.folds / name)
+    kept = (stopped.folds / "00" / "manifest.json").stat().st_mtime_ns
+    cross_validate(few, config, name="stopped", out=tmp_path, workers=Processes(2), resume=True)
+    assert content(stopped) == content(here)
+    assert (stopped.folds / "00" / "manifest.json").stat().st_mtime_ns == kept
+    assert not stopped.stored_slices.exists()
+
+
+def test_folds_on_dask_are_those_of_this_process(few, config, here, tmp_path):
+    with dask_cluster(tmp_path / "dask") as (address, _), open_cluster(address) as workers:
+        assert content(cross_validate(few, config, name="dask", out=tmp_path, workers=workers)) == content(here)
+
+
+def test_folds_on_slurm_are_those_of_this_process(few, config, here, slurm_file, tmp_path):
+    with open_cluster(str(slurm_file)) as workers:
+        assert content(cross_validate(few, config, name="slurm", out=tmp_path, workers=workers)) == content(here)
+
+
+def test_a_fold_whose_process_is_killed_is_named(few, tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "run_tasks", lambda function, tasks, workers: ((task, None) for task in tasks))
+    config = tiny.replace(protocol="patient", folds=3)
+    with pytest.raises(RunError, match=r"folds/00: the process that trained this fold was killed twice.*--resume"):
+        cross_validate(few, config, name="killed", out=tmp_path, workers=Processes(2))
+
+
+@pytest.mark.parametrize("square", [True, False])
+def test_stored_slices_are_the_slices(phantom, phantom_folder, tmp_path, square):
+    slices = phantom if square else load_slices(phantom_folder)
+    if not square:
+        slices.images[3:5] = [slices.images[3][:50], slices.images[4][:, :7]]
+    opened = open_slices(store_slices(slices, tmp_path / "stored"))
+    assert opened.rows.equals(slices.rows)
+    assert all(np.array_equal(one, other) for one, other in zip(opened.images, slices.images, strict=True))
+    assert len(opened.images[2:9:3]) == 3
+    for name in ("classes", "unreadable", "synthetic", "skipped", "ordered", "stated_levels", "data_hash"):
+        assert getattr(opened, name) == getattr(slices, name)
