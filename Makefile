@@ -15,7 +15,7 @@ setup: .venv/ready
 	  { echo "Python 3.11 or later is needed, $$($(PYTHON) --version 2>&1) was found: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(PYTHON) tools/install_torch.py $(BIN)/python $(TORCH) $(TORCH_VERSION)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,bench,cluster,dicom,heads,onnx,openvino,serve,tensorboard]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,bench,cluster,dicom,heads,onnx,openvino,postgres,serve,tensorboard]'
 	@touch $@
 
 quickstart: setup

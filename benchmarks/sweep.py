@@ -22,7 +22,8 @@ from brainstage.datasets.sources import load_slices
 from brainstage.datasets.splits import make_splits
 from brainstage.models.recipes import load_recipe
 from brainstage.training.inputs import open_frozen
-from brainstage.training.sweep import Factor, sweep
+from brainstage.training.sweep import sweep
+from brainstage.training.sweep_trials import Factor
 from brainstage.training.train import train
 from brainstage.training.trainer import FIGURES
 

@@ -99,3 +99,15 @@ def slurm_file(tmp_path_factory):
     with slurm_node.slurm_node(folder / "node"), pytest.MonkeyPatch.context() as patch:
         patch.setenv("SLURM_CONF", str(folder / "node" / "slurm.conf"))
         yield file
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory):
+    """Return the address of a PostgreSQL database, which runs as long as the file's tests."""
+    import postgresql
+
+    pytest.importorskip("psycopg")
+    if postgresql.programs() is None:
+        pytest.skip("PostgreSQL is not installed (Debian: postgresql)")
+    with postgresql.postgresql(tmp_path_factory.mktemp("database") / "server") as address:
+        yield address

@@ -16,8 +16,10 @@ if TYPE_CHECKING:
     from brainstage.audits.audit import Audit, audit
     from brainstage.cohorts.bids import open_bids
     from brainstage.cohorts.prepare import Cohort, prepare
+    from brainstage.core.cluster import open_cluster
     from brainstage.core.config import TrainConfig
     from brainstage.core.errors import BrainstageError, ConfigError, DataError, LeakageError, RunError
+    from brainstage.core.parallel import Processes
     from brainstage.core.run import RunFolder
     from brainstage.datasets.describe import describe
     from brainstage.datasets.phantom import write_phantom
@@ -44,7 +46,8 @@ if TYPE_CHECKING:
     from brainstage.studies.protocols import ProtocolComparison, compare_protocols
     from brainstage.studies.study import Study, run_study
     from brainstage.training.cross_validation import cross_validate
-    from brainstage.training.sweep import Factor, Sweep, sweep
+    from brainstage.training.sweep import Sweep, sweep
+    from brainstage.training.sweep_trials import Factor
     from brainstage.training.train import train
 
 __version__ = "0.1.0"
@@ -67,6 +70,7 @@ __all__ = [
     "Prediction",
     "Predictions",
     "Predictor",
+    "Processes",
     "ProtocolComparison",
     "RunError",
     "RunFolder",
@@ -92,6 +96,7 @@ __all__ = [
     "load_slices",
     "make_splits",
     "open_bids",
+    "open_cluster",
     "predict_scans",
     "prepare",
     "run_participants",
@@ -119,12 +124,13 @@ _HOME = {
     "Evaluation": "evaluation.slices",
     "Export": "exports.export",
     "ExternalValidation": "studies.external_validation",
-    "Factor": "training.sweep",
+    "Factor": "training.sweep_trials",
     "LeakageError": "core.errors",
     "PatientEvaluation": "evaluation.patients",
     "Prediction": "inference.predictor",
     "Predictions": "inference.predictions",
     "Predictor": "inference.predictor",
+    "Processes": "core.parallel",
     "ProtocolComparison": "studies.protocols",
     "RunError": "core.errors",
     "RunFolder": "core.run",
@@ -150,6 +156,7 @@ _HOME = {
     "load_slices": "datasets.sources",
     "make_splits": "datasets.splits",
     "open_bids": "cohorts.bids",
+    "open_cluster": "core.cluster",
     "predict_scans": "inference.predictions",
     "prepare": "cohorts.prepare",
     "run_participants": "report.derivatives",

@@ -28,7 +28,7 @@ def other_folder(tmp_path):
 def small(monkeypatch):
     """Make the study ask fewer questions."""
     from brainstage.studies import study
-    from brainstage.training.sweep import Factor
+    from brainstage.training.sweep_trials import Factor
 
     monkeypatch.setattr(
         study, "REPORT_FACTORS", (Factor("learning_rate", (1e-4, 1e-3)), Factor("weight_decay", (0.01, 0.1)))

@@ -10,14 +10,15 @@ from pathlib import Path
 
 from brainstage.core.config import TrainConfig
 from brainstage.core.run import RunFolder
-from brainstage.training.sweep import Factor
+from brainstage.training.sweep_trials import Factor
 
 VICTIMS = """
 import os, sys
 from pathlib import Path
 from brainstage.core.config import TrainConfig
 from brainstage.datasets.sources import load_slices
-from brainstage.training.sweep import Factor, sweep
+from brainstage.training.sweep import sweep
+from brainstage.training.sweep_trials import Factor
 from brainstage.training.train import train
 
 data, out, support = map(Path, sys.argv[1:])

@@ -10,7 +10,7 @@ import pytest
 import helpers
 from brainstage.core.run import RunFolder
 from brainstage.models.recipes import load_recipe
-from brainstage.training.sweep import Factor
+from brainstage.training.sweep_trials import Factor
 from kills import VICTIMS, Killed, complete_trials, kill_when
 
 

@@ -12,7 +12,7 @@ from brainstage.core.parallel import Processes
 from brainstage.core.run import RunFolder
 from brainstage.datasets.sources import load_slices
 from brainstage.datasets.stored import open_slices, store_slices
-from brainstage.training import cross_validation as module
+from brainstage.training import side_by_side
 from brainstage.training.cross_validation import cross_validate
 from dask_cluster import dask_cluster
 
@@ -58,9 +58,11 @@ def test_folds_on_slurm_are_those_of_this_process(few, config, here, slurm_file,
 
 
 def test_a_fold_whose_process_is_killed_is_named(few, tiny, tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "run_tasks", lambda function, tasks, workers: ((task, None) for task in tasks))
+    monkeypatch.setattr(
+        side_by_side, "run_tasks", lambda _function, tasks, _workers: ((one, None) for one in tasks)
+    )
     config = tiny.replace(protocol="patient", folds=3)
-    with pytest.raises(RunError, match=r"folds/00: the process that trained this fold was killed twice.*--resume"):
+    with pytest.raises(RunError, match=r"folds/00: the process that trained it was killed twice.*--resume"):
         cross_validate(few, config, name="killed", out=tmp_path, workers=Processes(2))
 
 

@@ -9,8 +9,9 @@ from brainstage.core.errors import ConfigError, RunError
 from brainstage.evaluation.slices import evaluate
 from brainstage.models.recipes import load_recipe
 from brainstage.training.cross_validation import cross_validate
-from brainstage.training.sweep import Factor, sweep
+from brainstage.training.sweep import sweep
 from brainstage.training.sweep_storage import retry_stopped_trials
+from brainstage.training.sweep_trials import Factor
 from brainstage.training.train import train
 from kills import complete_trials
 
@@ -89,7 +90,7 @@ def test_a_trial_that_was_killed_before_its_first_step_is_queued_once():
     study.enqueue_trial({"epochs": 2})
     study.tell(study.ask().number, state=optuna.trial.TrialState.FAIL)  # a process took it and died
     for _ in range(2):
-        retry_stopped_trials(study)
+        retry_stopped_trials(study, alone=True)
     assert [trial.state.name for trial in study.trials] == ["FAIL", "WAITING"]
     assert study.ask().suggest_int("epochs", 1, 9) == 2
 

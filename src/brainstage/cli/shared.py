@@ -57,6 +57,12 @@ Series = Annotated[
     ),
 ]
 Jobs = Annotated[int | None, typer.Option(min=1, help="Processes; without it one for each processor.")]
+TrainingJobs = Annotated[
+    int | None,
+    typer.Option(
+        "--jobs", min=1, help="Processes, each of which trains a model at a time; without it one after the other."
+    ),
+]
 Cluster = Annotated[
     str | None,
     typer.Option(

@@ -13,14 +13,17 @@ import typer
 from brainstage.cli.choices import ProtocolOption, Recipe, SharedSplit, TableProtocol, choice, recipe_option
 from brainstage.cli.shared import (
     BACKBONE,
+    Cluster,
     Json,
     Out,
     Quiet,
     Resume,
     Seed,
     Settings,
+    TrainingJobs,
     ValidationShare,
     given,
+    open_workers,
     parse_settings,
     progress_of,
     read_slices,
@@ -77,6 +80,8 @@ def compare_backbones(
     seed: Seed = None,
     validation_share: ValidationShare = None,
     settings: Settings = None,
+    jobs: TrainingJobs = None,
+    cluster: Cluster = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -96,16 +101,18 @@ def compare_backbones(
     slices = read_slices(load)
     changes = with_protocol(changes, slices, quiet or as_json)
     folder = begin("compare", name, out, resume).path
-    comparison = compare_candidates(
-        slices,
-        names,
-        folder,
-        recipe=recipe,
-        split=split,
-        progress=progress_of(quiet),
-        say=partial(say, quiet=quiet or as_json),
-        **changes,
-    )
+    with open_workers(jobs, cluster, without=1) as workers:
+        comparison = compare_candidates(
+            slices,
+            names,
+            folder,
+            recipe=recipe,
+            split=split,
+            workers=workers,
+            progress=progress_of(quiet),
+            say=partial(say, quiet=quiet or as_json),
+            **changes,
+        )
     write_comparison(comparison, folder)
     show_result(comparison, show_comparison, as_json=as_json, quiet=quiet, saved=folder)
 
@@ -134,6 +141,8 @@ def sweep(
     seed: Seed = None,
     validation_share: ValidationShare = None,
     settings: Settings = None,
+    jobs: TrainingJobs = None,
+    cluster: Cluster = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -146,25 +155,28 @@ def sweep(
     from brainstage.models.recipes import load_recipe
     from brainstage.report.results import write_sweep
     from brainstage.report.terminal import show_sweep
-    from brainstage.training.sweep import Factor, sweep
+    from brainstage.training.sweep import sweep
+    from brainstage.training.sweep_trials import Factor
 
     changes = given(backbone=backbone, protocol=protocol, seed=seed, validation_share=validation_share)
     changes |= parse_settings(settings)
     load_recipe(recipe, **changes)  # a wrong setting is refused before the data is read
     factors = [Factor.parse(text) for text in vary]
     slices = read_slices(load)
-    result = sweep(
-        slices,
-        load_recipe(recipe, **with_protocol(changes, slices, quiet or as_json)),
-        factors,
-        method="tpe" if trials is not None else "grid" if grid else "one-factor",
-        trials=trials or 0,
-        name=name,
-        out=out,
-        storage=storage,
-        resume=resume,
-        progress=progress_of(quiet),
-    )
+    with open_workers(jobs, cluster, without=1) as workers:
+        result = sweep(
+            slices,
+            load_recipe(recipe, **with_protocol(changes, slices, quiet or as_json)),
+            factors,
+            method="tpe" if trials is not None else "grid" if grid else "one-factor",
+            trials=trials or 0,
+            name=name,
+            out=out,
+            storage=storage,
+            resume=resume,
+            workers=workers,
+            progress=progress_of(quiet),
+        )
     write_sweep(result)
     show_result(result, show_sweep, as_json=as_json, quiet=quiet, saved=result.folder)
 

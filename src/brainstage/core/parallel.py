@@ -22,11 +22,11 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
 from functools import cache
+from importlib import metadata
 from itertools import chain, islice
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from brainstage import __version__
 from brainstage.core.errors import RunError
 
 Item = TypeVar("Item")
@@ -187,6 +187,8 @@ class Processes:
 
 THIS_MACHINE = Processes()
 """A process for each usable processor."""
+THIS_PROCESS = Processes(1)
+"""This process alone; what it computes may use all processors."""
 
 
 def run_tasks(
@@ -242,7 +244,7 @@ def _run_chunks(
         while True:
             while len(pending) < (1 if alone else workers.slots) and (chunk := list(islice(waiting, size))):
                 try:
-                    pending[executor.submit(_run_chunk, function, chunk, __version__)] = chunk
+                    pending[executor.submit(_run_chunk, function, chunk, _version())] = chunk
                 except BrokenExecutor:  # a process died meanwhile
                     died += [*chunk, *chain.from_iterable(pending.values())]
                     return False
@@ -275,14 +277,19 @@ def _run_chunk(
     function: Callable[[Item], Result], items: Sequence[Item], version: str
 ) -> tuple[list[Result], float]:
     """Return the result of each item, and the seconds that all took; in a worker."""
-    if version != __version__:
+    if version != _version():
         raise RunError(
-            f"a worker has brainstage {__version__}, this machine {version}; install the same version on both"
+            f"a worker has brainstage {_version()}, this machine {version}; install the same version on both"
         )
     _thread.is_worker = True
     started = time.perf_counter()
     results = [function(item) for item in items]
     return results, time.perf_counter() - started
+
+
+@cache
+def _version() -> str:
+    return metadata.version("brainstage")
 
 
 def _begin_process() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from brainstage.core.config import TrainConfig
 from brainstage.core.errors import ConfigError
+from brainstage.core.parallel import THIS_PROCESS, Workers
 from brainstage.core.progress import Progress, silent
 from brainstage.core.run import RunFolder, StrPath
 from brainstage.datasets.table import SliceTable
@@ -17,7 +18,9 @@ from brainstage.evaluation.comparison import Comparison, compare
 from brainstage.evaluation.slices import Evaluation, evaluate
 from brainstage.models.recipes import is_recipe, load_recipe
 from brainstage.studies.folder import begin, started_with
-from brainstage.training.sweep import Factor, Sweep, sweep
+from brainstage.training.side_by_side import TrainTask, train_side_by_side
+from brainstage.training.sweep import Sweep, sweep
+from brainstage.training.sweep_trials import Factor
 from brainstage.training.train import train
 
 BACKBONES = (
@@ -110,6 +113,7 @@ def compare_candidates(
     *,
     recipe: str = "linear-probe",
     split: str | None = None,
+    workers: Workers = THIS_PROCESS,
     progress: Progress = silent,
     say: Callable[[str], None] = lambda _text: None,
     **changes: Any,
@@ -125,6 +129,7 @@ def compare_candidates(
         folder: Folder of the candidates' runs; it is made, or holds those of a comparison that was stopped.
         recipe: Recipe of the backbones.
         split: The side they are compared on; None as for :func:`brainstage.compare`.
+        workers: Where they are trained, each by one process. Without it one after the other in this process.
         progress: How to show progress.
         say: Called with a sentence before each training.
         changes: Settings that differ from the recipes'.
@@ -139,6 +144,11 @@ def compare_candidates(
     if len(configs) < 2 or len(configs) < len(names):
         raise ConfigError("a comparison needs two candidates or more, of different names")
     with started_with(folder, slices, configs):
+        if workers != THIS_PROCESS:
+            tasks = [TrainTask(name, config) for name, config in configs.items()]
+            return compare(
+                train_side_by_side(slices, tasks, folder, folder / ".slices", workers, progress), split=split
+            )
         runs = []
         for number, (name, config) in enumerate(configs.items(), 1):
             say(f"Candidate {number} of {len(configs)}: {name}")

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,23 +11,22 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from brainstage.core.config import TrainConfig
-from brainstage.core.errors import ConfigError, RunError
+from brainstage.core.errors import ConfigError
 from brainstage.core.files import write_table
-from brainstage.core.parallel import Processes, Workers, run_tasks
+from brainstage.core.parallel import THIS_PROCESS, Workers
 from brainstage.core.progress import Progress, silent
 from brainstage.core.run import RunFolder, StrPath
 from brainstage.core.schema import PROB_PREFIX, read_metadata, with_metadata
 from brainstage.datasets.splits import Splits, make_everyone
-from brainstage.datasets.stored import open_slices, store_slices
 from brainstage.datasets.table import SliceTable
 from brainstage.models.recipes import load_recipe
 from brainstage.training.baselines import age_and_sex_baseline, linear_baseline, nearest_training_slice
+from brainstage.training.side_by_side import TrainTask, train_side_by_side
 from brainstage.training.tracking import Tracker
 from brainstage.training.train import begin_run, calibrate, read_splits, train_fold
 
 EVERYONE = "everyone"
 """Name of the run that is fitted on everyone."""
-THIS_PROCESS = Processes(1)
 
 
 def cross_validate(
@@ -97,11 +94,7 @@ def _train_folds(
     workers: Workers,
     progress: Progress,
 ) -> tuple[list[RunFolder], RunFolder]:
-    """Train every fold, and on everyone, here or by workers.
-
-    Raises:
-        RunError: The worker of a fold died, twice.
-    """
+    """Train every fold, and on everyone, here or by workers."""
     trainings = {f"{number:02d}": config.replace(fold=number) for number in range(len(splits.folds))}
     trainings[EVERYONE] = config.replace(validation_share=0.0)
     if workers == THIS_PROCESS:
@@ -111,62 +104,12 @@ def _train_folds(
             for name, settings in trainings.items()
         ]
         return runs[:-1], runs[-1]
-    stored = store_slices(slices, run.stored_slices)
     tasks = [
-        FoldTask(workers.path(stored), workers.path(run.path), name, settings, track)
+        TrainTask(name, settings, splits=workers.path(run.splits), everyone=name == EVERYONE, track=track)
         for name, settings in trainings.items()
     ]
-    with progress("Training folds", len(tasks)) as advance:
-        for task, trained in run_tasks(train_task, tasks, workers):
-            if trained is None:
-                raise RunError(
-                    f"{run.folds / task.name}: the process that trained this fold was killed twice; too little "
-                    "memory? Fewer --jobs leave more to each; --resume goes on"
-                )
-            advance(1)
-    shutil.rmtree(stored)
-    runs = [RunFolder(run.folds / name) for name in trainings]
+    runs = train_side_by_side(slices, tasks, run.folds, run.stored_slices, workers, progress)
     return runs[:-1], runs[-1]
-
-
-@dataclass(frozen=True)
-class FoldTask:
-    """A fold to train in another process.
-
-    Attributes:
-        slices: Folder of the slice table.
-        run: Folder of the cross-validated run, with the splits.
-        name: Name of the fold's run.
-        config: Its settings.
-        track: As for :func:`cross_validate`.
-    """
-
-    slices: Path
-    run: Path
-    name: str
-    config: TrainConfig
-    track: Tracker | None
-
-
-def train_task(task: FoldTask) -> str:
-    """Train one fold and return its name.
-
-    Raises:
-        BrainstageError: As :func:`brainstage.train`.
-    """
-    run, slices = RunFolder(task.run), open_slices(task.slices)
-    splits = Splits.load(run.splits, slices)
-    train_fold(
-        slices,
-        task.config,
-        name=task.name,
-        out=run.folds,
-        splits=make_everyone(splits) if task.name == EVERYONE else splits,
-        resume=True,
-        track=task.track,
-        progress=silent,
-    )
-    return task.name
 
 
 def _for_folds(config: TrainConfig, splits: Splits | None) -> TrainConfig:

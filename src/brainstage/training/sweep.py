@@ -5,10 +5,8 @@ from __future__ import annotations
 import itertools
 import json
 import math
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,21 +14,21 @@ import optuna
 from optuna.trial import TrialState
 from scipy.stats import binomtest
 
-from brainstage.core.config import TrainConfig, parse_value
+from brainstage.core.config import TrainConfig
 from brainstage.core.errors import ConfigError
 from brainstage.core.files import write_json, write_text
+from brainstage.core.parallel import THIS_PROCESS, Processes, Workers
 from brainstage.core.progress import Progress, silent
 from brainstage.core.run import RunFolder, StrPath
 from brainstage.core.schema import RESEARCH_NOTICE, choice_caution, figure_title
-from brainstage.datasets.splits import Fold, Splits, make_splits
+from brainstage.datasets.splits import Splits, make_splits
 from brainstage.datasets.table import SliceTable
 from brainstage.evaluation.slices import Baseline, make_baselines
 from brainstage.training.baselines import nearest_stages
-from brainstage.training.inputs import build_whole, open_frozen, prepare_head
-from brainstage.training.probe import FrozenBackbone
 from brainstage.training.provenance import tuned_on
-from brainstage.training.sweep_storage import has_trials, open_study, retry_stale_trials, retry_stopped_trials
-from brainstage.training.trainer import FIGURES, epochs, fit_network
+from brainstage.training.sweep_storage import has_trials, open_study
+from brainstage.training.sweep_trials import Factor, TrialRunner, run_trials
+from brainstage.training.trainer import FIGURES
 
 Method = Literal["one-factor", "grid", "tpe"]
 _FIXED = (
@@ -38,56 +36,6 @@ _FIXED = (
     *("tuned_on", "tuned_without"),
 )
 """Fields that decide which slices are judged, or say so: they stay the same in a whole sweep."""
-
-
-@dataclass(frozen=True)
-class Factor:
-    """A field that is varied.
-
-    Attributes:
-        field: Name of a field of ``TrainConfig``.
-        values: The values to try; for a range the lowest and the highest.
-        is_range: Whether everything between two values may be tried.
-    """
-
-    field: str
-    values: tuple[Any, ...]
-    is_range: bool = False
-
-    @classmethod
-    def parse(cls, text: str) -> Factor:
-        """Read ``FIELD=VALUE,VALUE`` or ``FIELD=LOW..HIGH``.
-
-        Raises:
-            ConfigError: The text is neither.
-        """
-        field, equals, right = text.partition("=")
-        is_range = ".." in right
-        values = tuple(parse_value(part) for part in right.split(".." if is_range else ",") if part)
-        if not (field and equals and len(values) > 1) or (is_range and len(values) != 2):
-            raise ConfigError(
-                f"--vary {text!r}: expected FIELD=VALUE,VALUE or FIELD=LOW..HIGH, e.g. learning_rate=1e-4,1e-5"
-            )
-        return cls(field, values, is_range)
-
-    def including(self, value: Any) -> Factor:
-        """Return this factor with one more value, unless it has it."""
-        return self if value in self.values else Factor(self.field, (*self.values, value), self.is_range)
-
-    def suggest(self, trial: optuna.Trial) -> Any:
-        """Return a value for a trial."""
-        if not self.is_range:
-            return trial.suggest_categorical(self.field, self.values)
-        low, high = self.values
-        if isinstance(low, int) and isinstance(high, int):
-            return trial.suggest_int(self.field, low, high, log=self.is_logarithmic)
-        return trial.suggest_float(self.field, low, high, log=self.is_logarithmic)
-
-    @property
-    def is_logarithmic(self) -> bool:
-        """Whether a range is searched and shown on a logarithmic scale."""
-        low, high = self.values[0], self.values[-1]
-        return bool(self.is_range and low > 0 and high / low >= 10)
 
 
 @dataclass(frozen=True)
@@ -173,6 +121,7 @@ def sweep(
     out: StrPath = "runs",
     storage: str | None = None,
     resume: bool = False,
+    workers: Workers = THIS_PROCESS,
     progress: Progress = silent,
 ) -> Sweep:
     """Try settings, each from the same start, and judge them on the slices that pick the epoch.
@@ -193,6 +142,9 @@ def sweep(
             the settings that were chosen.
         storage: Address of a database that several machines share, ``postgresql://…``; None takes SQLite.
         resume: Go on with a sweep that was stopped: no trial is lost or run twice.
+        workers: Where trials are run, each by one process; those of a cluster share a ``storage`` that all reach.
+            Without it one after the other in this process. The trials of ``one-factor`` and ``grid`` are the same
+            either way; TPE chooses by what it knows when a trial starts, which is less with several at once.
         progress: How to show progress.
 
     Returns:
@@ -202,7 +154,7 @@ def sweep(
         ConfigError: A field cannot be varied, or the sweep that is resumed was started with different settings or
             data.
         DataError, LeakageError: As :func:`brainstage.train`.
-        RunError: The sweep exists, is in use, or cannot be written.
+        RunError: The sweep exists, is in use, or cannot be written, or the process of a trial was killed twice.
     """
     plan = _plan(config, factors, method)
     if method == "one-factor":  # the trials of the other factors have the value of the settings
@@ -212,17 +164,18 @@ def sweep(
     judged = fold.selecting(config)
     if not judged:
         raise ConfigError("a sweep is judged on validation slices; set --validation-share above 0")
+    if storage is None and not isinstance(workers, Processes):
+        raise ConfigError(
+            "workers on several machines cannot share a file of SQLite; name a database with --storage postgresql://…"
+        )
     run = RunFolder.new(name, "sweep", out)
     study: optuna.Study | None = None
     with run.kept_if_used(lambda: has_trials(study)), run.lock():
         study = open_study(run, storage, _identity(slices, config, factors, method), resume)
         for values in plan:
             study.enqueue_trial(values, skip_if_exists=True)
-        if storage is None:  # nobody else works on a sweep that we hold
-            for trial in study.get_trials(states=(TrialState.RUNNING,)):
-                study.tell(trial.number, state=TrialState.FAIL)
-        retry_stopped_trials(study)
-        _run(study, _TrialRunner(slices, fold, progress), config, factors, len(plan) or trials, progress)
+        runner = TrialRunner(slices, fold, config, tuple(factors), progress)
+        run_trials(study, runner, len(plan) or trials, run, storage, workers)
         result = _result(study, slices, splits, config, factors, method, run.path)
         write_json(run.path / "sweep.json", result.to_dict())
         write_text(run.path / "best.toml", result.best.to_toml())
@@ -259,71 +212,6 @@ def _identity(slices: SliceTable, config: TrainConfig, factors: Sequence[Factor]
     varied = [[factor.field, list(factor.values), factor.is_range] for factor in factors]
     settings = json.loads(config.to_json())
     return {"config": settings, "data_hash": slices.data_hash, "vary": varied, "method": method}
-
-
-def _run(
-    study: optuna.Study,
-    runner: _TrialRunner,
-    config: TrainConfig,
-    factors: Sequence[Factor],
-    total: int,
-    progress: Progress,
-) -> None:
-    """Run trials until as many as asked for were started, here or on other machines."""
-
-    def objective(trial: optuna.Trial) -> float:
-        values = {factor.field: factor.suggest(trial) for factor in factors}
-        started = time.monotonic()
-
-        def on_epoch(line: dict[str, Any]) -> None:
-            trial.report(line[f"{config.selection}_loss"], line["epoch"])
-            if trial.should_prune():
-                _note(trial, [line], config, started)
-                raise optuna.TrialPruned
-
-        return _note(trial, runner.fit(config.replace(**values), on_epoch), config, started)
-
-    started_states = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
-    with progress("Trials", total) as advance:
-        advance(len(study.get_trials(deepcopy=False, states=started_states)))
-        while retry_stale_trials(study, started_states) < total:
-            study.optimize(objective, n_trials=1)
-            advance(1)
-
-
-def _note(trial: optuna.Trial, history: list[dict[str, Any]], config: TrainConfig, started: float) -> float:
-    """Record the scores of the epoch that a run would keep and return its loss."""
-    kept = max(history, key=lambda line: line[f"{config.selection}_accuracy"])  # the first of equals
-    trial.set_user_attr("epoch", kept["epoch"])
-    for figure in FIGURES:
-        trial.set_user_attr(figure, kept[f"{config.selection}_{figure}"])
-    trial.set_user_attr("seconds", round(time.monotonic() - started, 2))
-    loss = float(kept[f"{config.selection}_loss"])
-    return loss if math.isfinite(loss) else math.inf
-
-
-class _TrialRunner:
-    """Fits settings on one fold; a frozen backbone and its features are opened once."""
-
-    def __init__(self, slices: SliceTable, fold: Fold, progress: Progress):
-        self._slices, self._fold, self._progress = slices, fold, progress
-        self._frozen: dict[tuple[Any, ...], FrozenBackbone] = {}
-
-    def fit(self, config: TrainConfig, on_epoch: Callable[[dict[str, Any]], None]) -> list[dict[str, Any]]:
-        """Fit and return the history, one mapping an epoch."""
-        fit = partial(fit_network, config=config, on_epoch=on_epoch)
-        if config.frozen:
-            trainer = fit(*prepare_head(self._open(config), self._slices, self._fold, config))
-        else:
-            model, _, training, selecting = build_whole(self._slices, self._fold, config)
-            trainer = fit(model, training, selecting)
-        return epochs(trainer.state.log_history, config)
-
-    def _open(self, config: TrainConfig) -> FrozenBackbone:
-        key = config.backbone, config.seed, config.engine, config.precision
-        if key not in self._frozen:
-            self._frozen[key] = open_frozen(self._slices, self._fold, config, self._progress)
-        return self._frozen[key]
 
 
 def _result(

@@ -11,6 +11,10 @@ from optuna.trial import TrialState
 from brainstage.core.errors import ConfigError, RunError
 from brainstage.core.run import RunFolder
 
+HEARTBEAT_SECONDS = 30
+"""How often a trial on a shared database says that it runs; after three silent beats others take it up."""
+SURPLUS = "surplus"
+"""Attribute of a trial that failed since it was one too many."""
 _IDENTITY = {"config": "settings", "data_hash": "data", "vary": "--vary values", "method": "method"}
 """What makes two sweeps the same, in words."""
 
@@ -30,17 +34,16 @@ def open_study(run: RunFolder, storage: str | None, identity: dict[str, Any], re
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
-    address = storage or f"sqlite:///{(run.path / 'sweep.db').resolve()}"
     try:
         study = optuna.create_study(
-            storage=_storage(address, shared=storage is not None),
+            storage=_open_storage(run, storage),
             study_name=run.path.name,
-            pruner=optuna.pruners.MedianPruner() if identity["method"] == "tpe" else optuna.pruners.NopPruner(),
+            pruner=_pruner(identity),
             load_if_exists=resume,
         )
     except optuna.exceptions.DuplicatedStudyError:
         raise RunError(f"{run.path}: this sweep was started; go on with --resume or take another --name") from None
-    # a resumed sweep must not draw again what it has drawn, and machines must not all draw the same
+    # a resumed sweep must not draw again what it has drawn, and processes must not all draw the same
     seed = None if storage else identity["config"]["seed"] + len(study.trials)
     study.sampler = optuna.samplers.TPESampler(seed=seed)
     saved = study.user_attrs.get("identity")
@@ -53,12 +56,39 @@ def open_study(run: RunFolder, storage: str | None, identity: dict[str, Any], re
     return study
 
 
+def _pruner(identity: dict[str, Any]) -> optuna.pruners.BasePruner:
+    return optuna.pruners.MedianPruner() if identity["method"] == "tpe" else optuna.pruners.NopPruner()
+
+
+def _open_storage(run: RunFolder, storage: str | None) -> optuna.storages.RDBStorage:
+    """Open the database of a sweep."""
+    address = storage or f"sqlite:///{(run.path / 'sweep.db').resolve()}"
+    return _storage(address, shared=storage is not None)
+
+
+def load_study(run: RunFolder, storage: str | None) -> optuna.Study:
+    """Return the study of a sweep that another process has opened, to run a trial of it.
+
+    Args:
+        run: The sweep's folder.
+        storage: As for :func:`open_study`.
+
+    Raises:
+        ConfigError, RunError: As :func:`open_study`.
+    """
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+    study = optuna.load_study(study_name=run.path.name, storage=_open_storage(run, storage))
+    study.pruner = _pruner(study.user_attrs["identity"])
+    return study
+
+
 def _storage(address: str, shared: bool) -> optuna.storages.RDBStorage:
     """Open the database. On a shared one, trials of a machine that has died are taken up by the others."""
     beat = (
         {
-            "heartbeat_interval": 30,
-            "grace_period": 90,
+            "heartbeat_interval": HEARTBEAT_SECONDS,
+            "grace_period": 3 * HEARTBEAT_SECONDS,
             "heartbeat_stale_trial_callback": optuna.storages.RetryHeartbeatStaleTrialCallback(),
         }
         if shared
@@ -77,13 +107,26 @@ def _storage(address: str, shared: bool) -> optuna.storages.RDBStorage:
         raise RunError(f"storage {place}: cannot be opened ({type(error).__name__}); check the address") from error
 
 
-def retry_stopped_trials(study: optuna.Study) -> None:
-    """Queue the trials that a kill or an error cut short, once each."""
+def fail_running_trials(study: optuna.Study) -> None:
+    """Mark the trials that run as failed: those of a study that no process works on were killed."""
+    for trial in study.get_trials(states=(TrialState.RUNNING,)):
+        study.tell(trial.number, state=TrialState.FAIL)
+
+
+def retry_stopped_trials(study: optuna.Study, alone: bool) -> None:
+    """Queue the trials that a kill or an error cut short, once each.
+
+    Args:
+        study: The study.
+        alone: Whether no other process works on it, so that trials that run were killed.
+    """
+    if alone:
+        fail_running_trials(study)
     again = {trial.user_attrs.get("again", trial.system_attrs.get("failed_trial")) for trial in study.trials}
     for trial in study.get_trials(states=(TrialState.FAIL,)):
         # a queued trial has its values before it starts
         values = trial.system_attrs.get("fixed_params", trial.params)
-        if trial.number not in again and values:
+        if trial.number not in again and values and SURPLUS not in trial.user_attrs:
             study.enqueue_trial(values, user_attrs={"again": trial.number})
 
 
