@@ -13,12 +13,15 @@ import typer
 
 from brainstage.cli.choices import Format, Method, Skull
 from brainstage.cli.shared import (
+    Cluster,
     ExitCode,
     ImageColumn,
+    Jobs,
     Json,
     Quiet,
     Series,
     end_with,
+    open_workers,
     print_json,
     progress_of,
     read_slices,
@@ -31,6 +34,8 @@ from brainstage.core.schema import RESEARCH_NOTICE
 
 app = typer.Typer()
 
+REASONS_SHOWN = 20
+"""How many reasons of scans without a prediction are printed where they stand in files too."""
 Inputs = Annotated[
     list[str],
     typer.Argument(
@@ -49,7 +54,12 @@ def predict(
         typer.Option("--one-person", help="All scans show one person: predict from all slices, then from each."),
     ] = False,
     out: Annotated[
-        Path | None, typer.Option("--out", help="File for the predictions: .csv, .json or .parquet.")
+        Path | None,
+        typer.Option(
+            "--out",
+            help="File for the predictions: .csv, .json or .parquet; for many scans a folder of parquet files, "
+            "which goes on where it was stopped.",
+        ),
     ] = None,
     details: Annotated[
         bool, typer.Option("--details", help="Also say what the stages, the people and the figures are.")
@@ -57,6 +67,8 @@ def predict(
     skull: Skull = "stripped",
     series: Series = None,
     image_column: ImageColumn = "image",
+    jobs: Jobs = None,
+    cluster: Cluster = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -69,6 +81,17 @@ def predict(
     from brainstage.report.predictions import check_target, write_predictions
     from brainstage.report.terminal import show_predictions
 
+    if out and not out.suffix:
+        if one_person or details or as_json or skull != "stripped" or series is not None:
+            raise typer.BadParameter(
+                "a folder takes neither --one-person, --details, --json, --skull nor --series; heads with their "
+                "skull are prepared first, with brainstage prepare",
+                param_hint="'--out'",
+            )
+        _predict_many(inputs, out, image_column, jobs, cluster, quiet)
+        return
+    if jobs is not None or cluster is not None:
+        raise typer.BadParameter("are for --out with a folder, predictions/", param_hint="'--jobs' / '--cluster'")
     if out:
         check_target(out)
     predictor, scans = _open(inputs, image_column, series)
@@ -89,6 +112,27 @@ def predict(
     if "failed" in statuses:
         warn(f"{statuses.count('failed')} of {len(scans)} scans could not be read; see above")
     end_with(statuses)
+
+
+def _predict_many(
+    inputs: list[str], out: Path, image_column: str, jobs: int | None, cluster: str | None, quiet: bool
+) -> None:
+    """Predict many scans into a folder, and say what became of them."""
+    from brainstage.inference.predictions import find_model
+    from brainstage.inference.shards import predict_shards
+
+    model, names = find_model(inputs)
+    with open_workers(jobs, cluster) as workers:
+        result = predict_shards(
+            model, names, out, image_column=image_column, workers=workers, progress=progress_of(quiet)
+        )
+    for reason in result.reasons[:REASONS_SHOWN]:
+        warn(reason)
+    if len(result.reasons) > REASONS_SHOWN:
+        warn(f"{len(result.reasons) - REASONS_SHOWN:,} more reasons are in column reason")
+    counts = ", ".join(f"{count:,} {status}" for status, count in result.counts.items())
+    say(f"Saved {out}: {counts}, in {len(result.files):,} files. {result.notice}", quiet)
+    end_with(list(result.counts))
 
 
 def _without_skulls(scans: Sequence[Any], skull: Any, folder: Path) -> list[Any]:

@@ -43,6 +43,13 @@ CALIBRATED = (
 UNCALIBRATED = "Scores, not probabilities: the model was not calibrated on people outside its training set."
 ELSEWHERE = "How often it is wrong on scans from elsewhere, as these volumes are, is not known."
 UNKNOWN_PERFORMANCE = "How often it is wrong on people whom it has not seen is not known."
+TRAINING_PEOPLE = (
+    "{:,} of {:,} slices show people in the model's training set; predictions for them are no test of it."
+)
+REFUSES_NOTHING = (
+    "This run cannot detect out-of-distribution images, so it predicts a stage for any image; train it again to "
+    "have them refused."
+)
 MIN_ACCEPTED_SHARE = 0.5
 """Smallest share of a person's slices that must be accepted for a prediction from all of them."""
 
@@ -117,16 +124,15 @@ class Predictions:
     @property
     def notice(self) -> str:
         """What accompanies every prediction: research use, and in a sentence the model's performance."""
-        sentences = [
-            RESEARCH_NOTICE,
-            self.about.get("performance", UNKNOWN_PERFORMANCE),
-            f"Model trained on phantoms, {SYNTHETIC_NOTICE}." if self.about.get("synthetic") else None,
-            None if self.calibrated else UNCALIBRATED,
-            ELSEWHERE if self._has_volumes else None,
-            self._training_people,
-            self._not_checked,
-        ]
-        return " ".join(sentence for sentence in sentences if sentence)
+        shown = [row["slice_id"] for row in self.rows if row["slice_id"]]
+        known = sum(map(is_public, shown))
+        return compose_notice(
+            self.about,
+            calibrated=self.calibrated,
+            refuses=self.refuses,
+            volumes=self._has_volumes,
+            slices=(known, len(shown)),
+        )
 
     @property
     def details(self) -> list[str]:
@@ -143,28 +149,6 @@ class Predictions:
     @property
     def _has_volumes(self) -> bool:
         return any(row["level"] is not None for row in self.rows)
-
-    @property
-    def _training_people(self) -> str | None:
-        """How many slices show people whom a bundled model was trained on; None where none does."""
-        shown = [row["slice_id"] for row in self.rows if row["slice_id"]]
-        known = sum(map(is_public, shown)) if "performance" in self.about else 0
-        if not known:
-            return None
-        return (
-            f"{known:,} of {len(shown):,} slices show people in the model's training set; predictions for them are "
-            "no test of it."
-        )
-
-    @property
-    def _not_checked(self) -> str | None:
-        """That out-of-distribution images are not refused; None where they are."""
-        if self.refuses:
-            return None
-        return (
-            "This run cannot detect out-of-distribution images, so it predicts a stage for any image; train it "
-            "again to have them refused."
-        )
 
     @property
     def title(self) -> str:
@@ -185,6 +169,32 @@ class Predictions:
             **about,
             "predictions": self.rows,
         }
+
+
+def compose_notice(
+    about: dict[str, Any], *, calibrated: bool, refuses: bool, volumes: bool, slices: tuple[int, int]
+) -> str:
+    """Return what accompanies predictions.
+
+    Args:
+        about: The run's manifest.
+        calibrated: As in :class:`Predictions`.
+        refuses: Likewise.
+        volumes: Whether any was made from a volume.
+        slices: How many slices are of the public dataset, and how many there are.
+    """
+    known, shown = slices
+    sentences = [
+        RESEARCH_NOTICE,
+        about.get("performance", UNKNOWN_PERFORMANCE),
+        f"Model trained on phantoms, {SYNTHETIC_NOTICE}." if about.get("synthetic") else None,
+        None if calibrated else UNCALIBRATED,
+        ELSEWHERE if volumes else None,
+        # a bundled model, which has a performance, was trained on the public dataset's people
+        TRAINING_PEOPLE.format(known, shown) if known and "performance" in about else None,
+        None if refuses else REFUSES_NOTHING,
+    ]
+    return " ".join(sentence for sentence in sentences if sentence)
 
 
 def find_model(inputs: Sequence[str]) -> tuple[str, Sequence[str]]:

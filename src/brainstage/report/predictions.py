@@ -21,7 +21,9 @@ def check_target(path: Path) -> None:
         ConfigError: The name does not end in .csv, .json or .parquet, or its folder does not exist.
     """
     if path.suffix not in (".csv", ".json", ".parquet"):
-        raise ConfigError(f"{path}: predictions are written as .csv, .json or .parquet; use one of these endings")
+        raise ConfigError(
+            f"{path}: predictions are written as .csv, .json or .parquet, or into a folder without ending"
+        )
     if not path.parent.is_dir():
         raise ConfigError(f"{path.parent}: no such folder; make it first")
 

@@ -1,0 +1,217 @@
+"""Predictions of many scans as a folder of parquet files, each written whole by one task: a stopped run goes on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from brainstage.core.errors import ConfigError, RunError
+from brainstage.core.files import make_folder, write_table
+from brainstage.core.levels import LevelSet
+from brainstage.core.parallel import THIS_MACHINE, Workers, run_tasks
+from brainstage.core.progress import Progress, silent
+from brainstage.datasets.patient_map import is_public
+from brainstage.datasets.sources import hub_files, load_slices
+from brainstage.inference.predictions import Predictions, check_scans, compose_notice, group_people, predict_people
+from brainstage.inference.predictor import Predictor
+from brainstage.models.weights import BUNDLED
+from brainstage.scans.discover import Scan, find_scans
+from brainstage.scans.discover import Slices as ScanSlices
+
+VERSION = 1
+"""Version of a shard, incremented when it changes, so that shards of another version are made anew."""
+VOLUMES_A_SHARD, PICTURES_A_SHARD = 20, 2000
+"""Scans of a shard: some 20 seconds of work."""
+DIED = "the process that predicted these scans was killed; too little memory?"
+
+
+@dataclass(frozen=True)
+class _ShardTask:
+    """Scans to predict together.
+
+    Attributes:
+        model: Run folder, or a bundled model.
+        target: The parquet file of their predictions.
+        cohort: Parquet file of a cohort, whose scans are predicted; None where ``scans`` are.
+        scans: The scans.
+    """
+
+    model: str
+    target: Path
+    cohort: Path | None = None
+    scans: tuple[Scan, ...] = ()
+
+
+@dataclass(frozen=True)
+class ShardedPredictions:
+    """Predictions in a folder.
+
+    Attributes:
+        files: The parquet files, in the order of the scans; each as :attr:`Predictions.table`, whose ``person`` is
+            numbered in each file anew.
+        counts: How many people or scans were ``predicted``, ``refused``, ``failed``.
+        reasons: Why scans have no prediction, a sentence each.
+        notice: What accompanies the predictions.
+    """
+
+    files: tuple[Path, ...]
+    counts: dict[str, int]
+    reasons: tuple[str, ...]
+    notice: str
+
+
+def predict_shards(
+    model: str,
+    inputs: Sequence[str],
+    out: Path,
+    *,
+    image_column: str = "image",
+    workers: Workers = THIS_MACHINE,
+    progress: Progress = silent,
+) -> ShardedPredictions:
+    """Predict scans, or those of a cohort folder, and write their predictions as parquet files.
+
+    Files that were written by an earlier run, of the same scans by the same model, are kept. Memory does not grow
+    with the number of scans, but for their names.
+
+    Args:
+        model: Run folder, or a bundled model.
+        inputs: Files, folders or globs as for :func:`brainstage.find_scans`; or one folder in the hub's layout, as
+            ``prepare`` writes it, of which each scan is predicted from all of its slices.
+        out: Folder for the files.
+        image_column: Column of parquet files with the images' bytes.
+        workers: Where they are predicted; those of a cluster must see all folders under the same paths.
+        progress: How to show progress.
+
+    Raises:
+        DataError: There is no scan, or a file states other levels than the model's.
+        ConfigError: The folder holds other files.
+        RunError: The model cannot be opened, the process of a file was killed twice, or a file cannot be written.
+    """
+    predictor = Predictor.open(model)
+    if out.is_dir() and any(not _is_shard(file) for file in out.glob("[!.]*")):
+        raise ConfigError(f"{out}: holds other files; choose a new folder for the predictions")
+    make_folder(out)
+    place = model if model in BUNDLED else str(workers.path(Path(model)))
+    tasks = [
+        _ShardTask(place, workers.path(out) / name, cohort, scans)
+        for name, cohort, scans in _shards(predictor, inputs, image_column, workers)
+    ]
+    missing = [task for task in tasks if not task.target.is_file()]
+    with progress("Predicting files of scans", len(missing)) as advance:
+        for task, done in run_tasks(_predict_shard, missing, workers):
+            if done is None:
+                raise RunError(f"{task.target}: {DIED} Fewer --jobs leave more to each; start again to go on")
+            advance(1)
+    for stale in set(out.glob("part-*.parquet")).difference(out / task.target.name for task in tasks):
+        stale.unlink()
+    return _summary(predictor, [out / task.target.name for task in tasks])
+
+
+def _is_shard(file: Path) -> bool:
+    return file.name.startswith("part-") and file.suffix == ".parquet"
+
+
+def _shards(
+    predictor: Predictor, inputs: Sequence[str], image_column: str, workers: Workers
+) -> Iterator[tuple[str, Path | None, tuple[Scan, ...]]]:
+    """Yield the name of each shard, which says what it depends on, and its cohort's file or its scans."""
+    places = [str(workers.path(Path(name))) for name in inputs]
+    cohort = [file for name in places for files in hub_files(Path(name)).values() for file in files]
+    if cohort:
+        if len(places) > 1:
+            raise ConfigError(f"{inputs[0]}: is a cohort; predict it alone")
+        for number, file in enumerate(cohort):
+            yield _name(predictor, number, [str(file)]), file, ()
+        return
+    scans = find_scans(places, image_column)
+    check_scans(predictor, scans)
+    size = VOLUMES_A_SHARD if any(scan.volume for scan in scans) else PICTURES_A_SHARD
+    for number, start in enumerate(range(0, len(scans), size)):
+        chunk = tuple(scans[start : start + size])
+        yield _name(predictor, number, [name for scan in chunk for name in scan.files or (scan.name,)]), None, chunk
+
+
+def _name(predictor: Predictor, number: int, files: Iterable[str]) -> str:
+    """Return a shard's name: its number, and a hash of the model and of its files' names, sizes and times."""
+    about = [[name, *_status(name)] for name in files]
+    key = hashlib.sha256(json.dumps([VERSION, predictor.hash, about]).encode()).hexdigest()
+    return f"part-{number:05d}-{key[:12]}.parquet"
+
+
+def _status(name: str) -> list[int]:
+    """Return a file's size and time; nothing for a row of a parquet file, or where it is gone."""
+    try:
+        status = os.stat(name)  # noqa: PTH116 - a name, which need not be a path
+    except OSError:
+        return []
+    return [status.st_size, status.st_mtime_ns]
+
+
+def _predict_shard(task: _ShardTask) -> int:
+    """Predict the scans of a shard and write it; return how many rows it has."""
+    predictor = _predictor(task.model)
+    scans = _scans_of_cohort(task.cohort, predictor) if task.cohort else task.scans
+    people = [person for scan in scans for person in predict_people(predictor, group_people([scan], False))]
+    table = Predictions.collect(predictor, people).table
+    write_table(task.target, table)
+    return len(table)
+
+
+def _scans_of_cohort(file: Path, predictor: Predictor) -> list[Scan]:
+    """Return the scans of a cohort's file, each with all of its slices; a slice of nobody is a scan of its own."""
+    slices = load_slices(file)
+    rows_of: dict[str, list[int]] = {}
+    for row, (stack, source) in enumerate(zip(slices.stacks, slices.rows["source"].to_pylist(), strict=True)):
+        rows_of.setdefault(stack or source, []).append(row)
+    scans = [
+        Scan(name, _Rows([slices.images[row] for row in rows], [slices.levels[row] for row in rows]))
+        for name, rows in rows_of.items()
+    ]
+    check_scans(predictor, [Scan(str(file), scans[0].read, level_set=slices.stated_levels)])
+    return scans
+
+
+class _Rows(ScanSlices):
+    """Slices that are read already."""
+
+    def __call__(self, level_set: LevelSet | None = None) -> ScanSlices:
+        """Return them."""
+        return self
+
+
+@cache
+def _predictor(model: str) -> Predictor:
+    return Predictor.open(model)
+
+
+def _summary(predictor: Predictor, files: Sequence[Path]) -> ShardedPredictions:
+    """Count what became of each person, as the first row of each says."""
+    counts: Counter[str] = Counter()
+    reasons: list[str] = []
+    volumes, known, shown = False, 0, 0
+    for file in files:
+        table = pq.read_table(file, columns=["person", "slice_id", "level", "status", "reason"]).to_pydict()
+        people, levels = table["person"], table["level"]
+        first = [row for row, person in enumerate(people) if row == 0 or people[row - 1] != person]
+        counts.update(table["status"][row] for row in first)
+        reasons += [why for why, level in zip(table["reason"], levels, strict=True) if why and level is None]
+        volumes = volumes or any(level is not None for level in levels)
+        slices = [slice_id for slice_id in table["slice_id"] if slice_id]
+        known, shown = known + sum(map(is_public, slices)), shown + len(slices)
+    notice = compose_notice(
+        predictor.about,
+        calibrated=predictor.calibrated,
+        refuses=predictor.refuses,
+        volumes=volumes,
+        slices=(known, shown),
+    )
+    return ShardedPredictions(tuple(files), dict(counts), tuple(reasons), notice)

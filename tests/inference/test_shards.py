@@ -1,0 +1,98 @@
+"""Predictions of many scans as files: the same rows as of few, on any workers; what was written is kept."""
+
+import shutil
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from bids_tree import write_bids
+from brainstage.cohorts.prepare import prepare
+from brainstage.core.cluster import open_cluster
+from brainstage.core.errors import ConfigError, RunError
+from brainstage.core.parallel import Processes
+from brainstage.core.schema import read_metadata
+from brainstage.inference import shards as module
+from brainstage.inference.predictions import predict_scans
+from brainstage.inference.predictor import Predictor
+from brainstage.inference.shards import predict_shards
+from brainstage.scans.discover import find_scans
+from dask_cluster import dask_cluster
+from helpers import run_cli
+
+
+@pytest.fixture(scope="module")
+def bids(tmp_path_factory):
+    return write_bids(tmp_path_factory.mktemp("source") / "bids", people=3)
+
+
+@pytest.fixture(scope="module")
+def rows(bids):
+    return without_person(predict_scans(Predictor.open("patient"), find_scans(bids)).rows)
+
+
+def without_person(rows):
+    return [{name: value for name, value in row.items() if name != "person"} for row in rows]
+
+
+def rows_of(result):
+    return without_person(pa.concat_tables(map(pq.read_table, result.files)).to_pylist())
+
+
+def test_volumes_in_files_are_predicted_as_without(bids, rows, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "VOLUMES_A_SHARD", 2)
+    result = predict_shards("patient", [str(bids)], tmp_path / "out", workers=Processes(2))
+    assert rows_of(result) == rows
+    assert (len(result.files), sum(result.counts.values())) == (2, 3)
+    assert "never a diagnosis" in read_metadata(pq.read_table(result.files[0]))["notice"]
+    assert "scans from elsewhere" in result.notice
+
+
+def test_the_same_files_on_a_cluster(bids, rows, tmp_path):
+    with dask_cluster(tmp_path / "dask") as (address, _), open_cluster(address) as workers:
+        assert rows_of(predict_shards("patient", [str(bids)], tmp_path / "out", workers=workers)) == rows
+
+
+def test_what_is_there_is_kept_and_what_is_of_other_scans_goes(bids, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "VOLUMES_A_SHARD", 1)
+    scans, out = shutil.copytree(bids, tmp_path / "scans"), tmp_path / "out"
+    before = {file: file.stat().st_mtime_ns for file in predict_shards("patient", [str(scans)], out).files}
+    shutil.copy(scans / "sub-02/anat/sub-02_T1w.nii.gz", scans / "sub-01/anat/sub-01_T1w.nii.gz")
+    after = {file: file.stat().st_mtime_ns for file in predict_shards("patient", [str(scans)], out).files}
+    assert sorted(before.items() & after.items()) == sorted(
+        item for item in before.items() if "-00001-" not in str(item[0])
+    )
+    assert sorted(out.iterdir()) == sorted(after)
+
+
+def test_each_scan_of_a_cohort_is_predicted_from_all_of_its_slices(bids, rows, tmp_path):
+    cohort = prepare(bids, tmp_path / "cohort", workers=Processes(1))
+    result = predict_shards("patient", [str(cohort.folder)], tmp_path / "out")
+    assert rows_of(result)[0]["source"] == "sub-00"
+    figures = [[row["slices"], row["level"], row["slice_id"], row["prob_Non_Demented"]] for row in rows]
+    assert [
+        [row[name] for name in ("slices", "level", "slice_id", "prob_Non_Demented")] for row in rows_of(result)
+    ] == figures
+
+
+def test_the_command_counts_and_names(bids, tmp_path):
+    scans, out = shutil.copytree(bids, tmp_path / "scans"), tmp_path / "out"
+    (scans / "sub-01/anat/sub-01_T1w.nii.gz").write_bytes(b"nothing")
+    done = run_cli("predict", scans, "--out", out, "--jobs", "1")
+    assert done.code == 1
+    assert "1 failed" in done.out
+    assert "sub-01_T1w.nii.gz: not a" in done.err
+    assert run_cli("predict", scans, "--jobs", "1").code == 2
+
+
+def test_a_folder_with_other_files_is_refused(bids, tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(ConfigError, match="holds other files; choose a new folder"):
+        predict_shards("patient", [str(bids)], tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_a_process_that_is_killed_is_named(bids, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "run_tasks", lambda _function, tasks, _workers: ((t, None) for t in tasks))
+    with pytest.raises(RunError, match=r"part-00000-.*was killed; too little memory\? Fewer --jobs"):
+        predict_shards("patient", [str(bids)], tmp_path / "out")
