@@ -26,6 +26,8 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).parents[1] / "tests" / "support"))
 
+import pyarrow.parquet as pq
+
 import slurm_node
 import tasks
 from brainstage.core.cluster import open_cluster
@@ -146,7 +148,9 @@ def show_folds(what: str, folder: Path, options: Sequence[str]) -> None:
     name = what.replace(" ", "-")
     words = ("cross-validate", "--recipe", "patient", "--folds", "5", "--repeats", "1", "--name", name)
     seconds = run(*words, "--out", str(folder / "runs"), *options)
-    print(f"cross-validate · {what:12} {seconds:6.1f} s", flush=True)
+    tables = [pq.read_table(folder / "runs" / run / "predictions.parquet") for run in ("1-process", name)]
+    same = "the same predictions" if tables[0] == tables[1] else "OTHER PREDICTIONS"
+    print(f"cross-validate · {what:12} {seconds:6.1f} s · {same}", flush=True)
 
 
 if __name__ == "__main__":

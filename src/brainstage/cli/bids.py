@@ -172,7 +172,7 @@ def bids(
         warn(f"Error: {level!r}: unknown analysis level, expected one of {', '.join(LEVELS)}")
         raise typer.Exit(BidsExitCode.UNKNOWN_LEVEL)
     mapped = dict(parse_pair(pair, "--map", "CN=Non_Demented") for pair in class_map or [])
-    with _bids_codes(), open_workers(jobs, cluster) as workers:
+    with _bids_codes(), open_workers(jobs, cluster, quiet=quiet) as workers:
         from brainstage.cohorts.bids import open_bids
         from brainstage.models.weights import BUNDLED
         from brainstage.studies.bids_app import BidsApp

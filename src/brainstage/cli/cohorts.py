@@ -90,7 +90,7 @@ def prepare(
     from brainstage.report.quality_page import write_quality_page
     from brainstage.report.terminal import show_cohort
 
-    with open_workers(jobs, cluster) as workers:
+    with open_workers(jobs, cluster, quiet=quiet) as workers:
         cohort = prepare(
             source,
             out,

@@ -229,12 +229,15 @@ def typed_command() -> list[str]:
 
 
 @contextmanager
-def open_workers(jobs: int | None, cluster: str | None, without: int | None = None) -> Iterator[Workers]:
+def open_workers(
+    jobs: int | None, cluster: str | None, *, quiet: bool, without: int | None = None
+) -> Iterator[Workers]:
     """Yield where tasks run: processes of this machine, or a cluster.
 
     Args:
         jobs: Number of processes, where it was given.
         cluster: The cluster, where one was named.
+        quiet: Do not say that the work waits for workers.
         without: Number of processes where neither was; None takes one for each usable processor.
 
     Raises:
@@ -250,7 +253,7 @@ def open_workers(jobs: int | None, cluster: str | None, without: int | None = No
         raise typer.BadParameter(reason, param_hint="'--cluster'")
     from brainstage.core.cluster import open_cluster
 
-    with open_cluster(cluster) as workers:
+    with open_cluster(cluster, lambda text: None if quiet else warn(text)) as workers:
         yield workers
 
 

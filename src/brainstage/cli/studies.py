@@ -101,7 +101,7 @@ def compare_backbones(
     slices = read_slices(load)
     changes = with_protocol(changes, slices, quiet or as_json)
     folder = begin("compare", name, out, resume).path
-    with open_workers(jobs, cluster, without=1) as workers:
+    with open_workers(jobs, cluster, quiet=quiet, without=1) as workers:
         comparison = compare_candidates(
             slices,
             names,
@@ -163,7 +163,7 @@ def sweep(
     load_recipe(recipe, **changes)  # a wrong setting is refused before the data is read
     factors = [Factor.parse(text) for text in vary]
     slices = read_slices(load)
-    with open_workers(jobs, cluster, without=1) as workers:
+    with open_workers(jobs, cluster, quiet=quiet, without=1) as workers:
         result = sweep(
             slices,
             load_recipe(recipe, **with_protocol(changes, slices, quiet or as_json)),

@@ -175,7 +175,7 @@ def cross_validate(
             param_hint="'--set'",
         )
     slices = read_slices(load)
-    with open_workers(jobs, cluster, without=1) as workers:
+    with open_workers(jobs, cluster, quiet=quiet, without=1) as workers:
         _cross_validate(
             slices,
             config,

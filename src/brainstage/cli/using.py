@@ -122,7 +122,7 @@ def _predict_many(
     from brainstage.inference.shards import predict_shards
 
     model, names = find_model(inputs)
-    with open_workers(jobs, cluster) as workers:
+    with open_workers(jobs, cluster, quiet=quiet) as workers:
         result = predict_shards(
             model, names, out, image_column=image_column, workers=workers, progress=progress_of(quiet)
         )

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import time
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -137,6 +137,7 @@ class ClusterWorkers:
 
     settings: Settings
     name: str
+    say: Callable[[str], None]
     _stack: ExitStack = field(default_factory=ExitStack, init=False)
     _client: Client | None = field(default=None, init=False)
     _keeper: SlurmKeeper | None = field(default=None, init=False)
@@ -169,8 +170,12 @@ class ClusterWorkers:
         if self._client is None:
             if isinstance(self.settings, SchedulerSettings):
                 self._client = self._stack.enter_context(_client(self.settings))
+                if not self._client.scheduler_info(n_workers=0)["n_workers"]:
+                    self.say(f"{self.name}: has no workers yet; work begins when the first one is there")
             else:
                 self._client, self._keeper = self._stack.enter_context(_slurm(self.settings, self.name))
+                jobs = f"{self.settings.jobs} SLURM job{'s' if self.settings.jobs > 1 else ''}"
+                self.say(f"{jobs} submitted; work begins when the first one runs. Logs: {self.settings.logs}")
         executor = self._client.get_executor(pure=False)
         try:
             yield executor
@@ -196,11 +201,12 @@ class ClusterWorkers:
 
 
 @contextmanager
-def open_cluster(cluster: str) -> Iterator[ClusterWorkers]:
+def open_cluster(cluster: str, say: Callable[[str], None] = lambda _text: None) -> Iterator[ClusterWorkers]:
     """Yield the workers of a cluster; SLURM jobs end with the block.
 
     Args:
         cluster: As for :func:`read_cluster`.
+        say: Called with a sentence where the work has to wait for workers.
 
     Raises:
         ConfigError: It is not named correctly, or the extra ``cluster`` is not installed.
@@ -210,7 +216,7 @@ def open_cluster(cluster: str) -> Iterator[ClusterWorkers]:
         if find_spec(library) is None:
             raise ConfigError(f"--cluster: Dask is not installed; {INSTALL}")
         logging.getLogger(library).setLevel(logging.CRITICAL)  # a worker that dies is run_tasks' to tell
-    workers = ClusterWorkers(settings, cluster)
+    workers = ClusterWorkers(settings, cluster, say)
     try:
         yield workers
     finally:
