@@ -38,10 +38,11 @@ def registry(trained):
 def address(registry):
     """Return the address of a server in a thread."""
     from brainstage.serve.app import create_app
-    from brainstage.serve.server import LOOPBACK, listen, server
+    from brainstage.serve.server import listen, server
+    from brainstage.serve.settings import LOOPBACK, ServeSettings
 
     with listen("127.0.0.1", 0) as listener:
-        running = server(create_app(registry, LOOPBACK))
+        running = server(create_app(registry, LOOPBACK), ServeSettings(registry.names))
         running.config.lifespan = "off"  # it would close the registry
         thread = threading.Thread(target=running.run, kwargs={"sockets": [listener]}, daemon=True)
         thread.start()

@@ -12,7 +12,8 @@ from starlette.testclient import TestClient
 
 from brainstage.cli import main
 from brainstage.serve.app import create_app
-from brainstage.serve.server import LOOPBACK, is_loopback, listen
+from brainstage.serve.server import listen
+from brainstage.serve.settings import LOOPBACK, is_loopback
 from helpers import encode, picture
 from volumes import brain, write_nifti
 
