@@ -38,6 +38,10 @@ SECURITY_HEADERS = {
 """The page may load nothing from other sites, and no other site's page may embed or read it."""
 
 
+MOMENT = 0.02
+"""Seconds between two looks for a free place."""
+
+
 @dataclass(frozen=True)
 class Limits:
     """How much a server takes, all its worker processes together.
@@ -104,8 +108,7 @@ class RequestGuard:
 
     async def _run(self, scope: Scope, receive: Receive, reply: Send) -> None:
         """Handle a request that has a body: it is counted, and it has limited time."""
-        if not self._usage.requests.add(1, self._limits.requests):
-            raise self._too_busy()
+        await self._take_place()
         body = _CountedBody(receive, self)
         task = asyncio.ensure_future(self._app(scope, body, reply))
         task.add_done_callback(lambda ended: self._release(ended, body))
@@ -116,6 +119,20 @@ class RequestGuard:
         if not task.done():
             raise Problem(503, "too-slow", f"no reply within {self._limits.seconds:g} s; send less at once")
         task.result()
+
+    async def _take_place(self) -> None:
+        """Count a request as running.
+
+        It tries twice: a place that another worker frees is free a moment after the reply, and two workers that take
+        the last place at once both fail.
+
+        Raises:
+            Problem: As many requests as are allowed are running.
+        """
+        if not self._usage.requests.add(1, self._limits.requests):
+            await asyncio.sleep(MOMENT)
+            if not self._usage.requests.add(1, self._limits.requests):
+                raise self._too_busy()
 
     def _release(self, ended: asyncio.Future[None], body: _CountedBody) -> None:
         self._usage.requests.subtract(1)

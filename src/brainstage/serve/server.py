@@ -14,10 +14,8 @@ from brainstage.serve.proxy import BehindProxy
 from brainstage.serve.settings import ServeSettings
 from brainstage.serve.tokens import TokenCheck
 from brainstage.serve.usage import Usage
-from brainstage.serve.workers import run_workers
+from brainstage.serve.workers import BACKLOG, run_workers
 
-BACKLOG = 2048
-"""Connections that wait to be accepted."""
 SILENCE = 30
 """Seconds after which a worker that gives no sign of life is replaced."""
 
@@ -97,7 +95,8 @@ def _config(app: ASGIApp | Callable[[], ASGIApp], settings: ServeSettings) -> uv
         timeout_keep_alive=15,
         timeout_graceful_shutdown=5,
         timeout_worker_healthcheck=SILENCE,
-        backlog=BACKLOG,
+        # asyncio accepts as many connections at once: of several workers the first would take them all
+        backlog=BACKLOG if settings.workers == 1 else 1,
         ws="none",
         workers=settings.workers,
         ssl_certfile=settings.certificate,

@@ -22,6 +22,8 @@ from uvicorn.supervisors import Multiprocess
 from brainstage.core.errors import BrainstageError, RunError
 from brainstage.serve.usage import SharedCount, Usage
 
+BACKLOG = 2048
+"""Connections that may wait to be accepted."""
 MOMENT = 0.02
 """Seconds between two looks at what another process does."""
 
@@ -142,6 +144,8 @@ class _Supervisor(Multiprocess):
         """Replace workers that died."""
         super().keep_subprocess_alive()
         self._enter_all()
+        for listener in self.sockets:
+            listener.listen(BACKLOG)  # a worker that starts makes the queue as short as what it accepts at once
 
     def _enter_all(self) -> None:
         for number, process in enumerate(self.processes):
