@@ -10,8 +10,8 @@ and how long a fresh process takes from its start to its end (median of five). E
 Then a server of each model, and of ``compact`` as ONNX, under 1, 8 and 64 clients that ask for one slice after
 another and compare each reply with the model's own prediction. Clients and server share the cores.
 
-Last, servers of 1 and of 2 worker processes under ``wrk``, a client that takes little of the cores itself (Debian has
-it): it sends one slice again and again on 1, 8 and 64 connections. The servers of a model take turns.
+Last, servers of 1 and of 2 worker processes under ``wrk`` (a package of Debian), a client that takes little of the
+cores itself: it sends one slice again and again on 1, 8 and 64 connections. The servers of a model take turns.
 ``--workers-only`` measures nothing else.
 """
 

@@ -42,12 +42,12 @@ def until(condition):
 
 @pytest.fixture(scope="module")
 def server(started):
-    """Return a server of two workers with a token of the user's own: a client, and the process."""
+    """Return a server of two workers with a token of the user's own: a client, the process, the log."""
     with started("patient", "--workers", "2", BRAINSTAGE_TOKEN=TOKEN) as (line, process, log):
         address = line.partition("/?token=")[0]
         assert line == f"{address}/?token=… with BRAINSTAGE_TOKEN as token"
         client = httpx2.Client(base_url=address, timeout=PATIENCE, headers={"Authorization": f"Bearer {TOKEN}"})
-        yield client, process
+        yield client, process, log
         assert TOKEN not in log.read_text()
 
 
@@ -82,7 +82,7 @@ def fill(client):
 
 @needs_proc
 def test_each_worker_answers_at_the_one_address(server):
-    client, process = server
+    client, process, _ = server
     workers = workers_of(process)
     assert len(workers) == 2
     for paused in workers:
@@ -94,7 +94,7 @@ def test_each_worker_answers_at_the_one_address(server):
 
 
 def test_replies_are_right_whoever_answers(server, heads):
-    client, _ = server
+    client, *_ = server
     slices = heads[4:12]
 
     def predict(content):
@@ -114,7 +114,7 @@ def test_replies_are_right_whoever_answers(server, heads):
 
 @needs_proc
 def test_the_limit_of_requests_holds_for_all_workers_together(server):
-    client, process = server
+    client, process, log = server
     connections = fill(client)
     try:
         assert len(connections) == Limits().requests
@@ -123,6 +123,7 @@ def test_the_limit_of_requests_holds_for_all_workers_together(server):
         os.kill(killed, signal.SIGKILL)  # what it held is free again, what the other holds is not
         until(lambda: len(workers_of(process)) == 2 and killed not in workers_of(process))
         assert other in workers_of(process)
+        assert f"worker process {killed} ended; another takes its place" in log.read_text()
         until(lambda: fresh(client, "/ready") == 200)
         again = fill(client)
         connections += again
@@ -135,7 +136,7 @@ def test_the_limit_of_requests_holds_for_all_workers_together(server):
 
 
 def test_no_secret_stands_in_a_list_of_processes(server):
-    _, process = server
+    _, process, _ = server
     if not Path("/proc").exists():
         pytest.skip("no /proc")
     for pid in (process.pid, *workers_of(process)):
@@ -145,7 +146,7 @@ def test_no_secret_stands_in_a_list_of_processes(server):
 
 @needs_proc
 def test_workers_end_when_the_server_is_killed(server):
-    _, process = server  # the last test of this server
+    _, process, _ = server  # the last test of this server
     workers = workers_of(process)
     assert len(workers) == 2
     process.kill()

@@ -123,8 +123,8 @@ class RequestGuard:
     async def _take_place(self) -> None:
         """Count a request as running.
 
-        It tries twice: a place that another worker frees is free a moment after the reply, and two workers that take
-        the last place at once both fail.
+        It tries twice: a place that another worker frees is free a moment after its reply, and two workers that
+        take the last place at once both fail.
 
         Raises:
             Problem: As many requests as are allowed are running.

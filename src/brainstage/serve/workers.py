@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
@@ -21,6 +22,8 @@ from uvicorn.supervisors import Multiprocess
 
 from brainstage.core.errors import BrainstageError, RunError
 from brainstage.serve.usage import SharedCount, Usage
+
+log = logging.getLogger("brainstage.serve")
 
 BACKLOG = 2048
 """Connections that may wait to be accepted."""
@@ -131,19 +134,22 @@ class _Supervisor(Multiprocess):
             super().init_processes()
         self._enter_all()
         while not all(self._table.ready):
-            ended = [process.exitcode for process in self.processes if process.exitcode is not None]
-            if ended:
+            if self.signal_queue:  # the supervisor's loop handles it
+                return
+            if ended := [process.exitcode for process in self.processes if process.exitcode is not None]:
                 self.died = ended[0]
                 self.should_exit.set()
-            if ended or self.signal_queue:  # the supervisor's loop handles the signal
                 return
             time.sleep(MOMENT)
         self._ready()
 
     def keep_subprocess_alive(self) -> None:
         """Replace workers that died."""
+        before = [process.pid for process in self.processes]
         super().keep_subprocess_alive()
         self._enter_all()
+        for ended in set(before) - {process.pid for process in self.processes}:
+            log.warning("worker process %s ended; another takes its place", ended)
         for listener in self.sockets:
             listener.listen(BACKLOG)  # a worker that starts makes the queue as short as what it accepts at once
 
