@@ -88,7 +88,7 @@ def test_a_link_in_a_mail_opens_the_page_too(server, open_page):
 def test_without_the_token_the_page_says_how_to_get_in(open_page):
     context, page = open_page("/")
     page.wait_for_selector("#problem:not([hidden])")
-    assert "show the server's token: open the address that it printed" in page.inner_text("#problem")
+    assert "the server's token is missing; open the address that the server printed" in page.inner_text("#problem")
     assert context.cookies() == []
 
 

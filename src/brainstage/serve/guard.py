@@ -36,8 +36,6 @@ SECURITY_HEADERS = {
     "cache-control": "no-store",
 }
 """The page may load nothing from other sites, and no other site's page may embed or read it."""
-
-
 MOMENT = 0.02
 """Seconds between two looks for a free place."""
 
@@ -220,10 +218,16 @@ def check_origin(scope: Scope) -> None:
     headers = Headers(scope=scope)
     origin, host = headers.get("origin"), headers.get("host", "")
     if origin is not None and origin not in (f"http://{host}", f"https://{host}"):
-        raise Problem(403, "foreign-origin", "requests from other sites' pages are refused")
+        raise _foreign_origin()
     own_page = headers.get("sec-fetch-site", "none") in ("none", "same-origin")
     if not own_page and not _opens_the_page(scope, headers):
-        raise Problem(403, "foreign-origin", "requests from other sites' pages are refused")
+        raise _foreign_origin()
+
+
+def _foreign_origin() -> Problem:
+    return Problem(
+        403, "foreign-origin", "requests from other sites' pages are refused; a proxy must pass the Host header on"
+    )
 
 
 def _opens_the_page(scope: Scope, headers: Headers) -> bool:

@@ -19,6 +19,7 @@ PAGE = "/page/"
 """Where the page and its files are: they are in every copy of brainstage, so that all may have them."""
 OPEN = ("/", "/health", PAGE.removesuffix("/"))
 """What else needs no token."""
+SHOW_IT = "open the address that the server printed, or send Authorization: Bearer TOKEN"
 WRONG_SECONDS = 1.0
 """How long the reply to a wrong token is held back."""
 WRONG_AT_ONCE = 4
@@ -58,16 +59,14 @@ class TokenCheck:
         if given is None:
             if _is_open(scope["path"]):
                 return
-            raise Problem(
-                401, "no-token", "show the server's token: open the address that it printed, or send it as Bearer"
-            )
+            raise Problem(401, "no-token", "the server's token is missing; " + SHOW_IT)
         client = _client(scope)
         if self._held_back[client] >= WRONG_AT_ONCE:
             raise Problem(429, "too-many-tokens", "too many wrong tokens from this address; wait a second")
         if self.is_shown(scope):
             return
         await self._hold_back(client)
-        raise Problem(401, "wrong-token", "this is not the server's token; it is in the address that it printed")
+        raise Problem(401, "wrong-token", "this is not the server's token; " + SHOW_IT)
 
     def is_shown(self, scope: Scope) -> bool:
         """Return whether a request shows the token. The time that takes does not tell how much of it is right."""
