@@ -154,14 +154,11 @@ def test_workers_end_when_the_server_is_killed(server):
 
 
 @needs_proc
-@pytest.mark.parametrize("told", [signal.SIGINT, signal.SIGTERM])
-def test_workers_end_in_peace_when_the_server_is_told_to(started, told):
+def test_workers_end_in_peace_on_ctrl_c(started):
     with started("patient", "--workers", "2") as (address, process, log):
         workers = workers_of(process)
         assert httpx2.get(f"{address}/health").status_code == 200
-        if told == signal.SIGINT:  # Ctrl-C goes to all processes of the terminal
-            os.killpg(process.pid, told)
-        process.send_signal(told)
+        os.killpg(process.pid, signal.SIGINT)  # a terminal tells all its processes
         assert process.wait(PATIENCE) == 0
         assert not any("spawn_main" in command_of(pid) for pid in workers)
         assert log.read_text() == ""
