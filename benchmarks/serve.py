@@ -295,7 +295,7 @@ def _print_light(name: str, connections: int, servers: Sequence[Served], script:
     for _ in range(LIGHT_ROUNDS):
         for server in servers:
             loads[server.workers].append(light_load(server, connections, script))
-    first = statistics.median(load.rate for load in loads[servers[0].workers])
+    first = statistics.median(load.rate for load in loads[servers[0].workers]) or float("nan")
     for server in servers:
         rate, middle, late, _ = (statistics.median(values) for values in zip(*loads[server.workers], strict=True))
         refused = sum(load.refused for load in loads[server.workers])

@@ -49,8 +49,8 @@ class WorkerTable:
         """
         context = get_context("spawn")
         self.pids, self.ready, self.requests, self.bytes = (context.RawArray(c_int64, workers) for _ in range(4))
-        self.errors = context.SimpleQueue()
-        """Why models could not be opened."""
+        self.errors, self.to_supervisor = context.Pipe(duplex=False)
+        """Why models could not be opened: sentences, each short enough for a pipe to take it whole."""
 
     def enter(self, number: int, pid: int) -> None:
         """Give a worker's place to a process; what the process before it used is free again."""
@@ -87,8 +87,8 @@ def run_workers(open_app: OpenApp, config: Config, listener: socket, ready: Call
     config.app, config.factory = partial(_start, open_app, table), True
     supervisor = _Supervisor(config, [listener], table, ready)
     supervisor.run()
-    if not table.errors.empty():
-        raise RunError(table.errors.get())
+    if table.errors.poll():
+        raise RunError(table.errors.recv())
     if supervisor.died is not None:
         raise RunError(
             f"a worker ended with code {supervisor.died} while it opened the models; if memory is short, take "
@@ -103,7 +103,7 @@ def _start(open_app: OpenApp, table: WorkerTable) -> ASGIApp:
     try:
         app = open_app(table.usage(number))
     except BrainstageError as error:
-        table.errors.put(str(error))
+        table.to_supervisor.send(str(error))
         sys.exit(STARTUP_FAILURE)
     table.ready[number] = 1
     return app
