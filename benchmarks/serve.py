@@ -1,6 +1,6 @@
 """Claim: exported networks are faster, a fresh process predicts within 1.5 s, a server serves 64 clients correctly.
 
-    python benchmarks/serve.py [--vit] [--seconds 60]
+    python benchmarks/serve.py [--vit] [--seconds 60] [--workers-only]
 
 The bundled ``compact`` as it is, as ONNX, and as ONNX of 8-bit integers: slices a second in batches of 32 on all
 cores, how long a single slice takes (median and 99th percentile), both from a decoded slice to its probabilities,
@@ -9,6 +9,10 @@ and how long a fresh process takes from its start to its end (median of five). E
 
 Then a server of each model, and of ``compact`` as ONNX, under 1, 8 and 64 clients that ask for one slice after
 another and compare each reply with the model's own prediction. Clients and server share the cores.
+
+Last, servers of 1 and of 2 worker processes under ``wrk`` (a package of Debian), a client that takes little of the
+cores itself: it sends one slice again and again on 1, 8 and 64 connections. The servers of a model take turns.
+``--workers-only`` measures nothing else.
 """
 
 from __future__ import annotations
@@ -19,6 +23,8 @@ import io
 import json
 import os
 import random
+import re
+import shutil
 import statistics
 import subprocess
 import sys
@@ -26,9 +32,10 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import httpx2
 import numpy as np
@@ -53,6 +60,10 @@ WARM = 10.0
 """Seconds of a load before it is measured."""
 PAUSE = 0.2
 """Seconds that a client waits when the server is busy."""
+WORKERS = (1, 2)
+LIGHT_SECONDS, LIGHT_ROUNDS = 6, 3
+"""Length and number of the loads by ``wrk``."""
+MILLISECONDS = {"us": 0.001, "ms": 1, "s": 1000}
 
 Query = tuple[bytes, str, NDArray[np.float32]]
 """A slice as PNG, its hash, and the probabilities of its stages."""
@@ -75,6 +86,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--vit", action="store_true", help="also a ViT-base with random weights")
     parser.add_argument("--seconds", type=float, default=60, help="of each load of the server; 0 for none")
+    parser.add_argument("--workers-only", action="store_true", help="only servers of several processes, by wrk")
     options = parser.parse_args()
     slices = load_slices()
     sides = slices.rows["split"].to_pylist()
@@ -82,6 +94,10 @@ def main() -> None:
     print(f"{os.cpu_count()} cores, {len(images):,} test slices, load {os.getloadavg()[0]:.1f} at the start")
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
+        if options.workers_only:
+            export(bundled_folder("compact"), folder / "compact-onnx", int8=False, slices=slices)
+            under_wrk(("patient", "compact", str(folder / "compact-onnx")), images[0], folder)
+            return
         compact, forms = bundled_folder("compact"), {"onnx": False, "onnx int8": True}
         engines(exported("compact", compact, folder, slices, forms), images, folder, 200)
         if options.vit:
@@ -93,6 +109,7 @@ def main() -> None:
         if options.seconds:
             for model in ("patient", "compact", str(folder / "compact-onnx")):
                 under_clients(model, images, options.seconds)
+        under_wrk(("patient", "compact", str(folder / "compact-onnx")), images[0], folder)
 
 
 # --- engines -----------------------------------------------------------------------------------------------------
@@ -208,12 +225,114 @@ def under_clients(model: str, images: Sequence[Pixels], seconds: float) -> None:
 @contextmanager
 def served(model: str) -> Iterator[str]:
     """Yield the address of a new server."""
-    command = [sys.executable, "-m", "brainstage", "serve", "--port", "0", model]
+    with started(model) as server:
+        yield server.address
+
+
+@dataclass
+class Served:
+    """A running server."""
+
+    workers: int
+    address: str
+    pid: int
+
+    def megabytes(self) -> float:
+        """Return the memory of its processes; what they share counts once. NaN where there is no /proc."""
+        processes = [self.pid, *map(int, _read(Path(f"/proc/{self.pid}/task/{self.pid}/children")).split())]
+        sizes = [re.search(r"^Pss: +(\d+) kB", _read(Path(f"/proc/{pid}/smaps_rollup")), re.M) for pid in processes]
+        return sum(int(size[1]) for size in sizes if size) / 1000 if any(sizes) else float("nan")
+
+
+def _read(file: Path) -> str:
+    return file.read_text() if file.exists() else ""
+
+
+@contextmanager
+def started(model: str, workers: int = 1) -> Iterator[Served]:
+    """Yield a new server."""
+    command = [sys.executable, "-m", "brainstage", "serve", "--port", "0", "--workers", str(workers), model]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
-            yield process.stdout.readline().strip() if process.stdout else ""
+            yield Served(workers, process.stdout.readline().strip() if process.stdout else "", process.pid)
         finally:
             process.terminate()
+
+
+def under_wrk(models: Sequence[str], image: Pixels, folder: Path) -> None:
+    """Print the speed of servers of one and of several workers for connections of a light client."""
+    if shutil.which("wrk") is None:
+        print("servers of several workers: not measured, wrk is missing; get it with: apt-get install wrk")
+        return
+    script = folder / "form.lua"
+    _write_script(script, image)
+    print(f"wrk, load {os.getloadavg()[0]:.1f} at the start")
+    print(f"{'':30}{'workers':>8}{'requests/s':>12}{'of 1':>8}{'p50 ms':>9}{'p99 ms':>9}{'refused':>9}{'MB':>7}")
+    for model in models:
+        with ExitStack() as stack:
+            servers = [stack.enter_context(started(model, workers)) for workers in WORKERS]
+            for server in servers:
+                light_load(server, CLIENTS[-1], script)  # warms up
+            for connections in CLIENTS:
+                _print_light(Path(model).name, connections, servers, script)
+
+
+def _write_script(script: Path, image: Pixels) -> None:
+    """Write what wrk sends: a form with one slice."""
+    boundary = "a-boundary-of-the-form"
+    head = f'--{boundary}\r\nContent-Disposition: form-data; name="files"; filename="1"\r\n\r\n'
+    body = script.with_suffix(".body")
+    body.write_bytes(head.encode() + _png(image) + f"\r\n--{boundary}--\r\n".encode())
+    script.write_text(
+        f'wrk.method, wrk.body = "POST", io.open("{body}", "rb"):read("*a")\n'
+        f'wrk.headers["Content-Type"] = "multipart/form-data; boundary={boundary}"\n',
+        encoding="utf-8",
+    )
+
+
+def _print_light(name: str, connections: int, servers: Sequence[Served], script: Path) -> None:
+    loads: dict[int, list[LightLoad]] = {server.workers: [] for server in servers}
+    for _ in range(LIGHT_ROUNDS):
+        for server in servers:
+            loads[server.workers].append(light_load(server, connections, script))
+    first = statistics.median(load.rate for load in loads[servers[0].workers]) or float("nan")
+    for server in servers:
+        rate, middle, late, _ = (statistics.median(values) for values in zip(*loads[server.workers], strict=True))
+        refused = sum(load.refused for load in loads[server.workers])
+        print(
+            f"{f'{name}, {connections} connections':30}{server.workers:8}{rate:12.1f}{rate / first:8.2f}"
+            f"{middle:9.1f}{late:9.1f}{refused:9.0f}{server.megabytes():7.0f}",
+            flush=True,
+        )
+
+
+class LightLoad(NamedTuple):
+    """What ``wrk`` measured: requests a second, milliseconds, and how many replies were no prediction."""
+
+    rate: float
+    middle: float
+    late: float
+    refused: float
+
+
+def light_load(server: Served, connections: int, script: Path) -> LightLoad:
+    """Have ``wrk`` send a form on each connection again and again, for some seconds."""
+    command = ["wrk", "-t1", f"-c{connections}", f"-d{LIGHT_SECONDS}", "--timeout=60", "--latency", f"-s{script}"]
+    printed = subprocess.run(
+        [*command, f"{server.address}/v1/predict"], check=True, capture_output=True, text=True
+    ).stdout
+
+    def figure(pattern: str) -> float:
+        match = re.search(pattern, printed)
+        unit = MILLISECONDS.get(match[2], 1) if match and match.lastindex == 2 else 1
+        return float(match[1]) * unit if match else 0.0  # a line that wrk leaves out counts nothing
+
+    return LightLoad(
+        figure(r"Requests/sec: +([\d.]+)"),
+        figure(r"50% +([\d.]+)(us|ms|s)"),
+        figure(r"99% +([\d.]+)(us|ms|s)"),
+        figure(r"Non-2xx or 3xx responses: (\d+)"),
+    )
 
 
 async def _ask_all(address: str, queries: Sequence[Query], clients: int, seconds: float, load: Load) -> None:

@@ -14,6 +14,7 @@ from brainstage.scans.discover import Scan, Slices
 from brainstage.serve.app import create_app
 from brainstage.serve.guard import Limits
 from brainstage.serve.threads import run_in_thread
+from brainstage.serve.workers import WorkerTable
 from helpers import encode, picture
 
 HOST = "http://127.0.0.1"
@@ -48,11 +49,11 @@ def explaining(monkeypatch):
     work.go.set()
 
 
-def run(registry, limits, scenario):
+def run(registry, limits, scenario, usage=None):
     """Run a scenario with a client of a server with these limits."""
 
     async def whole():
-        transport = httpx2.ASGITransport(create_app(registry, {"127.0.0.1"}, limits))
+        transport = httpx2.ASGITransport(create_app(registry, {"127.0.0.1"}, limits, usage=usage))
         async with httpx2.AsyncClient(transport=transport, base_url=HOST, timeout=PATIENCE) as client:
             return await asyncio.wait_for(scenario(client), PATIENCE)
 
@@ -105,6 +106,20 @@ def test_a_request_that_timed_out_keeps_its_bytes_until_its_work_has_ended(regis
     meanwhile, after = run(registry, Limits(all_bytes=35_000, seconds=0.3), scenario)
     assert (meanwhile.json()["code"], after.status_code) == ("too-busy", 200)
     assert "fill the memory" in meanwhile.json()["detail"]
+
+
+def test_the_limit_of_bytes_holds_for_all_workers_together(registry):
+    table, limits = WorkerTable(2), Limits(all_bytes=30_000)
+    table.bytes[1] = 20_000  # held by the other worker
+
+    async def scenario(client):
+        replies = []
+        for size in (5_000, 20_000):
+            replies.append((await client.post("/v1/predict", files={"files": bytes(size)})).status_code)
+        return replies
+
+    assert run(registry, limits, scenario, table.usage(0)) == [200, 503]
+    assert (table.bytes[:], table.requests[:]) == ([0, 20_000], [0, 0])
 
 
 def test_explanations_that_time_out_never_run_together_and_those_that_wait_are_dropped(registry, explaining):

@@ -14,36 +14,10 @@ from helpers import encode
 from volumes import PATIENT, brain, write_nifti, write_series
 
 pytest.importorskip("fastapi")
-sync_api = pytest.importorskip("playwright.sync_api")
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium found on the PATH"),
-]
-ARGUMENTS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--enable-unsafe-swiftshader",
-    "--use-gl=angle",
-    "--use-angle=swiftshader",
-]
+pytestmark = pytest.mark.browser
 LONG = 60_000  # milliseconds: registration on a busy machine
 NEVER = "Not a medical device, never a diagnosis."
-
-
-@pytest.fixture(scope="module")  # while it is open, this thread has a running event loop
-def browser():
-    with sync_api.sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        yield opened
-        opened.close()
 
 
 @pytest.fixture

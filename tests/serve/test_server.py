@@ -11,8 +11,10 @@ import pytest
 from starlette.testclient import TestClient
 
 from brainstage.cli import main
+from brainstage.core.errors import ConfigError
 from brainstage.serve.app import create_app
-from brainstage.serve.server import LOOPBACK, is_loopback, listen
+from brainstage.serve.server import listen
+from brainstage.serve.settings import LOOPBACK, ServeSettings, is_loopback
 from helpers import encode, picture
 from volumes import brain, write_nifti
 
@@ -24,6 +26,7 @@ def hook(event, arguments):
 sys.addaudithook(hook)
 sys.argv = ["brainstage", "serve", "--port", "0", *sys.argv[1:]]
 from brainstage.cli import main
+from brainstage.core.errors import ConfigError
 main()
 """
 
@@ -78,8 +81,13 @@ def serve(monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--host", "0.0.0.0"], "everyone who can reach this machine could use the server"),
-        (["--host", "no.such.host.invalid", "--allow-host", "a"], "cannot listen there"),
+        (["--host", "0.0.0.0"], "add --tls-cert and --tls-key, or --behind-proxy ADDRESS"),
+        (["--host", "0.0.0.0", "--behind-proxy", "10.0.0.5"], "add --allow-host NAME with the host name"),
+        (["--behind-proxy", "127.0.0.1"], "add --allow-host NAME with the host name that others will use"),
+        (["--behind-proxy", "proxy.example", "--allow-host", "a"], "give the proxy's IP address"),
+        (["--host", "no.such.host.invalid", "--behind-proxy", "::1", "--allow-host", "a"], "cannot listen there"),
+        (["--tls-cert", "cert.pem"], "--tls-cert and --tls-key belong together"),
+        (["--tls-cert", "no.pem", "--tls-key", "no.pem"], "no.pem: cannot be read (No such file or directory)"),
         (["no-such-run"], "no-such-run: no such run"),
         (["patient", "patient"], "two models have the same name"),
         (
@@ -90,6 +98,67 @@ def serve(monkeypatch, capsys):
 )
 def test_what_cannot_be_served_is_one_sentence(serve, arguments, says):
     assert says in serve(*arguments)
+
+
+def test_a_token_of_ones_own_must_be_long_and_plain(serve, monkeypatch):
+    for token in ("short", "", "with spaces and such", "ümlaut-ümlaut-ümlaut"):
+        monkeypatch.setenv("BRAINSTAGE_TOKEN", token)
+        line = serve()
+        assert "BRAINSTAGE_TOKEN: a token is of 16 to 256 letters" in line
+        assert not token or token not in line
+
+
+def test_a_certificate_that_cannot_be_used_is_named(serve, certificate, tmp_path):
+    cert, key = certificate
+    other, encrypted, text = tmp_path / "other.pem", tmp_path / "encrypted.pem", tmp_path / "text.pem"
+    curve = ["-pkeyopt", "ec_paramgen_curve:P-256"]
+    for make in (
+        ["openssl", "genpkey", "-algorithm", "EC", *curve, "-out", other],
+        ["openssl", "pkey", "-in", key, "-aes256", "-passout", "pass:secret", "-out", encrypted],
+    ):
+        subprocess.run(make, check=True, capture_output=True)
+    text.write_text("no certificate")
+    for files, says in (
+        ((cert, other), "not a certificate and its private key as PEM files (key values mismatch)"),
+        ((text, key), f"{text}, {key}: not a certificate and its private key"),
+        ((cert, text), "not a certificate and its private key"),
+        ((cert, encrypted), f"{encrypted}: the key is encrypted; give one without a passphrase"),
+        ((cert, tmp_path), f"{tmp_path}: cannot be read"),
+    ):
+        assert says in serve("--tls-cert", files[0], "--tls-key", files[1])
+
+
+@pytest.mark.parametrize(
+    ("settings", "address", "hosts"),
+    [
+        ({}, "http://127.0.0.1:8000", set()),
+        ({"host": "::1"}, "http://localhost:8000", set()),
+        ({"allowed_hosts": ["lab"]}, "http://127.0.0.1:8000", {"lab"}),
+        ({"proxy": "127.0.0.1", "allowed_hosts": ["lab.example"]}, "https://lab.example", {"lab.example"}),
+        ({"host": "0.0.0.0", "proxy": "10.0.0.0/8", "allowed_hosts": ["lab"]}, "https://lab", {"lab"}),
+        ({"host": "192.0.2.7", "tls": True}, "https://192.0.2.7:8000", {"192.0.2.7"}),
+        ({"host": "2001:db8::7", "tls": True}, "https://[2001:db8::7]:8000", {"2001:db8::7"}),
+        (
+            {"host": "0.0.0.0", "allowed_hosts": ["lab", "192.0.2.7"], "tls": True},
+            "https://lab:8000",
+            {"lab", "192.0.2.7"},
+        ),
+    ],
+)
+def test_the_address_has_a_name_that_the_server_answers_to(settings, address, hosts, certificate, registry):
+    if settings.pop("tls", False):
+        settings |= dict(zip(("certificate", "key"), certificate, strict=True))
+    chosen = ServeSettings(["patient"], token="a" * 16, **settings)
+    assert chosen.address(8000) == address
+    assert chosen.hosts == {*LOOPBACK, *hosts}
+    app = create_app(registry, chosen.hosts)
+    assert TestClient(app, base_url=address).get("/health").status_code == 200
+    assert TestClient(app, base_url="https://other.example").get("/health").status_code == 403
+
+
+def test_other_machines_never_get_in_without_a_token():
+    with pytest.raises(ConfigError, match="other machines need a token"):
+        ServeSettings(["patient"], proxy="127.0.0.1", allowed_hosts=["lab"])
 
 
 def test_a_port_in_use_is_named(serve):

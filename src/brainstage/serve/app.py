@@ -19,35 +19,43 @@ from starlette.staticfiles import StaticFiles
 
 from brainstage import __version__
 from brainstage.core.arrays import Pixels
-from brainstage.core.errors import ConfigError
 from brainstage.core.schema import RESEARCH_NOTICE
 from brainstage.inference.explanations import SliceExplanation
 from brainstage.report.explanations import draw
 from brainstage.scans.discover import Scan, scans_of
-from brainstage.serve.guard import PAGE, UNFORESEEN, Limits, RequestGuard
+from brainstage.serve.guard import UNFORESEEN, Limits, RequestGuard
 from brainstage.serve.openapi import (
     EXPLAIN_FIELDS,
     PREDICT_FIELDS,
     PROBLEM,
+    add_security,
     explain_form,
     predict_form,
     takes_form,
 )
 from brainstage.serve.problems import Problem
 from brainstage.serve.registry import ModelRegistry
+from brainstage.serve.tokens import PAGE, TokenCheck
 from brainstage.serve.uploads import file_numbers, read_upload
+from brainstage.serve.usage import Usage
 
 
-def create_app(registry: ModelRegistry, hosts: Collection[str], limits: Limits | None = None) -> RequestGuard:
+def create_app(
+    registry: ModelRegistry,
+    hosts: Collection[str],
+    limits: Limits | None = None,
+    *,
+    token: TokenCheck | None = None,
+    usage: Usage | None = None,
+) -> RequestGuard:
     """Return the ASGI application.
 
     Args:
         registry: The models.
-        hosts: Names and addresses that the ``Host`` of a request may have.
+        hosts: Whole names and addresses that the ``Host`` of a request may have.
         limits: How much the server takes.
-
-    Raises:
-        ConfigError: A host is a pattern.
+        token: Lets requests with the token pass; None lets all.
+        usage: What all worker processes use of the limits; None for one that works alone.
     """
     limits = limits or Limits()
 
@@ -66,19 +74,20 @@ def create_app(registry: ModelRegistry, hosts: Collection[str], limits: Limits |
         max_body_size=limits.request_bytes,
     )
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=_host_names(hosts), www_redirect=False)
-    guard = RequestGuard(app, limits)
+    guard = RequestGuard(app, limits, token, usage)
     _add_problems(app, limits)
+    _add_page(app, token)
     _add_state(app, registry, guard)
     _add_predict(app, registry, limits)
     _add_explain(app, registry, limits)
+    if token:
+        add_security(app.openapi(), token.cookie)
     app.mount(PAGE, StaticFiles(directory=str(files("brainstage.serve").joinpath("static")), html=True))
     return guard
 
 
 def _host_names(hosts: Collection[str]) -> list[str]:
     """Return hosts as they stand in a Host header, IPv6 addresses in brackets."""
-    if patterns := [host for host in hosts if "*" in host]:
-        raise ConfigError(f"--allow-host {patterns[0]}: a pattern would let any site in; give whole names")
     return [f"[{host}]" if ":" in host else host for host in hosts]
 
 
@@ -103,11 +112,16 @@ def _add_problems(app: FastAPI, limits: Limits) -> None:
         return (problem or Problem(error.status_code, "bad-form", "the request cannot be read")).response()
 
 
-def _add_state(app: FastAPI, registry: ModelRegistry, guard: RequestGuard) -> None:
+def _add_page(app: FastAPI, token: TokenCheck | None) -> None:
     @app.get("/", include_in_schema=False)
-    async def page() -> RedirectResponse:
-        return RedirectResponse(PAGE)
+    async def page(request: Request) -> RedirectResponse:
+        reply = RedirectResponse(PAGE)
+        if token and token.is_shown(request.scope):
+            token.set_cookie(reply)
+        return reply
 
+
+def _add_state(app: FastAPI, registry: ModelRegistry, guard: RequestGuard) -> None:
     @app.get("/health", summary="Whether the server runs")
     async def health() -> dict[str, str]:
         return {"status": "ok", "version": __version__, "notice": RESEARCH_NOTICE}

@@ -1,4 +1,4 @@
-"""What every request passes first: whether it may be asked, how many at once, how long it may take."""
+"""What every request passes first: who may ask, how many at once, how long it may take."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from brainstage.serve.problems import Problem
+from brainstage.serve.tokens import PAGE, TokenCheck
+from brainstage.serve.usage import SharedCount, Usage
 
 log = logging.getLogger("brainstage.serve")
 
@@ -21,8 +23,6 @@ FOREIGN_HOST = Problem(
     "foreign-host",
     "this server answers under its own names only; start it with --allow-host NAME for another",
 )
-PAGE = "/page/"
-"""Where the page and its files are."""
 SECURITY_HEADERS = {
     "content-security-policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; font-src 'self' data:; "
@@ -36,11 +36,13 @@ SECURITY_HEADERS = {
     "cache-control": "no-store",
 }
 """The page may load nothing from other sites, and no other site's page may embed or read it."""
+MOMENT = 0.02
+"""Seconds between two looks for a free place."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """How much a server takes.
+    """How much a server takes, all its worker processes together.
 
     Attributes:
         request_bytes: Most bytes of one request's body.
@@ -65,20 +67,22 @@ class Limits:
 class RequestGuard:
     """ASGI middleware around the whole application.
 
-    It refuses requests that another site's page makes, holds to the limits while a body streams in, adds the
-    security headers, and answers with a problem whatever the application does not answer. A request keeps its place
-    and its bytes for as long as work for it goes on, even when it has timed out.
+    It refuses requests that another site's page makes or that lack the token, holds to the limits while a body
+    streams in, adds the security headers, and answers with a problem whatever the application does not answer. A
+    request keeps its place and its bytes for as long as work for it goes on, even when it has timed out.
     """
 
-    def __init__(self, app: ASGIApp, limits: Limits):
+    def __init__(self, app: ASGIApp, limits: Limits, token: TokenCheck | None = None, usage: Usage | None = None):
         """Wrap an application.
 
         Args:
             app: The application. When a request of it is cancelled, it ends only with the work that it has begun.
             limits: How much the server takes.
+            token: Lets requests with the token pass; None lets all.
+            usage: What all worker processes use of the limits; None for one that works alone.
         """
-        self._app, self._limits = app, limits
-        self._requests = self._bytes = 0
+        self._app, self._limits, self._token = app, limits, token
+        self._usage = usage or Usage(SharedCount(), SharedCount())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or answer it with a problem."""
@@ -88,6 +92,8 @@ class RequestGuard:
         reply = _Reply(scope, receive, send, {400: FOREIGN_HOST, 413: self._limits.body_too_large})
         try:
             check_origin(scope)
+            if self._token:
+                await self._token.check(scope)
             if scope["method"] == "POST":
                 await self._run(scope, receive, reply)
             else:
@@ -100,9 +106,8 @@ class RequestGuard:
 
     async def _run(self, scope: Scope, receive: Receive, reply: Send) -> None:
         """Handle a request that has a body: it is counted, and it has limited time."""
-        self.check_room()
+        await self._take_place()
         body = _CountedBody(receive, self)
-        self._requests += 1
         task = asyncio.ensure_future(self._app(scope, body, reply))
         task.add_done_callback(lambda ended: self._release(ended, body))
         try:
@@ -113,9 +118,23 @@ class RequestGuard:
             raise Problem(503, "too-slow", f"no reply within {self._limits.seconds:g} s; send less at once")
         task.result()
 
+    async def _take_place(self) -> None:
+        """Count a request as running.
+
+        It tries twice: a place that another worker frees is free a moment after its reply, and two workers that
+        take the last place at once both fail.
+
+        Raises:
+            Problem: As many requests as are allowed are running.
+        """
+        if not self._usage.requests.add(1, self._limits.requests):
+            await asyncio.sleep(MOMENT)
+            if not self._usage.requests.add(1, self._limits.requests):
+                raise self._too_busy()
+
     def _release(self, ended: asyncio.Future[None], body: _CountedBody) -> None:
-        self._requests -= 1
-        self._bytes -= body.size
+        self._usage.requests.subtract(1)
+        self._usage.bytes.subtract(body.size)
         if not ended.cancelled():
             ended.exception()  # marks it as retrieved: nobody waits for a request that timed out
 
@@ -125,8 +144,11 @@ class RequestGuard:
         Raises:
             Problem: As many requests as are allowed are running.
         """
-        if self._requests >= self._limits.requests:
-            raise Problem(503, "too-busy", f"{self._requests} requests are running; ask again in a moment")
+        if self._usage.requests.total >= self._limits.requests:
+            raise self._too_busy()
+
+    def _too_busy(self) -> Problem:
+        return Problem(503, "too-busy", f"{self._limits.requests} requests are running; ask again in a moment")
 
     def hold(self, count: int) -> None:
         """Count bytes that a request holds in memory.
@@ -134,9 +156,8 @@ class RequestGuard:
         Raises:
             Problem: With those of the other requests they are too many.
         """
-        if self._bytes + count > self._limits.all_bytes:
+        if not self._usage.bytes.add(count, self._limits.all_bytes):
             raise Problem(503, "too-busy", "running requests fill the memory set aside; ask again in a moment")
-        self._bytes += count
 
 
 class _CountedBody:
@@ -197,10 +218,16 @@ def check_origin(scope: Scope) -> None:
     headers = Headers(scope=scope)
     origin, host = headers.get("origin"), headers.get("host", "")
     if origin is not None and origin not in (f"http://{host}", f"https://{host}"):
-        raise Problem(403, "foreign-origin", "requests from other sites' pages are refused")
+        raise _foreign_origin()
     own_page = headers.get("sec-fetch-site", "none") in ("none", "same-origin")
     if not own_page and not _opens_the_page(scope, headers):
-        raise Problem(403, "foreign-origin", "requests from other sites' pages are refused")
+        raise _foreign_origin()
+
+
+def _foreign_origin() -> Problem:
+    return Problem(
+        403, "foreign-origin", "requests from other sites' pages are refused; a proxy must pass the Host header on"
+    )
 
 
 def _opens_the_page(scope: Scope, headers: Headers) -> bool:

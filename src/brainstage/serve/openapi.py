@@ -83,6 +83,21 @@ def takes_form(schema: dict[str, Any]) -> dict[str, Any]:
     return {"openapi_extra": {"requestBody": body}, "responses": {"default": PROBLEM}}
 
 
+def add_security(schema: dict[str, Any], cookie: str) -> None:
+    """State in a description of the API that the token is needed, and how it is shown.
+
+    Args:
+        schema: The description, which is changed.
+        cookie: Name of the cookie.
+    """
+    schema.setdefault("components", {})["securitySchemes"] = {
+        "token": {"type": "http", "scheme": "bearer", "description": "The token that the server printed."},
+        "cookie": {"type": "apiKey", "in": "cookie", "name": cookie, "description": "What a browser has for it."},
+    }
+    schema["security"] = [{"token": []}, {"cookie": []}]
+    schema["paths"]["/health"]["get"]["security"] = []
+
+
 def _form(properties: dict[str, Any]) -> dict[str, Any]:
     return {"type": "object", "required": ["files"], "properties": properties, "additionalProperties": False}
 

@@ -16,14 +16,20 @@ TITLES = {
     "internal": "The server made a mistake",
     "method-not-allowed": "The address does not take this method",
     "no-files": "The request holds no file",
+    "no-token": "The request lacks the server's token",
     "not-found": "No such address",
+    "not-the-proxy": "The request does not come through the proxy",
     "too-busy": "Too many requests at once",
     "too-large": "The request is too large",
     "too-many-files": "The request holds too many files",
+    "too-many-tokens": "Too many wrong tokens at once",
     "too-slow": "The request took too long",
     "unknown-model": "No such model is served",
+    "wrong-token": "The token is not the server's",
 }
 """The meaning of each code. It never changes."""
+HEADERS = {401: {"WWW-Authenticate": "Bearer"}, 429: {"Retry-After": "1"}, 503: {"Retry-After": "1"}}
+"""Headers that a status comes with."""
 
 
 class Problem(Exception):  # noqa: N818 - the name of the standard
@@ -49,5 +55,5 @@ class Problem(Exception):  # noqa: N818 - the name of the standard
             "detail": self.detail,
             "notice": RESEARCH_NOTICE,
         }
-        headers = {**({"Retry-After": "1"} if self.status == 503 else {}), **(headers or {})}
+        headers = {**HEADERS.get(self.status, {}), **(headers or {})}
         return JSONResponse(content, self.status, headers, media_type="application/problem+json")

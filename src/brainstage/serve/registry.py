@@ -40,7 +40,8 @@ class LoadedModel:
 
     Pictures, volumes and explanations have workers of their own, because a picture takes milliseconds, a volume
     half a second and an explanation up to a minute: a picture never waits for either. All processors but one serve
-    volumes; explanations are computed one at a time.
+    volumes; explanations are computed one at a time. Where several processes serve, each has its share of the
+    processors.
 
     Attributes:
         name: The name that requests know the model by.
@@ -48,17 +49,18 @@ class LoadedModel:
         warm_up: Ends when the model predicts at full speed.
     """
 
-    def __init__(self, name: str, predictor: Predictor, pools: ExitStack):
+    def __init__(self, name: str, predictor: Predictor, pools: ExitStack, processes: int = 1):
         """Start the workers.
 
         Args:
             name: The name that requests know the model by.
             predictor: The model.
             pools: Where its thread pools are entered; closing it ends them.
+            processes: Number of processes that share the processors.
         """
         self.name, self.predictor = name, predictor
         predict = partial(predict_people, predictor)
-        cpus = usable_cpus()
+        cpus = max(1, usable_cpus() // processes)
         picture_threads = pools.enter_context(predictor.pool())
         volume_threads = pools.enter_context(predictor.pool())
         explanation_threads = pools.enter_context(predictor.pool())
@@ -158,11 +160,12 @@ class ModelRegistry:
         names: Names of the models; the first is the default.
     """
 
-    def __init__(self, models: Sequence[str]):
+    def __init__(self, models: Sequence[str], processes: int = 1):
         """Open models.
 
         Args:
             models: Run folders, or names of bundled models.
+            processes: Number of processes that open them, and share the processors.
 
         Raises:
             ConfigError: Two models have the same name.
@@ -174,7 +177,9 @@ class ModelRegistry:
         self.names = list(paths)
         self._pools = ExitStack()
         self._threads = self._pools.enter_context(worker_pool())
-        self._models = {name: LoadedModel(name, Predictor.open(path), self._pools) for name, path in paths.items()}
+        self._models = {
+            name: LoadedModel(name, Predictor.open(path), self._pools, processes) for name, path in paths.items()
+        }
 
     def close(self) -> None:
         """End the threads, once they have finished the work that they began."""
