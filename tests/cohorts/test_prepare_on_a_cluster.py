@@ -129,8 +129,23 @@ def workers_of(job):
     return found
 
 
-def test_what_slurm_refuses_is_one_sentence(bids, slurm_file, tmp_path):
+@pytest.mark.parametrize(
+    ("right", "wrong", "message"),
+    [
+        ("main", "gpu", "SLURM refuses the job: .*partition"),
+        ("1GB", "much", r"no workers can be had with these settings \(.*much"),
+    ],
+)
+def test_what_slurm_refuses_is_one_sentence(bids, slurm_file, tmp_path, right, wrong, message):
     file = tmp_path / "slurm.toml"
-    file.write_text(slurm_file.read_text().replace("main", "gpu"))
-    with open_cluster(str(file)) as workers, pytest.raises(RunError, match="SLURM refuses the job: .*partition"):
+    file.write_text(slurm_file.read_text().replace(right, wrong))
+    with open_cluster(str(file)) as workers, pytest.raises(RunError, match=message):
+        prepare(bids, tmp_path / "cohort", workers=workers)
+
+
+def test_jobs_that_never_report_are_given_up(bids, slurm_file, tmp_path, monkeypatch):
+    monkeypatch.setattr(cluster, "LOOK_SECONDS", 0.2)
+    file = tmp_path / "slurm.toml"
+    file.write_text(f'{slurm_file.read_text()}python = "false"\n')
+    with open_cluster(str(file)) as workers, pytest.raises(RunError, match=r"SLURM jobs have ended before .* logs"):
         prepare(bids, tmp_path / "cohort", workers=workers)

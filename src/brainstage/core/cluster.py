@@ -212,7 +212,7 @@ def open_cluster(cluster: str, say: Callable[[str], None] = lambda _text: None) 
         ConfigError: It is not named correctly, or the extra ``cluster`` is not installed.
     """
     settings = read_cluster(cluster)
-    for library in ("distributed", "dask_jobqueue", "tornado"):
+    for library in ("distributed", "dask_jobqueue", "tornado", "cryptography"):
         if find_spec(library) is None:
             raise ConfigError(f"--cluster: Dask is not installed; {INSTALL}")
         logging.getLogger(library).setLevel(logging.CRITICAL)  # a worker that dies is run_tasks' to tell
@@ -292,7 +292,7 @@ def _slurm(settings: SlurmSettings, file: str) -> Iterator[tuple[Client, SlurmKe
     make_folder(settings.logs)
     with (
         TemporaryDirectory(prefix="tls-", dir=settings.folder, ignore_cleanup_errors=True) as private,
-        _slurm_cluster(settings, _temporary_security(Path(private))) as cluster,
+        _slurm_cluster(settings, _temporary_security(Path(private)), file) as cluster,
         Client(cluster, set_as_default=False) as client,
     ):
         _try_submission(cluster.job_script(), file)
@@ -314,28 +314,36 @@ def _temporary_security(folder: Path) -> Security:
     return Security(tls_ca_file=str(files["cert"]), require_encryption=True, **roles)
 
 
-def _slurm_cluster(settings: SlurmSettings, security: Security) -> SLURMCluster:
+def _slurm_cluster(settings: SlurmSettings, security: Security, file: str) -> SLURMCluster:
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     from dask_jobqueue import SLURMCluster  # takes these signals to itself when it is imported
 
     for number, handler in handlers.items():
         signal.signal(number, handler)
-    return SLURMCluster(
-        queue=settings.partition,
-        account=settings.account,
-        cores=settings.cores,
-        processes=settings.cores,
-        memory=settings.memory,
-        walltime=settings.walltime,
-        python=settings.python,
-        interface=settings.interface,
-        security=security,
-        log_directory=str(settings.logs),
-        scheduler_options={"dashboard_address": "127.0.0.1:0"},
-        worker_extra_args=["--dashboard-address", "127.0.0.1:0"],
-        job_extra_directives=list(settings.directives),
-        job_script_prologue=[*(f"export {name}={value}" for name, value in ONE_THREAD.items()), *settings.prologue],
-    )
+    try:
+        return SLURMCluster(
+            queue=settings.partition,
+            account=settings.account,
+            cores=settings.cores,
+            processes=settings.cores,
+            memory=settings.memory,
+            walltime=settings.walltime,
+            python=settings.python,
+            interface=settings.interface,
+            security=security,
+            log_directory=str(settings.logs),
+            scheduler_options={"dashboard_address": "127.0.0.1:0"},
+            worker_extra_args=["--dashboard-address", "127.0.0.1:0"],
+            job_extra_directives=list(settings.directives),
+            job_script_prologue=[
+                *(f"export {name}={value}" for name, value in ONE_THREAD.items()),
+                *settings.prologue,
+            ],
+        )
+    except (ValueError, RuntimeError, OSError) as error:
+        raise RunError(
+            f"{file}: no workers can be had with these settings ({str(error).splitlines()[0]})"
+        ) from error
 
 
 def _try_submission(script: str, file: str) -> None:
@@ -378,11 +386,13 @@ class SlurmKeeper:
         if asked.returncode:  # SLURM is busy or restarts; look again later
             return
         left = set(asked.stdout.split())
-        ended = [name for name, job in self.cluster.workers.items() if job.job_id and job.job_id not in left]
+        # a job that sbatch refused has no number
+        ended = [name for name, job in self.cluster.workers.items() if job.job_id not in left]
         if self.client.scheduler_info(n_workers=0)["n_workers"]:
             self._fruitless = 0
         self._fruitless += len(ended)
         if self._fruitless > MAX_FRUITLESS * self.settings.jobs:
+            _try_submission(self.cluster.job_script(), self.file)
             raise RunError(
                 f"{self.file}: {self._fruitless} SLURM jobs have ended before their workers reported; "
                 f"their logs are in {self.settings.logs}"
