@@ -6,6 +6,7 @@ from PIL import Image
 
 from brainstage.core.config import TrainConfig
 from brainstage.core.errors import ConfigError, DataError, RunError
+from brainstage.core.parallel import Processes
 from brainstage.datasets.splits import make_splits
 from brainstage.models.recipes import load_recipe
 from brainstage.report.results import write_comparison
@@ -45,6 +46,9 @@ def test_candidates_of_all_three_kinds_have_the_same_rows(few, vit_folder, tmp_p
     )
     names = [str(vit_folder), "fine-tune", "compact"]
     found = compare_candidates(few, names, tmp_path, train_rows=64, epochs=1)
+    beside = compare_candidates(few, names, tmp_path / "beside", workers=Processes(2), train_rows=64, epochs=1)
+    figures = ([(one.name, one.evaluation.scores.accuracy) for one in each.candidates] for each in (found, beside))
+    assert next(figures) == next(figures)
     assert {one.name for one in found.candidates} == {vit_folder.name, "fine-tune", "compact"}
     assert all(one.seconds is not None and one.parameters for one in found.candidates)
     write_comparison(found, tmp_path)

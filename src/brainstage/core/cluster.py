@@ -19,11 +19,10 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from platformdirs import user_cache_path
-
 from brainstage.core.config import read_table
 from brainstage.core.errors import ConfigError, RunError
 from brainstage.core.files import make_folder
+from brainstage.core.hub import cache_root
 from brainstage.core.parallel import ONE_THREAD
 
 if TYPE_CHECKING:
@@ -92,7 +91,7 @@ class SlurmSettings:
     @property
     def folder(self) -> Path:
         """The folder that all nodes see."""
-        return Path(self.shared_folder or user_cache_path("brainstage") / "cluster").expanduser().absolute()
+        return Path(self.shared_folder or cache_root() / "cluster").expanduser().absolute()
 
     @property
     def logs(self) -> Path:
