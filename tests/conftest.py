@@ -111,3 +111,13 @@ def database(tmp_path_factory):
         pytest.skip("PostgreSQL is not installed (Debian: postgresql)")
     with postgresql.postgresql(tmp_path_factory.mktemp("database") / "server") as address:
         yield address
+
+
+@pytest.fixture(scope="session")
+def dask(tmp_path_factory):
+    """Return the address of a Dask scheduler on this machine with two workers."""
+    import dask_cluster
+
+    pytest.importorskip("distributed")
+    with dask_cluster.dask_cluster(tmp_path_factory.mktemp("dask")) as (address, _):
+        yield address

@@ -67,6 +67,15 @@ def test_no_person_is_on_two_sides_of_any_fold(slices, folds, validation_share, 
     assert splits.verdict.status == "clean"
 
 
+def test_few_people_of_one_slice_each_are_split_or_the_number_of_folds_is_named():
+    labels = ["CN", "MCI", "AD"] * 4 + ["CN", "MCI"]
+    slices = table(labels, [f"p{person}" for person in range(len(labels))])
+    for fold in make_splits(slices, config(protocol="patient", folds=3, validation_share=0.2)).folds:
+        assert len(fold.validation) >= 2
+    with pytest.raises(DataError, match="no class has more than 5 slices: too few for 6 folds; give --folds 5"):
+        make_splits(slices, config(protocol="patient", folds=6))
+
+
 @given(st.integers(20, 60), st.integers(0, 100))
 @settings(deadline=None, max_examples=30)
 def test_official_sides_stay_and_validation_comes_from_train(count, seed):

@@ -17,7 +17,6 @@ from brainstage.inference.predictions import predict_scans
 from brainstage.inference.predictor import Predictor
 from brainstage.inference.shards import predict_shards
 from brainstage.scans.discover import find_scans
-from dask_cluster import dask_cluster
 from helpers import run_cli
 
 
@@ -48,8 +47,8 @@ def test_volumes_in_files_are_predicted_as_without(bids, rows, tmp_path, monkeyp
     assert "scans from elsewhere" in result.notice
 
 
-def test_the_same_files_on_a_cluster(bids, rows, tmp_path):
-    with dask_cluster(tmp_path / "dask") as (address, _), open_cluster(address) as workers:
+def test_the_same_files_on_a_cluster(bids, rows, dask, tmp_path):
+    with open_cluster(dask) as workers:
         assert rows_of(predict_shards("patient", [str(bids)], tmp_path / "out", workers=workers)) == rows
 
 

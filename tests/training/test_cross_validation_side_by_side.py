@@ -14,7 +14,6 @@ from brainstage.datasets.sources import load_slices
 from brainstage.datasets.stored import open_slices, store_slices
 from brainstage.training import side_by_side
 from brainstage.training.cross_validation import cross_validate
-from dask_cluster import dask_cluster
 
 TABLES = ("predictions", "nearest_slice", "baseline")
 
@@ -47,8 +46,8 @@ def test_folds_that_other_processes_go_on_with_are_those_of_this_process(few, co
     assert not stopped.stored_slices.exists()
 
 
-def test_folds_on_dask_are_those_of_this_process(few, config, here, tmp_path):
-    with dask_cluster(tmp_path / "dask") as (address, _), open_cluster(address) as workers:
+def test_folds_on_dask_are_those_of_this_process(few, config, here, dask, tmp_path):
+    with open_cluster(dask) as workers:
         assert content(cross_validate(few, config, name="dask", out=tmp_path, workers=workers)) == content(here)
 
 

@@ -16,7 +16,6 @@ from brainstage.core.errors import ConfigError
 from brainstage.core.parallel import Processes
 from brainstage.training.sweep import sweep
 from brainstage.training.sweep_trials import Factor
-from dask_cluster import dask_cluster
 
 RATES = Factor("learning_rate", (1e-2, 1e-3, 1e-4))
 
@@ -38,8 +37,8 @@ def test_the_same_trials_by_processes_of_this_machine(few, tiny, here, tmp_path)
     assert result.best == here.best
 
 
-def test_the_same_trials_on_a_cluster_with_a_database(few, tiny, here, database, tmp_path):
-    with dask_cluster(tmp_path / "dask") as (address, _), open_cluster(address) as workers:
+def test_the_same_trials_on_a_cluster_with_a_database(few, tiny, here, database, dask, tmp_path):
+    with open_cluster(dask) as workers:
         with pytest.raises(ConfigError, match="cannot share a file of SQLite; name a database with --storage"):
             sweep(few, tiny, [RATES], method="grid", out=tmp_path, workers=workers)
         result = sweep(few, tiny, [RATES], method="grid", name="c", out=tmp_path, storage=database, workers=workers)

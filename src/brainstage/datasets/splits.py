@@ -397,6 +397,11 @@ def _grouped(labels: IntArray, people: NDArray[Any], folds: int, seed: int) -> l
     count = len(set(people))
     if count < folds:
         raise DataError(f"{count} patients cannot make {folds} folds; give --folds {count} or fewer")
+    most = int(np.bincount(labels).max())
+    if most < folds:
+        raise DataError(
+            f"no class has more than {most} slices, too few for {folds} folds; give --folds {most} or fewer"
+        )
     splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of rare classes, which the callers check themselves
@@ -407,7 +412,8 @@ def _validation_people(
     rest: IntArray, labels: IntArray, people: NDArray[np.str_], config: TrainConfig
 ) -> tuple[IntArray, IntArray]:
     """Take people out of train for validation, the first draw that leaves every class in train."""
-    parts = min(max(2, round(1 / config.validation_share)), len(set(people[rest])))
+    most = max(2, int(np.bincount(labels[rest]).max()))  # more parts than that cannot be drawn by class
+    parts = min(max(2, round(1 / config.validation_share)), len(set(people[rest])), most)
     draws = _grouped(labels[rest], people[rest], parts, config.seed)
     for train, validation in draws:
         if set(labels[rest][train]) == set(labels[rest]):
