@@ -72,7 +72,7 @@ def test_few_people_of_one_slice_each_are_split_or_the_number_of_folds_is_named(
     slices = table(labels, [f"p{person}" for person in range(len(labels))])
     for fold in make_splits(slices, config(protocol="patient", folds=3, validation_share=0.2)).folds:
         assert len(fold.validation) >= 2
-    with pytest.raises(DataError, match="no class has more than 5 slices: too few for 6 folds; give --folds 5"):
+    with pytest.raises(DataError, match="no class has more than 5 slices, too few for 6 folds; give --folds 5"):
         make_splits(slices, config(protocol="patient", folds=6))
 
 
