@@ -19,7 +19,8 @@ from safetensors.numpy import load_file
 
 from brainstage.datasets.sources import load_slices
 from brainstage.models.folder import WEIGHTS
-from brainstage.models.patient_model import STEP, PatientModel
+from brainstage.models.patient_features import STEP
+from brainstage.models.patient_model import PatientModel
 from brainstage.stats import metrics
 from brainstage.training.inputs import acquired_features, training_seeds
 

@@ -38,7 +38,8 @@ from brainstage.datasets.table import SliceTable
 from brainstage.inference.predictor import Prediction, Predictor
 from brainstage.models.acquisitions import Acquisition
 from brainstage.models.histograms import white_matter
-from brainstage.models.patient_model import PREDICTION_SEEDS, patient_features
+from brainstage.models.patient_features import patient_features
+from brainstage.models.patient_model import PREDICTION_SEEDS
 from brainstage.models.recipes import load_recipe
 from brainstage.stats.calibration import in_set
 from brainstage.training.cross_validation import cross_validate

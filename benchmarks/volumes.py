@@ -36,7 +36,8 @@ from brainstage.core.parallel import parallel_map
 from brainstage.core.schema import STACK_LEVELS, STAGES
 from brainstage.datasets.sources import load_slices
 from brainstage.datasets.table import SliceTable
-from brainstage.models.patient_model import PREDICTION_SEEDS, PatientModel, patient_features
+from brainstage.models.patient_features import patient_features
+from brainstage.models.patient_model import PREDICTION_SEEDS, PatientModel
 from brainstage.scans.registration import (
     TEMPLATE_SPACING,
     Registration,

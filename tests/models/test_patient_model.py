@@ -20,7 +20,8 @@ from brainstage.evaluation.patients import evaluate_patients
 from brainstage.inference.predictor import Predictor
 from brainstage.models import ridge
 from brainstage.models.acquisitions import Acquisition
-from brainstage.models.patient_model import EDGES, FEATURES, PREDICTION_SEEDS, PatientModel, patient_features
+from brainstage.models.patient_features import EDGES, FEATURES, patient_features
+from brainstage.models.patient_model import PREDICTION_SEEDS, PatientModel
 from brainstage.models.recipes import load_recipe
 from brainstage.training.cross_validation import cross_validate
 from brainstage.training.train import train

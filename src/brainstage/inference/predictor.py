@@ -33,13 +33,8 @@ from brainstage.models.folder import (
     trained_levels,
     weights_file,
 )
-from brainstage.models.patient_model import (
-    PREDICTION_SEEDS,
-    PatientModel,
-    is_patient_model,
-    patient_features,
-    people_rows,
-)
+from brainstage.models.patient_features import patient_features
+from brainstage.models.patient_model import PREDICTION_SEEDS, PatientModel, is_patient_model, people_rows
 from brainstage.models.weights import BUNDLED, DEFAULT, bundled_folder
 from brainstage.stats.calibration import Calibration, apply_temperature
 

@@ -24,7 +24,8 @@ from brainstage.models.backbones import find_backbone, open_backbone
 from brainstage.models.features import FeatureCache
 from brainstage.models.histograms import CELL, DIRECTIONS, SIDE, VERSION
 from brainstage.models.network import build_model
-from brainstage.models.patient_model import FEATURES, PREDICTION_SEEDS, PatientModel, patient_features
+from brainstage.models.patient_features import FEATURES, patient_features
+from brainstage.models.patient_model import PREDICTION_SEEDS, PatientModel
 from brainstage.stats.tones import TONES
 from brainstage.training.probe import FeatureClassifier, FeatureDataset, FrozenBackbone, slice_features
 from brainstage.training.trainer import SliceDataset, uses_bf16
