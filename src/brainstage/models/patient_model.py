@@ -217,7 +217,8 @@ class PatientModel:
         tensors = self._scans.tensors() | {"labels": self._labels}
         if len(self) < len(self._scans):
             tensors["people"] = self._people
-        save_file(tensors, folder / WEIGHTS)
+        # safetensors writes an array's memory as it lies, and would not say that it is transposed
+        save_file({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}, folder / WEIGHTS)
 
     @classmethod
     def open(cls, folder: Path) -> PatientModel:
