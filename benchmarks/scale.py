@@ -23,6 +23,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from unittest import mock
 
 sys.path.append(str(Path(__file__).parents[1] / "tests" / "support"))
 
@@ -48,6 +49,8 @@ def main() -> None:
             show_empty_tasks("Dask", workers)
         bids = write_bids(folder / "bids", scans)
         alone = show_prepare("1 process", bids, folder, ["--jobs", "1"])
+        again = run("prepare", str(bids), "--out", str(folder / "1-process"))
+        print(f"prepare · again, with nothing to prepare {again:.1f} s: the part that is done here, not by workers")
         show_prepare("2 processes", bids, folder, ["--jobs", "2"], alone)
         show_prepare("Dask", bids, folder, ["--cluster", scheduler], alone)
         if why := slurm_node.why_not():
@@ -83,6 +86,12 @@ def show_empty_tasks(what: str, workers: Workers) -> None:
         each = (time.perf_counter() - started) / done
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         print(f"{what:12} {done:7,} empty tasks: {1e6 * each:6.1f} µs each · driver {peak:.0f} MiB", flush=True)
+    with mock.patch("brainstage.core.parallel.MAX_CHUNK", 1):
+        started = time.perf_counter()
+        done = sum(1 for _ in run_tasks(tasks.double, range(2000), workers))
+    print(
+        f"{what:12} {done:7,} chunks of one: {1e3 * (time.perf_counter() - started) / done:.2f} ms each", flush=True
+    )
 
 
 def command(*words: str) -> list[str]:
