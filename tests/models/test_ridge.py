@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from brainstage.models.ridge import RidgeLine
+from brainstage.models.coordinates import FewPeople, fit_line
 
 PEOPLE, FEATURES = 48, 4000
 NO_DIRECTIONS = np.zeros((0, FEATURES), np.float32)
@@ -18,7 +18,7 @@ def auroc(effect, focal_share):
         labels = np.arange(2 * PEOPLE) % 2
         rows = rng.normal(size=(len(labels), FEATURES)) + labels[:, None] * effect
         rows = (rows / np.sqrt(FEATURES)).astype(np.float32)
-        line = RidgeLine.fit(rows[:PEOPLE], labels[:PEOPLE].astype(float), NO_DIRECTIONS, focal_share)
+        line = fit_line(FewPeople(rows[:PEOPLE], NO_DIRECTIONS), labels[:PEOPLE].astype(float), focal_share)
         scores.append(roc_auc_score(labels[PEOPLE:], line(rows[PEOPLE:])))
     return float(np.mean(scores))
 
@@ -47,5 +47,5 @@ def test_directions_change_nothing_with_a_share_for_few_too():
     moved = np.zeros((1, FEATURES), np.float32)
     moved[0, :50] = 0.2
     targets = labels.astype(float)
-    apart = [RidgeLine.fit(rows, targets, directions, 0.5).spread(moved) for directions in (NO_DIRECTIONS, moved)]
+    apart = [fit_line(FewPeople(rows, known), targets, 0.5).spread(moved) for known in (NO_DIRECTIONS, moved)]
     assert apart[1] < 0.2 * apart[0]

@@ -86,19 +86,48 @@ class FeatureCache:
             RunError: The disk is full or the cache is not writable. What was computed before stays.
         """
         _make(self.folder)
-        files = sorted(self.folder.glob("*.safetensors"))
-        known = dict(_read(tuple((file, file.stat().st_mtime_ns) for file in files)))
+        while True:
+            places = self._places()
+            if not places.keys() >= set(slice_ids):
+                self.fill(slice_ids, compute, progress)
+                places = self._places()
+            os.utime(self.folder)  # used now
+            _trim(self.folder)
+            try:
+                return _read([places[slice_id] for slice_id in slice_ids])  # type: ignore[return-value]
+            except (KeyError, FileNotFoundError):
+                continue  # another process removed them to stay within the limit
+
+    def fill(
+        self,
+        slice_ids: Sequence[str],
+        compute: Callable[[Sequence[str]], FeatureArray],
+        progress: Progress = silent,
+    ) -> None:
+        """Compute and add the features of slices that are not in the cache, without returning them.
+
+        Args:
+            slice_ids, compute, progress: As for :meth:`get`.
+
+        Raises:
+            RunError: As :meth:`get`.
+        """
+        _make(self.folder)
+        known = self._places()
         missing = [slice_id for slice_id in dict.fromkeys(slice_ids) if slice_id not in known]
         with progress("Computing features", len(missing)) as advance:
             for start in range(0, len(missing), CHUNK):
                 chunk = missing[start : start + CHUNK]
-                values = compute(chunk)
-                _write(self.folder, chunk, values, self._key)
-                known.update(zip(chunk, values, strict=True))
+                _write(self.folder, chunk, compute(chunk), self._key)
                 advance(len(chunk))
-        os.utime(self.folder)  # used now
-        _trim(self.folder)
-        return np.stack([known[slice_id] for slice_id in slice_ids])  # type: ignore[return-value]
+
+    def _places(self) -> dict[str, tuple[Path, int]]:
+        """Return the file of each slice and its row in it."""
+        places = {}
+        for file in sorted(self.folder.glob("*.safetensors")):
+            for row, slice_id in enumerate(_slice_ids(file, file.stat().st_mtime_ns)):
+                places[slice_id] = (file, row)
+        return places
 
 
 def _make(folder: Path) -> None:
@@ -110,18 +139,34 @@ def _make(folder: Path) -> None:
         ) from error
 
 
-@lru_cache(maxsize=1)  # every fold of a cross-validation asks for the same files
-def _read(files: tuple[tuple[Path, int], ...]) -> dict[str, FeatureArray]:
-    """Return the features in files of some age, by slice; a damaged file is removed."""
-    known: dict[str, FeatureArray] = {}
-    for file, _ in files:
-        try:
-            with safe_open(file, framework="numpy") as opened:
-                ids = json.loads(opened.metadata()["slice_ids"])
-                known.update(zip(ids, opened.get_tensor("features"), strict=True))
-        except (SafetensorError, OSError, ValueError, KeyError, TypeError):
-            file.unlink(missing_ok=True)
-    return known
+@lru_cache(maxsize=4096)  # every fold of a cross-validation asks for the same files
+def _slice_ids(file: Path, _changed: int) -> list[str]:
+    """Return whose features are in a file that was changed at some time; a damaged file is removed."""
+    try:
+        with safe_open(file, framework="numpy") as opened:
+            ids: list[str] = json.loads(opened.metadata()["slice_ids"])
+            if opened.get_slice("features").get_shape()[0] != len(ids):
+                raise ValueError("another number of features than slices")
+            return ids
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError):
+        file.unlink(missing_ok=True)
+        return []
+
+
+def _read(places: Sequence[tuple[Path, int]]) -> FeatureArray:
+    """Return the features at some places, each file read once, of shape (len(places), D)."""
+    rows_of: dict[Path, list[tuple[int, int]]] = {}
+    for number, (file, row) in enumerate(places):
+        rows_of.setdefault(file, []).append((number, row))
+    features = np.empty(0)
+    for file, pairs in rows_of.items():
+        numbers, rows = np.array(pairs).T
+        with safe_open(file, framework="numpy") as opened:
+            values = opened.get_tensor("features")
+        if not len(features):
+            features = np.empty((len(places), *values.shape[1:]), values.dtype)
+        features[numbers] = values[rows]
+    return features
 
 
 def _write(folder: Path, slice_ids: Sequence[str], values: FeatureArray, key: str) -> None:

@@ -23,7 +23,7 @@ BYTES = 40_000_000
 SAMPLE = 500
 """Scans that the components are found from: 16,000 slices for some hundred features."""
 TONE_WEIGHT = 3.0
-"""A tone counts so many times as much as an edge: in the regression its variance is about nine times that of an edge
+"""A tone counts so many times as much as an edge: in the regression too, its variance is about nine times as large
 (:data:`brainstage.models.ridge.BLOCKS`)."""
 RANGE = 6.0
 """Standard deviations of a component that a byte reaches to, on either side."""
@@ -68,7 +68,7 @@ class SliceComponents:
         count = min(count, int((variance > 1e-6 * variance[-1]).sum()))
         steps = RANGE * np.sqrt(variance[::-1][:count]) / (MIDDLE - 1)
         axes = np.where(varies, vectors[:, ::-1][:, :count].T * steps[:, None] / np.where(varies, scales, 1), 0)
-        return cls(means, scales, axes.astype(np.float32))
+        return cls(means, scales, np.ascontiguousarray(axes, np.float32))  # safetensors writes memory as it lies
 
     def __len__(self) -> int:
         """Return the number of components."""

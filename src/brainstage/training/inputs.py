@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from brainstage.audits.recovery import find_levels
-from brainstage.core.arrays import Float64Array, Pixels
+from brainstage.core.arrays import Float64Array, IntArray, Pixels
 from brainstage.core.config import Precision, TrainConfig
 from brainstage.core.errors import LeakageError
 from brainstage.core.parallel import parallel_map
@@ -167,7 +167,7 @@ def fit_patient_model(
         places[~np.isnan(places)],
     )
     return PatientModel.fit(
-        acquired_features(slices, rows, training_seeds(slices, rows, acquisitions), progress),
+        AcquiredFeatures(slices, rows, training_seeds(slices, rows, acquisitions), progress),
         [str(slices.stacks[row]) for row in rows],
         places,
         slices.targets(rows),
@@ -203,10 +203,7 @@ def acquired_features(
     """Return what the patient model sees of some slices, from the cache where they are in it.
 
     Args:
-        slices: The data.
-        rows: Rows of n slices.
-        seeds: Of the ``a`` acquisitions of each slice; None shows it as it is.
-        progress: How to show progress.
+        slices, rows, seeds, progress: As for :class:`AcquiredFeatures`.
 
     Returns:
         uint8 of shape (n, a, FEATURES).
@@ -214,23 +211,52 @@ def acquired_features(
     Raises:
         RunError: The cache cannot be written.
     """
-
-    def compute(names: Sequence[str]) -> Pixels:
-        asked = [name.partition(" ")[::2] for name in names]
-        pixels = WHOLE_SLICE.resize([slices.images[slices.row_of[slice_id]] for slice_id, _ in asked])
-        wanted = [(image, int(seed) if seed else None) for image, (_, seed) in zip(pixels, asked, strict=True)]
-        found = parallel_map(lambda one: patient_features([one[0]], [one[1]]), wanted)
-        return np.stack(found).reshape(len(names), -1)
-
-    names = [
-        slices.slice_ids[row] + ("" if seed is None else f" {seed}")
-        for row, of_row in zip(rows, seeds, strict=True)
-        for seed in of_row
-    ]
-    if not names:
+    if not len(rows):
         return patient_features([], PREDICTION_SEEDS)
-    cache = FeatureCache({"histograms": [VERSION, SIDE, CELL, DIRECTIONS, TONES], "acquisitions": FAMILY_VERSION})
-    return cache.get(names, compute, progress).reshape(len(rows), -1, FEATURES)
+    return AcquiredFeatures(slices, rows, seeds, progress)[np.arange(len(rows))]
+
+
+class AcquiredFeatures:
+    """What the patient model sees of some slices: computed once, kept in the cache, read where it is asked for.
+
+    Args:
+        slices: The data.
+        rows: Rows of n slices.
+        seeds: Of the ``a`` acquisitions of each slice; None shows it as it is.
+        progress: How to show progress.
+
+    Raises:
+        RunError: The cache cannot be written.
+    """
+
+    def __init__(
+        self,
+        slices: SliceTable,
+        rows: Sequence[int],
+        seeds: Sequence[Sequence[int | None]],
+        progress: Progress = silent,
+    ) -> None:
+        self._slices = slices
+        self._names = [
+            f"{slices.slice_ids[row]} {','.join('' if seed is None else str(seed) for seed in of_row)}"
+            for row, of_row in zip(rows, seeds, strict=True)
+        ]
+        histograms = [VERSION, SIDE, CELL, DIRECTIONS, TONES]
+        key = {"histograms": histograms, "acquisitions": FAMILY_VERSION, "row": "a slice in all its acquisitions"}
+        self._cache = FeatureCache(key)
+        self._cache.fill(self._names, self._compute, progress)
+
+    def __getitem__(self, numbers: IntArray, /) -> Pixels:
+        """Return the features of some of the slices, uint8 of shape (len(numbers), a, FEATURES)."""
+        names = [self._names[number] for number in numbers.tolist()]
+        return self._cache.get(names, self._compute).reshape(len(names), -1, FEATURES)
+
+    def _compute(self, names: Sequence[str]) -> Pixels:
+        asked = [name.partition(" ")[::2] for name in names]
+        images = [self._slices.images[self._slices.row_of[slice_id]] for slice_id, _ in asked]
+        seeds = [[int(seed) if seed else None for seed in spelt.split(",")] for _, spelt in asked]
+        shown = list(zip(WHOLE_SLICE.resize(images), seeds, strict=True))
+        return np.stack(parallel_map(lambda one: patient_features([one[0]], one[1])[0].ravel(), shown))
 
 
 def _places(slices: SliceTable, rows: list[int]) -> Float64Array:
