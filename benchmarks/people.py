@@ -24,14 +24,14 @@ from unittest import mock
 
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
-from sklearn.metrics import log_loss, roc_auc_score
+from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedKFold
 
 from brainstage.core.arrays import IntArray, Pixels
 from brainstage.datasets.sources import load_slices
 from brainstage.models.patient_features import FEATURES, patient_features
 from brainstage.models.patient_model import PREDICTION_SEEDS, PatientModel
-from brainstage.models.slice_components import BYTES
+from brainstage.models.training_scans import FeatureRows
 from brainstage.training.inputs import acquired_features, training_seeds
 
 Result = TypeVar("Result")
@@ -77,16 +77,8 @@ def measure(people: int, real: Path) -> None:
     """Print a row: fit, file and prediction of a model of so many people."""
     stored = np.load(real)
     drawn = Drawn(stored["features"], stored["stages"], people + ASKED)
-    rows = np.arange(people * LEVELS)
-    start = time.perf_counter()
-    model = PatientModel.fit(
-        drawn,
-        np.char.zfill((rows // LEVELS).astype(str), 5).tolist(),
-        rows % LEVELS / (LEVELS - 1),
-        np.repeat(drawn.stages[:people], LEVELS),
-        CLASSES,
-    )
-    fit = time.perf_counter() - start - drawn.seconds
+    model, fitting = timed(lambda: fit(drawn, drawn.stages[:people]))
+    fitting -= drawn.seconds
     asked = drawn[np.arange(people * LEVELS, (people + ASKED) * LEVELS)][:, : len(PREDICTION_SEEDS)]
     levels = list(range(LEVELS))
     with tempfile.TemporaryDirectory() as folder:
@@ -100,10 +92,17 @@ def measure(people: int, real: Path) -> None:
     _, others = timed(lambda: [model.predict(stack, ["x"] * LEVELS, levels) for stack in stacks])
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
     print(
-        f"{people:6,} {fit:8.1f} s {size:8.1f} MB {opening:8.2f} s {first:8.2f} s {single:8.2f} s "
+        f"{people:6,} {fitting:8.1f} s {size:8.1f} MB {opening:8.2f} s {first:8.2f} s {single:8.2f} s "
         f"{1e3 * others / ASKED:8.1f} ms {peak:8.2f} GB",
         flush=True,
     )
+
+
+def fit(features: FeatureRows, stages: IntArray) -> PatientModel:
+    """Return the model of people whose slices stand person by person."""
+    people, levels = np.repeat(np.arange(len(stages)), LEVELS), np.tile(np.arange(LEVELS), len(stages))
+    names = [f"{person:05d}" for person in people.tolist()]
+    return PatientModel.fit(features, names, levels / (LEVELS - 1), stages[people], CLASSES)
 
 
 def timed(work: Callable[[], Result]) -> tuple[Result, float]:
@@ -121,22 +120,16 @@ def judge_components(real: Pixels, stages: IntArray) -> None:
         whole, single = (np.zeros((len(real), len(CLASSES))) for _ in range(2))
         folds = StratifiedKFold(5, shuffle=True, random_state=0).split(real, np.minimum(stages, 2))
         for train, test in folds:
-            room = BYTES if not people else count * len(train) * LEVELS
-            with mock.patch("brainstage.models.slice_components.BYTES", room):
-                model = PatientModel.fit(
-                    real[train].reshape(-1, *real.shape[2:]),
-                    np.repeat(train, LEVELS).astype(str).tolist(),
-                    np.tile(np.arange(LEVELS) / (LEVELS - 1), len(train)),
-                    np.repeat(stages[train], LEVELS),
-                    CLASSES,
-                )
+            with mock.patch("brainstage.models.slice_components.BYTES", count * len(train) * LEVELS):
+                model = fit(real[train].reshape(-1, *real.shape[2:]), stages[train])
             asked = real[test][:, :, : len(PREDICTION_SEEDS)]
             names, levels = np.repeat(test, LEVELS).astype(str).tolist(), [*range(LEVELS)] * len(test)
             whole[test] = model.predict_proba(asked.reshape(-1, *asked.shape[2:]), names, levels)[::LEVELS]
             single[test] = model.predict_proba(asked[:, 16], None, [16] * len(test))
+        true = [scores[np.arange(len(stages)), stages] for scores in (whole, single)]
         figures = [
-            f"{roc_auc_score(stages > 0, 1 - scores[:, 0]):.3f}  {log_loss(stages, scores):.3f}"
-            for scores in (whole, single)
+            f"{roc_auc_score(stages > 0, 1 - scores[:, 0]):.3f}  {-np.log(chance).mean():.3f}"
+            for scores, chance in zip((whole, single), true, strict=True)
         ]
         name = f"{people:,} people" if people else "all features"
         print(f"{count:10}  {name:22}  {figures[0]:>16}  {figures[1]:>16}", flush=True)

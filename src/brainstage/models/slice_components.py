@@ -68,7 +68,7 @@ class SliceComponents:
         count = min(count, int((variance > 1e-6 * variance[-1]).sum()))
         steps = RANGE * np.sqrt(variance[::-1][:count]) / (MIDDLE - 1)
         axes = np.where(varies, vectors[:, ::-1][:, :count].T * steps[:, None] / np.where(varies, scales, 1), 0)
-        return cls(means, scales, axes.astype(np.float32, order="C"))
+        return cls(means, scales, np.ascontiguousarray(axes, np.float32))  # safetensors writes memory as it lies
 
     def __len__(self) -> int:
         """Return the number of components."""
