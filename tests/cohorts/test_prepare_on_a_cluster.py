@@ -20,7 +20,7 @@ from brainstage.core.errors import RunError
 from brainstage.core.parallel import Processes, run_tasks
 
 pytest.importorskip("distributed")
-PEOPLE = 9
+PEOPLE = 7
 SECONDS_ALONE = 120
 
 

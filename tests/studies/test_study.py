@@ -47,7 +47,7 @@ def test_candidates_of_all_three_kinds_have_the_same_rows(few, vit_folder, tmp_p
     names = [str(vit_folder), "fine-tune", "compact"]
     found = compare_candidates(few, names, tmp_path, train_rows=64, epochs=1)
     beside = compare_candidates(few, names, tmp_path / "beside", workers=Processes(2), train_rows=64, epochs=1)
-    figures = ([(one.name, one.evaluation.scores.accuracy) for one in each.candidates] for each in (found, beside))
+    figures = ([(one.name, one.evaluation.to_dict()) for one in each.candidates] for each in (found, beside))
     assert next(figures) == next(figures)
     assert {one.name for one in found.candidates} == {vit_folder.name, "fine-tune", "compact"}
     assert all(one.seconds is not None and one.parameters for one in found.candidates)
