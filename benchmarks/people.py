@@ -1,6 +1,6 @@
 """Claim: the patient model's cost grows linearly in people, and its file stays below 50 MB.
 
-    python benchmarks/people.py [--sizes 200 1000 5000]
+    OMP_NUM_THREADS=1 python benchmarks/people.py [--sizes 200 1000 5000]
 
 Each size runs in a process of its own, so that its peak memory is that of the size. The first 200 people are those
 of the public dataset, in nine acquisitions each; each further one is a mixture of two of them of one stage, with

@@ -1,4 +1,5 @@
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -66,6 +67,27 @@ def test_a_damaged_file_is_computed_again():
     compute = Counting()
     assert FeatureCache(KEY).get(IDS[:5], compute).tolist() == expected(IDS[:5])
     assert compute.asked == IDS[:5]
+
+
+def test_features_that_another_process_removes_meanwhile_are_computed_again(monkeypatch):
+    trimmed = []
+
+    def trim(folder):
+        if not trimmed:
+            trimmed.append(shutil.rmtree(folder))
+
+    monkeypatch.setattr(features, "_trim", trim)
+    compute = Counting()
+    assert FeatureCache(KEY).get(IDS[:5], compute).tolist() == expected(IDS[:5])
+    assert compute.asked == 2 * IDS[:5]
+
+
+def test_filling_computes_what_is_read_later():
+    compute = Counting()
+    FeatureCache(KEY).fill(IDS, compute)
+    assert compute.asked == IDS
+    assert FeatureCache(KEY).get(IDS[250:] + IDS[:3], compute).tolist() == expected(IDS[250:] + IDS[:3])
+    assert compute.asked == IDS
 
 
 def test_beyond_the_limit_what_was_not_used_for_longest_goes(monkeypatch):

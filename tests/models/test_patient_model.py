@@ -24,6 +24,7 @@ from brainstage.models.patient_features import EDGES, FEATURES, patient_features
 from brainstage.models.patient_model import PREDICTION_SEEDS, PatientModel
 from brainstage.models.recipes import load_recipe
 from brainstage.training.cross_validation import cross_validate
+from brainstage.training.inputs import AcquiredFeatures, acquired_features
 from brainstage.training.train import train
 
 
@@ -193,6 +194,16 @@ def test_levels_are_recovered_where_the_data_has_none(people, tmp_path, histogra
     same = np.corrcoef(one.ravel(), other.ravel())[0, 1]
     turned = np.corrcoef(one.ravel(), other[:, ::-1].ravel())[0, 1]  # which end is up is not told
     assert max(same, turned) > 0.95
+
+
+def test_features_are_read_where_they_are_asked_for(few, monkeypatch, tmp_path):
+    monkeypatch.setenv("BRAINSTAGE_CACHE", str(tmp_path))
+    rows, seeds = [5, 0, 9], [(None, 3), (None, 4), (7, None)]
+    read = AcquiredFeatures(few, rows, seeds)
+    computed = [patient_features([few.images[row]], own)[0] for row, own in zip(rows, seeds, strict=True)]
+    assert np.array_equal(read[np.array([2, 0, 2])], [computed[number] for number in (2, 0, 2)])
+    assert np.array_equal(acquired_features(few, rows, seeds), computed)
+    assert acquired_features(few, [], []).shape == (0, len(PREDICTION_SEEDS), FEATURES)
 
 
 def test_slices_without_patients_are_refused(phantom, tmp_path):
