@@ -3,10 +3,12 @@
 import shutil
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from safetensors.numpy import load_file, save_file
 
 from brainstage.core.errors import RunError
+from brainstage.core.schema import PROB_PREFIX
 from brainstage.inference.predictor import Predictor
 from brainstage.models import slice_components
 from brainstage.models.patient_features import FEATURES, as_roots
@@ -65,17 +67,16 @@ def small(few, tmp_path_factory):
         )
 
 
-def test_a_run_that_keeps_components_predicts(small, few):
+def test_a_run_that_keeps_components_predicts_as_it_did_before_it_was_saved(small, few):
     tensors = load_file(small.model / "model.safetensors")
     assert tensors["stacks"].shape[2] == 20
     assert tensors["component_axes"].shape == (20, FEATURES)
-    predictor, rows = (
-        Predictor.open(small.path),
-        [row for row, one in enumerate(few.patients) if one == few.patients[0]],
-    )
-    found = predictor.predict_proba([few.images[row] for row in rows], ["a"] * len(rows))
-    np.testing.assert_allclose(found.sum(axis=1), 1, atol=1e-5)
-    assert found[0].max() < 0.999
+    table = pq.read_table(small.predictions)
+    rows = [few.row_of[slice_id] for slice_id in table["slice_id"].to_pylist()]
+    images, names = [few.images[row] for row in rows], [few.patients[row] for row in rows]
+    opened = Predictor.open(small.path).predict_proba(images, names)
+    before = np.stack([table[PROB_PREFIX + stage].to_numpy() for stage in few.classes], axis=1)
+    np.testing.assert_allclose(opened, before, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["component_means", "component_scales", "component_axes"])
