@@ -12,9 +12,10 @@ from starlette.testclient import TestClient
 
 from brainstage.cli import main
 from brainstage.core.errors import ConfigError
+from brainstage.core.network import is_loopback
 from brainstage.serve.app import create_app
 from brainstage.serve.server import listen
-from brainstage.serve.settings import LOOPBACK, ServeSettings, is_loopback
+from brainstage.serve.settings import LOOPBACK, ServeSettings
 from helpers import encode, picture
 from volumes import brain, write_nifti
 

@@ -174,13 +174,11 @@ def bids(
     mapped = dict(parse_pair(pair, "--map", "CN=Non_Demented") for pair in class_map or [])
     with _bids_codes(), open_workers(jobs, cluster, quiet=quiet) as workers:
         from brainstage.cohorts.bids import open_bids
-        from brainstage.models.weights import BUNDLED
+        from brainstage.models.weights import place_of_model
         from brainstage.studies.bids_app import BidsApp
 
         dataset = open_bids(workers.path(bids_dir), participant_label or (), session_label or (), label_column)
-        opened = BidsApp.open(
-            dataset, workers.path(out_dir), model if model in BUNDLED else str(workers.path(Path(model))), skull
-        )
+        opened = BidsApp.open(dataset, workers.path(out_dir), place_of_model(model, workers), skull)
         for note in dataset.source.notes:
             warn(note)
         if dry_run:

@@ -6,10 +6,8 @@ import base64
 import hashlib
 import io
 import json
-import os
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +21,7 @@ from brainstage.cohorts.checks import check_cuts
 from brainstage.cohorts.ledger import Measured, orientation
 from brainstage.core.arrays import Pixels
 from brainstage.core.errors import ConfigError, DataError, RefusalError
-from brainstage.core.files import write_table
+from brainstage.core.files import size_and_time, write_table
 from brainstage.core.levels import LevelSet
 from brainstage.core.schema import read_metadata, with_metadata
 from brainstage.datasets.table import slice_id
@@ -101,17 +99,8 @@ def task_key(scan: Scan, skull: Skull, level_set: LevelSet) -> str:
         skull: As in :class:`Task`.
         level_set: The levels to cut it at.
     """
-    about = [
-        [Path(name).name, status.st_size, status.st_mtime_ns] for name in scan.files for status in _status(name)
-    ]
+    about = [[Path(name).name, *known] for name in scan.files if (known := size_and_time(name))]
     return hashlib.sha256(json.dumps([VERSION, skull, level_set.name, about]).encode()).hexdigest()
-
-
-def _status(name: str) -> list[os.stat_result]:
-    """Return a file's size and times; nothing where it is gone."""
-    with suppress(OSError):
-        return [Path(name).stat()]
-    return []
 
 
 def prepare_scan(task: Task) -> Measured:

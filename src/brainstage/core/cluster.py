@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 import shutil
 import signal
@@ -23,6 +22,7 @@ from brainstage.core.config import read_table
 from brainstage.core.errors import ConfigError, RunError
 from brainstage.core.files import make_folder
 from brainstage.core.hub import cache_root
+from brainstage.core.network import is_loopback
 from brainstage.core.parallel import ONE_THREAD
 
 if TYPE_CHECKING:
@@ -152,7 +152,7 @@ class ClusterWorkers:
 
     @property
     def slots(self) -> int:
-        """How many tasks are worth submitting at a time: two for each thread of a worker."""
+        """How many tasks to submit at a time: two for each thread of a worker."""
         if self._client and time.monotonic() - self._looked > 1:
             self._looked = time.monotonic()
             with suppress(OSError):  # of a scheduler that is gone, which run_tasks will learn from its futures
@@ -261,20 +261,13 @@ def _security(settings: SchedulerSettings) -> Security | None:
 
 def _refuse_unprotected(address: str, settings: SchedulerSettings) -> None:
     """Raise :class:`RunError` where others could listen to an address and it does not use TLS."""
-    if address.startswith("tls://") or not settings.tls or _is_loopback(urlsplit(address).hostname or ""):
+    if address.startswith("tls://") or not settings.tls or is_loopback(urlsplit(address).hostname or ""):
         return
     raise RunError(
         f"{address}: can be reached from other machines and does not use TLS, so anyone there could read what is "
         "sent and run code on the workers; start it with TLS, or with --host 127.0.0.1, or write tls = false with "
         "its address in a TOML file (docs/clusters.md)"
     )
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 # --- SLURM ------------------------------------------------------------------------------------------------------

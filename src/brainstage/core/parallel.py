@@ -41,6 +41,8 @@ CHUNK_SECONDS = 2.0
 """How long a chunk of tasks should take: long against the cost of handing it over, a millisecond on a cluster, and
 short against what may be lost when its worker dies."""
 LOST = "the cluster's scheduler is gone or cancelled the work; what is finished is kept, start the command again"
+TOO_LITTLE_MEMORY = "too little memory? Fewer --jobs leave more to each"
+"""What to say of a task without which the others are of no use, and that has no result."""
 MAX_CHUNK = 1000
 """Most items of a chunk."""
 
@@ -131,7 +133,7 @@ class Workers(Protocol):
 
     @property
     def slots(self) -> int:
-        """How many tasks are worth submitting at a time."""
+        """How many tasks to submit at a time."""
         ...
 
     def open(self) -> AbstractContextManager[Executor]:
@@ -164,7 +166,7 @@ class Processes:
 
     @property
     def slots(self) -> int:
-        """How many tasks are worth submitting at a time: one more than there are processes."""
+        """How many tasks to submit at a time: one more than there are processes."""
         return (self.jobs or usable_cpus()) + 1
 
     @contextmanager

@@ -239,12 +239,10 @@ def predict_scans(
         DataError: A file states other levels than the model's.
     """
     check_scans(predictor, scans)
-    people = group_people(scans, one_person)
-    size = 1 if any(scan.volume for scan in scans) else CHUNK
-    chunks = [people[start : start + size] for start in range(0, len(people), size)]
+    batches = batch_people(scans, one_person)
     predictions: list[PersonPrediction] = []
-    with predictor.pool() as pool, progress("Predicting", len(people)) as advance:
-        for part in pool.map(partial(predict_people, predictor), chunks):
+    with predictor.pool() as pool, progress("Predicting", sum(map(len, batches))) as advance:
+        for part in pool.map(partial(predict_people, predictor), batches):
             predictions += part
             advance(len(part))
     return Predictions.collect(predictor, predictions)
@@ -264,6 +262,18 @@ def check_scans(predictor: Predictor, scans: Iterable[Scan]) -> None:
 def group_people(scans: Sequence[Scan], one_person: bool) -> list[Person]:
     """Return the scans of each person: one scan for each, or all of one person."""
     return [("one person", scans)] if one_person else [(scan.name, [scan]) for scan in scans]
+
+
+def batch_people(scans: Sequence[Scan], one_person: bool = False) -> list[list[Person]]:
+    """Return people in batches whose slices pass through a model together; a volume alone, since it takes seconds.
+
+    Args:
+        scans: Their scans.
+        one_person: As for :func:`group_people`.
+    """
+    people = group_people(scans, one_person)
+    size = 1 if any(scan.volume for scan in scans) else CHUNK
+    return [people[start : start + size] for start in range(0, len(people), size)]
 
 
 class _Stages(NamedTuple):

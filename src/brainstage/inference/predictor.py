@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import AbstractContextManager, contextmanager
+from functools import cache
 from pathlib import Path
 from textwrap import shorten
 from typing import Any, NamedTuple
@@ -369,6 +370,16 @@ def _usable(folder: Path) -> Iterator[None]:
     except Exception as error:  # safetensors, transformers and torch raise many kinds for damaged files
         reason = shorten(str(error), 200) or type(error).__name__
         raise RunError(f"{folder}: not a usable model folder ({reason})") from error
+
+
+@cache
+def open_once(model: str) -> Predictor:
+    """Return a model that a process opens for its first task and keeps for the others.
+
+    Raises:
+        RunError, ConfigError: As :meth:`Predictor.open`.
+    """
+    return Predictor.open(model)
 
 
 def open_model(folder: Path) -> SliceClassifier | PatientClassifier:

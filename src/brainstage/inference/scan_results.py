@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass
-from functools import cache
 from typing import Any
 
 from brainstage.cohorts.derivatives import (
@@ -21,9 +20,8 @@ from brainstage.cohorts.sources import CohortScan
 from brainstage.core.files import make_folder, write_json
 from brainstage.core.levels import LevelSet
 from brainstage.inference.predictions import FAILED, REFUSED, Predictions, predict_people
-from brainstage.inference.predictor import Predictor
-from brainstage.scans.discover import Scan
-from brainstage.scans.discover import Slices as ScanSlices
+from brainstage.inference.predictor import open_once
+from brainstage.scans.discover import scan_of_slices
 from brainstage.scans.extraction import Skull
 
 VERSION = 1
@@ -125,8 +123,8 @@ def process_scan(task: ScanTask) -> str:
     if measured.status != "prepared":
         return write_result(task, measured)
     images, levels = read_slices(task.folder.cohort.part(scan.scan_id))
-    predictor = _predictor(task.model)
-    slices = Scan(scan.scan_id, lambda level_set=task.level_set: ScanSlices(images, levels))
+    predictor = open_once(task.model)
+    slices = scan_of_slices(scan.scan_id, images, levels)
     person = predict_people(predictor, [(scan.scan_id, [slices])])
     return write_result(task, measured, Predictions.collect(predictor, person))
 
@@ -181,8 +179,3 @@ def _prepared(task: ScanTask) -> Measured:
     make_folder(part.parent)
     write_part(preparation, made)
     return made.measured
-
-
-@cache
-def _predictor(model: str) -> Predictor:
-    return Predictor.open(model)

@@ -4,33 +4,29 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 import pyarrow.parquet as pq
 
 from brainstage.core.errors import ConfigError, RunError
-from brainstage.core.files import make_folder, write_table
-from brainstage.core.levels import LevelSet
-from brainstage.core.parallel import THIS_MACHINE, Workers, run_tasks
+from brainstage.core.files import make_folder, size_and_time, write_table
+from brainstage.core.levels import check_levels
+from brainstage.core.parallel import THIS_MACHINE, TOO_LITTLE_MEMORY, Workers, run_tasks
 from brainstage.core.progress import Progress, silent
 from brainstage.datasets.patient_map import is_public
 from brainstage.datasets.sources import hub_files, load_slices
-from brainstage.inference.predictions import Predictions, check_scans, compose_notice, group_people, predict_people
-from brainstage.inference.predictor import Predictor
-from brainstage.models.weights import BUNDLED
-from brainstage.scans.discover import Scan, find_scans
-from brainstage.scans.discover import Slices as ScanSlices
+from brainstage.inference.predictions import Predictions, batch_people, check_scans, compose_notice, predict_people
+from brainstage.inference.predictor import Predictor, open_once
+from brainstage.models.weights import place_of_model
+from brainstage.scans.discover import Scan, find_scans, scan_of_slices
 
 VERSION = 1
 """Version of a shard, incremented when it changes, so that shards of another version are made anew."""
 VOLUMES_A_SHARD, PICTURES_A_SHARD = 20, 2000
 """Scans of a shard: some 20 seconds of work."""
-DIED = "the process that predicted these scans was killed; too little memory?"
 
 
 @dataclass(frozen=True)
@@ -100,7 +96,7 @@ def predict_shards(
     if out.is_dir() and any(not _is_shard(file) for file in out.glob("[!.]*")):
         raise ConfigError(f"{out}: holds other files; choose a new folder for the predictions")
     make_folder(out)
-    place = model if model in BUNDLED else str(workers.path(Path(model)))
+    place = place_of_model(model, workers)
     tasks = [
         _ShardTask(place, workers.path(out) / name, cohort, scans)
         for name, cohort, scans in _shards(predictor, inputs, image_column, workers)
@@ -109,7 +105,10 @@ def predict_shards(
     with progress("Predicting files of scans", len(missing)) as advance:
         for task, done in run_tasks(_predict_shard, missing, workers):
             if done is None:
-                raise RunError(f"{task.target}: {DIED} Fewer --jobs leave more to each; start again to go on")
+                raise RunError(
+                    f"{task.target}: the process that predicted these scans was killed; {TOO_LITTLE_MEMORY}; start "
+                    "again to go on"
+                )
             advance(1)
     for stale in set(out.glob("part-*.parquet")).difference(out / task.target.name for task in tasks):
         stale.unlink()
@@ -142,25 +141,16 @@ def _shards(
 
 def _name(predictor: Predictor, number: int, files: Iterable[str]) -> str:
     """Return a shard's name: its number, and a hash of the model and of its files' names, sizes and times."""
-    about = [[name, *_status(name)] for name in files]
+    about = [[name, *size_and_time(name)] for name in files]
     key = hashlib.sha256(json.dumps([VERSION, predictor.hash, about]).encode()).hexdigest()
     return f"part-{number:05d}-{key[:12]}.parquet"
 
 
-def _status(name: str) -> list[int]:
-    """Return a file's size and time; nothing for a row of a parquet file, or where it is gone."""
-    try:
-        status = os.stat(name)  # noqa: PTH116 - a name, which need not be a path
-    except OSError:
-        return []
-    return [status.st_size, status.st_mtime_ns]
-
-
 def _predict_shard(task: _ShardTask) -> int:
     """Predict the scans of a shard and write it; return how many rows it has."""
-    predictor = _predictor(task.model)
+    predictor = open_once(task.model)
     scans = _scans_of_cohort(task.cohort, predictor) if task.cohort else task.scans
-    people = [person for scan in scans for person in predict_people(predictor, group_people([scan], False))]
+    people = [person for batch in batch_people(scans) for person in predict_people(predictor, batch)]
     table = Predictions.collect(predictor, people).table
     write_table(task.target, table)
     return len(table)
@@ -169,28 +159,15 @@ def _predict_shard(task: _ShardTask) -> int:
 def _scans_of_cohort(file: Path, predictor: Predictor) -> list[Scan]:
     """Return the scans of a cohort's file, each with all of its slices; a slice of nobody is a scan of its own."""
     slices = load_slices(file)
+    if slices.stated_levels:
+        check_levels(predictor.level_set, slices.stated_levels, str(file))
     rows_of: dict[str, list[int]] = {}
     for row, (stack, source) in enumerate(zip(slices.stacks, slices.rows["source"].to_pylist(), strict=True)):
         rows_of.setdefault(stack or source, []).append(row)
-    scans = [
-        Scan(name, _Rows([slices.images[row] for row in rows], [slices.levels[row] for row in rows]))
+    return [
+        scan_of_slices(name, [slices.images[row] for row in rows], [slices.levels[row] for row in rows])
         for name, rows in rows_of.items()
     ]
-    check_scans(predictor, [Scan(str(file), scans[0].read, level_set=slices.stated_levels)])
-    return scans
-
-
-class _Rows(ScanSlices):
-    """Slices that are read already."""
-
-    def __call__(self, level_set: LevelSet | None = None) -> ScanSlices:
-        """Return them."""
-        return self
-
-
-@cache
-def _predictor(model: str) -> Predictor:
-    return Predictor.open(model)
 
 
 def _summary(predictor: Predictor, files: Sequence[Path]) -> ShardedPredictions:

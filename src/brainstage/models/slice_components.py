@@ -68,7 +68,8 @@ class SliceComponents:
         count = min(count, int((variance > 1e-6 * variance[-1]).sum()))
         steps = RANGE * np.sqrt(variance[::-1][:count]) / (MIDDLE - 1)
         axes = np.where(varies, vectors[:, ::-1][:, :count].T * steps[:, None] / np.where(varies, scales, 1), 0)
-        return cls(means, scales, np.ascontiguousarray(axes, np.float32))  # safetensors writes memory as it lies
+        # laid out as a file gives it back, so that a saved model predicts the same to the last bit
+        return cls(means, scales, np.ascontiguousarray(axes, np.float32))
 
     def __len__(self) -> int:
         """Return the number of components."""

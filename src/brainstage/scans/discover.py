@@ -187,6 +187,21 @@ def find_scans(inputs: StrPath | Iterable[StrPath], image_column: str = "image")
     return scans
 
 
+def scan_of_slices(name: str, images: Sequence[Pixels], levels: Sequence[int | None]) -> Scan:
+    """Return a scan whose slices are in memory already.
+
+    Args:
+        name: Its name.
+        images: Its slices, each uint8 of shape (H, W).
+        levels: Level of each; None where it is not known.
+    """
+
+    def read(level_set: LevelSet = PUBLIC) -> Slices:
+        return Slices(images, levels)
+
+    return Scan(name, read)
+
+
 def scans_of(files: Iterable[File]) -> list[Scan]:
     """Recognise the formats of files; all DICOM files of a series, from wherever they come, are one scan."""
     groups: dict[tuple[str, ...], dict[str, File]] = {}

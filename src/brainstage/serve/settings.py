@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from brainstage.core.errors import ConfigError
+from brainstage.core.network import is_loopback
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 EVERY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104 - what the user may write
@@ -17,14 +18,6 @@ TOKEN_VARIABLE = "BRAINSTAGE_TOKEN"  # noqa: S105
 """Environment variable with a token of the user's own: unlike an option it stands in no list of processes."""
 TOKEN_FORM = re.compile(r"[A-Za-z0-9._~-]{16,256}")
 """A token may stand in an address, a header and a cookie as it is."""
-
-
-def is_loopback(host: str) -> bool:
-    """Return whether only this machine reaches an address."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def needs_token(host: str, proxy: str | None) -> bool:

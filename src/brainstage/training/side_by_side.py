@@ -10,7 +10,7 @@ from pathlib import Path
 from brainstage.core.config import TrainConfig
 from brainstage.core.errors import RunError
 from brainstage.core.files import make_folder
-from brainstage.core.parallel import Workers, run_tasks
+from brainstage.core.parallel import TOO_LITTLE_MEMORY, Workers, run_tasks
 from brainstage.core.progress import Progress, silent
 from brainstage.core.run import RunFolder
 from brainstage.datasets.splits import Splits, make_everyone
@@ -63,8 +63,8 @@ def train_side_by_side(
         for (_, _, task), trained in run_tasks(_train, placed, workers):
             if trained is None:
                 raise RunError(
-                    f"{out / task.name}: the process that trained it was killed twice; too little memory? Fewer "
-                    "--jobs leave more to each; --resume goes on"
+                    f"{out / task.name}: the process that trained it was killed twice; {TOO_LITTLE_MEMORY}; "
+                    "--resume goes on"
                 )
             advance(1)
     shutil.rmtree(stored)

@@ -32,8 +32,6 @@ def open_study(run: RunFolder, storage: str | None, identity: dict[str, Any], re
         ConfigError: It was started with a different identity, or the database's driver is not installed.
         RunError: It exists and is not to be resumed, or the database cannot be opened.
     """
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
     try:
         study = optuna.create_study(
             storage=_open_storage(run, storage),
@@ -60,12 +58,6 @@ def _pruner(identity: dict[str, Any]) -> optuna.pruners.BasePruner:
     return optuna.pruners.MedianPruner() if identity["method"] == "tpe" else optuna.pruners.NopPruner()
 
 
-def _open_storage(run: RunFolder, storage: str | None) -> optuna.storages.RDBStorage:
-    """Open the database of a sweep."""
-    address = storage or f"sqlite:///{(run.path / 'sweep.db').resolve()}"
-    return _storage(address, shared=storage is not None)
-
-
 def load_study(run: RunFolder, storage: str | None) -> optuna.Study:
     """Return the study of a sweep that another process has opened, to run a trial of it.
 
@@ -76,22 +68,23 @@ def load_study(run: RunFolder, storage: str | None) -> optuna.Study:
     Raises:
         ConfigError, RunError: As :func:`open_study`.
     """
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
     study = optuna.load_study(study_name=run.path.name, storage=_open_storage(run, storage))
     study.pruner = _pruner(study.user_attrs["identity"])
     return study
 
 
-def _storage(address: str, shared: bool) -> optuna.storages.RDBStorage:
+def _open_storage(run: RunFolder, storage: str | None) -> optuna.storages.RDBStorage:
     """Open the database. On a shared one, trials of a machine that has died are taken up by the others."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+    address = storage or f"sqlite:///{(run.path / 'sweep.db').resolve()}"
     beat = (
         {
             "heartbeat_interval": HEARTBEAT_SECONDS,
             "grace_period": 3 * HEARTBEAT_SECONDS,
             "heartbeat_stale_trial_callback": optuna.storages.RetryHeartbeatStaleTrialCallback(),
         }
-        if shared
+        if storage
         else {}
     )
     if address.startswith("postgresql://"):

@@ -17,7 +17,7 @@ from optuna.trial import TrialState
 
 from brainstage.core.config import TrainConfig, parse_value
 from brainstage.core.errors import ConfigError, RunError
-from brainstage.core.parallel import THIS_PROCESS, Workers, run_tasks
+from brainstage.core.parallel import THIS_PROCESS, TOO_LITTLE_MEMORY, Workers, run_tasks
 from brainstage.core.progress import Progress, silent
 from brainstage.core.run import RunFolder
 from brainstage.datasets.splits import Fold, make_splits
@@ -211,8 +211,7 @@ def _run_elsewhere(
         for _, done in run_tasks(_run_trial, [task] * missing, workers):
             if done is None:
                 raise RunError(
-                    f"{run.path}: the process of a trial was killed twice; too little memory? Fewer --jobs leave "
-                    "more to each; --resume goes on"
+                    f"{run.path}: the process of a trial was killed twice; {TOO_LITTLE_MEMORY}; --resume goes on"
                 )
             advance(1)
         if storage is None:  # all processes have ended: what still runs was killed
