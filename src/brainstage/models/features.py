@@ -123,11 +123,7 @@ class FeatureCache:
 
     def _places(self) -> dict[str, tuple[Path, int]]:
         """Return the file of each slice and its row in it."""
-        places = {}
-        for file in sorted(self.folder.glob("*.safetensors")):
-            for row, slice_id in enumerate(_slice_ids(file, file.stat().st_mtime_ns)):
-                places[slice_id] = (file, row)
-        return places
+        return _index(tuple((file, file.stat().st_mtime_ns) for file in sorted(self.folder.glob("*.safetensors"))))
 
 
 def _make(folder: Path) -> None:
@@ -139,7 +135,15 @@ def _make(folder: Path) -> None:
         ) from error
 
 
-@lru_cache(maxsize=4096)  # every fold of a cross-validation asks for the same files
+@lru_cache(maxsize=1)  # a cohort is read scan by scan, and every fold of a cross-validation asks for the same files
+def _index(files: tuple[tuple[Path, int], ...]) -> dict[str, tuple[Path, int]]:
+    """Return the file of each slice and its row in it, of files with the time of their last change."""
+    return {
+        slice_id: (file, row) for file, changed in files for row, slice_id in enumerate(_slice_ids(file, changed))
+    }
+
+
+@lru_cache(maxsize=4096)  # a file that was added leaves what is known of the others
 def _slice_ids(file: Path, _changed: int) -> list[str]:
     """Return whose features are in a file that was changed at some time; a damaged file is removed."""
     try:
