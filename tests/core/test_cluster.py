@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -43,6 +45,22 @@ def test_a_worker_that_is_killed_costs_nothing_but_time(dask):
     threading.Timer(0.5, lambda: killed.append(os.kill(worker, signal.SIGKILL))).start()
     assert results(tasks.slow_double, range(60), dask) == {number: 2 * number for number in range(60)}
     assert killed
+
+
+LOG_OF_DASK = """
+import logging, sys
+from brainstage.core.cluster import open_cluster
+from brainstage.core.parallel import run_tasks
+with open_cluster(sys.argv[1]) as workers:
+    assert dict(run_tasks(abs, [-1, -2], workers)) == {-1: 1, -2: 2}
+    logging.getLogger("tornado.application").error("a callback failed")
+    logging.getLogger("distributed.client").warning("work was cancelled")
+"""
+
+
+def test_what_dask_logs_is_not_printed(dask):  # in a process of its own: Dask sets its log up when it is imported
+    done = subprocess.run([sys.executable, "-c", LOG_OF_DASK, dask], check=True, capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("", "")
 
 
 def test_a_scheduler_that_goes_away_is_one_sentence(tmp_path):

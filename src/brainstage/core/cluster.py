@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -214,12 +215,20 @@ def open_cluster(cluster: str, say: Callable[[str], None] = lambda _text: None) 
     for library in ("distributed", "dask_jobqueue", "tornado", "cryptography"):
         if find_spec(library) is None:
             raise ConfigError(f"--cluster: Dask is not installed; {INSTALL}")
-        logging.getLogger(library).setLevel(logging.CRITICAL)  # a worker that dies is run_tasks' to tell
+    _silence_dask()
     workers = ClusterWorkers(settings, cluster, say)
     try:
         yield workers
     finally:
         workers.close()
+
+
+def _silence_dask() -> None:
+    """Leave it to :func:`brainstage.core.parallel.run_tasks` to tell what became of the work."""
+    import_module("distributed")  # which sets the levels of these loggers
+
+    for name in ("distributed", "distributed.client", "tornado", "tornado.application", "dask_jobqueue"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 # --- a scheduler that runs already ------------------------------------------------------------------------------
