@@ -22,8 +22,9 @@ from PIL import Image
 from transformers import ViTImageProcessorPil
 
 from brainstage.core.config import TrainConfig
+from brainstage.datasets.layouts import hub_files
 from brainstage.datasets.preprocessing import Preprocessing
-from brainstage.datasets.sources import default_source, hub_files, load_slices
+from brainstage.datasets.sources import default_source, load_slices
 from brainstage.models.recipes import load_recipe
 from brainstage.training.trainer import SliceDataset
 

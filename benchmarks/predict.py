@@ -19,7 +19,8 @@ import numpy as np
 import pyarrow.parquet as pq
 from transformers import pipeline
 
-from brainstage.datasets.sources import default_source, hub_files, load_slices
+from brainstage.datasets.layouts import hub_files
+from brainstage.datasets.sources import default_source, load_slices
 from brainstage.inference.predictions import predict_scans
 from brainstage.inference.predictor import Predictor
 from brainstage.scans.discover import find_scans

@@ -22,9 +22,10 @@ if TYPE_CHECKING:
     from brainstage.core.parallel import Processes
     from brainstage.core.run import RunFolder
     from brainstage.datasets.describe import describe
+    from brainstage.datasets.layouts import Columns
     from brainstage.datasets.phantom import write_phantom
     from brainstage.datasets.public import fetch
-    from brainstage.datasets.sources import Columns, load_slices
+    from brainstage.datasets.sources import load_slices
     from brainstage.datasets.splits import Splits, make_splits
     from brainstage.datasets.table import SliceTable
     from brainstage.evaluation.comparison import Comparison, compare

@@ -7,7 +7,8 @@ import pytest
 
 from brainstage.core.errors import DataError
 from brainstage.core.schema import STAGES
-from brainstage.datasets.sources import Columns, default_source, load_slices
+from brainstage.datasets.layouts import Columns
+from brainstage.datasets.sources import default_source, load_slices
 from brainstage.datasets.table import slice_id
 from helpers import encode, picture
 

@@ -9,9 +9,10 @@ from brainstage.core.errors import DataError
 from brainstage.core.progress import Progress, silent
 from brainstage.core.run import RunFolder
 from brainstage.core.schema import SYNTHETIC_NOTICE
+from brainstage.datasets.layouts import hub_files
 from brainstage.datasets.phantom import write_phantom
 from brainstage.datasets.public import DATA_HASH, cache_folder, fetch
-from brainstage.datasets.sources import default_source, hub_files
+from brainstage.datasets.sources import default_source
 from brainstage.datasets.table import SliceTable
 from brainstage.evaluation.slices import Evaluation, evaluate
 from brainstage.models.recipes import load_recipe

@@ -123,7 +123,8 @@ def _load(
     *,
     quiet: bool,
 ) -> Any:
-    from brainstage.datasets.sources import Columns, load_slices
+    from brainstage.datasets.layouts import Columns
+    from brainstage.datasets.sources import load_slices
 
     names = dict(parse_pair(pair, "--class-name", "0=CN") for pair in class_name or [])
     columns = Columns(

@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import (
     FIRST_COMPLETED,
@@ -37,6 +38,8 @@ ONE_THREAD = dict.fromkeys(
     ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"), "1"
 )
 """Environment in which libraries work in one thread; workers do, since there is one for each processor."""
+ITEMS_AHEAD = 8
+"""How many items a thread is ahead of the one whose result is waited for."""
 CHUNK_SECONDS = 2.0
 """How long a chunk of tasks should take: long against the cost of handing it over, a millisecond on a cluster, and
 short against what may be lost when its worker dies."""
@@ -69,15 +72,15 @@ def parallel_map(
     Args:
         function: Called in several threads at once. Worth it where it spends its time in NumPy, Pillow or files,
             which release the interpreter's lock.
-        items: What it is applied to; all are submitted at once.
+        items: What it is applied to.
         done: Called with each result in turn, in the calling thread: to show progress.
 
     Raises:
         Exception: What the function raised for the first item that failed.
     """
     items, results = list(items), []
-    alone = len(items) < 2 or is_worker()
-    with closing((function(item) for item in items) if alone else _in_pool(function, items)) as computed:
+    alone = len(items) < 2
+    with closing((function(item) for item in items) if alone else parallel_stream(function, items)) as computed:
         for result in computed:
             results.append(result)
             if done:
@@ -85,13 +88,28 @@ def parallel_map(
     return results
 
 
-def _in_pool(function: Callable[[Item], Result], items: list[Item]) -> Generator[Result]:
-    futures: list[Future[Result]] = []
+def parallel_stream(function: Callable[[Item], Result], items: Iterable[Item]) -> Generator[Result]:
+    """Yield a function's result for each item, in order, as :func:`parallel_map` computes them.
+
+    Few items are under way at a time, so memory does not grow with their number.
+
+    Args:
+        function, items: As for :func:`parallel_map`.
+
+    Raises:
+        Exception: What the function raised for the first item that failed.
+    """
+    if is_worker():
+        yield from map(function, items)
+        return
+    futures: deque[Future[Result]] = deque()
     try:
         for item in items:
             futures.append(_shared_pool().submit(function, item))
-        for future in futures:
-            yield future.result()
+            if len(futures) > ITEMS_AHEAD * usable_cpus():
+                yield futures.popleft().result()
+        while futures:
+            yield futures.popleft().result()
     finally:  # after an error or Ctrl-C nothing more is started
         for future in futures:
             future.cancel()

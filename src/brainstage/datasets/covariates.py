@@ -7,6 +7,8 @@ from itertools import chain
 
 import pyarrow as pa
 
+from brainstage.core.columns import map_values
+
 NOT_KNOWN = ("", "n/a", "na", "nan", "none", "null")
 """Cells that hold no value, in small letters; BIDS writes ``n/a``."""
 
@@ -18,21 +20,31 @@ def typed_columns(rows: Sequence[Mapping[str, object]], names: Sequence[str] | N
         rows: Cells by column; one that is missing, None, NaN or among :data:`NOT_KNOWN` is not known.
         names: The columns; None takes all that occur.
     """
-    columns = {}
-    for name in dict.fromkeys(chain.from_iterable(rows)) if names is None else names:
-        cells = [_known(row.get(name)) for row in rows]
-        try:
-            columns[name] = pa.array([None if cell is None else float(cell) for cell in cells], pa.float64())
-        except ValueError:
-            columns[name] = pa.array(cells, pa.string())
-    return pa.table(columns)
+    return typed(text_columns(rows, list(dict.fromkeys(chain.from_iterable(rows))) if names is None else names))
 
 
-def covariate_rows(table: pa.Table, taken: Collection[str]) -> list[dict[str, object]]:
-    """Return the cells of each row of a table that are numbers or text, but for the columns that are taken."""
-    names = [field.name for field in table.schema if field.name not in taken and _is_scalar(field.type)]
-    rows: list[dict[str, object]] = table.select(names).to_pylist() if names else [{}] * len(table)
-    return rows
+def text_columns(rows: Sequence[Mapping[str, object]], names: Sequence[str]) -> pa.Table:
+    """Return columns as text, null where not known; the arguments are those of :func:`typed_columns`."""
+    return pa.table({name: pa.array([_known(row.get(name)) for row in rows], pa.string()) for name in names})
+
+
+def typed(cells: pa.Table) -> pa.Table:
+    """Return columns of text as float64 where all cells that are known are numbers."""
+    return pa.table({name: _numbers(cells[name]) for name in cells.column_names})
+
+
+def covariate_cells(table: pa.Table, taken: Collection[str]) -> pa.Table:
+    """Return the columns of a table that hold numbers or text, but for those that are taken, as text.
+
+    Cells that are not known are null. :func:`typed` makes numbers of them.
+    """
+    names = covariate_names(table.schema, taken)
+    return pa.table({name: map_values(table[name], _known, pa.string()) for name in names})
+
+
+def covariate_names(schema: pa.Schema, taken: Collection[str]) -> list[str]:
+    """Return the columns of a schema that hold numbers or text, but for those that are taken."""
+    return [field.name for field in schema if field.name not in taken and _is_scalar(field.type)]
 
 
 def in_words(value: str | float) -> str:
@@ -43,6 +55,14 @@ def in_words(value: str | float) -> str:
 def _known(cell: object) -> str | None:
     text = None if cell is None else str(cell).strip()
     return None if text is None or text.lower() in NOT_KNOWN else text
+
+
+def _numbers(column: pa.ChunkedArray) -> pa.Array:
+    """Return a column as float64; as it is where a cell is no number."""
+    try:
+        return map_values(column, lambda cell: None if cell is None else float(cell), pa.float64())
+    except ValueError:
+        return column
 
 
 def _is_scalar(kind: pa.DataType) -> bool:

@@ -1,10 +1,13 @@
-"""A slice table in a folder: its rows as parquet, its pixels as one array that processes map into memory."""
+"""The pixels of slices as one array, in memory or in a file that is mapped into it; a slice table in a folder."""
 
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from collections.abc import Sequence
 from functools import lru_cache
+from io import BytesIO
 from pathlib import Path
 from typing import overload
 
@@ -16,7 +19,9 @@ from brainstage.core.files import atomic, make_folder, write_json, write_table
 from brainstage.core.levels import named_levels
 from brainstage.datasets.table import SliceTable
 
-_ROWS, _PIXELS, _SHAPES, _ABOUT = "rows.parquet", "pixels.npy", "shapes.npy", "slices.json"
+PIXELS = "pixels.uint8"
+"""File of the pixels in a stored slice table's folder: of all slices, one after the other, row by row."""
+_ROWS, _SHAPES, _ABOUT = "rows.parquet", "shapes.npy", "slices.json"
 
 
 class PixelArray(Sequence[Pixels]):
@@ -25,11 +30,23 @@ class PixelArray(Sequence[Pixels]):
     Attributes:
         values: uint8 of shape (total pixels,), in memory or mapped.
         shapes: Height and width of each slice, int64 of shape (n, 2).
+        file: The file that the values are mapped from; None where they are in memory.
     """
 
-    def __init__(self, values: Pixels, shapes: IntArray):
-        self.values, self.shapes = values, shapes
+    def __init__(self, values: Pixels, shapes: IntArray, file: Path | None = None):
+        self.values, self.shapes, self.file = values, shapes, file
         self._ends = np.cumsum(shapes.prod(axis=1))
+
+    @classmethod
+    def map(cls, file: Path, shapes: IntArray) -> PixelArray:
+        """Return slices that stay in a file until they are looked at.
+
+        Args:
+            file: Their pixels.
+            shapes: Height and width of each, int64 of shape (n, 2).
+        """
+        values = np.memmap(file, np.uint8, "r") if len(shapes) else np.zeros(0, np.uint8)
+        return cls(np.asarray(values), shapes, file)
 
     def __len__(self) -> int:
         return len(self.shapes)
@@ -44,7 +61,32 @@ class PixelArray(Sequence[Pixels]):
             return [self[number] for number in range(*row.indices(len(self)))]
         height, width = self.shapes[row]
         end = int(self._ends[row])
-        return np.asarray(self.values[end - int(height * width) : end]).reshape(height, width)
+        return self.values[end - int(height * width) : end].reshape(height, width)
+
+
+class PixelWriter:
+    """Takes slices one by one and makes a :class:`PixelArray` of them.
+
+    Args:
+        file: A new file for the pixels; None keeps them in memory.
+    """
+
+    def __init__(self, file: Path | None = None):
+        self._stream = BytesIO() if file is None else file.open("xb")
+        self._shapes: list[tuple[int, ...]] = []
+
+    def add(self, image: Pixels) -> None:
+        """Append a slice, uint8 of shape (H, W)."""
+        self._stream.write(image.tobytes())
+        self._shapes.append(image.shape)
+
+    def finish(self) -> PixelArray:
+        """Return the slices; nothing can be added after that."""
+        shapes = np.array(self._shapes, dtype=np.int64).reshape(-1, 2)
+        if isinstance(self._stream, BytesIO):
+            return PixelArray(np.frombuffer(self._stream.getbuffer().toreadonly(), np.uint8), shapes)
+        self._stream.close()
+        return PixelArray.map(Path(self._stream.name), shapes)
 
 
 def store_slices(slices: SliceTable, folder: Path) -> Path:
@@ -56,17 +98,9 @@ def store_slices(slices: SliceTable, folder: Path) -> Path:
     if (folder / _ABOUT).is_file():
         return folder
     make_folder(folder)
-    shapes = np.array([image.shape for image in slices.images], dtype=np.int64).reshape(-1, 2)
     write_table(folder / _ROWS, slices.rows)
     with atomic(folder / _SHAPES) as part, part.open("wb") as stream:
-        np.save(stream, shapes)
-    with atomic(folder / _PIXELS) as part:
-        values = np.lib.format.open_memmap(part, "w+", np.uint8, (int(shapes.prod(axis=1).sum()),))
-        place = 0
-        for image in slices.images:
-            values[place : place + image.size] = image.ravel()
-            place += image.size
-        values.flush()
+        np.save(stream, _store_pixels(slices.images, folder / PIXELS))
     about = {
         "classes": slices.classes,
         "unreadable": slices.unreadable,
@@ -79,6 +113,25 @@ def store_slices(slices: SliceTable, folder: Path) -> Path:
     return folder
 
 
+def _store_pixels(images: Sequence[Pixels], target: Path) -> IntArray:
+    """Write slices into a file, unless they are there, and return their shapes, int64 of shape (n, 2)."""
+    if not (isinstance(images, PixelArray) and images.file):
+        with atomic(target) as part:
+            part.unlink()
+            writer = PixelWriter(part)
+            for image in images:
+                writer.add(image)
+            return writer.finish().shapes
+    if images.file != target:
+        target.unlink(missing_ok=True)
+        try:
+            os.link(images.file, target)  # takes no room
+        except OSError:  # on another disk
+            with atomic(target) as part:
+                shutil.copyfile(images.file, part)
+    return images.shapes
+
+
 @lru_cache(1)
 def open_slices(folder: Path) -> SliceTable:
     """Return a slice table that :func:`store_slices` wrote; its pixels stay on the disk until they are read."""
@@ -86,7 +139,7 @@ def open_slices(folder: Path) -> SliceTable:
     levels = about["stated_levels"]
     return SliceTable(
         pq.read_table(folder / _ROWS),
-        PixelArray(np.load(folder / _PIXELS, mmap_mode="r"), np.load(folder / _SHAPES)),
+        PixelArray.map(folder / PIXELS, np.load(folder / _SHAPES)),
         tuple(about["classes"]),
         tuple(about["unreadable"]),
         about["synthetic"],

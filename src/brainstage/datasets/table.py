@@ -6,12 +6,13 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from brainstage.core.arrays import IntArray, Pixels
+from brainstage.core.columns import to_shared_list
 from brainstage.core.errors import DataError
 from brainstage.core.levels import PUBLIC, LevelSet
 from brainstage.core.schema import Value
@@ -69,21 +70,18 @@ class SliceTable:
     @cached_property
     def labels(self) -> list[str | None]:
         """Class name of each slice, or None."""
-        return self._column("label")
+        return to_shared_list(self.rows["label"])
 
     @cached_property
     def patients(self) -> list[str | None]:
         """Patient of each slice, or None."""
-        return self._column("patient_id")
+        return to_shared_list(self.rows["patient_id"])
 
     @cached_property
     def stacks(self) -> list[str | None]:
         """What each slice is predicted together with: its scan, else its person's session, else its person."""
-        columns = (self._column(name) for name in ("scan_id", "patient_id", "session_id"))
-        return [
-            scan or (f"{patient} {session}" if patient and session else patient)
-            for scan, patient, session in zip(*columns, strict=True)
-        ]
+        session = pc.binary_join_element_wise(self.rows["patient_id"], self.rows["session_id"], " ")
+        return to_shared_list(pc.coalesce(self.rows["scan_id"], session, self.rows["patient_id"]))
 
     @property
     def level_set(self) -> LevelSet:
@@ -96,14 +94,13 @@ class SliceTable:
 
         The ``slice_index`` of other sources numbers the slices of a person, wherever they lie.
         """
-        index: list[int | None] = self.rows["slice_index"].to_pylist()
-        return index if self.stated_levels else [None] * len(index)
+        return to_shared_list(self.rows["slice_index"]) if self.stated_levels else [None] * len(self)
 
     @cached_property
     def covariates(self) -> dict[str, list[Value]]:
         """What else the source says of each slice's person, by column: age, sex, site, …; None where not known."""
         names = [name for name in self.rows.column_names if name not in SLICE_SCHEMA.names]
-        return {name: self.rows[name].to_pylist() for name in names}
+        return {name: to_shared_list(self.rows[name]) for name in names}
 
     @cached_property
     def data_hash(self) -> str:
@@ -134,7 +131,7 @@ class SliceTable:
     @property
     def patient_source(self) -> str:
         """Where the patients come from: ``given``, ``inferred`` (also where some are), or ``unknown``."""
-        sources = set(self.rows["patient_id_source"].to_pylist())
+        sources = self.rows["patient_id_source"].unique().to_pylist()
         return next((source for source in ("inferred", "given") if source in sources), "unknown")
 
     def with_inferred(self, patients: Sequence[str | None], index: Sequence[int | None]) -> SliceTable:
@@ -144,28 +141,23 @@ class SliceTable:
             patients: Patient of each row, None where it is not known.
             index: Level of each row within its patient, from 0; not used where the source states its levels.
         """
-        rows = self.rows.to_pylist()
-        for row, patient, number in zip(rows, patients, index, strict=True):
-            if row["patient_id_source"] == "inferred":
-                row.update(patient_id=None, patient_id_source="unknown", slice_index=self._level_or(row, None))
-            if row["patient_id_source"] == "unknown" and patient is not None:
-                level = self._level_or(row, number)
-                row.update(patient_id=patient, patient_id_source="inferred", slice_index=level)
-        return replace(self, rows=pa.Table.from_pylist(rows, schema=self.rows.schema))
-
-    def _level_or(self, row: dict[str, Any], number: int | None) -> int | None:
-        """Return a row's level where the source states its levels, else the number of the slice in its patient."""
-        level: int | None = row["slice_index"] if self.stated_levels else number
-        return level
+        changed = ("patient_id", "patient_id_source", "slice_index")
+        who, sources, numbers = (to_shared_list(self.rows[name]) for name in changed)
+        for row, (patient, number) in enumerate(zip(patients, index, strict=True)):
+            if sources[row] == "inferred" or (sources[row] == "unknown" and patient is not None):
+                who[row], sources[row] = patient, "unknown" if patient is None else "inferred"
+                if not self.stated_levels:
+                    numbers[row] = None if patient is None else number
+        rows = self.rows
+        for name, column in zip(changed, (who, sources, numbers), strict=True):
+            field = SLICE_SCHEMA.field(name)
+            rows = rows.set_column(rows.column_names.index(name), field, pa.array(column, field.type))
+        return replace(self, rows=rows)
 
     def with_labels(self, labels: Sequence[str | None]) -> SliceTable:
         """Return the table with other labels."""
         column = self.rows.schema.get_field_index("label")
         return replace(self, rows=self.rows.set_column(column, "label", pa.array(labels, pa.string())))
-
-    def _column(self, name: str) -> list[str | None]:
-        values: list[str | None] = self.rows[name].to_pylist()
-        return values
 
 
 def slice_id(pixels: Pixels) -> str:

@@ -16,8 +16,9 @@ from brainstage.core.files import make_folder, size_and_time, write_table
 from brainstage.core.levels import check_levels
 from brainstage.core.parallel import THIS_MACHINE, TOO_LITTLE_MEMORY, Workers, run_tasks
 from brainstage.core.progress import Progress, silent
+from brainstage.datasets.layouts import hub_files
 from brainstage.datasets.patient_map import is_public
-from brainstage.datasets.sources import hub_files, load_slices
+from brainstage.datasets.sources import load_slices
 from brainstage.inference.predictions import Predictions, batch_people, check_scans, compose_notice, predict_people
 from brainstage.inference.predictor import Predictor, open_once
 from brainstage.models.weights import place_of_model

@@ -11,7 +11,6 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable, Sequence
 from functools import lru_cache
@@ -24,7 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from brainstage.core.arrays import FeatureArray, Float32Array
-from brainstage.core.errors import ConfigError, RunError
+from brainstage.core.cache import limit_bytes, make_cache, size_of, use
 from brainstage.core.files import atomic
 from brainstage.core.hub import cache_root
 from brainstage.core.progress import Progress, silent
@@ -47,7 +46,7 @@ def features_folder() -> Path:
 
 def clear() -> int:
     """Remove all cached features and return how many bytes they took."""
-    size = _size(features_folder())
+    size = size_of(features_folder())
     shutil.rmtree(features_folder(), ignore_errors=True)
     return size
 
@@ -85,14 +84,13 @@ class FeatureCache:
         Raises:
             RunError: The disk is full or the cache is not writable. What was computed before stays.
         """
-        _make(self.folder)
+        make_cache(self.folder)
         while True:
             places = self._places()
             if not places.keys() >= set(slice_ids):
                 self.fill(slice_ids, compute, progress)
                 places = self._places()
-            os.utime(self.folder)  # used now
-            _trim(self.folder)
+            use(self.folder, limit_bytes("BRAINSTAGE_FEATURES_GB", LIMIT_GB))
             try:
                 return _read([places[slice_id] for slice_id in slice_ids])  # type: ignore[return-value]
             except (KeyError, FileNotFoundError):
@@ -112,7 +110,7 @@ class FeatureCache:
         Raises:
             RunError: As :meth:`get`.
         """
-        _make(self.folder)
+        make_cache(self.folder)
         known = self._places()
         missing = [slice_id for slice_id in dict.fromkeys(slice_ids) if slice_id not in known]
         with progress("Computing features", len(missing)) as advance:
@@ -126,15 +124,6 @@ class FeatureCache:
         return _index(tuple((file, file.stat().st_mtime_ns) for file in sorted(self.folder.glob("*.safetensors"))))
 
 
-def _make(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunError(
-            f"{folder}: cannot be made ({error.strerror}); name another cache in BRAINSTAGE_CACHE"
-        ) from error
-
-
 @lru_cache(maxsize=1)  # a cohort is read scan by scan, and every fold of a cross-validation asks for the same files
 def _index(files: tuple[tuple[Path, int], ...]) -> dict[str, tuple[Path, int]]:
     """Return the file of each slice and its row in it, of files with the time of their last change."""
@@ -143,7 +132,7 @@ def _index(files: tuple[tuple[Path, int], ...]) -> dict[str, tuple[Path, int]]:
     }
 
 
-@lru_cache(maxsize=4096)  # a file that was added leaves what is known of the others
+@lru_cache(maxsize=2**16)  # a file that was added leaves what is known of the others
 def _slice_ids(file: Path, _changed: int) -> list[str]:
     """Return whose features are in a file that was changed at some time; a damaged file is removed."""
     try:
@@ -178,30 +167,6 @@ def _write(folder: Path, slice_ids: Sequence[str], values: FeatureArray, key: st
     name = hashlib.sha256(lines.encode()).hexdigest()[:32]
     with atomic(folder / f"{name}.safetensors") as part:
         save_file({"features": values}, part, metadata={"slice_ids": lines, "key": key})
-
-
-def _trim(used: Path) -> None:
-    """Remove the least recently used folders, but never ``used``, until the cache is within its limit."""
-    limit = _limit_bytes()
-    others = sorted((folder for folder in used.parent.iterdir() if folder != used), key=_last_use)
-    while others and _size(used.parent) > limit:
-        shutil.rmtree(others.pop(0), ignore_errors=True)
-
-
-def _limit_bytes() -> float:
-    text = os.environ.get("BRAINSTAGE_FEATURES_GB", str(LIMIT_GB))
-    try:
-        return float(text) * 1e9
-    except ValueError:
-        raise ConfigError(f"BRAINSTAGE_FEATURES_GB: {text!r} is not a number of gigabytes") from None
-
-
-def _last_use(folder: Path) -> float:
-    return folder.stat().st_mtime
-
-
-def _size(folder: Path) -> int:
-    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 
 
 def split_head(model: Any) -> tuple[Any, torch.nn.Module]:

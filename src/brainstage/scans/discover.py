@@ -21,7 +21,7 @@ from brainstage.core.errors import DataError
 from brainstage.core.levels import PUBLIC, LevelSet
 from brainstage.core.run import StrPath
 from brainstage.datasets.images import IMAGE_SUFFIXES, Reader, decode_slice, is_picture, open_path, read_bytes
-from brainstage.datasets.sources import parquet_levels, parquet_readers
+from brainstage.datasets.layouts import parquet_levels, parquet_readers
 from brainstage.scans.dicom import Frame, decode_dicom, describe_series, is_dicom, series_key
 from brainstage.scans.nifti import decode_nifti, is_nifti, nifti_size
 from brainstage.scans.stack import training_slice, training_stack

@@ -1,0 +1,116 @@
+"""Folders of the cache: what was computed from data, by a hash of all that it depends on."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from brainstage.core.errors import ConfigError, RunError
+from brainstage.core.hub import cache_root
+
+IN_MEMORY_BYTES = 2**29
+"""Size above which an array that is computed lies in a file."""
+
+
+def make_cache(folder: Path) -> None:
+    """Make a folder of the cache where it is missing.
+
+    Raises:
+        RunError: The cache is not writable.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(
+            f"{folder}: cannot be made ({error.strerror}); name another cache in BRAINSTAGE_CACHE"
+        ) from error
+
+
+def limit_bytes(variable: str, gigabytes: float) -> float:
+    """Return how many bytes a part of the cache may take.
+
+    Args:
+        variable: Environment variable that may say how many gigabytes.
+        gigabytes: What holds without it.
+
+    Raises:
+        ConfigError: The variable is no number.
+    """
+    text = os.environ.get(variable, str(gigabytes))
+    try:
+        return float(text) * 1e9
+    except ValueError:
+        raise ConfigError(f"{variable}: {text!r} is not a number of gigabytes") from None
+
+
+def use(folder: Path, limit: float) -> None:
+    """Note that a folder is used now; remove the least recently used ones beside it while all exceed a limit."""
+    os.utime(folder)
+    others = sorted((other for other in folder.parent.iterdir() if other != folder), key=_last_use)
+    while others and size_of(folder.parent) > limit:
+        shutil.rmtree(others.pop(0), ignore_errors=True)
+
+
+def size_of(folder: Path) -> int:
+    """Return the bytes of the files below a folder."""
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+
+
+def _last_use(folder: Path) -> float:
+    return folder.stat().st_mtime
+
+
+@contextmanager
+def new_folder(target: Path) -> Iterator[Path]:
+    """Yield a temporary folder beside ``target``, which becomes ``target`` if the block raises nothing.
+
+    Where another process has made the same meanwhile, that is left.
+
+    Raises:
+        RunError: The disk is full or the cache is not writable.
+    """
+    make_cache(target.parent)
+    try:
+        with tempfile.TemporaryDirectory(prefix=".", dir=target.parent, ignore_cleanup_errors=True) as name:
+            yield Path(name)
+            if not target.exists():
+                Path(name).rename(target)
+    except OSError as error:
+        raise RunError(
+            f"{target}: not written ({error.strerror or error}); free some space or name another cache in "
+            "BRAINSTAGE_CACHE"
+        ) from error
+
+
+def scratch_array(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+    """Return an array to be filled: in memory, or above :data:`IN_MEMORY_BYTES` in a file of the cache.
+
+    The file has no name and is gone with the array, also when the process is killed. The operating system keeps as
+    much of it in memory as there is room.
+
+    Raises:
+        RunError: The disk is full or the cache is not writable.
+    """
+    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    if size <= IN_MEMORY_BYTES:
+        return np.empty(shape, dtype)
+    folder = cache_root() / "scratch"
+    make_cache(folder)
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            if hasattr(os, "posix_fallocate"):  # else a disk that is full would end the process by a signal
+                os.posix_fallocate(file.fileno(), 0, size)
+            return np.asarray(np.memmap(file, dtype, "r+" if hasattr(os, "posix_fallocate") else "w+", 0, shape))
+    except OSError as error:
+        raise RunError(
+            f"{folder}: no room for {size / 1e9:,.1f} GB of working space ({error.strerror or error}); free some "
+            "space or name another cache in BRAINSTAGE_CACHE"
+        ) from error
