@@ -2,7 +2,6 @@
 
 import shutil
 
-import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
@@ -10,8 +9,6 @@ from brainstage.core.cluster import open_cluster
 from brainstage.core.errors import RunError
 from brainstage.core.parallel import Processes
 from brainstage.core.run import RunFolder
-from brainstage.datasets.sources import load_slices
-from brainstage.datasets.stored import open_slices, store_slices
 from brainstage.training import side_by_side
 from brainstage.training.cross_validation import cross_validate
 
@@ -63,16 +60,3 @@ def test_a_fold_whose_process_is_killed_is_named(few, tiny, tmp_path, monkeypatc
     config = tiny.replace(protocol="patient", folds=3)
     with pytest.raises(RunError, match=r"folds/00: the process that trained it was killed twice.*--resume"):
         cross_validate(few, config, name="killed", out=tmp_path, workers=Processes(2))
-
-
-@pytest.mark.parametrize("square", [True, False])
-def test_stored_slices_are_the_slices(phantom, phantom_folder, tmp_path, square):
-    slices = phantom if square else load_slices(phantom_folder)
-    if not square:
-        slices.images[3:5] = [slices.images[3][:50], slices.images[4][:, :7]]
-    opened = open_slices(store_slices(slices, tmp_path / "stored"))
-    assert opened.rows.equals(slices.rows)
-    assert all(np.array_equal(one, other) for one, other in zip(opened.images, slices.images, strict=True))
-    assert len(opened.images[2:9:3]) == 3
-    for name in ("classes", "unreadable", "synthetic", "skipped", "ordered", "stated_levels", "data_hash"):
-        assert getattr(opened, name) == getattr(slices, name)

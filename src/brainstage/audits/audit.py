@@ -15,6 +15,7 @@ from brainstage.audits.duplicates import find_duplicates, find_exact_duplicates
 from brainstage.audits.originals import choose_originals
 from brainstage.audits.recovery import UNKNOWN, RecoveredPatients, recover_patients
 from brainstage.core.arrays import Float16Array, Float32Array, IntArray
+from brainstage.core.cache import scratch_array
 from brainstage.core.errors import DataError
 from brainstage.core.progress import Progress, silent
 from brainstage.core.schema import RESEARCH_NOTICE, SYNTHETIC_NOTICE, with_metadata
@@ -23,6 +24,9 @@ from brainstage.datasets.same_heads import same_heads
 from brainstage.datasets.signatures import describe_slices
 from brainstage.datasets.splits import Verdict, find_leaks
 from brainstage.datasets.table import SliceTable
+
+CHECKED_SLICES = 51_200
+"""Number of slices that people are recovered from where their people are given."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,7 @@ class Audit:
         grain_agrees: Share of slices whose nearest slice by the scan's grain alone is of the same person; None
             where nobody was recovered.
         closest: For each row of the test side the most similar row of the train side, and their similarity.
+        compared_people: Number of people whose slices were compared to recover people; None where all slices were.
     """
 
     slices: SliceTable
@@ -43,6 +48,7 @@ class Audit:
     recovered: RecoveredPatients
     grain_agrees: float | None
     closest: dict[int, tuple[int, float]]
+    compared_people: int | None = None
 
     @cached_property
     def verdict(self) -> Verdict | None:
@@ -154,6 +160,7 @@ class Audit:
             "people_with_one_label": sum(len(names) == 1 for names in labels),
             "people_with_several_labels": sum(len(names) > 1 for names in labels),
             "grain_agrees": self.grain_agrees,
+            "compared_people": self.compared_people,
             "agreement_with_given": float(
                 adjusted_rand_score(np.array(self.slices.patients)[both], self.recovered.patient[both])
             )
@@ -179,7 +186,8 @@ def audit(slices: SliceTable, *, progress: Progress = silent) -> Audit:
 
     Slices with known levels were cut out of scans one by one, so only the same pixels are duplicates there, not
     what looks like a turned or zoomed copy; a scan that is there twice is found as a whole
-    (:attr:`Audit.same_heads`).
+    (:attr:`Audit.same_heads`). Where everyone's person is given, recovered people only check that; of many slices
+    some :data:`CHECKED_SLICES`, of people drawn at random, are compared then.
 
     Raises:
         DataError: The table is empty.
@@ -190,23 +198,44 @@ def audit(slices: SliceTable, *, progress: Progress = silent) -> Audit:
         find = find_exact_duplicates if slices.stated_levels else find_duplicates
         duplicate_of = find(slices.images)
         advance(1)
-        signatures = describe_slices(slices.images)
+        compared = _compared_rows(slices)
+        signatures = describe_slices([slices.images[row] for row in compared])
         advance(1)
-        originals = choose_originals(signatures, duplicate_of)
-        picture = np.unique(duplicate_of, return_inverse=True)[1]
-        if len(originals) < len(slices):  # else a second copy would only take memory
+        originals = choose_originals(signatures, duplicate_of[compared])
+        picture = np.unique(duplicate_of[compared], return_inverse=True)[1]
+        if len(originals) < len(compared):  # else a second copy would only take memory
             signatures = signatures.take(originals)
         recovered = recover_patients(signatures)
         advance(1)
-    shown = recovered.take(picture)
-    filled = slices.with_inferred(_names(slices.slice_ids, shown), _index(recovered)[picture].tolist())
+    shown, index = RecoveredPatients.nobody(len(slices)), np.zeros(len(slices), np.int64)
+    for name, values in vars(recovered.take(picture)).items():
+        getattr(shown, name)[compared] = values
+    index[compared] = _index(recovered)[picture]
+    filled = slices.with_inferred(_names(slices.slice_ids, shown), index.tolist())
     return Audit(
         filled,
         duplicate_of,
         shown,
         _grain_agreement(signatures.grain, recovered),
-        _closest(filled, signatures.pattern, picture),
+        _closest(filled, signatures.pattern, compared, picture),
+        len({slices.patients[row] for row in compared}) if len(compared) < len(slices) else None,
     )
+
+
+def _compared_rows(slices: SliceTable) -> IntArray:
+    """Return the rows that people are recovered from: all, unless their people are given and they are many."""
+    rows_of: dict[str | None, list[int]] = {}
+    for row, patient in enumerate(slices.patients):
+        rows_of.setdefault(patient, []).append(row)
+    if len(slices) <= CHECKED_SLICES or None in rows_of or slices.patient_source != "given":
+        return np.arange(len(slices))
+    people = list(rows_of.values())
+    chosen: list[int] = []
+    for number in np.random.default_rng(0).permutation(len(people)).tolist():
+        if chosen and len(chosen) + len(people[number]) > CHECKED_SLICES:
+            break
+        chosen += people[number]
+    return np.array(sorted(chosen), dtype=np.int64)
 
 
 def _names(slice_ids: list[str], recovered: RecoveredPatients) -> list[str | None]:
@@ -231,7 +260,9 @@ def _grain_agreement(grain: Float32Array, recovered: RecoveredPatients) -> float
     known = np.flatnonzero(recovered.patient != UNKNOWN)
     if len(known) < 2:
         return None
-    rows = grain[known] - grain[known].mean(axis=0)
+    rows: Float32Array = scratch_array((len(known), grain.shape[1]), np.float32)
+    np.take(grain, known, axis=0, out=rows)
+    rows -= rows.mean(axis=0)
     rows /= np.maximum(rows.std(axis=0), 1e-6)
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
     neighbours, _ = nearest(rows, rows, 1, same=True)
@@ -239,21 +270,22 @@ def _grain_agreement(grain: Float32Array, recovered: RecoveredPatients) -> float
 
 
 def _closest(
-    slices: SliceTable, pattern: Float32Array | Float16Array, picture: IntArray
+    slices: SliceTable, pattern: Float32Array | Float16Array, compared: IntArray, picture: IntArray
 ) -> dict[int, tuple[int, float]]:
     """Find the training slice most similar to each test slice.
 
     Args:
-        slices: The slice table, n rows.
+        slices: The slice table.
         pattern: Pattern of each picture, shape (pictures, 4096).
-        picture: Number of the picture that each row shows, shape (n,).
+        compared: The rows that are compared, shape (n,).
+        picture: Number of the picture that each of them shows, shape (n,).
     """
-    sides = np.array([side or "" for side in slices.rows["split"].to_pylist()])
+    sides = np.array([side or "" for side in slices.rows["split"].to_pylist()])[compared]
     test, train = np.flatnonzero(sides == "test"), np.flatnonzero(sides == "train")
     if not (len(test) and len(train)):
         return {}
     rows, similarity = most_similar(pattern, picture[test], picture[train])
     return {
-        int(row): (int(train[other]), float(value))
-        for row, other, value in zip(test, rows, similarity, strict=True)
+        int(row): (int(other), float(value))
+        for row, other, value in zip(compared[test], compared[train][rows], similarity, strict=True)
     }

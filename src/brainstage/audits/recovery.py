@@ -15,7 +15,7 @@ How it works, on slices of heads registered to one space:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,6 +28,7 @@ from sklearn.isotonic import IsotonicRegression
 
 from brainstage.audits.trait_model import TraitModel, spaced
 from brainstage.core.arrays import Float16Array, Float32Array, Float64Array, IntArray
+from brainstage.core.cache import scratch_array
 from brainstage.core.parallel import parallel_map
 from brainstage.datasets.neighbours import Neighbours, nearest
 from brainstage.datasets.signatures import BLOCK_ROWS, EXACT_LIMIT, Signatures, blocks, mirrored, unit
@@ -209,12 +210,14 @@ class _Residuals:
     ) -> Float32Array:
         """Return the principal components of all residuals, or of changed ones; shape (n, components)."""
 
-        def project(rows: slice) -> Float32Array:
-            residuals = self.rows(rows)
-            projected: Float32Array = components.transform(change(residuals) if change else residuals)
-            return projected
+        projected: Float32Array = scratch_array((len(self), components.n_components_), np.float32)
 
-        return np.concatenate(parallel_map(project, blocks(len(self), BLOCK_ROWS)))
+        def project(rows: slice) -> None:
+            residuals = self.rows(rows)
+            projected[rows] = components.transform(change(residuals) if change else residuals)
+
+        parallel_map(project, blocks(len(self), BLOCK_ROWS))
+        return projected
 
 
 # --- one series of slices ---------------------------------------------------------------------------------------
@@ -231,22 +234,34 @@ def _recover_series(signatures: Signatures, members: IntArray, place: Float64Arr
     level = _refined(place, first, second, similarity)
     if np.corrcoef(level, signatures.area[members])[0, 1] > 0:  # heads narrow towards the top: level 0 is low
         level = level.max() - level
-    traits = [_whitened(pattern[:, :300])]
+    components = [pattern[:, :300]]
     for features, count in ((signatures.grain, 100), (signatures.tones, 20)):
         residuals = _Residuals(features, members, place)
-        traits.append(_whitened(residuals.project(residuals.components(count))))
-    return _join(np.concatenate(traits, axis=1), level, groups)
+        components.append(residuals.project(residuals.components(count)))
+    return _join(_whitened(components), level, groups)
 
 
-def _whitened(components: Float32Array) -> Float32Array:
-    """Bring components to unit variance, and each slice to the length that is usual.
+def _whitened(parts: Sequence[Float32Array]) -> Float32Array:
+    """Bring components to unit variance, and each slice to the length that is usual in each of some parts.
 
     The length is set because a Gaussian expects it, and outliers have another (Garcia-Romero and Espy-Wilson
     2011, Interspeech, 249).
+
+    Args:
+        parts: Components of n slices, each of shape (n, c).
+
+    Returns:
+        Traits of the slices, the parts side by side, of shape (n, traits).
     """
-    spread = components.std(axis=0)
-    spread[spread == 0] = 1  # grey values that no picture has
-    return unit(components / spread) * np.float32(np.sqrt(components.shape[1]))
+    traits: Float32Array = scratch_array((len(parts[0]), sum(part.shape[1] for part in parts)), np.float32)
+    start = 0
+    for part in parts:
+        spread = part.std(axis=0)
+        spread[spread == 0] = 1  # grey values that no picture has
+        columns = slice(start, start := start + part.shape[1])
+        for rows in blocks(len(part), BLOCK_ROWS):
+            traits[rows, columns] = unit(part[rows] / spread) * np.float32(np.sqrt(part.shape[1]))
+    return traits
 
 
 def _first_links(

@@ -8,6 +8,7 @@ from scipy.sparse import csr_array
 from sklearn.cluster import KMeans
 
 from brainstage.core.arrays import Float32Array, Float64Array, IntArray
+from brainstage.core.cache import scratch_array
 from brainstage.core.parallel import parallel_map
 from brainstage.datasets.neighbours import Neighbours, largest
 from brainstage.datasets.signatures import BLOCK_ROWS, EXACT_LIMIT, blocks, unit
@@ -47,9 +48,12 @@ class TraitModel:
         self.traits = traits
         self.kind, self.weights = self._learn(members)
         order = np.argsort(self.kind, kind="stable")
-        self._sorted = traits[:, order]
         kinds, self._starts, self._sizes = np.unique(self.kind[order], return_index=True, return_counts=True)
-        self._squares = np.add.reduceat(np.square(self._sorted), self._starts, axis=1)
+        self._sorted: Float32Array = scratch_array(traits.shape, np.float32)
+        self._squares = np.empty((len(traits), len(kinds)), np.float32)
+        for rows in blocks(len(traits), BLOCK_ROWS):
+            self._sorted[rows] = traits[rows][:, order]
+            self._squares[rows] = np.add.reduceat(np.square(self._sorted[rows]), self._starts, axis=1)
         self.weights = self.weights[kinds]
         self.kind = np.searchsorted(kinds, self.kind)
         self._weighed: dict[tuple[bytes, bytes], tuple[float, float]] = {}
@@ -217,12 +221,14 @@ class TraitModel:
         for distance in _SHORTLIST_DISTANCES:
             correlation = (self._kernels(np.array(distance)) @ self.weights.T)[self.kind]
             weights = np.sqrt(correlation / (1 - np.square(correlation))).astype(np.float32)
-            keys = unit(self.traits * weights)
+            keys = scratch_array(self.traits.shape, np.float32)
+            for rows in blocks(len(keys), BLOCK_ROWS):
+                keys[rows] = unit(self.traits[rows] * weights)
             parts.append(Neighbours(keys).search(keys, min(_SHORTLIST, len(keys)), groups=(groups, groups)))
-        rows, similarity = (np.concatenate(part, axis=1) for part in zip(*parts, strict=True))
-        evidence = np.where(np.isfinite(similarity), self._pairs(rows), -np.inf).astype(np.float32)
-        column, evidence = largest(evidence, min(count, rows.shape[1]))
-        return np.take_along_axis(rows, column, axis=1), evidence
+        likely, similarity = (np.concatenate(part, axis=1) for part in zip(*parts, strict=True))
+        evidence = np.where(np.isfinite(similarity), self._pairs(likely), -np.inf).astype(np.float32)
+        column, evidence = largest(evidence, min(count, likely.shape[1]))
+        return np.take_along_axis(likely, column, axis=1), evidence
 
     def _pairs(self, rows: IntArray) -> Float32Array:
         """Return the log likelihood ratio of each slice and some others being one person, shape of ``rows``."""

@@ -69,7 +69,7 @@ class Grouping:
                 f"fold {number} does not keep {self.column} apart: {min(shared)} is both tested and trained on"
             )
 
-    def units(self, slice_ids: NDArray[np.str_], people: NDArray[np.str_], folds: int) -> IntArray:
+    def units(self, slice_ids: Sequence[str], people: NDArray[np.str_], folds: int) -> IntArray:
         """Return the number of the group of each slice; groups that share a person count as one.
 
         Args:

@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image
 
 from brainstage.core.arrays import BoolArray, Float32Array, IntArray, Pixels
+from brainstage.core.cache import scratch_array
 from brainstage.core.errors import DataError
 from brainstage.core.parallel import parallel_map
 
@@ -96,23 +97,29 @@ class Preprocessing:
     def _of_channels(value: float | tuple[float, ...]) -> list[float]:
         return list(value) if isinstance(value, tuple) else [value] * 3
 
-    def resize(self, images: Sequence[Pixels], margin: int = 0) -> Pixels:
+    def resize(self, images: Sequence[Pixels], margin: int = 0, out: Pixels | None = None) -> Pixels:
         """Scale slices and crop their centre.
 
         Args:
             images: Grey values, each uint8 of shape (H, W).
             margin: Pixels to keep around the crop for :func:`shift`; black where the slice ends.
+            out: What is filled; None makes it.
 
         Returns:
-            uint8 of shape (N, size + 2·margin, size + 2·margin).
+            uint8 of shape (N, *self.shape(margin)).
         """
-        chunks = [images[start : start + CHUNK] for start in range(0, len(images), CHUNK)]
-        parts = list(parallel_map(lambda chunk: self._resize_chunk(chunk, margin), chunks))
-        side = self.size + 2 * margin
-        return np.concatenate(parts) if parts else np.zeros((0, side, side), np.uint8)
+        resized = scratch_array((len(images), *self.shape(margin)), np.uint8) if out is None else out
 
-    def _resize_chunk(self, images: Sequence[Pixels], margin: int) -> Pixels:
-        return np.stack([_crop(self._scale(image), self.size, margin) for image in images])
+        def fill(start: int) -> None:
+            for row, image in enumerate(images[start : start + CHUNK], start):
+                resized[row] = _crop(self._scale(image), self.size, margin)
+
+        parallel_map(fill, range(0, len(images), CHUNK))
+        return resized
+
+    def shape(self, margin: int = 0) -> tuple[int, int]:
+        """Return rows and columns of a slice with a margin around the network's input."""
+        return self.size + 2 * margin, self.size + 2 * margin
 
     def undo(self, map_: Float32Array, shape: tuple[int, ...]) -> Float32Array:
         """Return a map of the network's input, of any resolution, on the slice that the input was made of.

@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Iterator
 
 import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from brainstage.datasets.neighbours import Neighbours
 from brainstage.datasets.signatures import describe_slices
@@ -31,11 +33,19 @@ def same_heads(slices: SliceTable) -> dict[str, str]:
     Only slices with known levels (:attr:`SliceTable.levels`) can be compared, as those of cohorts are: of others
     nothing is returned. Labels are not looked at.
     """
-    first: dict[str, str] = {}
-    for pair in sorted(_pairs(slices)):
-        one, other = sorted(first.get(person, person) for person in pair)
-        first |= {person: one for person, its in first.items() if its == other} | {other: one}
-    return {person: one for person, one in first.items() if person != one}
+    pairs = _pairs(slices)
+    if not pairs:
+        return {}
+    names, numbers = np.unique([*pairs], return_inverse=True)
+    left, right = numbers.reshape(-1, 2).T
+    alike = coo_array((np.ones(len(left)), (left, right)), shape=(len(names), len(names)))
+    _, head = connected_components(alike, directed=False)
+    _, first = np.unique(head, return_index=True)  # names are sorted
+    return {
+        str(name): str(names[first[number]])
+        for name, number in zip(names, head, strict=True)
+        if name != names[first[number]]
+    }
 
 
 def _pairs(slices: SliceTable) -> set[tuple[str, str]]:

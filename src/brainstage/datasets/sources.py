@@ -158,7 +158,7 @@ def _decode(
             f"{max_unreadable:.0%}; the first: {unreadable[0]}"
         )
     return SliceTable(
-        _table(rows.take(kept) if unreadable else rows, slice_ids, modes),
+        _table(rows.take(pa.array(kept, pa.int64())) if unreadable else rows, slice_ids, modes),
         pixels.finish(),
         classes,
         tuple(unreadable),

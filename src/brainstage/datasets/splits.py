@@ -355,14 +355,18 @@ def _patient(
     slices: SliceTable, config: TrainConfig, grouping: Grouping | None, heads: Mapping[str, str]
 ) -> tuple[Fold, ...]:
     rows, labels, people = _labelled_people(slices, heads)
-    ids = np.array([slices.slice_ids[row] for row in rows])
+    ids = [slices.slice_ids[row] for row in rows]
     units = grouping.units(ids, people, config.folds) if grouping else people
+
+    def named(side: IntArray) -> tuple[str, ...]:
+        return tuple(ids[number] for number in side.tolist())
+
     folds = []
     for rest, test in _drawn(labels, units, config):
         train, validation = rest, rest[:0]
         if config.validation_share > 0:
             train, validation = _validation_people(rest, labels, people, config)
-        folds.append(Fold(tuple(ids[train]), tuple(ids[validation]), tuple(ids[test])))
+        folds.append(Fold(named(train), named(validation), named(test)))
     if grouping:
         _check_groups(slices, folds, grouping)
     return tuple(folds)
@@ -394,7 +398,7 @@ def _seeds(config: TrainConfig) -> list[int]:
 
 
 def _grouped(labels: IntArray, people: NDArray[Any], folds: int, seed: int) -> list[tuple[IntArray, IntArray]]:
-    count = len(set(people))
+    count = len(np.unique(people))
     if count < folds:
         raise DataError(f"{count} patients cannot make {folds} folds; give --folds {count} or fewer")
     most = int(np.bincount(labels).max())
@@ -413,7 +417,7 @@ def _validation_people(
 ) -> tuple[IntArray, IntArray]:
     """Take people out of train for validation, the first draw that leaves every class in train."""
     most = max(2, int(np.bincount(labels[rest]).max()))  # more parts than that cannot be drawn by class
-    parts = min(max(2, round(1 / config.validation_share)), len(set(people[rest])), most)
+    parts = min(max(2, round(1 / config.validation_share)), len(np.unique(people[rest])), most)
     draws = _grouped(labels[rest], people[rest], parts, config.seed)
     for train, validation in draws:
         if set(labels[rest][train]) == set(labels[rest]):

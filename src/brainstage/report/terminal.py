@@ -164,6 +164,8 @@ def show_audit(audit: Audit) -> None:
         facts["checks"] += f"; grain agrees on {checks['grain_agrees']:.2%} of slices"
     if checks["agreement_with_given"] is not None:
         facts["given ids"] = f"adjusted Rand index {checks['agreement_with_given']:.4f} with the recovered people"
+        if checks["compared_people"]:
+            facts["given ids"] += f", of {checks['compared_people']:,} people drawn at random"
     console.print(_facts_table(facts))
     if people["patient_id_source"] == "inferred":
         console.print("Inferred from the pictures alone: a strong guess, not a record.", style="dim")

@@ -16,14 +16,17 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
 from brainstage.core.arrays import Float32Array, Float64Array, IntArray, Pixels
+from brainstage.core.cache import scratch_array
+from brainstage.core.parallel import parallel_map
 from brainstage.core.progress import Progress, silent
+from brainstage.datasets.neighbours import most_similar
 from brainstage.datasets.signatures import (
     BLOCK_ROWS,
     COARSE_SIDE,
     EXACT_LIMIT,
     SQUARE_SIDE,
     blocks,
-    describe_slices,
+    describe_coarse,
     shrink,
     square,
     unit,
@@ -39,6 +42,8 @@ KNOWN_PEOPLE, KNOWN_SHARE = 20, 0.8
 """Fewest people, and smallest share of them, whose age and sex must be known."""
 _ROWS_IN_MEMORY = 2000
 """Test slices that are compared at once: 131 MB of pixels."""
+MANY_SLICES = 50_000
+"""Number of slices above which not all pairs are compared, and the linear baseline is fitted to so many of them."""
 
 
 def nearest_training_slice(
@@ -48,9 +53,9 @@ def nearest_training_slice(
 
     There is nothing to train and nothing to choose, so for test slices the validation slices are training slices
     too. Similarity is Pearson's correlation of the grey values, of slices that are fitted into 128×128 pixels where
-    they are of another size; above 10,000 slices of those of 32×32. Where people are on both sides this finds
-    another slice of the same person, so it shows what a score on such a split means. Memory grows with the number
-    of slices, not with that of pairs.
+    they are of another size; above 10,000 slices of those of 32×32, and above :data:`MANY_SLICES` with the few that
+    :func:`brainstage.datasets.neighbours.most_similar` shortlists. Where people are on both sides this finds
+    another slice of the same person, so it shows what a score on such a split means.
 
     Args:
         slices: The data.
@@ -119,6 +124,8 @@ def _find_nearest(
 
     Two slices are compared once, however many folds ask for it.
     """
+    if len(slices) > MANY_SLICES:
+        return _find_among_many(slices, sides, progress)
     images = slices.images
     side = SQUARE_SIDE if len(images) <= EXACT_LIMIT else COARSE_SIDE
     searches = [_Search(*([slices.row_of[one] for one in ids] for ids in pair)) for pair in sides]
@@ -138,6 +145,26 @@ def _find_nearest(
     return [slices.targets(search.nearest.tolist()) for search in searches]
 
 
+def _find_among_many(
+    slices: SliceTable, sides: Sequence[tuple[Sequence[str], Sequence[str]]], progress: Progress
+) -> list[IntArray]:
+    """Return what :func:`_find_nearest` does, at a cost that grows with the number of slices, not of pairs."""
+    pixels: Float32Array = scratch_array((len(slices), COARSE_SIDE**2), np.float32)
+
+    def fill(rows: slice) -> None:
+        pixels[rows] = _standardised(slices.images[rows], COARSE_SIDE)
+
+    parallel_map(fill, blocks(len(slices), BLOCK_ROWS))
+    nearest = []
+    with progress("Finding the nearest training slices", len(sides)) as advance:
+        for pair in sides:
+            asked, known = (np.array([slices.row_of[one] for one in ids], dtype=np.int64) for ids in pair)
+            best = most_similar(pixels, asked, known)[0] if len(asked) else asked
+            nearest.append(slices.targets(known[best].tolist()))
+            advance(1)
+    return nearest
+
+
 def _standardised(images: Sequence[Pixels], side: int) -> Float32Array:
     """Return pictures whose dot product is their correlation, float32 of shape (n, side * side)."""
     pixels = shrink(square(images), side).reshape(len(images), -1)
@@ -150,7 +177,8 @@ def linear_baseline(
     """Fit the baseline on every fold and predict its validation and test slices.
 
     Each slice is described by 32×32 pixels less the mean of their surroundings; a logistic regression of fixed
-    regularisation on their first 100 principal components predicts the stage.
+    regularisation on their first 100 principal components predicts the stage. Of many training slices
+    :data:`MANY_SLICES` are drawn at random.
 
     Args:
         slices: The data.
@@ -161,7 +189,7 @@ def linear_baseline(
     Returns:
         A prediction table.
     """
-    coarse = describe_slices(slices.images).coarse
+    coarse = describe_coarse(slices.images)
     tables = []
     with progress("Fitting the linear baseline", len(splits.folds)) as advance:
         for number, fold in enumerate(splits.folds):
@@ -174,6 +202,8 @@ def linear_baseline(
 def _fit_and_predict(slices: SliceTable, coarse: Float32Array, fold: Fold) -> Float32Array:
     """Return the linear baseline's probabilities for a fold's validation and test slices."""
     train = [slices.row_of[slice_id] for slice_id in fold.train]
+    if len(train) > MANY_SLICES:
+        train = [train[number] for number in np.random.default_rng(0).permutation(len(train))[:MANY_SLICES]]
     rows = [slices.row_of[slice_id] for slice_id in fold.validation + fold.test]
     model = make_pipeline(
         PCA(min(100, len(train) - 1), whiten=True, svd_solver="randomized", random_state=0),
@@ -181,7 +211,8 @@ def _fit_and_predict(slices: SliceTable, coarse: Float32Array, fold: Fold) -> Fl
     )
     model.fit(coarse[train], slices.targets(train))
     probabilities = np.zeros((len(rows), len(slices.classes)), dtype=np.float32)
-    probabilities[:, model.classes_] = model.predict_proba(coarse[rows])
+    for part in blocks(len(rows), MANY_SLICES):
+        probabilities[part, model.classes_] = model.predict_proba(coarse[rows[part]])
     return probabilities
 
 

@@ -10,12 +10,13 @@ import numpy as np
 
 from brainstage.audits.recovery import find_levels
 from brainstage.core.arrays import Float64Array, IntArray, Pixels
+from brainstage.core.cache import scratch_array
 from brainstage.core.config import Precision, TrainConfig
 from brainstage.core.errors import LeakageError
 from brainstage.core.parallel import parallel_map
 from brainstage.core.progress import Progress, silent
 from brainstage.datasets.preprocessing import Preprocessing
-from brainstage.datasets.signatures import describe_slices
+from brainstage.datasets.signatures import describe_coarse
 from brainstage.datasets.splits import Fold
 from brainstage.datasets.table import SliceTable
 from brainstage.models.acquisitions import VERSION as FAMILY_VERSION
@@ -61,15 +62,13 @@ def prepare(
     """
     rows = [slices.row_of[slice_id] for slice_id in fold.train]
     resized = preprocessing or Preprocessing(config.image_size, config.crop_share)
-    pixels = resized.resize([slices.images[row] for row in rows], margin=config.max_shift)
-    preprocessing = preprocessing or resized.fitted(pixels)
-    versions = [pixels]
-    if config.augment == "acquisitions":
-        versions += [
-            preprocessing.resize(_acquire(slices, rows, number), margin=config.max_shift)
-            for number in range(ACQUISITIONS_OF_NETWORKS)
-        ]
-    training = SliceDataset(np.stack(versions), slices.targets(rows), preprocessing, config.seed, config.mirror)
+    versions = 1 + (ACQUISITIONS_OF_NETWORKS if config.augment == "acquisitions" else 0)
+    pixels = scratch_array((versions, len(rows), *resized.shape(config.max_shift)), np.uint8)
+    for number in range(versions):
+        images = [slices.images[row] for row in rows] if number == 0 else _acquire(slices, rows, number - 1)
+        resized.resize(images, config.max_shift, out=pixels[number])
+    preprocessing = preprocessing or resized.fitted(pixels[0])
+    training = SliceDataset(pixels, slices.targets(rows), preprocessing, config.seed, config.mirror)
     rows = [slices.row_of[slice_id] for slice_id in fold.selecting(config)]
     if not rows:
         return preprocessing, training, None
@@ -272,7 +271,7 @@ def _places(slices: SliceTable, rows: list[int]) -> Float64Array:
     if None not in index:
         levels = np.array(index, dtype=np.float64)
         return (levels - levels.min()) / max(1, np.ptp(levels))
-    place, series = find_levels(describe_slices([slices.images[row] for row in rows]).coarse)
+    place, series = find_levels(describe_coarse([slices.images[row] for row in rows]))
     largest = np.bincount(series + 1)[1:].argmax() if (series >= 0).any() else 0
     return np.where(series == largest, place, np.nan)
 
