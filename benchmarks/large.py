@@ -35,7 +35,7 @@ from brainstage.datasets.phantom import draw_head, stage_counts
 
 PHANTOMS = 400
 PEOPLE_A_FILE = 500
-QUICK = ("--set", "image_size=48", "--set", "stage_channels=[8,16]", "--epochs", "1")
+QUICK = ("--set", "image_size=48", "--set", "stage_channels=[8,8,16]", "--epochs", "1")
 
 
 def main() -> None:

@@ -117,8 +117,10 @@ def train(
         )
     folds = Splits.load(splits, slices) if splits else None
     if config.protocol == "patient" and "fold" not in changes:
-        count = len((folds or make_splits(slices, config)).folds)
-        say(f"One fold of {count}: fold {config.fold}. `brainstage cross-validate` trains all.", quiet or as_json)
+        drawn = folds or make_splits(slices, config)
+        of = f"One fold of {len(drawn.folds)}: fold {config.fold}"
+        say(f"{of}. `brainstage cross-validate` trains all.", quiet or as_json)
+        folds = folds if resume else drawn
     _train(
         slices,
         config,

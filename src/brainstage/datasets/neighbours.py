@@ -152,6 +152,38 @@ def most_similar(
     Returns:
         Position in ``keys`` of the most similar key, and its similarity; both of shape (n,).
     """
+    short = _shortened(pattern)
+    shortlist, _ = nearest(short[queries], short[keys], min(_SHORTLIST, len(keys)))
+    column, best = largest(_compared(pattern, queries, keys[shortlist]), 1)
+    return np.take_along_axis(shortlist, column, axis=1)[:, 0], best[:, 0]
+
+
+def similar_in_other_groups(
+    pattern: Float32Array | Float16Array, groups: IntArray, count: int
+) -> tuple[IntArray, Float32Array]:
+    """Find the rows of other groups that are most similar to each row; of many rows as :func:`most_similar` does.
+
+    Args:
+        pattern: Rows of length 1, shape (n, d).
+        groups: Group of each row, shape (n,).
+        count: Number of rows to find.
+
+    Returns:
+        Their numbers and similarities, best first, both of shape (n, count); a similarity is -inf where there are
+        fewer.
+    """
+    if len(pattern) <= EXACT_LIMIT:
+        rows = pattern.astype(np.float32)
+        return Neighbours(rows).search(rows, count, groups=(groups, groups))
+    short = _shortened(pattern)
+    shortlist, known = Neighbours(short).search(short, max(count, _SHORTLIST), groups=(groups, groups))
+    similarity = np.where(np.isfinite(known), _compared(pattern, np.arange(len(pattern)), shortlist), -np.inf)
+    column, best = largest(similarity.astype(np.float32), count)
+    return np.take_along_axis(shortlist, column, axis=1), best
+
+
+def _shortened(pattern: Float32Array | Float16Array) -> Float32Array:
+    """Return the principal components of rows, fitted to a sample of them, each of length 1, (n, 128) at most."""
     sample = np.random.default_rng(_SEED).permutation(len(pattern))[: EXACT_LIMIT // 2]
     pca = PCA(
         min(_SHORT_ROW, len(sample), pattern.shape[1]),
@@ -160,21 +192,30 @@ def most_similar(
         random_state=_SEED,
     )
     pca.fit(pattern[sample].astype(np.float32))
-    short = np.concatenate(
-        parallel_map(
-            lambda rows: unit(pca.transform(pattern[rows].astype(np.float32))), blocks(len(pattern), BLOCK_ROWS)
-        )
+    parts = parallel_map(
+        lambda rows: unit(pca.transform(pattern[rows].astype(np.float32))), blocks(len(pattern), BLOCK_ROWS)
     )
-    shortlist, _ = nearest(short[queries], short[keys], min(_SHORTLIST, len(keys)))
+    return np.concatenate(parts)
+
+
+def _compared(pattern: Float32Array | Float16Array, queries: IntArray, candidates: IntArray) -> Float32Array:
+    """Return the scalar products of some rows with candidates of theirs.
+
+    Args:
+        pattern: Shape (rows, d).
+        queries: Numbers of rows, shape (n,).
+        candidates: Numbers of rows to compare each with, shape (n, k).
+
+    Returns:
+        Shape (n, k).
+    """
 
     def compare(rows: slice) -> Float32Array:
-        candidates = pattern[keys[shortlist[rows]]].astype(np.float32)
-        similarity: Float32Array = np.einsum("nd,nkd->nk", pattern[queries[rows]].astype(np.float32), candidates)
-        return similarity
+        others = pattern[candidates[rows]].astype(np.float32)
+        products: Float32Array = np.einsum("nd,nkd->nk", pattern[queries[rows]].astype(np.float32), others)
+        return products
 
-    similarity = np.concatenate(parallel_map(compare, blocks(len(queries), BLOCK_ROWS)))
-    column, best = largest(similarity, 1)
-    return np.take_along_axis(shortlist, column, axis=1)[:, 0], best[:, 0]
+    return np.concatenate(parallel_map(compare, blocks(len(queries), BLOCK_ROWS)))
 
 
 def largest(block: Float32Array, count: int) -> tuple[IntArray, Float32Array]:

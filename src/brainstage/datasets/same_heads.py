@@ -9,7 +9,7 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from brainstage.datasets.neighbours import Neighbours
+from brainstage.datasets.neighbours import similar_in_other_groups
 from brainstage.datasets.signatures import describe_slices
 from brainstage.datasets.table import SliceTable
 
@@ -73,11 +73,9 @@ def _alike(slices: SliceTable, rows: list[int], scans: list[str], people: list[s
     """Return the pairs of scans of different people that look alike at a level, each sorted."""
     if len(set(people)) < 2:
         return set()
-    pattern = describe_slices([slices.images[row] for row in rows]).pattern.astype(np.float32)
+    pattern = describe_slices([slices.images[row] for row in rows]).pattern
     person = np.unique(people, return_inverse=True)[1]
-    nearest, correlation = Neighbours(pattern).search(
-        pattern, min(_CANDIDATES, len(rows) - 1), groups=(person, person)
-    )
+    nearest, correlation = similar_in_other_groups(pattern, person, min(_CANDIDATES, len(rows) - 1))
     found = np.argwhere(correlation >= MIN_CORRELATION)
     pairs = ((scans[scan], scans[nearest[scan, place]]) for scan, place in found.tolist())
     return {(min(pair), max(pair)) for pair in pairs}
