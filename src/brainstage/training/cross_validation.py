@@ -18,9 +18,11 @@ from brainstage.core.progress import Progress, silent
 from brainstage.core.run import RunFolder, StrPath
 from brainstage.core.schema import PROB_PREFIX, read_metadata, with_metadata
 from brainstage.datasets.splits import Splits, make_everyone
+from brainstage.datasets.stored import store_slices
 from brainstage.datasets.table import SliceTable
 from brainstage.models.recipes import load_recipe
 from brainstage.training.baselines import age_and_sex_baseline, linear_baseline, nearest_training_slice
+from brainstage.training.feature_tasks import compute_features
 from brainstage.training.side_by_side import TrainTask, train_side_by_side
 from brainstage.training.tracking import Tracker
 from brainstage.training.train import begin_run, calibrate, read_splits, train_fold
@@ -104,6 +106,8 @@ def _train_folds(
             for name, settings in trainings.items()
         ]
         return runs[:-1], runs[-1]
+    stored = store_slices(slices, run.stored_slices)
+    compute_features(slices, stored, config, splits.folds, workers, progress)
     tasks = [
         TrainTask(name, settings, splits=workers.path(run.splits), everyone=name == EVERYONE, track=track)
         for name, settings in trainings.items()

@@ -117,16 +117,38 @@ def open_frozen(slices: SliceTable, fold: Fold, config: TrainConfig, progress: P
         ConfigError, DataError: The backbone cannot be fetched or opened, or the engine is not installed.
         RunError: The cache of features cannot be written.
     """
+    return compute_frozen(slices, config, fold.train + fold.validation + fold.test, fold.train, progress)
+
+
+def compute_frozen(
+    slices: SliceTable,
+    config: TrainConfig,
+    slice_ids: Sequence[str],
+    training_ids: Sequence[str],
+    progress: Progress = silent,
+) -> FrozenBackbone:
+    """Return a configuration's backbone and its features of some slices.
+
+    Args:
+        slices: The data.
+        config: The settings; they name the backbone, the engine and the precision.
+        slice_ids: The slices.
+        training_ids: The training slices, which a network of 8-bit integers is calibrated on.
+        progress: How to show progress.
+
+    Raises:
+        ConfigError, DataError, RunError: As :func:`open_frozen`.
+    """
     folder = find_backbone(str(config.backbone))
     model = open_backbone(folder, slices.classes, config.seed)
     features = slice_features(
         slices,
-        fold.train + fold.validation + fold.test,
+        slice_ids,
         folder,
         model,
         precision=feature_precision(config),
         engine=config.engine,
-        training_ids=fold.train,
+        training_ids=training_ids,
         progress=progress,
     )
     return FrozenBackbone(folder, model, features)

@@ -23,6 +23,7 @@ from brainstage.core.run import RunFolder
 from brainstage.datasets.splits import Fold, make_splits
 from brainstage.datasets.stored import open_slices, store_slices
 from brainstage.datasets.table import SliceTable
+from brainstage.training.feature_tasks import compute_features
 from brainstage.training.inputs import build_whole, open_frozen, prepare_head
 from brainstage.training.probe import FrozenBackbone
 from brainstage.training.sweep_storage import SURPLUS, load_study, retry_stale_trials, retry_stopped_trials
@@ -88,14 +89,22 @@ class _SurplusError(Exception):
 
 
 class TrialRunner:
-    """Fits settings on one fold; a frozen backbone and its features are opened once."""
+    """Fits settings on one fold; a frozen backbone and its features are opened once.
+
+    Args:
+        slices: The data.
+        fold: Who trains, and who picks the epoch.
+        config: Settings that are not varied.
+        factors: What is varied.
+        progress: How to show progress.
+    """
 
     def __init__(
         self, slices: SliceTable, fold: Fold, config: TrainConfig, factors: tuple[Factor, ...], progress: Progress
     ):
         self.slices, self.config, self.factors = slices, config, factors
         self.progress = progress
-        self._fold = fold
+        self.fold = fold
         self._frozen: dict[tuple[Any, ...], FrozenBackbone] = {}
 
     def run(self, study: optuna.Study, total: int) -> None:
@@ -119,16 +128,16 @@ class TrialRunner:
         """Fit and return the history, one mapping an epoch."""
         fit = partial(fit_network, config=config, on_epoch=on_epoch)
         if config.frozen:
-            trainer = fit(*prepare_head(self._open(config), self.slices, self._fold, config))
+            trainer = fit(*prepare_head(self._open(config), self.slices, self.fold, config))
         else:
-            model, _, training, selecting = build_whole(self.slices, self._fold, config)
+            model, _, training, selecting = build_whole(self.slices, self.fold, config)
             trainer = fit(model, training, selecting)
         return epochs(trainer.state.log_history, config)
 
     def _open(self, config: TrainConfig) -> FrozenBackbone:
         key = config.backbone, config.seed, config.engine, config.precision
         if key not in self._frozen:
-            self._frozen[key] = open_frozen(self.slices, self._fold, config, self.progress)
+            self._frozen[key] = open_frozen(self.slices, self.fold, config, self.progress)
         return self._frozen[key]
 
 
@@ -172,6 +181,9 @@ def run_trials(
         RunError: The process of a trial was killed twice.
     """
     retry_stopped_trials(study, alone=storage is None)
+    if workers != THIS_PROCESS:
+        stored = store_slices(runner.slices, run.stored_slices)
+        compute_features(runner.slices, stored, runner.config, [runner.fold], workers, runner.progress)
     with runner.progress("Trials", total) as advance:
         advance(len(study.get_trials(deepcopy=False, states=_STARTED)))
         if workers == THIS_PROCESS:
