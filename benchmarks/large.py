@@ -4,9 +4,9 @@
 
 The people are synthetic: each is the mean of two of 400 phantoms of one stage. They are written as a cohort, as
 `brainstage prepare` writes it, and each command runs on it in a process of its own, which may use all processors.
-Printed are its seconds, the most memory that it had of its own, and the most with what it had mapped of files,
-which the system takes back when memory is short. Networks are trained for one epoch, on pictures of 48×48 pixels:
-their figures say nothing.
+Printed are its seconds, the most memory that it and the processes that it started had of their own, and the most
+with what they had mapped of files, which the system takes back when memory is short. Networks are trained for one
+epoch, on pictures of 48×48 pixels: their figures say nothing.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from brainstage.core.levels import LEVELS_KEY, PUBLIC
 from brainstage.core.parallel import Processes, run_tasks
 from brainstage.core.schema import CLASS_ORDER, STACK_LEVELS, STAGES
 from brainstage.datasets.phantom import draw_head, stage_counts
+from cohort import children
 
 PHANTOMS = 400
 PEOPLE_A_FILE = 500
@@ -48,8 +49,13 @@ def main() -> None:
         folder = options.keep or Path(name)
         os.environ["BRAINSTAGE_CACHE"] = str(folder / "cache")
         cohort = write_cohort(folder / "cohort", options.people)
-        show("describe, decoding", "data", "describe", "--data", cohort, "--json")
-        show("describe, decoded", "data", "describe", "--data", cohort, "--json")
+        data, runs = ("--data", cohort), ("--out", str(folder / "runs"))
+        show("describe, not yet decoded", "data", "describe", *data, "--json")
+        show("describe", "data", "describe", *data, "--json")
+        show("audit", "audit", *data, "--json")
+        show("train", "train", *data, *runs, "--protocol", "patient", "--name", "one", *QUICK)
+        show("cross-validate, 2 folds", "cross-validate", *data, *runs, "--folds", "2", "--name", "folds", *QUICK)
+        show("predict", "predict", str(folder / "runs" / "one"), cohort, "--out", str(folder / "predictions"))
 
 
 def write_cohort(folder: Path, people: int) -> str:
@@ -132,8 +138,8 @@ def show(what: str, *words: str) -> None:
     started, own, mapped = time.perf_counter(), 0, 0
     with subprocess.Popen([sys.executable, "-m", "brainstage", *words], stdout=subprocess.DEVNULL) as process:
         while process.poll() is None:
-            status = _status(process.pid)
-            own, mapped = max(own, status.get("RssAnon", 0)), max(mapped, status.get("VmRSS", 0))
+            sizes = [_memory(pid) for pid in (process.pid, *children(process.pid))]
+            own, mapped = max(own, sum(size[0] for size in sizes)), max(mapped, sum(size[1] for size in sizes))
             time.sleep(0.1)
     if process.returncode:
         raise SystemExit(f"{what}: ended with {process.returncode}")
@@ -141,13 +147,14 @@ def show(what: str, *words: str) -> None:
     print(f"{what:24} {seconds:8.1f} s · {own / 1e6:5.2f} GB of its own, {mapped / 1e6:5.2f} in all", flush=True)
 
 
-def _status(pid: int) -> dict[str, int]:
-    """Return the kilobytes that a process has in memory, by kind."""
+def _memory(pid: int) -> tuple[int, int]:
+    """Return the kilobytes that a process has in memory of its own, and with what it mapped of files."""
     try:
         text = Path(f"/proc/{pid}/status").read_text()
-    except OSError:
-        return {}
-    return {name: int(size) for name, size in re.findall(r"^(RssAnon|VmRSS):\s+(\d+) kB", text, re.MULTILINE)}
+    except OSError:  # it has ended
+        return 0, 0
+    sizes = dict(re.findall(r"^(RssAnon|VmRSS):\s+(\d+) kB", text, re.MULTILINE))
+    return int(sizes.get("RssAnon", 0)), int(sizes.get("VmRSS", 0))
 
 
 if __name__ == "__main__":

@@ -50,6 +50,19 @@ def test_every_slice_gets_the_stage_of_the_most_similar_training_slice(few, monk
     assert one.tolist() == expected[2].tolist()
 
 
+def test_many_slices_get_the_stage_of_one_that_is_nearly_the_most_similar(few, monkeypatch):
+    splits = make_splits(few, load_recipe("compact"))
+    every_pair = baselines.nearest_training_slice(few, dict(enumerate(splits.folds)), {})
+    linear = baselines.linear_baseline(few, splits, {})
+    monkeypatch.setattr(baselines, "MANY_SLICES", 60)
+    few_pairs = baselines.nearest_training_slice(few, dict(enumerate(splits.folds)), {})
+    assert (decided(few_pairs, few.classes) == decided(every_pair, few.classes)).mean() > 0.97
+    of_sample = baselines.linear_baseline(few, splits, {})
+    assert of_sample["slice_id"] == linear["slice_id"]
+    assert (decided(of_sample, few.classes) == decided(linear, few.classes)).mean() > 0.8
+    assert of_sample != linear
+
+
 def test_pictures_of_several_sizes_are_compared(few):
     def larger(image):
         return np.asarray(Image.fromarray(image).resize((200, 200)))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
@@ -152,7 +154,7 @@ def most_similar(
     Returns:
         Position in ``keys`` of the most similar key, and its similarity; both of shape (n,).
     """
-    short = _shortened(pattern)
+    short = shortened(len(pattern), lambda rows: pattern[rows].astype(np.float32))
     shortlist, _ = nearest(short[queries], short[keys], min(_SHORTLIST, len(keys)))
     column, best = largest(_compared(pattern, queries, keys[shortlist]), 1)
     return np.take_along_axis(shortlist, column, axis=1)[:, 0], best[:, 0]
@@ -175,25 +177,29 @@ def similar_in_other_groups(
     if len(pattern) <= EXACT_LIMIT:
         rows = pattern.astype(np.float32)
         return Neighbours(rows).search(rows, count, groups=(groups, groups))
-    short = _shortened(pattern)
+    short = shortened(len(pattern), lambda rows: pattern[rows].astype(np.float32))
     shortlist, known = Neighbours(short).search(short, max(count, _SHORTLIST), groups=(groups, groups))
     similarity = np.where(np.isfinite(known), _compared(pattern, np.arange(len(pattern)), shortlist), -np.inf)
     column, best = largest(similarity.astype(np.float32), count)
     return np.take_along_axis(shortlist, column, axis=1), best
 
 
-def _shortened(pattern: Float32Array | Float16Array) -> Float32Array:
-    """Return the principal components of rows, fitted to a sample of them, each of length 1, (n, 128) at most."""
-    sample = np.random.default_rng(_SEED).permutation(len(pattern))[: EXACT_LIMIT // 2]
-    pca = PCA(
-        min(_SHORT_ROW, len(sample), pattern.shape[1]),
-        svd_solver="randomized",
-        iterated_power=1,
-        random_state=_SEED,
-    )
-    pca.fit(pattern[sample].astype(np.float32))
+def shortened(count: int, rows_of: Callable[[IntArray], Float32Array]) -> Float32Array:
+    """Return the principal components of long rows, fitted to a sample of them, each of length 1.
+
+    Args:
+        count: Number of rows, n.
+        rows_of: Returns some of the rows by their numbers, shape (rows, d).
+
+    Returns:
+        Shape (n, c), of 128 components at most.
+    """
+    chosen = np.random.default_rng(_SEED).permutation(count)[: EXACT_LIMIT // 2]
+    sample = np.concatenate(parallel_map(lambda part: rows_of(chosen[part]), blocks(len(chosen), BLOCK_ROWS)))
+    components = min(_SHORT_ROW, *sample.shape)
+    pca = PCA(components, svd_solver="randomized", iterated_power=1, random_state=_SEED).fit(sample)
     parts = parallel_map(
-        lambda rows: unit(pca.transform(pattern[rows].astype(np.float32))), blocks(len(pattern), BLOCK_ROWS)
+        lambda rows: unit(pca.transform(rows_of(np.arange(count)[rows]))), blocks(count, BLOCK_ROWS)
     )
     return np.concatenate(parts)
 

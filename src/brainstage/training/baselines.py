@@ -16,10 +16,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
 from brainstage.core.arrays import Float32Array, Float64Array, IntArray, Pixels
-from brainstage.core.cache import scratch_array
-from brainstage.core.parallel import parallel_map
 from brainstage.core.progress import Progress, silent
-from brainstage.datasets.neighbours import most_similar
+from brainstage.datasets.neighbours import nearest, shortened
 from brainstage.datasets.signatures import (
     BLOCK_ROWS,
     COARSE_SIDE,
@@ -53,9 +51,9 @@ def nearest_training_slice(
 
     There is nothing to train and nothing to choose, so for test slices the validation slices are training slices
     too. Similarity is Pearson's correlation of the grey values, of slices that are fitted into 128×128 pixels where
-    they are of another size; above 10,000 slices of those of 32×32, and above :data:`MANY_SLICES` with the few that
-    :func:`brainstage.datasets.neighbours.most_similar` shortlists. Where people are on both sides this finds
-    another slice of the same person, so it shows what a score on such a split means.
+    they are of another size; above 10,000 slices of those of 32×32, and above :data:`MANY_SLICES` of 128 principal
+    components of these, searched in cells (:class:`brainstage.datasets.neighbours.Neighbours`). Where people are on
+    both sides this finds another slice of the same person, so it shows what a score on such a split means.
 
     Args:
         slices: The data.
@@ -67,10 +65,10 @@ def nearest_training_slice(
         A prediction table: probability 1 for that slice's stage.
     """
     sides = [[(fold.validation, fold.train), (fold.test, fold.train + fold.validation)] for fold in folds.values()]
-    nearest = iter(_find_nearest(slices, list(chain(*sides)), progress))
+    stages = iter(_find_nearest(slices, list(chain(*sides)), progress))
     certain = np.eye(len(slices.classes), dtype=np.float32)
     tables = [
-        _fold_table(slices, fold, number, certain[np.concatenate([next(nearest), next(nearest)])], NEAREST, about)
+        _fold_table(slices, fold, number, certain[np.concatenate([next(stages), next(stages)])], NEAREST, about)
         for number, fold in folds.items()
     ]
     return pa.concat_tables(tables)
@@ -149,20 +147,17 @@ def _find_among_many(
     slices: SliceTable, sides: Sequence[tuple[Sequence[str], Sequence[str]]], progress: Progress
 ) -> list[IntArray]:
     """Return what :func:`_find_nearest` does, at a cost that grows with the number of slices, not of pairs."""
-    pixels: Float32Array = scratch_array((len(slices), COARSE_SIDE**2), np.float32)
-
-    def fill(rows: slice) -> None:
-        pixels[rows] = _standardised(slices.images[rows], COARSE_SIDE)
-
-    parallel_map(fill, blocks(len(slices), BLOCK_ROWS))
-    nearest = []
+    short = shortened(
+        len(slices), lambda rows: _standardised([slices.images[row] for row in rows.tolist()], COARSE_SIDE)
+    )
+    stages = []
     with progress("Finding the nearest training slices", len(sides)) as advance:
         for pair in sides:
             asked, known = (np.array([slices.row_of[one] for one in ids], dtype=np.int64) for ids in pair)
-            best = most_similar(pixels, asked, known)[0] if len(asked) else asked
-            nearest.append(slices.targets(known[best].tolist()))
+            best = nearest(short[asked], short[known], 1)[0][:, 0] if len(asked) else asked
+            stages.append(slices.targets(known[best].tolist()))
             advance(1)
-    return nearest
+    return stages
 
 
 def _standardised(images: Sequence[Pixels], side: int) -> Float32Array:
