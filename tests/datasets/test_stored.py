@@ -1,6 +1,7 @@
 """Slices in files that are mapped into memory: the same slices, decoded once."""
 
 import os
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -12,6 +13,7 @@ from brainstage.datasets import sources
 from brainstage.datasets.phantom import write_phantom
 from brainstage.datasets.sources import load_slices
 from brainstage.datasets.stored import PIXELS, open_slices, store_slices
+from helpers import run_cli
 
 ALIKE = ("classes", "unreadable", "synthetic", "skipped", "ordered", "stated_levels", "data_hash", "covariates")
 
@@ -107,3 +109,12 @@ def test_a_cache_that_cannot_be_written_is_one_sentence(phantom_folder, cache):
     cache.parent.write_text("a file")
     with pytest.raises(RunError, match="cannot be made .*; name another cache in BRAINSTAGE_CACHE"):
         load_slices(phantom_folder)
+
+
+def test_decoded_slices_are_deleted_on_request(phantom_folder, cache):
+    slices = load_slices(phantom_folder)
+    code, out, err = run_cli("data", "clear-slices")
+    assert (code, err) == (0, "")
+    assert re.search(r"[89]\.\d MB removed from .*slices", out)
+    assert not cache.exists()
+    assert slices.images[-1].any()  # what is open stays readable

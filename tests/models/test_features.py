@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from brainstage.core.cache import clear
 from brainstage.core.errors import ConfigError
 from brainstage.models import features
-from brainstage.models.features import FeatureCache, clear, features_folder, split_head
+from brainstage.models.features import FeatureCache, features_folder, split_head
 from helpers import small_vit
 
 KEY = {"weights": "a", "precision": "fp32"}
@@ -72,11 +73,11 @@ def test_a_damaged_file_is_computed_again():
 def test_features_that_another_process_removes_meanwhile_are_computed_again(monkeypatch):
     trimmed = []
 
-    def trim(folder):
+    def trim(folder, _limit):
         if not trimmed:
             trimmed.append(shutil.rmtree(folder))
 
-    monkeypatch.setattr(features, "_trim", trim)
+    monkeypatch.setattr(features, "use", trim)
     compute = Counting()
     assert FeatureCache(KEY).get(IDS[:5], compute).tolist() == expected(IDS[:5])
     assert compute.asked == 2 * IDS[:5]
@@ -111,9 +112,9 @@ def test_a_limit_that_is_no_number_is_told(monkeypatch):
 
 def test_clear_removes_all():
     FeatureCache(KEY).get(IDS[:5], Counting())
-    assert clear() > 0
+    assert clear(features_folder()) > 0
     assert not features_folder().exists()
-    assert clear() == 0
+    assert clear(features_folder()) == 0
 
 
 def test_the_last_layer_of_a_vit_works_on_the_class_token_alone():

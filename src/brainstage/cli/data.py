@@ -94,6 +94,18 @@ def describe(
         show_description(description)
 
 
+@group.command(epilog="Example: brainstage data clear-slices")
+def clear_slices(quiet: Quiet = False) -> None:
+    """Delete the decoded slices of large sources.
+
+    They show people. They are decoded again when needed.
+    """
+    from brainstage.core.cache import clear
+    from brainstage.datasets.sources import slices_folder
+
+    say(f"{clear(slices_folder()) / 1e6:,.1f} MB removed from {slices_folder()}", quiet)
+
+
 @group.command(epilog="Example: brainstage data phantom --bids phantom/ --participants 60")
 def phantom(
     out: Annotated[Path | None, typer.Option("--out", help="Folder for slices.")] = None,

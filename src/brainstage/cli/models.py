@@ -34,6 +34,7 @@ def clear_features(quiet: Quiet = False) -> None:
 
     They are computed again when needed.
     """
-    from brainstage.models.features import clear, features_folder
+    from brainstage.core.cache import clear
+    from brainstage.models.features import features_folder
 
-    say(f"{clear() / 1e6:,.1f} MB removed from {features_folder()}", quiet)
+    say(f"{clear(features_folder()) / 1e6:,.1f} MB removed from {features_folder()}", quiet)

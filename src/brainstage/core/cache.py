@@ -64,6 +64,13 @@ def size_of(folder: Path) -> int:
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 
 
+def clear(folder: Path) -> int:
+    """Remove a folder and return how many bytes it took."""
+    size = size_of(folder)
+    shutil.rmtree(folder, ignore_errors=True)
+    return size
+
+
 def _last_use(folder: Path) -> float:
     return folder.stat().st_mtime
 

@@ -102,6 +102,11 @@ def load_slices(
     return with_patients(replace(slices, skipped=skipped), patients)
 
 
+def slices_folder() -> Path:
+    """Return the folder of the decoded slices of large sources."""
+    return cache_root() / "slices"
+
+
 def _decode_once(
     content: SourceContent, columns: Columns, path: Path, max_unreadable: float, progress: Progress
 ) -> SliceTable:
@@ -110,7 +115,7 @@ def _decode_once(
     files = [file for file in content.files if file.is_file()]
     hashes = [[file.name, value] for file, value in zip(files, parallel_map(sha256, files), strict=True)]
     key = hashlib.sha256(json.dumps([about, hashes]).encode()).hexdigest()[:32]
-    folder = cache_root() / "slices" / key
+    folder = slices_folder() / key
     if not folder.is_dir():
         with new_folder(folder) as part:
             pixels = PixelWriter(part / PIXELS)

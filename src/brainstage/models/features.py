@@ -11,7 +11,6 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-import shutil
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -23,7 +22,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from brainstage.core.arrays import FeatureArray, Float32Array
-from brainstage.core.cache import limit_bytes, make_cache, size_of, use
+from brainstage.core.cache import limit_bytes, make_cache, use
 from brainstage.core.files import atomic
 from brainstage.core.hub import cache_root
 from brainstage.core.progress import Progress, silent
@@ -42,13 +41,6 @@ variable ``BRAINSTAGE_FEATURES_GB`` changes it. 6,400 slices of a ViT-base take 
 def features_folder() -> Path:
     """Return the folder of cached features."""
     return cache_root() / "features"
-
-
-def clear() -> int:
-    """Remove all cached features and return how many bytes they took."""
-    size = size_of(features_folder())
-    shutil.rmtree(features_folder(), ignore_errors=True)
-    return size
 
 
 class FeatureCache:
