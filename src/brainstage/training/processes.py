@@ -6,6 +6,7 @@ take their share of each batch. A process that was not started by such a launche
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -124,7 +125,7 @@ def connected() -> Iterator[None]:
         if process_count() == 1 or not _is_of_connection(error):
             raise
         refuse(
-            RunError("another process of this training ended too early; mend what it says, and go on with --resume")
+            RunError("another process of this training ended; its own message says why, and --resume goes on")
         )
 
 
@@ -190,4 +191,5 @@ def _group() -> Any:
     if on_gpu and local > gpus:
         refuse(ConfigError(f"{local} processes were started for {gpus} GPUs; start one for each GPU"))
     PartialState(cpu=not on_gpu, timeout=_PATIENCE)  # joins the processes, by NCCL on GPUs
+    atexit.register(torch.distributed.destroy_process_group)  # its threads abort a process that ends around them
     return torch.distributed.new_group(backend="gloo", timeout=_PATIENCE)
