@@ -3,8 +3,8 @@
     python benchmarks/processes.py [--data FOLDER] [--recipe compact] [--seeds 0 1 2] [--processes 2]
 
 Each seed is trained on the official split by ``brainstage train`` as a user would, once by one process that has all
-processors and once by several that share them, with the same batch in all. Accuracy is that of the test slices, which
-are looked at once; seconds are those of the training itself, from slices to the last epoch's weights.
+processors and once by several that share them, with the same batch in all. Accuracy is that of the test slices,
+which are looked at once; seconds are those of the training itself, from slices to the weights of the best epoch.
 """
 
 from __future__ import annotations
@@ -29,13 +29,11 @@ def train(out: Path, options: argparse.Namespace, seed: int, processes: int) -> 
     """Return the test accuracy and the seconds of a training."""
     name = f"{processes}-{seed}"
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    command = [sys.executable, *(launcher if processes > 1 else []), "-m", "brainstage", "train", "--quiet", "--json"]
-    command += ["--recipe", options.recipe, "--seed", str(seed), "--name", name, "--out", str(out)]
+    command = [sys.executable, *(launcher if processes > 1 else []), "-m", "brainstage", "train", "--quiet"]
+    command += ["--json", "--recipe", options.recipe, "--seed", str(seed), "--name", name, "--out", str(out)]
     command += ["--data", options.data] if options.data else []
     threads = str(max(1, usable_cpus() // processes))
-    subprocess.run(
-        command, stdout=subprocess.DEVNULL, check=True, env={**os.environ, "OMP_NUM_THREADS": threads}
-    )
+    subprocess.run(command, stdout=subprocess.DEVNULL, check=True, env={**os.environ, "OMP_NUM_THREADS": threads})
     run = RunFolder(out / name)
     accuracy = json.loads(run.metrics.read_text(encoding="utf-8"))["overall"]["accuracy"]["value"]
     return accuracy, run.read_manifest()["training_seconds"]

@@ -1,7 +1,7 @@
 """Two processes that train together, as torchrun starts them, forked so that the imports are paid for once.
 
-``python together.py`` reads a command a line, ``{"arguments": ["train", …], "step": 13}``, runs it in both, and prints
-how each ended. ``step`` has the second get SIGTERM in that step of its training.
+``python together.py`` reads a command a line, ``{"arguments": ["train", …], "step": 13}``, runs it in both, and
+prints how each ended. ``step`` has the second get SIGTERM in that step of its training.
 """
 
 import atexit
@@ -63,7 +63,7 @@ def _serve():
 
 def _start(rank, port, arguments, step):
     """Fork a process; return a function that waits for its end."""
-    out, err = tempfile.TemporaryFile("w+"), tempfile.TemporaryFile("w+")
+    out, err = (tempfile.TemporaryFile("w+") for _ in range(2))  # noqa: SIM115 - closed by the function
     process = os.fork()
     if not process:
         os.dup2(out.fileno(), 1)

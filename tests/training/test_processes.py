@@ -56,7 +56,7 @@ def scores(run):
 
 
 @pytest.mark.usefixtures("sigterm_as_before")
-@pytest.mark.parametrize("steps", [(5,), (9, 13)], ids=["within an epoch", "at an epoch's end and again within one"])
+@pytest.mark.parametrize("steps", [(5,), (9, 13)], ids=["within an epoch", "at an epoch's end and again"])
 @pytest.mark.parametrize("kind", ["network", "backbone with dropout"])
 def test_a_run_stopped_by_sigterm_and_resumed_ends_as_if_never_stopped(
     kind, steps, phantom, tiny, dropout, tmp_path, monkeypatch
@@ -123,7 +123,7 @@ def together():
 
 @pytest.fixture(scope="module")
 def command(phantom_folder, vit_folder, tmp_path_factory):
-    """Return a training on whole batches of 32 without dropout and batch normalisation; 41 slices pick the epoch."""
+    """Return a training on whole batches of 32, without dropout and batch normalisation."""
     settings = ("batch_size=32", "train_rows=320", "precision=fp32", "learning_rate=1e-3")
     common = ["--data", phantom_folder, "--out", tmp_path_factory.mktemp("runs"), "--quiet", "--json"]
     return [

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import cache
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from brainstage.core.config import TrainConfig
 from brainstage.core.errors import BrainstageError, ConfigError, OtherProcessError, RunError
@@ -35,7 +35,7 @@ def is_first() -> bool:
     return process_count() == 1 or os.environ.get("RANK") == "0"
 
 
-def refuse(error: BrainstageError) -> None:
+def refuse(error: BrainstageError) -> NoReturn:
     """Raise an error that all processes meet alike: the first says it, the others end without a word.
 
     Raises:
@@ -124,9 +124,7 @@ def connected() -> Iterator[None]:
     except RuntimeError as error:
         if process_count() == 1 or not _is_of_connection(error):
             raise
-        refuse(
-            RunError("another process of this training ended; its own message says why, and --resume goes on")
-        )
+        refuse(RunError("another process of this training ended; its own message says why, and --resume goes on"))
 
 
 def _is_of_connection(error: RuntimeError) -> bool:

@@ -6,9 +6,9 @@ import json
 import shutil
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from threading import Event
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from threading import Event
 from typing import Any, Protocol
 
 import numpy as np
@@ -236,8 +236,8 @@ def _scores(outcome: Any) -> dict[str, float]:
 class _Trainer(Trainer):
     """``Trainer`` whose checkpoints have the network's own names for its weights.
 
-    ``save_pretrained`` renames those of many backbones to what the hub has, and ``Trainer`` does not rename them back:
-    it would resume, and keep the best epoch, without most weights (transformers issue 48805).
+    ``save_pretrained`` gives those of many backbones the hub's names, and ``Trainer`` does not rename them back: it
+    would resume, and keep the best epoch, without most weights (transformers issue 48805).
     """
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
@@ -338,8 +338,8 @@ def _check_processes(checkpoint: Path) -> None:
     saved, count = len([*checkpoint.glob("rng_state*.pth")]), process_count()
     if saved != count:
         raise RunError(
-            f"{checkpoint}: was saved by {_processes(saved)}, and this training has {_processes(count)}; go on with "
-            "as many, or take another --name"
+            f"{checkpoint}: was saved by {_processes(saved)}, and this training has {_processes(count)}; go on "
+            "with as many, or take another --name"
         )
 
 
