@@ -1,10 +1,11 @@
 """One training by one process and by several, as torchrun starts them: the same figures, and how much time.
 
-    python benchmarks/processes.py [--data FOLDER] [--recipe compact] [--seeds 0 1 2] [--processes 2]
+    python benchmarks/processes.py [--data FOLDER] [--recipe compact] [--seeds 0 1 2] [--processes 2] [--threads 1]
 
-Each seed is trained on the official split by ``brainstage train`` as a user would, once by one process that has all
-processors and once by several that share them, with the same batch in all. Accuracy is that of the test slices,
-which are looked at once; seconds are those of the training itself, from slices to the weights of the best epoch.
+Each seed is trained on the official split by ``brainstage train`` as a user would, once by one process and once by
+several, with the same batch in all. Without ``--threads`` one process has all processors and several share them.
+Accuracy is that of the test slices, which are looked at once; seconds are those of the training itself, from slices
+to the weights of the best epoch.
 """
 
 from __future__ import annotations
@@ -32,8 +33,9 @@ def train(out: Path, options: argparse.Namespace, seed: int, processes: int) -> 
     command = [sys.executable, *(launcher if processes > 1 else []), "-m", "brainstage", "train", "--quiet"]
     command += ["--json", "--recipe", options.recipe, "--seed", str(seed), "--name", name, "--out", str(out)]
     command += ["--data", options.data] if options.data else []
-    threads = str(max(1, usable_cpus() // processes))
-    subprocess.run(command, stdout=subprocess.DEVNULL, check=True, env={**os.environ, "OMP_NUM_THREADS": threads})
+    threads = options.threads or max(1, usable_cpus() // processes)
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    subprocess.run(command, stdout=subprocess.DEVNULL, check=True, env=environment)
     run = RunFolder(out / name)
     accuracy = json.loads(run.metrics.read_text(encoding="utf-8"))["overall"]["accuracy"]["value"]
     return accuracy, run.read_manifest()["training_seconds"]
@@ -46,6 +48,7 @@ def main() -> int:
     parser.add_argument("--recipe", default="compact")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--threads", type=int, help="of each process")
     options = parser.parse_args()
     trained: dict[int, list[tuple[float, float]]] = {1: [], options.processes: []}
     with tempfile.TemporaryDirectory() as folder:

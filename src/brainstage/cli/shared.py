@@ -108,7 +108,7 @@ class ExitCode(IntEnum):
 
 EXIT_CODES = (
     "Exit codes: 0 done, 1 failed, 2 usage error, 3 no scan of the input could be used (predict, explain), 75 "
-    "stopped by SIGTERM, to be started again with --resume (train, cross-validate), 130 interrupted."
+    "stopped by SIGTERM while training, to be started again with --resume, 130 interrupted."
 )
 
 

@@ -138,7 +138,6 @@ def train(
 
 @app.command(epilog="Example: brainstage cross-validate --recipe patient --data scans/ --patients patients.parquet")
 @takes_data
-@terminated_by_sigterm()
 def cross_validate(
     load: Callable[[], Any],
     recipe: Recipe = "compact",

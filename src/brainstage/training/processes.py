@@ -136,6 +136,8 @@ def _is_of_connection(error: RuntimeError) -> bool:
 @contextmanager
 def _others_hear() -> Iterator[list[Any]]:
     """Yield a list, the first of which the others hear; where the block fails they hear of that."""
+    if process_count() > 1:
+        _group()  # who is joined can be told, and a process that ends is noticed
     said: list[Any] = []
     try:
         yield said

@@ -283,7 +283,7 @@ class _Follow(TrainerCallback):
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         checkpoint = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-        is_last = any_process(self.sigterm.is_set())  # here too: every process has written its part
+        is_last = any_process(self.sigterm.is_set())  # a barrier too: each process has written its part
         if is_first():
             write_json(checkpoint / COMPLETE, _hashes(checkpoint))
         if is_last:
