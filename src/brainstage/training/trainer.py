@@ -335,7 +335,7 @@ def _check_processes(checkpoint: Path) -> None:
     Raises:
         RunError: It is such a one.
     """
-    saved, count = len([*checkpoint.glob("rng_state*.pth")]), process_count()
+    saved, count = len([*checkpoint.glob("rng_state_*.pth")]) or 1, process_count()  # one has rng_state.pth
     if saved != count:
         raise RunError(
             f"{checkpoint}: was saved by {_processes(saved)}, and this training has {_processes(count)}; go on "
