@@ -56,7 +56,7 @@ def scores(run):
 
 
 @pytest.mark.usefixtures("sigterm_as_before")
-@pytest.mark.parametrize("steps", [(5,), (9, 13)], ids=["within an epoch", "at an epoch's end and again"])
+@pytest.mark.parametrize("steps", [(7,), (10, 13)], ids=["within an epoch", "at an epoch's end and again"])
 @pytest.mark.parametrize("kind", ["network", "backbone with dropout"])
 def test_a_run_stopped_by_sigterm_and_resumed_ends_as_if_never_stopped(
     kind, steps, phantom, tiny, dropout, tmp_path, monkeypatch
