@@ -45,8 +45,8 @@ def sigterm_noted() -> Iterator[threading.Event]:
 def _handled(function: Callable[[], None]) -> Iterator[None]:
     """Call a function where SIGTERM arrives; Python lets the main thread alone say so.
 
-    What was done before is done again after the block, unless the process is ending by :class:`Terminated`. A worker
-    of a pool is left alone: by SIGTERM the pool ends it, and must not wait.
+    What was done before is done again after the block, unless the process is ending by :class:`Terminated`. A
+    worker of a pool is left alone: by SIGTERM the pool ends it, and must not wait.
     """
     if threading.current_thread() is not threading.main_thread() or multiprocessing.parent_process():
         yield
