@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 from transformers import Trainer, TrainingArguments, ViTImageProcessorPil, pipeline
 
 from brainstage.core.config import TrainConfig
@@ -17,8 +18,10 @@ from brainstage.evaluation.slices import evaluate
 from brainstage.inference.predictor import Predictor
 from brainstage.models.backbones import open_backbone
 from brainstage.models.recipes import load_recipe
+from brainstage.training.inputs import build_whole
 from brainstage.training.probe import slice_features
 from brainstage.training.train import train
+from brainstage.training.trainer import fit_network
 
 
 @pytest.fixture(autouse=True)
@@ -203,6 +206,19 @@ def test_every_weight_can_be_tuned(few, vit_folder, tmp_path):
     before, after = (open_backbone(folder, few.classes, 0).vit for folder in (vit_folder, run.model))
     assert not torch.equal(before.embeddings.cls_token, after.embeddings.cls_token)
     assert evaluate(run).slices == 20
+
+
+def test_the_best_epoch_of_a_backbone_is_kept_whole(few, vit_folder, tmp_path):
+    config = load_recipe("fine-tune", backbone=str(vit_folder), epochs=2, train_rows=96, learning_rate=1e-5)
+    network, _, training, selecting = build_whole(few, make_splits(few, config).folds[0], config)
+    trainer = fit_network(network, training, selecting, config, tmp_path)
+    first, last = sorted(tmp_path.glob("checkpoint-*"), key=lambda folder: int(folder.name.partition("-")[2]))
+    assert trainer.state.best_model_checkpoint == str(first)  # the accuracies are equal
+    kept = trainer.model.state_dict()
+    saved, later = (load_file(folder / "model.safetensors") for folder in (first, last))
+    assert kept.keys() == saved.keys()
+    assert all(torch.equal(kept[name], saved[name]) for name in saved)
+    assert not any(torch.equal(later[name], saved[name]) for name in saved if "attention" in name)
 
 
 @pytest.mark.parametrize(

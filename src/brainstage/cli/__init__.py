@@ -14,8 +14,10 @@ import typer
 from brainstage import __version__
 from brainstage.cli import bids, cohorts, data, models, scans, studies, training, using
 from brainstage.cli.shared import EXIT_CODES, USAGE_ERROR, ExitCode, warn
-from brainstage.core.errors import BrainstageError
+from brainstage.core.errors import BrainstageError, ConfigError, OtherProcessError
 from brainstage.core.schema import RESEARCH_NOTICE
+from brainstage.core.sigterm import Terminated
+from brainstage.training.processes import is_first, process_count, refuse
 
 app = typer.Typer(
     help=f"Stage dementia from brain MRI slices. {RESEARCH_NOTICE}",
@@ -30,10 +32,16 @@ for commands in (training, studies, using, scans, cohorts, bids, data, models):
 
 
 @app.callback(invoke_without_command=True)
-def _version(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+def _version(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
     if version:
         print(__version__)
         raise typer.Exit
+    if process_count() > 1 and context.invoked_subcommand != "train":
+        name = context.invoked_subcommand
+        refuse(ConfigError(f"several processes, as torchrun starts them, are for train; start {name} without it"))
 
 
 def main() -> None:
@@ -42,14 +50,25 @@ def main() -> None:
     gc.set_threshold(100_000)  # torch and transformers make a million objects that stay: collect rarely
     if not sys.warnoptions:  # Python's -W and PYTHONWARNINGS
         warnings.simplefilter("ignore")  # Pillow's and others', in the middle of the output
+    if process_count() > 1:  # what torch warns of in each of several processes, read when it is imported
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     try:
         code = command(standalone_mode=False, prog_name="brainstage")
+    except OtherProcessError:
+        code = ExitCode.DONE  # failing, the launcher would end the first process before it says why
     except BrainstageError as error:
         warn(f"Error: {error}")
         code = ExitCode.FAILED
     except USAGE_ERROR as error:
-        error.show()
-        code = error.exit_code
+        code = ExitCode.DONE
+        if is_first():  # each process has read the same command
+            error.show()
+            code = error.exit_code
+    except Terminated as ending:
+        code = ExitCode.TERMINATED
+        if is_first():
+            saved = str(ending) or "finished work is kept"
+            warn(f"Stopped by SIGTERM; {saved}. The same command with --resume --name NAME goes on with it.")
     except (KeyboardInterrupt, typer.Abort):
         code = ExitCode.INTERRUPTED
     except BrokenPipeError:

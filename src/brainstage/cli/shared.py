@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from brainstage.core.progress import Progress, silent, terminal
+from brainstage.training.processes import is_first
 
 if TYPE_CHECKING:
     from brainstage.core.parallel import Workers
@@ -101,12 +102,13 @@ class ExitCode(IntEnum):
     FAILED = 1
     USAGE = 2
     NOTHING_USABLE = 3
+    TERMINATED = 75
     INTERRUPTED = 130
 
 
 EXIT_CODES = (
-    "Exit codes: 0 done, 1 failed, 2 usage error, 3 no scan of the input could be used (predict, explain), 130 "
-    "interrupted."
+    "Exit codes: 0 done, 1 failed, 2 usage error, 3 no scan of the input could be used (predict, explain), 75 "
+    "stopped by SIGTERM while training, to be started again with --resume, 130 interrupted."
 )
 
 
@@ -163,8 +165,9 @@ def takes_data(command: Callable[..., None]) -> Callable[..., None]:
 def read_slices(load: Callable[[], Any]) -> Any:
     """Read the data and name the rows and files that are left out."""
     slices = load()
-    for sentence in (*slices.skipped, *slices.unreadable):
-        warn(f"left out: {sentence}")
+    if is_first():
+        for sentence in (*slices.skipped, *slices.unreadable):
+            warn(f"left out: {sentence}")
     return slices
 
 
@@ -259,8 +262,8 @@ def open_workers(
 
 
 def progress_of(quiet: bool) -> Progress:
-    """Return how a command shows its progress."""
-    return silent if quiet else terminal
+    """Return how a command shows its progress; of several processes the first shows its own."""
+    return terminal if is_first() and not quiet else silent
 
 
 def print_json(values: dict[str, Any]) -> None:
@@ -290,8 +293,8 @@ def show_result(
 
 
 def say(text: str, quiet: bool) -> None:
-    """Print a notice: where something was saved, or what to run next."""
-    if not quiet:
+    """Print a notice: where something was saved, or what to run next. Of several processes the first prints it."""
+    if is_first() and not quiet:
         print(text, flush=True)  # a server's address must not wait in the buffer
 
 

@@ -34,6 +34,8 @@ from brainstage.cli.shared import (
     takes_data,
     with_protocol,
 )
+from brainstage.core.sigterm import terminated_by_sigterm
+from brainstage.training.processes import first_goes_first, is_first, share_of_batch
 
 if TYPE_CHECKING:
     from brainstage.core.config import TrainConfig
@@ -77,6 +79,7 @@ def _next_command(slices: SliceTable) -> str:
 
 @app.command(epilog="Example: brainstage train --recipe compact --data scans/ --name first --set epochs=20")
 @takes_data
+@terminated_by_sigterm()
 def train(
     load: Callable[[], Any],
     recipe: Recipe = "compact",
@@ -107,15 +110,16 @@ def train(
 
     changes = given(backbone=backbone, protocol=protocol, fold=fold, epochs=epochs, seed=seed)
     changes |= given(validation_share=validation_share) | parse_settings(settings)
-    load_recipe(recipe, **changes)  # a wrong setting is refused before the data is read
-    slices = read_slices(load)
-    changes = with_protocol(changes, slices, quiet or as_json)
-    config = load_recipe(recipe, **changes)
-    if fold is not None and config.protocol != "patient":
-        raise typer.BadParameter(
-            "the official protocol has one fold; add --protocol patient", param_hint="'--fold'"
-        )
-    folds = Splits.load(splits, slices) if splits else None
+    with first_goes_first():
+        share_of_batch(load_recipe(recipe, **changes))  # a wrong setting is refused before the data is read
+        slices = read_slices(load)
+        changes = with_protocol(changes, slices, quiet or as_json)
+        config = load_recipe(recipe, **changes)
+        if fold is not None and config.protocol != "patient":
+            raise typer.BadParameter(
+                "the official protocol has one fold; add --protocol patient", param_hint="'--fold'"
+            )
+        folds = Splits.load(splits, slices) if splits else None
     if config.protocol == "patient" and "fold" not in changes:
         drawn = folds or make_splits(slices, config)
         of = f"One fold of {len(drawn.folds)}: fold {config.fold}"
@@ -213,6 +217,8 @@ def _train(
     from brainstage.training.train import train
 
     run = train(slices, config, progress=progress_of(quiet), **options)
+    if not is_first():
+        raise typer.Exit
     evaluation = evaluate(run)
     write_evaluation(evaluation, run.path, run.history)
     show_result(evaluation, show_evaluation, as_json=as_json, quiet=quiet, saved=run.path, run=str(run.path))

@@ -43,3 +43,7 @@ class OutputError(RunError):
 
 class InUseError(RunError):
     """Another process works on the folder; later it will be free."""
+
+
+class OtherProcessError(BrainstageError):
+    """The first process of a training failed, and says why; this one has nothing to add."""

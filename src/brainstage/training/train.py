@@ -7,6 +7,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -45,6 +46,7 @@ from brainstage.training.inputs import (
     prepare_head,
 )
 from brainstage.training.probe import classify
+from brainstage.training.processes import is_first, on_first, process_count, share_of_batch
 from brainstage.training.provenance import optimism
 from brainstage.training.tracking import Tracker, tensorboard
 from brainstage.training.trainer import fit_network
@@ -64,7 +66,7 @@ def train(
     """Train one model, pick its epoch on validation slices, predict validation and test slices once, save all.
 
     Under the patient protocol it is trained on the fold ``config.fold``; :func:`brainstage.cross_validate` trains
-    on all folds.
+    on all folds. Under ``torchrun`` every process calls this with the same arguments, and the first writes the run.
 
     Args:
         slices: The data.
@@ -74,7 +76,8 @@ def train(
         splits: The slices of each side, or a ``splits.json``; None makes them by the configuration, whose numbers
             of rows, validation share and seed of the folds are not used otherwise.
         resume: Go on with a run that was stopped, from its last whole checkpoint. On the same machine and
-            number of threads it ends with the same weights as one that was never stopped. Of a finished run the
+            number of threads and processes it ends with the same weights as one that was never stopped; where it
+            was stopped within an epoch, ``train_loss`` of that epoch is of its later steps. Of a finished run the
             settings, the data and the splits are checked, and nothing is trained.
         track: A local tracker that gets the figures of each epoch too, in the run's folder.
         progress: How to show progress.
@@ -89,6 +92,8 @@ def train(
         DataError: The data cannot be split or trained on, or a resumed run had other data or splits.
         LeakageError: The patient protocol was asked for and would be broken.
         RunError: The run exists, is in use, was changed after it finished, or cannot be written.
+        OtherProcessError: The first of several processes failed.
+        Terminated: SIGTERM arrived while the network was trained, and a checkpoint is saved.
     """
     return train_fold(
         slices, config, name=name, out=out, splits=splits, resume=resume, track=track, progress=progress, alone=True
@@ -118,13 +123,22 @@ def train_fold(
         ConfigError, DataError, LeakageError, RunError: As :func:`train`.
     """
     config = config if isinstance(config, TrainConfig) else load_recipe(config)
-    splits = read_splits(splits, slices)
-    run = RunFolder.new(name, config.recipe, out)
-    with run.claim(resume=resume) as unfinished:
-        splits = begin_run(run, slices, config, splits)
+    share_of_batch(config)  # refused before anything is written
+    begun: list[Splits] = []
+    with ExitStack() as stack:
+
+        def begin() -> tuple[str, bool]:
+            run = RunFolder.new(name, config.recipe, out)
+            unfinished = stack.enter_context(run.claim(resume=resume))
+            begun.append(begin_run(run, slices, config, read_splits(splits, slices)))
+            return str(run.path), unfinished
+
+        path, unfinished = on_first(begin)
+        run = RunFolder(path)
         if unfinished:
-            trackers = [tensorboard(run.tensorboard)] if track else []
-            _fit(run, slices, config, splits, progress, trackers, alone=alone)
+            trackers = [tensorboard(run.tensorboard)] if track and is_first() else []
+            fold_splits = begun[0] if begun else begin_run(run, slices, config)
+            _fit(run, slices, config, fold_splits, progress, trackers, alone=alone)
     return run
 
 
@@ -266,6 +280,21 @@ def _fit(
     )
     fit_model = _fit_people if config.model == "patient" else _fit_head if config.frozen else _fit_whole
     fitted = fit_model(slices, config, fold, progress, fit)
+    on_first(lambda: _finish(run, slices, config, splits, fitted, progress, alone=alone))
+
+
+def _finish(
+    run: RunFolder,
+    slices: SliceTable,
+    config: TrainConfig,
+    splits: Splits,
+    fitted: _Fitted,
+    progress: Progress,
+    *,
+    alone: bool,
+) -> None:
+    """Write the model, its predictions and the manifest."""
+    fold = splits.chosen(config)
     _save_model(
         run,
         fitted,
@@ -279,7 +308,8 @@ def _fit(
         nearest = nearest_training_slice(slices, {config.fold: fold}, about, progress=progress)
         write_table(run.nearest_slice, nearest)
     extra = {"fitted_on": _fitted_on(fold, splits), "threads": torch.get_num_threads(), "versions": _versions()}
-    run.write_manifest({**about, **fitted.about, **extra})
+    together = {"processes": process_count()} if process_count() > 1 else {}
+    run.write_manifest({**about, **fitted.about, **extra, **together})
     shutil.rmtree(run.checkpoints, ignore_errors=True)  # last: a run without a manifest resumes from them
 
 

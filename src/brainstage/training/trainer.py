@@ -8,11 +8,13 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from threading import Event
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 from safetensors import SafetensorError
+from safetensors.torch import save_model
 from sklearn.metrics import accuracy_score, f1_score
 from torch.utils.data import Dataset
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
@@ -21,11 +23,21 @@ from transformers.utils import logging as transformers_logging
 from brainstage.core.arrays import IntArray, Pixels
 from brainstage.core.config import TrainConfig
 from brainstage.core.errors import RunError
-from brainstage.core.files import sha256, write_json, write_text
+from brainstage.core.files import make_folder, sha256, write_json, write_text
 from brainstage.core.progress import Progress, silent
+from brainstage.core.sigterm import Terminated, sigterm_noted
 from brainstage.datasets.preprocessing import Preprocessing, draw_mirrored, draw_shifts, draw_versions, shift
 from brainstage.models.device import best_device
+from brainstage.models.folder import WEIGHTS
 from brainstage.models.network import build_optimizer
+from brainstage.training.processes import (
+    any_process,
+    connected,
+    is_first,
+    on_first,
+    process_count,
+    share_of_batch,
+)
 
 COMPLETE = "complete.json"
 """Written into a checkpoint last, with the SHA-256 of its files: only a checkpoint that agrees is resumed from."""
@@ -117,30 +129,37 @@ def fit_network(
 
     The epoch of the highest accuracy on ``selecting`` is kept, the first of equals; without it the last epoch.
     Training resumes from the last complete checkpoint in ``checkpoints``, if there is one. Without ``checkpoints``
-    nothing is saved and the network stays as its last epoch left it.
+    nothing is saved and the network stays as its last epoch left it. With them SIGTERM has a checkpoint saved after
+    the step under way, from which a resumed training ends with the same weights as one that was never stopped.
+    Under ``torchrun`` all processes call this, each with the whole data, of which it takes its share.
 
     Args:
         model: The network.
         training: The training set.
         selecting: The slices that pick the epoch.
         config: The settings.
-        checkpoints: Folder of the state after each epoch.
+        checkpoints: Folder of the state after each epoch, which all processes see.
         progress: How to show progress.
         history: File of one JSON line an epoch.
         on_epoch: Called with each epoch's line of the history after its evaluation; an exception stops the fit.
         trackers: Callbacks that log the scores elsewhere too.
 
     Raises:
-        RunError: The disk is full.
+        ConfigError: The batch cannot be divided among the processes.
+        RunError: The disk is full, the last checkpoint was saved by another number of processes, or another process
+            is gone.
+        Terminated: SIGTERM arrived, and a checkpoint is saved.
     """
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     with ExitStack() as stack:
         steps = -(-len(training) // (config.batch_size * config.gradient_accumulation)) * config.epochs
-        callback = _Follow(training, history, config, on_epoch, stack.enter_context(progress("Training", steps)))
-        resume = _last_checkpoint(checkpoints) if checkpoints else None
+        advance = stack.enter_context(progress("Training", steps))
+        resume = on_first(lambda: _last_checkpoint(checkpoints)) if checkpoints else None
+        sigterm = stack.enter_context(sigterm_noted()) if checkpoints else Event()
+        callback = _Follow(training, history if is_first() else None, config, on_epoch, advance, sigterm)
         out = checkpoints or Path(stack.enter_context(TemporaryDirectory()))
-        trainer = Trainer(
+        trainer = _Trainer(
             model=model,
             args=_arguments(config, out, select=selecting is not None, save=checkpoints is not None),
             train_dataset=training,
@@ -152,7 +171,8 @@ def fit_network(
         )
         trainer.remove_callback(PrinterCallback)
         try:
-            trainer.train(resume_from_checkpoint=resume)
+            with connected():
+                trainer.train(resume_from_checkpoint=resume)
         except (OSError, RuntimeError, SafetensorError) as error:  # torch and safetensors wrap errors of the disk
             if "os error 28" in str(error) or "No space left" in str(error) or "file write failed" in str(error):
                 raise RunError(f"{out}: the disk is full; free some space and go on with --resume") from error
@@ -165,7 +185,7 @@ def _arguments(config: TrainConfig, out: Path, *, select: bool, save: bool) -> T
     return TrainingArguments(
         output_dir=str(out.resolve()),
         num_train_epochs=config.epochs,
-        per_device_train_batch_size=config.batch_size,
+        per_device_train_batch_size=share_of_batch(config),
         per_device_eval_batch_size=256,
         gradient_accumulation_steps=config.gradient_accumulation,
         learning_rate=config.learning_rate,
@@ -176,6 +196,7 @@ def _arguments(config: TrainConfig, out: Path, *, select: bool, save: bool) -> T
         max_grad_norm=0.0 if config.optimizer == "muon" else 1.0,  # Muon's steps have a fixed size
         bf16=uses_bf16(config) and not config.frozen,  # a head alone is nothing to save on
         use_cpu=not on_gpu,
+        ddp_find_unused_parameters=config.backbone is not None,  # some have a token for masks, which is not used
         eval_strategy="epoch" if select else "no",
         save_strategy="epoch" if save else "no",
         save_total_limit=3,
@@ -186,6 +207,7 @@ def _arguments(config: TrainConfig, out: Path, *, select: bool, save: bool) -> T
         dataloader_pin_memory=on_gpu,
         disable_tqdm=True,
         report_to="none",
+        log_level_replica="error",
         seed=config.seed,
     )
 
@@ -211,8 +233,21 @@ def _scores(outcome: Any) -> dict[str, float]:
     }
 
 
+class _Trainer(Trainer):
+    """``Trainer`` whose checkpoints have the network's own names for its weights.
+
+    ``save_pretrained`` gives those of many backbones the hub's names, and ``Trainer`` does not rename them back: it
+    would resume, and keep the best epoch, without most weights (transformers issue 48805).
+    """
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Write the weights into a checkpoint; the first process does."""
+        if self.args.should_save:
+            save_model(self.model, str(make_folder(Path(output_dir or self.args.output_dir)) / WEIGHTS))
+
+
 class _Follow(TrainerCallback):
-    """Draws each epoch's augmentation, moves the bar, writes the history, and marks complete checkpoints."""
+    """Draws each epoch's augmentation, moves the bar, writes the history, marks complete checkpoints, and stops."""
 
     def __init__(
         self,
@@ -221,18 +256,21 @@ class _Follow(TrainerCallback):
         config: TrainConfig,
         on_epoch: Callable[[dict[str, Any]], None] | None,
         advance: Any,
+        sigterm: Event,
     ):
         self.training, self.history, self.config, self.advance = training, history, config, advance
-        self.on_epoch = on_epoch
+        self.on_epoch, self.sigterm = on_epoch, sigterm
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self.advance(state.global_step)
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.training.start_epoch(round(state.epoch or 0))
+        self.training.start_epoch(state.global_step // self._steps(state))
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self.advance(1)
+        if state.global_step % self._steps(state) and any_process(self.sigterm.is_set()):
+            control.should_save = True  # an epoch's last step is saved after its evaluation, as ever
 
     def on_log(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if self.history:
@@ -245,7 +283,15 @@ class _Follow(TrainerCallback):
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         checkpoint = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-        write_json(checkpoint / COMPLETE, _hashes(checkpoint))
+        is_last = any_process(self.sigterm.is_set())  # a barrier too: each process has written its part
+        if is_first():
+            write_json(checkpoint / COMPLETE, _hashes(checkpoint))
+        if is_last:
+            raise Terminated(f"{checkpoint} is saved")
+
+    def _steps(self, state: Any) -> int:
+        """Return the steps of an epoch."""
+        return int(state.max_steps // self.config.epochs)
 
 
 def epochs(log: Sequence[dict[str, Any]], config: TrainConfig) -> list[dict[str, Any]]:
@@ -267,15 +313,38 @@ def _hashes(checkpoint: Path) -> dict[str, str]:
 
 
 def _last_checkpoint(folder: Path) -> str | None:
-    """Return the newest complete checkpoint. Newer ones that were not written to the end are removed."""
+    """Return the newest complete checkpoint. Newer ones that were not written to the end are removed.
+
+    Raises:
+        RunError: It was saved by another number of processes.
+    """
     newest_first = sorted(
         folder.glob("checkpoint-*"), key=lambda path: int(path.name.partition("-")[2]), reverse=True
     )
     for checkpoint in newest_first:
         if _is_complete(checkpoint):
+            _check_processes(checkpoint)
             return str(checkpoint.resolve())
         shutil.rmtree(checkpoint)
     return None
+
+
+def _check_processes(checkpoint: Path) -> None:
+    """Refuse a checkpoint of another number of processes: their batches and random states would be others.
+
+    Raises:
+        RunError: It is such a one.
+    """
+    saved, count = len([*checkpoint.glob("rng_state_*.pth")]) or 1, process_count()  # one has rng_state.pth
+    if saved != count:
+        raise RunError(
+            f"{checkpoint}: was saved by {_processes(saved)}, and this training has {_processes(count)}; go on "
+            "with as many, or take another --name"
+        )
+
+
+def _processes(count: int) -> str:
+    return "1 process" if count == 1 else f"{count} processes"
 
 
 def _is_complete(checkpoint: Path) -> bool:
