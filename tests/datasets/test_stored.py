@@ -2,6 +2,7 @@
 
 import os
 import re
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -103,6 +104,15 @@ def test_the_least_recently_used_source_is_removed_above_the_limit(tmp_path, cac
     monkeypatch.setenv("BRAINSTAGE_SLICES_GB", "much")
     with pytest.raises(ConfigError, match="BRAINSTAGE_SLICES_GB: 'much' is not a number"):
         load_slices(folders[1])
+
+
+def test_what_a_killed_process_left_is_removed_after_a_day(phantom_folder, cache):
+    for name, age in ((".killed", 25 * 60 * 60), (".at-work", 60 * 60)):
+        (cache / name).mkdir(parents=True)
+        os.utime(cache / name, (time.time() - age,) * 2)
+    load_slices(phantom_folder)
+    assert sorted(folder.name[:8] for folder in cache.iterdir())[0] == ".at-work"
+    assert len(list(cache.iterdir())) == 2
 
 
 def test_a_cache_that_cannot_be_written_is_one_sentence(phantom_folder, cache):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,7 @@ from numpy.typing import DTypeLike, NDArray
 from brainstage.core.errors import ConfigError, RunError
 from brainstage.core.hub import cache_root
 
+DAY_SECONDS = 24 * 60 * 60
 IN_MEMORY_BYTES = 2**29
 """Size above which an array that is computed lies in a file."""
 
@@ -54,7 +56,7 @@ def limit_bytes(variable: str, gigabytes: float) -> float:
 def use(folder: Path, limit: float) -> None:
     """Note that a folder is used now; remove the least recently used ones beside it while all exceed a limit."""
     os.utime(folder)
-    others = sorted((other for other in folder.parent.iterdir() if other != folder), key=_last_use)
+    others = sorted((other for other in folder.parent.glob("[!.]*") if other != folder), key=_last_use)
     while others and size_of(folder.parent) > limit:
         shutil.rmtree(others.pop(0), ignore_errors=True)
 
@@ -79,12 +81,16 @@ def _last_use(folder: Path) -> float:
 def new_folder(target: Path) -> Iterator[Path]:
     """Yield a temporary folder beside ``target``, which becomes ``target`` if the block raises nothing.
 
-    Where another process has made the same meanwhile, that is left.
+    Where another process has made the same meanwhile, that is left. What a process left that was killed is removed
+    after a day.
 
     Raises:
         RunError: The disk is full or the cache is not writable.
     """
     make_cache(target.parent)
+    for left in target.parent.glob(".*"):
+        if time.time() - _last_use(left) > DAY_SECONDS:
+            shutil.rmtree(left, ignore_errors=True)
     try:
         with tempfile.TemporaryDirectory(prefix=".", dir=target.parent, ignore_cleanup_errors=True) as name:
             yield Path(name)

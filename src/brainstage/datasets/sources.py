@@ -95,9 +95,14 @@ def load_slices(
     if not len(content.rows):
         raise DataError(". ".join([f"{path}: no slices found", *skipped]))
     if sum(file.stat().st_size for file in content.files if file.is_file()) <= LARGE_BYTES:
-        slices = _decode(content, columns, path, max_unreadable, progress, PixelWriter())
+        slices = _decode(content, columns, path, progress, PixelWriter())
     else:
-        slices = _decode_once(content, columns, path, max_unreadable, progress)
+        slices = _decode_once(content, columns, path, progress)
+    if len(slices.unreadable) > max_unreadable * len(content.rows):
+        raise DataError(
+            f"{path}: {len(slices.unreadable)} of {len(content.rows)} slices cannot be read, more than the allowed "
+            f"{max_unreadable:.0%}; the first: {slices.unreadable[0]}"
+        )
     _check_index(slices, path)
     return with_patients(replace(slices, skipped=skipped), patients)
 
@@ -107,11 +112,9 @@ def slices_folder() -> Path:
     return cache_root() / "slices"
 
 
-def _decode_once(
-    content: SourceContent, columns: Columns, path: Path, max_unreadable: float, progress: Progress
-) -> SliceTable:
+def _decode_once(content: SourceContent, columns: Columns, path: Path, progress: Progress) -> SliceTable:
     """Return the slices of a large source from the cache, where they are put the first time."""
-    about = {**asdict(columns), "path": str(path.absolute()), "max_unreadable": max_unreadable, "version": VERSION}
+    about = {**asdict(columns), "path": str(path.absolute()), "version": VERSION}
     files = [file for file in content.files if file.is_file()]
     hashes = [[file.name, value] for file, value in zip(files, parallel_map(sha256, files), strict=True)]
     key = hashlib.sha256(json.dumps([about, hashes]).encode()).hexdigest()[:32]
@@ -119,7 +122,7 @@ def _decode_once(
     if not folder.is_dir():
         with new_folder(folder) as part:
             pixels = PixelWriter(part / PIXELS)
-            store_slices(_decode(content, columns, path, max_unreadable, progress, pixels), part)
+            store_slices(_decode(content, columns, path, progress, pixels), part)
     use(folder, limit_bytes("BRAINSTAGE_SLICES_GB", LIMIT_GB))
     return open_slices(folder)
 
@@ -128,14 +131,13 @@ def _decode(
     content: SourceContent,
     columns: Columns,
     path: Path,
-    max_unreadable: float,
     progress: Progress,
     pixels: PixelWriter,
 ) -> SliceTable:
     """Decode every slice of a source.
 
     Args:
-        content, columns, path, max_unreadable, progress: As :func:`load_slices` has them.
+        content, columns, path, progress: As :func:`load_slices` has them.
         pixels: Takes the slices.
     """
     if columns.class_order is None and not columns.class_names:
@@ -157,11 +159,6 @@ def _decode(
                 modes.append(outcome.mode)
                 kept.append(row)
             advance(len(outcomes))
-    if len(unreadable) > max_unreadable * len(rows):
-        raise DataError(
-            f"{path}: {len(unreadable)} of {len(rows)} slices cannot be read, more than the allowed "
-            f"{max_unreadable:.0%}; the first: {unreadable[0]}"
-        )
     return SliceTable(
         _table(rows.take(pa.array(kept, pa.int64())) if unreadable else rows, slice_ids, modes),
         pixels.finish(),
