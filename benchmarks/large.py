@@ -2,8 +2,8 @@
 
     python benchmarks/large.py [--people 20000] [--keep FOLDER]
 
-The people are synthetic: each is the mean of two of 400 phantoms of one stage. They are written as a cohort, as
-`brainstage prepare` writes it, and each command runs on it in a process of its own, which may use all processors.
+The people are synthetic: each is the mean of two of 400 phantoms of one stage, bent in a way of its own. They are
+written as a cohort, as `brainstage prepare` writes it, and each command runs on it in a process of its own.
 Printed are its seconds, the most memory that it and the processes that it started had of their own, and the most
 with what they had mapped of files, which the system takes back when memory is short. Networks are trained for one
 epoch, on pictures of 48×48 pixels: their figures say nothing.
@@ -25,17 +25,30 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 from PIL import Image
+from scipy.ndimage import gaussian_filter, map_coordinates
 
 from brainstage.core.arrays import IntArray, Pixels
 from brainstage.core.levels import LEVELS_KEY, PUBLIC
-from brainstage.core.parallel import Processes, run_tasks
-from brainstage.core.schema import CLASS_ORDER, STACK_LEVELS, STAGES
+from brainstage.core.parallel import Processes, parallel_map, run_tasks
+from brainstage.core.schema import CLASS_ORDER, STAGES
 from brainstage.datasets.phantom import draw_head, stage_counts
 from cohort import children
 
 PHANTOMS = 400
 PEOPLE_A_FILE = 500
+SCHEMA = pa.schema(
+    [
+        ("image", pa.struct([("bytes", pa.binary()), ("path", pa.string())])),
+        ("label", pa.int64()),
+        ("patient_id", pa.string()),
+        ("scan_id", pa.string()),
+        ("slice_index", pa.int32()),
+        ("age", pa.float64()),
+        ("sex", pa.string()),
+    ]
+)
 QUICK = ("--set", "image_size=48", "--set", "stage_channels=[8,8,16]", "--epochs", "1")
 
 
@@ -60,59 +73,44 @@ def main() -> None:
 
 def write_cohort(folder: Path, people: int) -> str:
     """Write the people, unless they are there."""
-    if not (folder / "data").is_dir():
-        stages = np.repeat(np.arange(len(STAGES)), stage_counts(PHANTOMS)).tolist()
-        heads: list[list[Pixels]] = [[] for _ in STAGES]
-        for (_, stage), head in run_tasks(_draw, enumerate(stages), Processes()):
-            if head is None:
-                raise SystemExit("a process that drew a phantom was killed")
-            heads[stage].append(head)
-        parts = folder / "parts"
-        parts.mkdir(parents=True)
-        rng = np.random.default_rng(0)
-        stage_of = rng.permutation(np.repeat(np.arange(len(STAGES)), stage_counts(people)))
-        for number, start in enumerate(range(0, people, PEOPLE_A_FILE)):
-            rows = stage_of[start : start + PEOPLE_A_FILE]
-            count = -(-people // PEOPLE_A_FILE)
-            _write_file(parts / f"train-{number:05d}-of-{count:05d}.parquet", start, rows, heads, rng)
-        parts.rename(folder / "data")
+    if (folder / "data").is_dir():
+        return str(folder)
+    parts = folder / "parts"
+    parts.mkdir(parents=True)
+    stages = np.repeat(np.arange(len(STAGES)), stage_counts(PHANTOMS))
+    drawn = parallel_map(lambda number: draw_head(int(stages[number]), number, seed=7), range(PHANTOMS))
+    np.save(folder / "phantoms.npy", np.stack(drawn))
+    stage_of = np.random.default_rng(0).permutation(np.repeat(np.arange(len(STAGES)), stage_counts(people)))
+    starts = range(0, people, PEOPLE_A_FILE)
+    tasks = [
+        (parts / f"train-{number:05d}-of-{len(starts):05d}.parquet", start, stage_of[start : start + PEOPLE_A_FILE])
+        for number, start in enumerate(starts)
+    ]
+    for (file, *_), done in run_tasks(_write_file, tasks, Processes()):
+        if done is None:
+            raise SystemExit(f"{file}: the process that wrote it was killed")
+    parts.rename(folder / "data")
     return str(folder)
 
 
-def _draw(phantom: tuple[int, int]) -> Pixels:
-    number, stage = phantom
-    return draw_head(stage, number, seed=7)
-
-
-def _write_file(
-    file: Path, first: int, stages: IntArray, heads: list[list[Pixels]], rng: np.random.Generator
-) -> None:
-    """Write some people, a row group each."""
-    schema = pa.schema(
-        [
-            ("image", pa.struct([("bytes", pa.binary()), ("path", pa.string())])),
-            ("label", pa.int64()),
-            ("patient_id", pa.string()),
-            ("scan_id", pa.string()),
-            ("slice_index", pa.int32()),
-            ("age", pa.float64()),
-            ("sex", pa.string()),
-        ],
-        metadata={
-            "huggingface": json.dumps(
-                {"info": {"features": {"label": {"names": list(STAGES), "_type": "ClassLabel"}}}}
-            ),
+def _write_file(task: tuple[Path, int, IntArray]) -> int:
+    """Write some people, a row group each, from the number of the first on; return how many."""
+    file, first, stages = task
+    phantoms = np.load(file.parents[1] / "phantoms.npy", mmap_mode="r")
+    stage_of_phantom = np.repeat(np.arange(len(STAGES)), stage_counts(PHANTOMS))
+    label = {"names": list(STAGES), "_type": "ClassLabel"}
+    schema = SCHEMA.with_metadata(
+        {
+            "huggingface": json.dumps({"info": {"features": {"label": label}}}),
             LEVELS_KEY: PUBLIC.name,
             CLASS_ORDER: json.dumps(STAGES),
             "brainstage_synthetic": "true",
-        },
+        }
     )
     with pq.ParquetWriter(file, schema) as writer:
         for number, stage in enumerate(stages.tolist(), first):
-            one, other = rng.choice(len(heads[stage]), 2, replace=False)
-            noise = rng.normal(0, 3, (STACK_LEVELS, 128, 128))
-            pixels = (heads[stage][one].astype(np.float32) + heads[stage][other]) / 2
-            pixels = (pixels + noise * (pixels > 5)).clip(0, 255).astype(np.uint8)
+            rng = np.random.default_rng([7, number])
+            pair = phantoms[rng.choice(np.flatnonzero(stage_of_phantom == stage), 2, replace=False)]
             person = {
                 "label": stage,
                 "patient_id": f"{number:05d}",
@@ -122,9 +120,19 @@ def _write_file(
             }
             rows = [
                 {"image": {"bytes": _jpeg(picture), "path": None}, "slice_index": level, **person}
-                for level, picture in enumerate(pixels)
+                for level, picture in enumerate(_bent(pair.mean(axis=0), rng))
             ]
             writer.write_table(pa.Table.from_pylist(rows, schema=schema))
+    return len(stages)
+
+
+def _bent(head: NDArray[np.float64], rng: np.random.Generator) -> Pixels:
+    """Return a head that is bent smoothly by some 4 pixels, the same at all levels, with noise."""
+    bend = [gaussian_filter(rng.standard_normal((128, 128)), 8, mode="wrap") for _ in range(2)]
+    places = np.mgrid[:128, :128] + 4 * np.stack([field / field.std() for field in bend])
+    bent = np.stack([map_coordinates(picture, places, order=1) for picture in head])
+    bent += rng.normal(0, 3, bent.shape) * (bent > 5)
+    return bent.clip(0, 255).astype(np.uint8)
 
 
 def _jpeg(picture: Pixels) -> bytes:

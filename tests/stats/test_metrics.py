@@ -4,6 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sk
 
+from brainstage.stats import metrics
 from brainstage.stats.metrics import differences_from_leader, majority, score, score_decisions
 
 CLASSES = ("a", "b", "c", "d")
@@ -136,3 +137,18 @@ def test_a_score_that_is_not_defined_has_no_difference():
     differences = differences_from_leader(labels, [np.full((20, 2), 0.5)] * 2, 0, draws=20)
     assert np.isnan(differences[1]["auroc_ovr"].low)
     assert differences[1]["accuracy"].to_dict() == {"value": 0, "low": 0, "high": 0}
+
+
+def test_draws_are_the_same_however_few_of_them_are_in_memory_at_once(monkeypatch):
+    rng = np.random.default_rng(5)
+    labels, probabilities = rng.integers(0, 3, 60), rng.dirichlet(np.ones(3), 60)
+    groups = [f"person {row // 3}" for row in range(60)]
+
+    def all_scores():
+        scores = metrics.score(labels, probabilities, ["a", "b", "c"], groups, draws=150).overall
+        return [[score.value, score.low, score.high] for score in scores.values()]
+
+    at_once = all_scores()
+    monkeypatch.setattr(metrics, "WEIGHTS_AT_ONCE", 7 * 60)
+    assert max(len(part) for part in metrics.resamples(60, groups, 150, 0)) == 7
+    assert np.allclose(all_scores(), at_once, rtol=1e-12)

@@ -18,6 +18,7 @@ _KINDS = 12
 """Kinds of traits; traits of one kind share a kernel."""
 _SHIFTS = np.array([-1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.0, 3.0])
 """Shifts between two groups' levels that are tried, in steps."""
+_PAIRS_AT_ONCE = 50_000
 _FACING_SLICES = 8
 """Slices of each group, nearest to the other group, that are weighed."""
 _SHORTLIST = 24
@@ -83,9 +84,11 @@ class TraitModel:
             bins = np.abs(level[first] - level[second]) // 0.5
             near = bins < 64
             bins, first, second = bins[near].astype(np.int64), rows[first[near]], rows[second[near]]
-            sums = csr_array((np.ones(len(bins)), (bins, np.arange(len(bins)))), shape=(64, len(bins)))
-            products += sums @ (self.traits[first] * self.traits[second])
             counts += np.bincount(bins, minlength=64)
+            for part in blocks(len(bins), _PAIRS_AT_ONCE):
+                count = len(bins[part])
+                sums = csr_array((np.ones(count), (bins[part], np.arange(count))), shape=(64, count))
+                products += sums @ (self.traits[first[part]] * self.traits[second[part]])
         return products, counts
 
     def _kernels(self, distance: Float64Array) -> Float64Array:

@@ -6,8 +6,9 @@ cost a few matrix products. With all weights 1 each score equals scikit-learn's;
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,8 @@ CALIBRATION_BINS = 15
 """Bins of the expected calibration error, of equal width (Guo et al. 2017, ICML)."""
 
 DRAWS = 1000
+WEIGHTS_AT_ONCE = 2**22
+"""Most weights of rows, of some draws together, in memory at once: 34 MB, ten times that with their scores."""
 LEVEL = 0.95
 FEW = 10
 """People of a group below which no claim is made for it: the interval of a share of so few spans half of all."""
@@ -137,8 +140,9 @@ def differences_from_leader(
     Returns:
         The differences of each candidate by name of the score; those of the leader itself are 0.
     """
-    parts = [np.ones((1, len(labels))), *resamples(len(labels), groups, draws, seed)]
-    scores = [[_weighted(labels, probabilities, weights) for weights in parts] for probabilities in candidates]
+    parts = chain([np.ones((1, len(labels)))], resamples(len(labels), groups, draws, seed))
+    by_part = [[_weighted(labels, probabilities, weights) for probabilities in candidates] for weights in parts]
+    scores = list(zip(*by_part, strict=True))
     differences: list[dict[str, Score]] = [{} for _ in candidates]
     for name in OVERALL:
         values = np.stack([np.concatenate([part[name][:, 0] for part in candidate]) for candidate in scores])
@@ -182,7 +186,7 @@ def score_repeats(
         draws: Number of bootstrap draws.
         seed: Seed of the draws.
     """
-    parts = [np.ones((1, len(labels))), *resamples(len(labels), groups, draws, seed)]
+    parts = chain([np.ones((1, len(labels)))], resamples(len(labels), groups, draws, seed))
     scores = [[_weighted(labels, repeat, weights) for repeat in repeats] for weights in parts]
     means = {name: [np.mean([repeat[name] for repeat in part], axis=0) for part in scores] for name in OVERALL}
     return {name: intervals(values[0][0], np.concatenate(values[1:]))[0] for name, values in means.items()}
@@ -228,13 +232,14 @@ def calibration_error_if_perfect(repeats: Sequence[Float64Array], *, draws: int 
         Mean and 95 % range over the draws.
     """
     people, classes = repeats[0].shape
-    uniform = np.random.default_rng(seed).random((draws, len(repeats), people))
+    rng = np.random.default_rng(seed)
     errors = np.zeros((draws, len(repeats)))
-    for number, probabilities in enumerate(repeats):
-        edges = np.cumsum(probabilities, axis=1)[:, :-1]
-        for start in range(0, draws, 100):
-            part = slice(start, start + 100)
-            stages = (uniform[part, number, :, None] > edges).sum(axis=2)
+    for start in range(0, draws, 100):
+        part = slice(start, min(start + 100, draws))
+        uniform = rng.random((part.stop - start, len(repeats), people))
+        for number, probabilities in enumerate(repeats):
+            edges = np.cumsum(probabilities, axis=1)[:, :-1]
+            stages = (uniform[:, number, :, None] > edges).sum(axis=2)
             errors[part, number] = _calibration_error(probabilities, _one_hot(stages, classes))
     means = errors.mean(axis=1)
     return intervals(means.mean(keepdims=True), means[:, None])[0]
@@ -251,8 +256,8 @@ def mean_over_people(
         draws: Number of bootstrap draws.
         seed: Seed of the draws.
     """
-    weights = np.concatenate(list(resamples(len(values), groups, draws, seed)))
-    means = weights @ values / np.maximum(weights.sum(axis=1), 1)
+    parts = resamples(len(values), groups, draws, seed)
+    means = np.concatenate([weights @ values / np.maximum(weights.sum(axis=1), 1) for weights in parts])
     return intervals(values.mean(keepdims=True), means[:, None])[0]
 
 
@@ -261,8 +266,8 @@ def groups_of(patients: Sequence[str]) -> Sequence[str] | None:
     return None if len(set(patients)) == len(patients) else patients
 
 
-def resamples(rows: int, groups: Sequence[str] | None, draws: int, seed: int) -> list[Float64Array]:
-    """Return how often each row is in each bootstrap draw, float64, in parts of shape (up to 100, rows).
+def resamples(rows: int, groups: Sequence[str] | None, draws: int, seed: int) -> Iterator[Float64Array]:
+    """Yield how often each row is in each bootstrap draw, float64, in parts of shape (some draws, rows).
 
     Args:
         rows: Number of rows.
@@ -273,10 +278,10 @@ def resamples(rows: int, groups: Sequence[str] | None, draws: int, seed: int) ->
     rng = np.random.default_rng(seed)
     group_of = np.arange(rows) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
     count = int(group_of.max()) + 1
-    parts = [min(100, draws - start) for start in range(0, draws, 100)]
-    return [
-        rng.multinomial(count, np.full(count, 1 / count), part).astype(np.float64)[:, group_of] for part in parts
-    ]
+    most = max(1, min(100, WEIGHTS_AT_ONCE // max(1, rows)))
+    for start in range(0, draws, most):
+        part = rng.multinomial(count, np.full(count, 1 / count), min(most, draws - start))
+        yield part.astype(np.float64)[:, group_of]
 
 
 def intervals(value: Float64Array, spread: Float64Array) -> list[Score]:
@@ -431,7 +436,7 @@ def score_decisions(
         seed: Seed of the draws.
     """
     truth, answers = _one_hot(labels, count), np.eye(count)[decisions]
-    parts = [np.ones((1, len(labels))), *resamples(len(labels), groups, draws, seed)]
+    parts = chain([np.ones((1, len(labels)))], resamples(len(labels), groups, draws, seed))
     confusion = np.concatenate([truth * weights[:, None] @ answers for weights in parts])
     with np.errstate(invalid="ignore", divide="ignore"):
         values = {"accuracy": _accuracy(confusion), "weighted_f1": _weighted_f1(confusion)}

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from statistics import NormalDist
 
 import numpy as np
@@ -326,7 +327,7 @@ def _bootstrap(
         seed: Seed of the draws.
     """
     with np.errstate(invalid="ignore", divide="ignore"):
-        parts = [statistics(part) for part in (np.ones((1, rows)), *resamples(rows, groups, draws, seed))]
+        parts = [statistics(part) for part in chain([np.ones((1, rows))], resamples(rows, groups, draws, seed))]
     values = {name: np.concatenate([part[name] for part in parts])[:, None] for name in parts[0]}
     return {name: intervals(column[0], column[1:])[0] for name, column in values.items()}
 
