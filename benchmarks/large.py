@@ -67,8 +67,8 @@ def main() -> None:
         show("describe", "data", "describe", *data, "--json")
         show("audit", "audit", *data, "--json")
         show("train", "train", *data, *runs, "--protocol", "patient", "--name", "one", *QUICK)
-        show("cross-validate, 2 folds", "cross-validate", *data, *runs, "--folds", "2", "--name", "folds", *QUICK)
         show("predict", "predict", str(folder / "runs" / "one"), cohort, "--out", str(folder / "predictions"))
+        show("cross-validate, 2 folds", "cross-validate", *data, *runs, "--folds", "2", "--name", "folds", *QUICK)
 
 
 def write_cohort(folder: Path, people: int) -> str:

@@ -55,9 +55,11 @@ def test_two_processes_share_a_study_and_one_is_killed(database, phantom_folder,
         }
         return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
+    storage = optuna.storages.RDBStorage(database.replace("://", "+psycopg://", 1))
+
     def states():
         try:
-            study = optuna.load_study(study_name="s", storage=database.replace("://", "+psycopg://", 1))
+            study = optuna.load_study(study_name="s", storage=storage)
         except KeyError:
             return []
         return [trial.state.name for trial in study.trials]
@@ -73,7 +75,7 @@ def test_two_processes_share_a_study_and_one_is_killed(database, phantom_folder,
     assert second.returncode == 0, errors
     assert output.split() == ["8"]
     assert first.wait() == -signal.SIGKILL
-    study = optuna.load_study(study_name="s", storage=database.replace("://", "+psycopg://", 1))
+    study = optuna.load_study(study_name="s", storage=storage)
     complete = [trial.params["learning_rate"] for trial in study.trials if trial.state.name == "COMPLETE"]
     assert sorted(complete) == list(shared_sweep.RATES.values)  # each once
     assert [trial.state.name for trial in study.trials].count("RUNNING") == 0

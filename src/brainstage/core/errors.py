@@ -45,5 +45,5 @@ class InUseError(RunError):
     """Another process works on the folder; later it will be free."""
 
 
-class OtherProcessError(BrainstageError):
+class OtherProcessError(RunError):
     """The first process of a training failed, and says why; this one has nothing to add."""

@@ -233,15 +233,17 @@ def _run_elsewhere(
 
 def _run_trial(task: _TrialTask) -> bool:
     """Run one trial in a process of its own."""
-    _open_runner(task).run(load_study(RunFolder(task.run), task.storage), task.total)
+    runner, study = _open_sweep(task)
+    runner.run(study, task.total)
     return True
 
 
-@lru_cache(1)
-def _open_runner(task: _TrialTask) -> TrialRunner:
+@lru_cache(1)  # a database has few connections, and each study that is opened takes some
+def _open_sweep(task: _TrialTask) -> tuple[TrialRunner, optuna.Study]:
     slices = open_slices(task.slices)
     fold = make_splits(slices, task.config).chosen(task.config)
-    return TrialRunner(slices, fold, task.config, task.factors, silent)
+    study = load_study(RunFolder(task.run), task.storage)
+    return TrialRunner(slices, fold, task.config, task.factors, silent), study
 
 
 def _refuse_surplus(trial: optuna.Trial, total: int) -> None:
