@@ -236,3 +236,30 @@ def test_the_real_dataset_is_whole(real_folder):
     ]
     assert [train.count(stage) for stage in slices.classes] == [2566, 1781, 724, 49]
     assert {image.shape for image in slices.images} == {(128, 128)}
+
+
+def test_columns_that_hold_something_else_are_one_sentence(tmp_path):
+    file = write_parquet(tmp_path / "a.parquet", patient_id=[["a"], ["b"]] * 3)
+    with pytest.raises(DataError, match=r"a\.parquet: column patient_id holds list.*, expected names or numbers"):
+        load_slices(file)
+    file = write_parquet(tmp_path / "b.parquet", slice_index=["first", "second"] * 3)
+    with pytest.raises(DataError, match=r"b\.parquet: column slice_index holds what is no whole number"):
+        load_slices(file)
+    file = write_parquet(tmp_path / "c.parquet", split=["train", "test", "train", "dev", "dev", "test"])
+    with pytest.raises(DataError, match=r"c\.parquet row 3: split 'dev' is not one of train, test"):
+        load_slices(file)
+
+
+def test_categories_are_read_as_names_and_an_empty_name_is_nobody(tmp_path):
+    people = pa.array(["a", "", None, "b", "a", "b"]).dictionary_encode()
+    slices = load_slices(write_parquet(tmp_path / "a.parquet", patient_id=people, site=people))
+    assert slices.patients == ["a", None, None, "b", "a", "b"]
+    assert slices.rows["patient_id_source"].to_pylist() == [
+        "given",
+        "unknown",
+        "unknown",
+        "given",
+        "given",
+        "given",
+    ]
+    assert slices.covariates == {"site": ["a", None, None, "b", "a", "b"]}

@@ -13,7 +13,7 @@ from brainstage.core.errors import ConfigError, DataError, RunError
 from brainstage.core.files import write_json
 from brainstage.core.run import RunFolder, StrPath
 from brainstage.datasets.table import SliceTable
-from brainstage.training.train import check_settings
+from brainstage.training.start import check_settings
 
 SETTINGS = "settings.json"
 """What a study was started with, in its folder."""

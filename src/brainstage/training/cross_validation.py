@@ -24,8 +24,9 @@ from brainstage.models.recipes import load_recipe
 from brainstage.training.baselines import age_and_sex_baseline, linear_baseline, nearest_training_slice
 from brainstage.training.feature_tasks import compute_features
 from brainstage.training.side_by_side import TrainTask, train_side_by_side
+from brainstage.training.start import begin_run, read_splits
 from brainstage.training.tracking import Tracker
-from brainstage.training.train import begin_run, calibrate, read_splits, train_fold
+from brainstage.training.train import calibrate, train_fold
 
 EVERYONE = "everyone"
 """Name of the run that is fitted on everyone."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import tempfile
 import time
@@ -19,13 +18,13 @@ from transformers import Trainer
 
 from brainstage.core.arrays import FloatArray
 from brainstage.core.config import TrainConfig
-from brainstage.core.errors import ConfigError, DataError, RunError
-from brainstage.core.files import sha256, write_table, write_text
+from brainstage.core.errors import RunError
+from brainstage.core.files import sha256, write_table
 from brainstage.core.levels import LEVELS_KEY
 from brainstage.core.progress import Progress, silent
 from brainstage.core.run import RunFolder, StrPath
 from brainstage.datasets.preprocessing import Preprocessing
-from brainstage.datasets.splits import Fold, Splits, make_splits
+from brainstage.datasets.splits import Fold, Splits
 from brainstage.datasets.table import SliceTable
 from brainstage.inference.out_of_distribution import OutOfDistributionDetector
 from brainstage.inference.predictor import Prediction, Predictor, prediction_table
@@ -48,6 +47,7 @@ from brainstage.training.inputs import (
 from brainstage.training.probe import classify
 from brainstage.training.processes import is_first, on_first, process_count, share_of_batch
 from brainstage.training.provenance import optimism
+from brainstage.training.start import begin_run, read_splits
 from brainstage.training.tracking import Tracker, tensorboard
 from brainstage.training.trainer import fit_network
 
@@ -140,106 +140,6 @@ def train_fold(
             fold_splits = begun[0] if begun else begin_run(run, slices, config)
             _fit(run, slices, config, fold_splits, progress, trackers, alone=alone)
     return run
-
-
-def read_splits(splits: Splits | StrPath | None, slices: SliceTable) -> Splits | None:
-    """Return splits, read from a file where a path is given.
-
-    Raises:
-        DataError, LeakageError: As :meth:`brainstage.Splits.load`.
-    """
-    return splits if splits is None or isinstance(splits, Splits) else Splits.load(splits, slices)
-
-
-def begin_run(run: RunFolder, slices: SliceTable, config: TrainConfig, splits: Splits | None = None) -> Splits:
-    """Write the settings and splits of a new run, or check those of a run that was started or finished.
-
-    Args:
-        run: The run, locked by this process.
-        slices: The data.
-        config: The settings.
-        splits: The slices of each side; None makes them, or takes those that the run was started with.
-
-    Raises:
-        ConfigError: The run was started with different settings, or the patient model would not know the order of
-            the classes.
-        DataError: It was started with different data or splits, or the data cannot be split.
-        LeakageError: The patient protocol would be broken.
-    """
-    if run.started:
-        check_settings(run.path, TrainConfig.from_json(run.config), config)
-        saved = _saved_splits(run, slices)
-        if splits is not None and splits.folds != saved.folds:
-            raise DataError(f"{run.path}: this run was started with different splits; take another --name")
-        return saved
-    splits = splits or make_splits(slices, config)
-    fold = splits.chosen(config)
-    _check_order(slices, config)
-    _check_classes(slices, fold, config)
-    splits.save(run.splits, slices.classes)
-    write_text(run.config, config.to_json())  # last: a run with settings can be resumed
-    return splits
-
-
-def check_settings(folder: Path, saved: TrainConfig, config: TrainConfig) -> None:
-    """Refuse to go on with different settings.
-
-    Args:
-        folder: The folder of the run, for the error.
-        saved: The settings that it was started with.
-        config: The settings asked for.
-
-    Raises:
-        ConfigError: They differ from the saved ones; the message names each difference.
-    """
-    if saved != config:
-        changed = [name for name in vars(saved) if getattr(saved, name) != getattr(config, name)]
-        pairs = ", ".join(f"{name} {getattr(saved, name)}, not {getattr(config, name)}" for name in changed)
-        raise ConfigError(
-            f"{folder}: this run was started with different settings: {pairs}; "
-            "set them alike or take another --name"
-        )
-
-
-def _saved_splits(run: RunFolder, slices: SliceTable) -> Splits:
-    """Return the splits that a run was started with.
-
-    Raises:
-        DataError: They are not of this data, or its patients or the order of its classes are others now.
-    """
-    splits = Splits.load(run.splits, slices)
-    saved = json.loads(run.splits.read_text(encoding="utf-8"))
-    if splits.data_hash != saved.get("data_hash"):
-        raise DataError(f"{run.path}: this run was started with different data; name that data with --data")
-    if saved.get("classes", [*slices.classes]) != [*slices.classes]:
-        raise DataError(
-            f"{run.path}: this run was started with the classes in the order {', '.join(saved['classes'])}; give "
-            "it with --class-order or take another --name"
-        )
-    if splits.verdict.to_dict() != saved.get("leakage"):
-        raise DataError(
-            f"{run.path}: this run was started when the data had other patients ({saved['leakage']['sentence']}; "
-            f"now {splits.verdict}); give the same --patients or take another --name"
-        )
-    return splits
-
-
-def _check_order(slices: SliceTable, config: TrainConfig) -> None:
-    if config.model == "patient" and not slices.ordered and len(slices.classes) > 2:
-        raise ConfigError(
-            f"the patient model needs the order of the classes, and that of {', '.join(slices.classes)} is not "
-            "known; give --class-order, from the least to the most severe"
-        )
-
-
-def _check_classes(slices: SliceTable, fold: Fold, config: TrainConfig) -> None:
-    counts = dict.fromkeys(slices.classes, 0)
-    for slice_id in fold.train:
-        counts[str(slices.labels[slices.row_of[slice_id]])] += 1
-    missing = [name for name, count in counts.items() if count == 0]
-    if missing:
-        remedy = "draw more rows" if config.train_rows else "add some or leave the class out of the data"
-        raise DataError(f"class {', '.join(missing)} has no slice in train; {remedy}")
 
 
 @dataclass(frozen=True)
