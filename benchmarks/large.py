@@ -79,7 +79,7 @@ def write_cohort(folder: Path, people: int) -> str:
     parts.mkdir(parents=True)
     stages = np.repeat(np.arange(len(STAGES)), stage_counts(PHANTOMS))
     drawn = parallel_map(lambda number: draw_head(int(stages[number]), number, seed=7), range(PHANTOMS))
-    np.save(folder / "phantoms.npy", np.stack(drawn))
+    np.save(folder.with_name("phantoms.npy"), np.stack(drawn))
     stage_of = np.random.default_rng(0).permutation(np.repeat(np.arange(len(STAGES)), stage_counts(people)))
     starts = range(0, people, PEOPLE_A_FILE)
     tasks = [
@@ -96,7 +96,7 @@ def write_cohort(folder: Path, people: int) -> str:
 def _write_file(task: tuple[Path, int, IntArray]) -> int:
     """Write some people, a row group each, from the number of the first on; return how many."""
     file, first, stages = task
-    phantoms = np.load(file.parents[1] / "phantoms.npy", mmap_mode="r")
+    phantoms = np.load(file.parents[2] / "phantoms.npy", mmap_mode="r")
     stage_of_phantom = np.repeat(np.arange(len(STAGES)), stage_counts(PHANTOMS))
     label = {"names": list(STAGES), "_type": "ClassLabel"}
     schema = SCHEMA.with_metadata(
