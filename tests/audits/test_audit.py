@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image, ImageEnhance
 
+from brainstage import audits
 from brainstage.audits.audit import audit
 from brainstage.audits.duplicates import alter_slice
 from brainstage.core.config import TrainConfig
@@ -111,6 +112,20 @@ def test_given_patients_stay_and_are_compared(apart):
     assert apart.slices.patients[:-1] == [f"p{person}" for person in TRUTH]
     assert report["people"]["patient_id_source"] == "given"
     assert report["checks"]["agreement_with_given"] > 0.99
+
+
+def test_of_many_slices_whose_people_are_given_those_of_some_people_are_compared(cohort, tmp_path, monkeypatch):
+    monkeypatch.setattr(audits.audit, "CHECKED_SLICES", 8 * 32 + 31)
+    result = audit(table(cohort, LABELS, patients=[f"p{person}" for person in TRUTH]))
+    report = result.to_dict()
+    people, slices_each = np.unique(TRUTH[~np.isnan(result.recovered.level)], return_counts=True)
+    assert 6 <= len(people) <= 8
+    assert set(slices_each.tolist()) == {32}  # whole people
+    assert report["checks"]["compared_people"] == 8
+    assert report["checks"]["agreement_with_given"] > 0.95
+    assert report["people"]["patients"] == PEOPLE
+    page = write_audit(result, tmp_path, ["brainstage", "audit"])[-1]
+    assert "of 8 people drawn at random" in page.read_text()
 
 
 def test_augmented_copies_join_the_person_of_their_original(augmented):

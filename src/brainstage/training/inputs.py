@@ -16,7 +16,7 @@ from brainstage.core.errors import LeakageError
 from brainstage.core.parallel import parallel_map
 from brainstage.core.progress import Progress, silent
 from brainstage.datasets.preprocessing import Preprocessing
-from brainstage.datasets.signatures import describe_coarse
+from brainstage.datasets.signatures import BLOCK_ROWS, blocks, describe_coarse
 from brainstage.datasets.splits import Fold
 from brainstage.datasets.table import SliceTable
 from brainstage.models.acquisitions import VERSION as FAMILY_VERSION
@@ -64,9 +64,11 @@ def prepare(
     resized = preprocessing or Preprocessing(config.image_size, config.crop_share)
     versions = 1 + (ACQUISITIONS_OF_NETWORKS if config.augment == "acquisitions" else 0)
     pixels = scratch_array((versions, len(rows), *resized.shape(config.max_shift)), np.uint8)
-    for number in range(versions):
-        images = [slices.images[row] for row in rows] if number == 0 else _acquire(slices, rows, number - 1)
-        resized.resize(images, config.max_shift, out=pixels[number])
+    resized.resize([slices.images[row] for row in rows], config.max_shift, out=pixels[0])
+    for number in range(1, versions):
+        for part in blocks(len(rows), BLOCK_ROWS):
+            acquired = _acquire(slices, rows[part], number - 1)
+            resized.resize(acquired, config.max_shift, out=pixels[number, part])
     preprocessing = preprocessing or resized.fitted(pixels[0])
     training = SliceDataset(pixels, slices.targets(rows), preprocessing, config.seed, config.mirror)
     rows = [slices.row_of[slice_id] for slice_id in fold.selecting(config)]
