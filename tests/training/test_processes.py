@@ -79,7 +79,7 @@ def test_sigterm_before_the_first_step_leaves_nothing_behind(phantom_folder, tmp
         os.kill(os.getpid(), signal.SIGTERM)
         raise AssertionError("it went on")
 
-    monkeypatch.setattr("brainstage.training.train.make_splits", stopped)
+    monkeypatch.setattr("brainstage.training.start.make_splits", stopped)
     code, out, err = run_cli("train", "--data", phantom_folder, "--name", "early", "--out", tmp_path / "runs")
     assert (code, out) == (ExitCode.TERMINATED, "")
     assert code == os.EX_TEMPFAIL
