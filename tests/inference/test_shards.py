@@ -8,6 +8,7 @@ import pytest
 
 from bids_tree import write_bids
 from brainstage.cohorts.prepare import prepare
+from brainstage.core import parallel
 from brainstage.core.cluster import open_cluster
 from brainstage.core.errors import ConfigError, RunError
 from brainstage.core.parallel import Processes
@@ -92,6 +93,6 @@ def test_a_folder_with_other_files_is_refused(bids, tmp_path):
 
 
 def test_a_process_that_is_killed_is_named(bids, tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "run_tasks", lambda _function, tasks, _workers: ((t, None) for t in tasks))
+    monkeypatch.setattr(parallel, "run_tasks", lambda _function, tasks, _workers: ((t, None) for t in tasks))
     with pytest.raises(RunError, match=r"part-00000-.*was killed; too little memory\? Fewer --jobs"):
         predict_shards("patient", [str(bids)], tmp_path / "out")

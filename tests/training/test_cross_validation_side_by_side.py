@@ -5,11 +5,11 @@ import shutil
 import pyarrow.parquet as pq
 import pytest
 
+from brainstage.core import parallel
 from brainstage.core.cluster import open_cluster
 from brainstage.core.errors import RunError
 from brainstage.core.parallel import Processes
 from brainstage.core.run import RunFolder
-from brainstage.training import side_by_side
 from brainstage.training.cross_validation import cross_validate
 
 TABLES = ("predictions", "nearest_slice", "baseline")
@@ -54,9 +54,7 @@ def test_folds_on_slurm_are_those_of_this_process(few, config, here, slurm_file,
 
 
 def test_a_fold_whose_process_is_killed_is_named(few, tiny, tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        side_by_side, "run_tasks", lambda _function, tasks, _workers: ((one, None) for one in tasks)
-    )
+    monkeypatch.setattr(parallel, "run_tasks", lambda _function, tasks, _workers: ((one, None) for one in tasks))
     config = tiny.replace(protocol="patient", folds=3)
     with pytest.raises(RunError, match=r"folds/00: the process that trained it was killed twice.*--resume"):
         cross_validate(few, config, name="killed", out=tmp_path, workers=Processes(2))

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from safetensors import safe_open
 
+from brainstage.core import parallel
 from brainstage.core.errors import RunError
 from brainstage.core.parallel import Processes
 from brainstage.datasets.splits import make_splits
@@ -52,9 +53,7 @@ def test_folds_find_all_features_computed_and_each_once(few, vit_folder, tmp_pat
 
 
 def test_a_process_that_is_killed_is_named(few, tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        feature_tasks, "run_tasks", lambda _function, tasks, _workers: ((one, None) for one in tasks)
-    )
+    monkeypatch.setattr(parallel, "run_tasks", lambda _function, tasks, _workers: ((one, None) for one in tasks))
     config = load_recipe("patient", folds=2, repeats=1)
     with pytest.raises(RunError, match="the process that computed features was killed twice"):
         compute_features(few, Path("slices"), config, make_splits(few, config).folds, Processes(2))

@@ -121,7 +121,7 @@ def scratch_array(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
         with tempfile.TemporaryFile(dir=folder) as file:
             if hasattr(os, "posix_fallocate"):  # else a disk that is full would end the process by a signal
                 os.posix_fallocate(file.fileno(), 0, size)
-            return np.asarray(np.memmap(file, dtype, "r+" if hasattr(os, "posix_fallocate") else "w+", 0, shape))
+            return np.asarray(np.memmap(file, dtype, "w+", 0, shape))
     except OSError as error:
         raise RunError(
             f"{folder}: no room for {size / 1e9:,.1f} GB of working space ({error.strerror or error}); free some "

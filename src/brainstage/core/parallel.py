@@ -250,6 +250,25 @@ def run_tasks(
             yield from ((item, None) for item in killers)
 
 
+def run_all(
+    function: Callable[[Item], Result], items: Iterable[Item], workers: Workers, lost: Callable[[Item], str]
+) -> Iterator[Result]:
+    """Yield the result of each item as :func:`run_tasks` does, where the others are of no use without one of them.
+
+    Args:
+        function, items, workers: As for :func:`run_tasks`.
+        lost: Says of an item that its worker died over it, and what to do.
+
+    Raises:
+        RunError: There is such an item; or as :func:`run_tasks`.
+        Exception: What the function raised.
+    """
+    for item, result in run_tasks(function, items, workers):
+        if result is None:
+            raise RunError(lost(item))
+        yield result
+
+
 def _run_chunks(
     function: Callable[[Item], Result], waiting: Iterator[Item], workers: Workers, died: list[Item], alone: bool
 ) -> Generator[tuple[Item, Result | None], None, bool]:

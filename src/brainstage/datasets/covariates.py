@@ -33,13 +33,9 @@ def typed(cells: pa.Table) -> pa.Table:
     return pa.table({name: _numbers(cells[name]) for name in cells.column_names})
 
 
-def covariate_cells(table: pa.Table, taken: Collection[str]) -> pa.Table:
-    """Return the columns of a table that hold numbers or text, but for those that are taken, as text.
-
-    Cells that are not known are null. :func:`typed` makes numbers of them.
-    """
-    names = covariate_names(table.schema, taken)
-    return pa.table({name: map_values(table[name], _known, pa.string()) for name in names})
+def covariate_cells(table: pa.Table) -> pa.Table:
+    """Return columns of numbers or text as text, null where not known; :func:`typed` makes numbers of them."""
+    return pa.table({name: map_values(table[name], _known, pa.string()) for name in table.column_names})
 
 
 def covariate_names(schema: pa.Schema, taken: Collection[str]) -> list[str]:

@@ -170,7 +170,7 @@ def _parquet(file: Path, columns: Columns, split: str | None) -> SourceContent:
     table = _read_parquet(file, [*dict.fromkeys(name for name in (*known, *covariates) if name in schema.names)])
     names = partial(_names, table, file)
     rows = _listed(
-        covariate_cells(table.select(covariates), ()),
+        covariate_cells(table.select(covariates)),
         label=_labels(table, columns.label, file),
         patient_id=names(columns.patient),
         session_id=names("session_id"),

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from brainstage.core.errors import ConfigError, RunError
+from brainstage.core.errors import ConfigError
 from brainstage.core.files import make_folder, size_and_time, write_table
 from brainstage.core.levels import check_levels
-from brainstage.core.parallel import THIS_MACHINE, TOO_LITTLE_MEMORY, Workers, run_tasks
+from brainstage.core.parallel import THIS_MACHINE, TOO_LITTLE_MEMORY, Workers, run_all
 from brainstage.core.progress import Progress, silent
 from brainstage.datasets.layouts import hub_files
 from brainstage.datasets.patient_map import is_public
@@ -104,16 +104,16 @@ def predict_shards(
     ]
     missing = [task for task in tasks if not task.target.is_file()]
     with progress("Predicting files of scans", len(missing)) as advance:
-        for task, done in run_tasks(_predict_shard, missing, workers):
-            if done is None:
-                raise RunError(
-                    f"{task.target}: the process that predicted these scans was killed; {TOO_LITTLE_MEMORY}; start "
-                    "again to go on"
-                )
+        for _ in run_all(_predict_shard, missing, workers, _lost):
             advance(1)
     for stale in set(out.glob("part-*.parquet")).difference(out / task.target.name for task in tasks):
         stale.unlink()
     return _summary(predictor, [out / task.target.name for task in tasks])
+
+
+def _lost(task: _ShardTask) -> str:
+    what = "the process that predicted these scans was killed"
+    return f"{task.target}: {what}; {TOO_LITTLE_MEMORY}; start again to go on"
 
 
 def _is_shard(file: Path) -> bool:

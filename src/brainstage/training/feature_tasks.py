@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from brainstage.core.config import TrainConfig
-from brainstage.core.errors import RunError
-from brainstage.core.parallel import TOO_LITTLE_MEMORY, Workers, run_tasks
+from brainstage.core.parallel import TOO_LITTLE_MEMORY, Workers, run_all
 from brainstage.core.progress import Progress, silent
 from brainstage.datasets.signatures import blocks
 from brainstage.datasets.splits import Fold
@@ -66,13 +65,9 @@ def compute_features(
         ConfigError, DataError: The backbone cannot be opened.
     """
     tasks = list(_tasks(slices, workers.path(stored), config, folds))
+    lost = f"{stored}: the process that computed features was killed twice; {TOO_LITTLE_MEMORY}; --resume goes on"
     with progress("Computing features", len(tasks)) as advance:
-        for _, done in run_tasks(_compute, tasks, workers):
-            if done is None:
-                raise RunError(
-                    f"{stored}: the process that computed features was killed twice; {TOO_LITTLE_MEMORY}; --resume "
-                    "goes on"
-                )
+        for _ in run_all(_compute, tasks, workers, lambda _task: lost):
             advance(1)
 
 

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from brainstage.core.config import TrainConfig
-from brainstage.core.errors import RunError
 from brainstage.core.files import make_folder
-from brainstage.core.parallel import TOO_LITTLE_MEMORY, Workers, run_tasks
+from brainstage.core.parallel import TOO_LITTLE_MEMORY, Workers, run_all
 from brainstage.core.progress import Progress, silent
 from brainstage.core.run import RunFolder
 from brainstage.datasets.splits import Splits, make_everyone
@@ -59,13 +58,13 @@ def train_side_by_side(
     make_folder(out)
     folder = workers.path(store_slices(slices, stored))
     placed = [(folder, workers.path(out), task) for task in tasks]
+
+    def lost(placed: tuple[Path, Path, TrainTask]) -> str:
+        run = out / placed[-1].name
+        return f"{run}: the process that trained it was killed twice; {TOO_LITTLE_MEMORY}; --resume goes on"
+
     with progress("Training", len(tasks)) as advance:
-        for (_, _, task), trained in run_tasks(_train, placed, workers):
-            if trained is None:
-                raise RunError(
-                    f"{out / task.name}: the process that trained it was killed twice; {TOO_LITTLE_MEMORY}; "
-                    "--resume goes on"
-                )
+        for _ in run_all(_train, placed, workers, lost):
             advance(1)
     shutil.rmtree(stored)
     return [RunFolder(out / task.name) for task in tasks]

@@ -16,8 +16,8 @@ import optuna
 from optuna.trial import TrialState
 
 from brainstage.core.config import TrainConfig, parse_value
-from brainstage.core.errors import ConfigError, RunError
-from brainstage.core.parallel import THIS_PROCESS, TOO_LITTLE_MEMORY, Workers, run_tasks
+from brainstage.core.errors import ConfigError
+from brainstage.core.parallel import THIS_PROCESS, TOO_LITTLE_MEMORY, Workers, run_all
 from brainstage.core.progress import Progress, silent
 from brainstage.core.run import RunFolder
 from brainstage.datasets.splits import Fold, make_splits
@@ -218,13 +218,10 @@ def _run_elsewhere(
 ) -> None:
     stored = workers.path(store_slices(runner.slices, run.stored_slices))
     task = _TrialTask(stored, workers.path(run.path), storage, runner.config, runner.factors, total)
+    lost = f"{run.path}: the process of a trial was killed twice; {TOO_LITTLE_MEMORY}; --resume goes on"
     while not _has_all(study, total):
         missing = total - len(study.get_trials(deepcopy=False, states=_STARTED))
-        for _, done in run_tasks(_run_trial, [task] * missing, workers):
-            if done is None:
-                raise RunError(
-                    f"{run.path}: the process of a trial was killed twice; {TOO_LITTLE_MEMORY}; --resume goes on"
-                )
+        for _ in run_all(_run_trial, [task] * missing, workers, lambda _task: lost):
             advance(1)
         if storage is None:  # all processes have ended: what still runs was killed
             retry_stopped_trials(study, alone=True)
