@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import shutil
 import tempfile
@@ -103,11 +104,17 @@ def new_folder(target: Path) -> Iterator[Path]:
         ) from error
 
 
-def scratch_array(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+def scratch_array(shape: tuple[int, ...], dtype: DTypeLike, *, random_order: bool = False) -> NDArray[Any]:
     """Return an array to be filled: in memory, or above :data:`IN_MEMORY_BYTES` in a file of the cache.
 
     The file has no name and is gone with the array, also when the process is killed. The operating system keeps as
     much of it in memory as there is room.
+
+    Args:
+        shape: Shape of the array.
+        dtype: Its dtype.
+        random_order: Its rows will be read in random order. The system then reads from the disk what is asked for
+            and not, as else, 128 KB around it, which push other rows out of memory.
 
     Raises:
         RunError: The disk is full or the cache is not writable.
@@ -121,9 +128,13 @@ def scratch_array(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
         with tempfile.TemporaryFile(dir=folder) as file:
             if hasattr(os, "posix_fallocate"):  # else a disk that is full would end the process by a signal
                 os.posix_fallocate(file.fileno(), 0, size)
-            return np.asarray(np.memmap(file, dtype, "w+", 0, shape))
+            file.truncate(size)
+            mapped = mmap.mmap(file.fileno(), size)
     except OSError as error:
         raise RunError(
             f"{folder}: no room for {size / 1e9:,.1f} GB of working space ({error.strerror or error}); free some "
             "space or name another cache in BRAINSTAGE_CACHE"
         ) from error
+    if random_order and hasattr(mmap, "MADV_RANDOM"):
+        mapped.madvise(mmap.MADV_RANDOM)
+    return np.frombuffer(mapped, dtype).reshape(shape)

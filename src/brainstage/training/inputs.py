@@ -63,7 +63,8 @@ def prepare(
     rows = [slices.row_of[slice_id] for slice_id in fold.train]
     resized = preprocessing or Preprocessing(config.image_size, config.crop_share)
     versions = 1 + (ACQUISITIONS_OF_NETWORKS if config.augment == "acquisitions" else 0)
-    pixels = scratch_array((versions, len(rows), *resized.shape(config.max_shift)), np.uint8)
+    shape = (versions, len(rows), *resized.shape(config.max_shift))
+    pixels = scratch_array(shape, np.uint8, random_order=True)
     resized.resize([slices.images[row] for row in rows], config.max_shift, out=pixels[0])
     for number in range(1, versions):
         for part in blocks(len(rows), BLOCK_ROWS):
