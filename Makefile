@@ -31,7 +31,7 @@ check: setup
 	$(BIN)/lint-imports
 
 bench: setup
-	for script in data audit claims cohort scale levels membership people patient calibration stability volumes heads refusal predict official study precision sweep processes serve libraries; do $(BIN)/python benchmarks/$$script.py || exit 1; done
+	$(BIN)/python benchmarks/run.py
 
 clean:
 	rm -rf .venv build dist
