@@ -110,7 +110,7 @@ class Neighbours:
         half_power = 0.5 * np.square(centres).sum(axis=1)
         parts = parallel_map(
             lambda part: largest(rows[part] @ centres.T - half_power, count)[0],
-            blocks(len(rows), 10 * BLOCK_ROWS),
+            blocks(len(rows), BLOCK_ROWS),
         )
         return np.concatenate(parts)
 

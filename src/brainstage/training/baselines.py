@@ -17,7 +17,7 @@ from sklearn.pipeline import make_pipeline
 
 from brainstage.core.arrays import Float32Array, Float64Array, IntArray, Pixels
 from brainstage.core.progress import Progress, silent
-from brainstage.datasets.neighbours import nearest, shortened
+from brainstage.datasets.neighbours import Neighbours, shortened
 from brainstage.datasets.signatures import (
     BLOCK_ROWS,
     COARSE_SIDE,
@@ -154,8 +154,9 @@ def _find_among_many(
     with progress("Finding the nearest training slices", len(sides)) as advance:
         for pair in sides:
             asked, known = (np.array([slices.row_of[one] for one in ids], dtype=np.int64) for ids in pair)
-            best = nearest(short[asked], short[known], 1)[0][:, 0] if len(asked) else asked
-            stages.append(slices.targets(known[best].tolist()))
+            search = Neighbours(short[known])
+            best = [search.search(short[asked[part]], 1)[0][:, 0] for part in blocks(len(asked), MANY_SLICES)]
+            stages.append(slices.targets(known[np.concatenate(best)].tolist() if best else []))
             advance(1)
     return stages
 
