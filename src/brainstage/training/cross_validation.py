@@ -164,7 +164,7 @@ def _finish(
 def _join_predictions(
     run: RunFolder, slices: SliceTable, splits: Splits, folds: list[RunFolder], config: TrainConfig
 ) -> dict[str, Any]:
-    """Write the folds' predictions as the run's, and those from age and sex; calibrate; return what stands beside."""
+    """Write the folds' predictions as the run's, and those from age and sex; calibrate; return the metadata."""
     tables = [pq.read_table(fold.predictions) for fold in folds]
     about = _joined_metadata(tables)
     age_and_sex, about["age_and_sex"] = age_and_sex_baseline(slices, splits, about)
