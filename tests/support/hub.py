@@ -189,7 +189,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
                             "path": path,
                             "uploadMode": "lfs" if size > LARGE else "regular",
                             "shouldIgnore": False,
-                            "oid": entry(path, there[path])["oid"] if path in there else None,
+                            "oid": identity(path, there[path]) if path in there else None,
                         }
                         for path, size in sizes.items()
                     ]
@@ -225,7 +225,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
             else:
                 files[value["path"]] = base64.b64decode(value["content"])
         repo.commit(files)
-        self._json({"commitUrl": f"http://{self.headers['Host']}/{name}/commit/{repo.head}", "commitOid": repo.head})
+        self._json(
+            {"commitUrl": f"http://{self.headers['Host']}/{name}/commit/{repo.head}", "commitOid": repo.head}
+        )
 
     def _json(self, content):
         self._reply(200, json.dumps(content).encode(), {"Content-Type": "application/json"})
@@ -255,6 +257,12 @@ ROUTES = (
     (r"PUT /storage/(\w+)", Handler.store),
     (rf"POST /api/models/{REPO}/commit/main", Handler.commit),
 )
+
+
+def identity(path, data):
+    """Return what tells a file's content: of a large one its SHA-256, else git's own."""
+    about = entry(path, data)
+    return about.get("lfs", about)["oid"]
 
 
 def entry(path, data):

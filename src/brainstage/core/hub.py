@@ -5,8 +5,10 @@ from __future__ import annotations
 import errno
 import os
 import re
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from logging import ERROR
 from pathlib import Path
 from textwrap import shorten
 from typing import Any, NamedTuple
@@ -288,12 +290,12 @@ def check_sha256(file: Path, expected: str) -> None:
 def _api(endpoint: str | None = None, *, quiet: bool = True) -> Any:
     """Return the hub's library, set to say nothing of this machine and to print nothing that we do not."""
     from huggingface_hub import HfApi, constants
-    from huggingface_hub.utils import logging
+    from huggingface_hub.utils.logging import set_verbosity
     from huggingface_hub.utils.tqdm import disable_progress_bars, enable_progress_bars
 
     constants.HF_HUB_DISABLE_TELEMETRY = True
-    logging.set_verbosity_error()  # its warnings show addresses, and what follows from them is said by the error
-    (disable_progress_bars if quiet else enable_progress_bars)()
+    set_verbosity(ERROR)  # its warnings show addresses, and what follows from them is said by the error
+    (enable_progress_bars if not quiet and sys.stderr.isatty() else disable_progress_bars)()
     return HfApi(endpoint)
 
 
@@ -312,6 +314,9 @@ def _what_to_do(error: Exception, *, writes: bool) -> str:
     status = next(
         (cause.response.status_code for cause in chain if getattr(cause, "response", None) is not None), 0
     )
+    if str(error).startswith(_BAD_CARD):
+        reasons = shorten(str(error).removeprefix(_BAD_CARD), 300)
+        return f"the hub does not accept the card ({reasons}); take another --license, or none"
     if any(issubclass(kind, HFValidationError) for kind in kinds):
         return "the hub allows no such name; take ORG/NAME of at most 96 letters, digits, '.', '_' and '-'"
     if constants.is_offline_mode():
@@ -331,6 +336,9 @@ def _what_to_do(error: Exception, *, writes: bool) -> str:
         return _MAY_NOT_WRITE if writes else "your login may not read it; ask its owner for access"
     if status >= 500:
         return f"the hub has a fault of its own ({status}); try again later"
+    if status:
+        words = shorten(_ADDRESS.sub("…", getattr(error, "server_message", None) or ""), 200)
+        return f"the hub refused ({status}{': ' * bool(words)}{words}); look at its page, or try again later"
     if any(isinstance(cause, OSError) and cause.errno == errno.ENOSPC for cause in chain):
         return f"the disk is full; free some space or set HF_HOME to another disk (now {constants.HF_HOME})"
     if any(kind.__name__ in ("ConnectError", "ConnectTimeout", "ProxyError") for kind in kinds):
@@ -340,6 +348,8 @@ def _what_to_do(error: Exception, *, writes: bool) -> str:
     return f"stopped ({shorten(_ADDRESS.sub('…', str(error)), 200) or type(error).__name__}); try again"
 
 
+_BAD_CARD = "Invalid metadata in README.md."
+"""How the library's error begins where the hub does not accept a card's metadata."""
 _ANSWERS = {
     401: "the hub does not accept your login; log in again with `hf auth login`, or correct HF_TOKEN",
     409: "the name is taken, or it was changed at the same time; look at its page, then try again",

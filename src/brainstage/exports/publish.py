@@ -137,8 +137,8 @@ def look_at_target(publication: Publication) -> Repository | None:
         )
     if publication.private and not there.private:
         raise ConfigError(
-            f"{repo}: is public, so everyone could read the model; add --public, or make it private in its settings "
-            f"({address}/settings)"
+            f"{repo}: is public, so everyone could read the model; add --public, or make it private in its "
+            f"settings ({address}/settings)"
         )
     return there
 
@@ -179,14 +179,15 @@ def _about(manifest: Mapping[str, Any]) -> dict[str, Any]:
 def _inside(folder: Path, model: SliceClassifier | PatientClassifier) -> Iterator[str]:
     """Yield what a model's files tell of its training people, a sentence each."""
     if isinstance(model, PatientClassifier):
+        people = len(PatientModel.open(folder))
         yield (
-            f"{WEIGHTS} holds histograms of the slices, and the stage, of each of its {len(PatientModel.open(folder))} "
-            "training people, in the order of their ids: to share it is to share that."
+            f"{WEIGHTS} holds histograms of the slices, and the stage, of each of its {people} training people, in "
+            "the order of their ids: to share it is to share that."
         )
     else:
         yield (
-            "The weights can hold memories of training slices: whether someone was in the training set can often be "
-            "told."
+            "The weights can hold memories of training slices: whether someone was in the training set can often "
+            "be told."
         )
     if (folder / DETECTOR).is_file():
         yield (

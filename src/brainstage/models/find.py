@@ -125,6 +125,7 @@ def _fetch_and_check(hub_id: HubId, *, quiet: bool) -> Path:
         there = None
     if there:
         check_published(hub_id, there.files)
+        quiet = quiet or cached_commit(HubId(hub_id.repo, there.commit), PUBLISHED) is not None
     folder = fetch_snapshot(hub_id, PUBLISHED, quiet=quiet)
     run = RunFolder(folder)
     check_published(hub_id, [file.relative_to(folder).as_posix() for file in folder.rglob("*")])
