@@ -17,6 +17,7 @@ from hub import READER, WRITER, hub
 
 NAME = "my-lab/stages"
 TOO_MANY = (429, {"Retry-After": "1"})
+INVALID = {"X-Error-Message": "Invalid credentials in Authorization header"}
 
 
 @pytest.fixture
@@ -72,7 +73,7 @@ def in_repo(site, name=NAME):
     return site.repos[name].files
 
 
-# --- what is uploaded -----------------------------------------------------------------------------------------------
+# --- what is uploaded ----------------------------------------
 
 
 def test_a_dry_run_lists_every_file_and_asks_nobody(site, trained, monkeypatch):
@@ -158,7 +159,7 @@ def test_the_token_goes_to_the_hub_alone_and_nothing_else_is_told(published):
     assert not any("torch" in agent or "agent/" in agent for agent in published.agents)
 
 
-# --- what is refused, before anything is sent -----------------------------------------------------------------------
+# --- what is refused, before anything is sent ----------------------------------------
 
 
 @pytest.mark.parametrize("name", ["stages", "my-lab/stages@main", "a/b/c", "../up", "my-lab/a--b" * 20])
@@ -206,7 +207,7 @@ def test_who_may_read_it_is_never_a_surprise(published, trained):
     assert says(push(trained), "is public, so everyone could read the model; add --public")
 
 
-# --- what the hub refuses ---------------------------------------------------------------------------------------------
+# --- what the hub refuses ----------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -239,6 +240,15 @@ def test_a_token_that_may_not_write(site, trained):
     assert says(push(trained, HF_TOKEN=READER), "your login may not write there; take a name of your own")
 
 
+def test_the_storage_that_users_have_says_what_to_do_too(site, trained, monkeypatch):
+    """The stand-in has no such storage, so what is seen is how its client, ``hf_xet``, fails."""
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", False)
+    for fault, text in (((403, {}), "your login may not write there"), ((429, {}), "too many requests")):
+        site.faults["xet-write-token"] = fault
+        assert says(push(trained), text)
+    assert set(in_repo(site)) == {".gitattributes"}
+
+
 def test_a_name_of_someone_else(site, trained):
     assert says(push(trained, name="their-lab/stages"), "your login may not write there; take a name of your own")
     site.add("their-lab/stages", {"manifest.json": b"", "model/config.json": b""})
@@ -257,13 +267,13 @@ def test_no_network(site, trained, scan, monkeypatch):
     assert says(predict(NAME, scan), "the hub cannot be reached; check the network")
 
 
-# --- a published model at work ----------------------------------------------------------------------------------------
+# --- a published model at work ----------------------------------------
 
 
 def test_it_predicts_as_the_run_does(published, trained, scan):
     code, out, err = predict(NAME, scan)
     commit = published.repos[NAME].head
-    assert err.startswith(f"Model {NAME}@{commit}, of the hub.\n")
+    assert err.startswith(f"Model {NAME}@{commit} from the hub.\n")
     local = predict(trained, scan)
     assert (code, json.loads(out)) == (local.code, json.loads(local.out))
 
@@ -296,12 +306,12 @@ def test_only_files_of_a_model_are_downloaded_and_once(published, scan):
 
 
 def test_a_folder_of_that_name_comes_first(published, trained, scan, tmp_path):
-    assert "of the hub" in predict(NAME, scan).err
+    assert "from the hub" in predict(NAME, scan).err
     shutil.copytree(trained.path, tmp_path / NAME)
     published.requests.clear()
     assert predict(NAME, scan).err.startswith(f"Model: the folder {NAME}, which is here; the one on the hub is")
     assert published.requests == []
-    assert "of the hub" in predict(f"{NAME}@main", scan).err
+    assert "from the hub" in predict(f"{NAME}@main", scan).err
 
 
 @pytest.mark.parametrize("name", ["scans/jane-doe", "people/jane-doe.nii.gz", "jane/doe.dcm"])
@@ -347,7 +357,7 @@ def test_a_download_that_fails(fault, text, published, scan):
     published.faults["/resolve/"] = fault
     assert says(predict(NAME, scan), text)
     published.faults.clear()
-    assert "of the hub" in predict(NAME, scan).err
+    assert "from the hub" in predict(NAME, scan).err
 
 
 def test_a_full_disk(published, scan, monkeypatch):

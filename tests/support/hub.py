@@ -80,7 +80,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         self._answer()
 
-    do_HEAD = do_POST = do_PUT = do_GET
+    do_HEAD = do_POST = do_PUT = do_GET  # noqa: N815
 
     def _answer(self):
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))

@@ -276,7 +276,7 @@ def named_model(name: str, quiet: bool) -> str:
     hub_id = hub_id_of(name)
     if hub_id:
         name = pin(hub_id, quiet=quiet)
-        used = f"Model {name}, of the hub."
+        used = f"Model {name} from the hub."
     else:
         local = HubId.parse(name)
         if local is None or not is_cached(local.repo):

@@ -311,9 +311,7 @@ def _what_to_do(error: Exception, *, writes: bool) -> str:
 
     chain = list(_causes(error))
     kinds = [type(cause) for cause in chain]
-    status = next(
-        (cause.response.status_code for cause in chain if getattr(cause, "response", None) is not None), 0
-    )
+    status = _status(chain)
     if str(error).startswith(_BAD_CARD):
         reasons = shorten(str(error).removeprefix(_BAD_CARD), 300)
         return f"the hub does not accept the card ({reasons}); take another --license, or none"
@@ -343,13 +341,15 @@ def _what_to_do(error: Exception, *, writes: bool) -> str:
         return f"the disk is full; free some space or set HF_HOME to another disk (now {constants.HF_HOME})"
     if any(kind.__name__ in ("ConnectError", "ConnectTimeout", "ProxyError") for kind in kinds):
         return "the hub cannot be reached; check the network and try again"
-    if any(kind.__module__.partition(".")[0].startswith("httpx") for kind in kinds):
+    if str(error).startswith(_STORAGE) or any(kind.__module__.startswith("httpx") for kind in kinds):
         return "the connection to the hub was lost; check the network and try again"
     return f"stopped ({shorten(_ADDRESS.sub('…', str(error)), 200) or type(error).__name__}); try again"
 
 
 _BAD_CARD = "Invalid metadata in README.md."
 """How the library's error begins where the hub does not accept a card's metadata."""
+_STORAGE, _STORAGE_STATUS = "Network error:", re.compile(r"Network error:.* error \((\d{3}) ")
+"""How errors of the client of the hub's storage (``hf_xet``) begin; they have no kind of their own."""
 _ANSWERS = {
     401: "the hub does not accept your login; log in again with `hf auth login`, or correct HF_TOKEN",
     409: "the name is taken, or it was changed at the same time; look at its page, then try again",
@@ -361,6 +361,17 @@ _MAY_NOT_WRITE = (
     "your login may not write there; take a name of your own or of an organisation that lets you write, or log in "
     "with a token that has write permission (`hf auth login`)"
 )
+
+
+def _status(chain: Sequence[BaseException]) -> int:
+    """Return the status that the hub, or its storage, answered with; 0 where there was no answer."""
+    for cause in chain:
+        answer = getattr(cause, "response", None)
+        if answer is not None:
+            return int(answer.status_code)
+        if match := _STORAGE_STATUS.match(str(cause)):
+            return int(match[1])
+    return 0
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
