@@ -17,7 +17,7 @@ COMMANDS = [
     *([name] for name in ("quickstart", "train", "cross-validate", "evaluate")),
     *([name] for name in ("compare", "compare-backbones", "compare-protocols", "sweep", "study")),
     *([name] for name in ("scans", "prepare", "validate", "bids", "audit")),
-    *([name] for name in ("predict", "explain", "export", "extract", "serve")),
+    *([name] for name in ("predict", "explain", "export", "extract", "serve", "push")),
 ]
 
 

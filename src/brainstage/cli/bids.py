@@ -20,6 +20,7 @@ from brainstage.cli.shared import (
     Jobs,
     Json,
     Quiet,
+    named_model,
     open_workers,
     parse_order,
     parse_pair,
@@ -143,7 +144,9 @@ def bids(
             help="Sessions, with or without ses-, separated by spaces; without it all.",
         ),
     ] = None,
-    model: Annotated[str, typer.Option(help="Run folder, or a bundled model: patient, compact.")] = "patient",
+    model: Annotated[
+        str, typer.Option(help="Run folder, a bundled model (patient, compact), or ORG/NAME on the hub.")
+    ] = "patient",
     skull: Skull = "auto",
     label_column: Annotated[
         str | None,
@@ -174,11 +177,12 @@ def bids(
     mapped = dict(parse_pair(pair, "--map", "CN=Non_Demented") for pair in class_map or [])
     with _bids_codes(), open_workers(jobs, cluster, quiet=quiet) as workers:
         from brainstage.cohorts.bids import open_bids
-        from brainstage.models.weights import place_of_model
+        from brainstage.models.find import place_of_model
         from brainstage.studies.bids_app import BidsApp
 
         dataset = open_bids(workers.path(bids_dir), participant_label or (), session_label or (), label_column)
-        opened = BidsApp.open(dataset, workers.path(out_dir), place_of_model(model, workers), skull)
+        place = place_of_model(named_model(model, quiet), workers)
+        opened = BidsApp.open(dataset, workers.path(out_dir), place, skull)
         for note in dataset.source.notes:
             warn(note)
         if dry_run:

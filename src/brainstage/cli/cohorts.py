@@ -15,6 +15,7 @@ from brainstage.cli.shared import (
     Jobs,
     Json,
     Quiet,
+    named_model,
     open_workers,
     parse_order,
     parse_pair,
@@ -123,7 +124,10 @@ def prepare(
 def validate(
     load: partial[Any],
     model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="Run folder, or a bundled model: patient, compact.")
+        str,
+        typer.Argument(
+            metavar="MODEL", help="Run folder, a bundled model (patient, compact), or ORG/NAME on the hub."
+        ),
     ],
     out: Annotated[Path, typer.Option("--out", help="Folder for the page and the figures.")] = Path("validation"),
     by: Annotated[
@@ -150,7 +154,7 @@ def validate(
     from brainstage.studies.external_validation import validate
 
     pairs = dict(parse_pair(one, "--map", "CN=Non_Demented") for one in class_map or [])
-    slices = read_slices(load)
+    slices, model = read_slices(load), named_model(model, quiet)
     result = validate(
         model,
         slices,

@@ -261,6 +261,32 @@ def open_workers(
         yield workers
 
 
+def named_model(name: str, quiet: bool) -> str:
+    """Return what a model is opened by: of one on the hub its commit, so that every process opens the same.
+
+    It says which model is used, where the name alone does not tell.
+
+    Args:
+        name: A bundled model, a run folder or a model on the hub.
+        quiet: Do not say so, and show no progress.
+    """
+    from brainstage.core.hub import HubId, is_cached
+    from brainstage.models.find import hub_id_of, pin
+
+    hub_id = hub_id_of(name)
+    if hub_id:
+        name = pin(hub_id, quiet=quiet)
+        used = f"Model {name} from the hub."
+    else:
+        local = HubId.parse(name)
+        if local is None or not is_cached(local.repo):
+            return name
+        used = f"Model: the folder {name}, which is here; the one on the hub is {local.repo}@main."
+    if not quiet:
+        warn(used)
+    return name
+
+
 def progress_of(quiet: bool) -> Progress:
     """Return how a command shows its progress; of several processes the first shows its own."""
     return terminal if is_first() and not quiet else silent

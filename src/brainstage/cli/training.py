@@ -34,6 +34,7 @@ from brainstage.cli.shared import (
     takes_data,
     with_protocol,
 )
+from brainstage.core.errors import ConfigError
 from brainstage.core.sigterm import terminated_by_sigterm
 from brainstage.training.processes import first_goes_first, is_first, share_of_batch
 
@@ -265,6 +266,13 @@ def evaluate(
 
     Every score has its 95 % interval; the result is a table, JSON and charts.
     """
+    from brainstage.models.find import hub_id_of
+
+    if hub_id_of(str(source)):
+        raise ConfigError(
+            f"{source}: no such run or table here, and a model on the hub brings no predictions; judge it on your "
+            f"own people: brainstage validate {source} --data FOLDER"
+        )
     evaluate_level = _evaluate_patients if level == "patient" else _evaluate_slices
     side = {"split": split, "protocol": protocol, "class_order": parse_order(class_order)}
     evaluate_level(source, out, partial(show_result, as_json=as_json, quiet=quiet), **side)

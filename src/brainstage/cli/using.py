@@ -23,6 +23,7 @@ from brainstage.cli.shared import (
     Quiet,
     Series,
     end_with,
+    named_model,
     open_workers,
     print_json,
     progress_of,
@@ -42,8 +43,9 @@ Inputs = Annotated[
     list[str],
     typer.Argument(
         metavar="[MODEL] SCAN",
-        help="JPEG, PNG, NIfTI, DICOM or parquet files, folders or globs. A model may come first: a run folder, or "
-        "one of the bundled models patient (the default) and compact.",
+        help="JPEG, PNG, NIfTI, DICOM or parquet files, folders or globs. A model may come first: a run folder, "
+        "one of the bundled models patient (the default) and compact, or one on the hub, ORG/NAME or "
+        "ORG/NAME@REVISION.",
     ),
 ]
 
@@ -96,7 +98,7 @@ def predict(
         raise typer.BadParameter("are for --out with a folder, predictions/", param_hint="'--jobs' / '--cluster'")
     if out:
         check_target(out)
-    predictor, scans = _open(inputs, image_column, series)
+    predictor, scans = _open(inputs, image_column, series, quiet)
     if skull != "stripped":
         scans = _without_skulls(scans, skull, (out.parent if out else Path()) / "brains")
     predictions = predict_scans(predictor, scans, one_person=one_person, progress=progress_of(quiet))
@@ -124,6 +126,7 @@ def _predict_many(
     from brainstage.inference.shards import predict_shards
 
     model, names = find_model(inputs)
+    model = named_model(model, quiet)
     with open_workers(jobs, cluster, quiet=quiet) as workers:
         result = predict_shards(
             model, names, out, image_column=image_column, workers=workers, progress=progress_of(quiet)
@@ -154,8 +157,14 @@ def _without_skulls(scans: Sequence[Any], skull: Any, folder: Path) -> list[Any]
     return without_skulls(scans, skull, draw)
 
 
-def _open(inputs: list[str], image_column: str, series: int | None) -> tuple[Any, Any]:
+def _open(inputs: list[str], image_column: str, series: int | None, quiet: bool) -> tuple[Any, Any]:
     """Return the predictor and the scans that were named, or the series of that number among them.
+
+    Args:
+        inputs: What was typed: perhaps a model, then scans.
+        image_column: Column of parquet files with the images' bytes.
+        series: The number.
+        quiet: Do not say which model is used.
 
     Raises:
         typer.Exit: There is no scan; the message says why.
@@ -172,7 +181,7 @@ def _open(inputs: list[str], image_column: str, series: int | None) -> tuple[Any
         raise typer.Exit(ExitCode.NOTHING_USABLE) from error
     if series is not None:
         scans = [choose_series(scans, series)]
-    return Predictor.open(model), scans
+    return Predictor.open(named_model(model, quiet)), scans
 
 
 @app.command(epilog="Example: brainstage explain scan.nii.gz --out pictures/")
@@ -199,7 +208,7 @@ def explain(
     from brainstage.report.explanations import explain as run
     from brainstage.report.terminal import show_explanations
 
-    predictor, scans = _open(inputs, image_column, series)
+    predictor, scans = _open(inputs, image_column, series, quiet)
     explanations = run(
         predictor, scans, out, method=method, stage=stage, sanity=sanity, progress=progress_of(quiet)
     )
@@ -216,7 +225,9 @@ def explain(
 @takes_data
 def export(
     load: partial[Any],
-    run: Annotated[str, typer.Argument(metavar="RUN", help="Run folder, or the bundled model compact.")],
+    run: Annotated[
+        str, typer.Argument(metavar="RUN", help="Run folder, the bundled model compact, or ORG/NAME on the hub.")
+    ],
     to: Format = "onnx",
     int8: Annotated[
         bool,
@@ -240,7 +251,9 @@ def export(
     from brainstage.exports.export import export as write
     from brainstage.report.terminal import show_facts
 
-    exported = write(run, out, int8=int8, slices=_data_if_any(load), progress=progress_of(quiet))
+    exported = write(
+        named_model(run, quiet), out, int8=int8, slices=_data_if_any(load), progress=progress_of(quiet)
+    )
     if as_json:
         print_json({"folder": str(exported.folder), "title": exported.title, **exported.to_dict()})
     elif not quiet:
@@ -297,7 +310,9 @@ def extract(
 def serve(
     models: Annotated[
         list[str] | None,
-        typer.Argument(metavar="MODEL", help="Run folders, patient or compact; the first is the default."),
+        typer.Argument(
+            metavar="MODEL", help="Run folders, patient, compact, or ORG/NAME on the hub; the first is the default."
+        ),
     ] = None,
     host: Annotated[
         str, typer.Option(help="Address to listen on. Any but this machine's own needs TLS, and clients a token.")
@@ -354,7 +369,7 @@ def serve(
     own = os.environ.get(TOKEN_VARIABLE)
     made = secrets.token_urlsafe(32) if own is None and (token or needs_token(host, behind_proxy)) else None
     settings = ServeSettings(
-        models=models or BUNDLED,
+        models=[named_model(model, quiet) for model in models or BUNDLED],
         host=host,
         port=port,
         allowed_hosts=allow_host or (),

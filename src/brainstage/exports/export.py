@@ -29,8 +29,9 @@ from brainstage.exports.onnx import OPSET, to_int8, to_onnx
 from brainstage.inference import out_of_distribution
 from brainstage.inference.predictor import BATCH, SliceClassifier, open_model, softmax
 from brainstage.models.engines.onnx import INPUT, OUTPUT
+from brainstage.models.find import find_folder, hub_id_of
 from brainstage.models.folder import CONFIG, ONNX, PROCESSOR, WEIGHTS
-from brainstage.models.weights import BUNDLED, bundled_folder
+from brainstage.models.weights import BUNDLED
 from brainstage.report.pages import write_page
 from brainstage.stats import calibration
 
@@ -171,7 +172,7 @@ def export(
     """Write a run's network as ONNX into a new folder, which appears whole or not at all.
 
     Args:
-        run: A finished run, or ``compact``, which is bundled.
+        run: A finished run; ``compact``, which is bundled; or a network on the hub, ``ORG/NAME``.
         out: The new folder; None takes ``onnx`` in the run's folder.
         int8: Quantise to 8-bit integers. Their ranges come from training slices; they are accepted by accuracy and
             agreement on validation slices (:attr:`Int8.accepted`). No test slice is used for that.
@@ -220,10 +221,9 @@ def export(
 
 def _places(name: str, out: StrPath | None) -> tuple[RunFolder, Path]:
     """Return the run and the new folder."""
-    bundled = name in BUNDLED
-    if bundled and out is None:
-        raise ConfigError(f"{name}: is bundled with the package; choose a folder for the export with --out")
-    source = RunFolder.open(bundled_folder(name) if bundled else name)
+    if out is None and (name in BUNDLED or hub_id_of(name)):
+        raise ConfigError(f"{name}: is no run folder of yours; choose a folder for the export with --out")
+    source = RunFolder.open(find_folder(name))
     target = Path(out) if out is not None else source.path / "onnx"
     if target.exists():
         raise ConfigError(f"{target}: already exists; choose another --out or delete it")

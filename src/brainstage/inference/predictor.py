@@ -25,6 +25,7 @@ from brainstage.datasets.preprocessing import Preprocessing
 from brainstage.datasets.table import SliceTable
 from brainstage.inference.out_of_distribution import OutOfDistributionDetector
 from brainstage.models.engines.base import Engine
+from brainstage.models.find import find_folder
 from brainstage.models.folder import (
     ONNX,
     PROCESSOR,
@@ -36,7 +37,7 @@ from brainstage.models.folder import (
 )
 from brainstage.models.patient_features import patient_features
 from brainstage.models.patient_model import PREDICTION_SEEDS, PatientModel, is_patient_model, people_rows
-from brainstage.models.weights import BUNDLED, DEFAULT, bundled_folder
+from brainstage.models.weights import DEFAULT
 from brainstage.stats.calibration import Calibration, apply_temperature
 
 BATCH = 32
@@ -85,16 +86,21 @@ class Predictor:
 
     @classmethod
     def open(cls, path: StrPath = DEFAULT) -> Predictor:
-        """Open a run folder, an exported folder, or a bundled model by its name.
+        """Open a run folder, an exported folder, a bundled model by its name, or one on the hub by its id.
+
+        ``"ORG/NAME"`` or ``"ORG/NAME@REVISION"`` is downloaded unless the library ``huggingface_hub`` has it in its
+        cache; a folder of that name comes first.
 
         Only safetensors weights of the architectures that brainstage trains, and ONNX files of ``brainstage
         export``, are opened. Nothing in the folder is executed, and a folder that holds a pickle is refused.
 
         Raises:
-            RunError: The folder or a file is missing, damaged, of another kind, or changed since the run finished.
+            RunError: The folder or a file is missing, damaged, of another kind, or changed since the run finished;
+                or the hub has no such model, or cannot be reached.
             ConfigError: The library that runs exported networks is not installed.
         """
-        run = RunFolder(bundled_folder(str(path)) if path in BUNDLED else path)
+        with _usable(Path(path)):
+            run = RunFolder(find_folder(path))
         if not run.path.is_dir():
             raise RunError(f"{run.path}: no such run; `brainstage train --name NAME` makes runs/NAME")
         with _usable(run.model):

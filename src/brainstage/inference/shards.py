@@ -21,7 +21,7 @@ from brainstage.datasets.patient_map import is_public
 from brainstage.datasets.sources import load_slices
 from brainstage.inference.predictions import Predictions, batch_people, check_scans, compose_notice, predict_people
 from brainstage.inference.predictor import Predictor, open_once
-from brainstage.models.weights import place_of_model
+from brainstage.models.find import place_of_model
 from brainstage.scans.discover import Scan, find_scans, scan_of_slices
 
 VERSION = 1

@@ -18,6 +18,7 @@ from brainstage.inference.attribution import default_method, methods_for
 from brainstage.inference.explanations import Explanations, SliceExplanation, check_request, explain_scan
 from brainstage.inference.predictions import Person, PersonPrediction, Predictions, group_people, predict_people
 from brainstage.inference.predictor import Predictor
+from brainstage.models.find import hub_id_of
 from brainstage.models.weights import BUNDLED
 from brainstage.scans.discover import Scan
 from brainstage.serve.micro_batcher import MicroBatcher
@@ -164,14 +165,14 @@ class ModelRegistry:
         """Open models.
 
         Args:
-            models: Run folders, or names of bundled models.
+            models: Run folders, names of bundled models, or ids of models on the hub, which are called ``NAME``.
             processes: Number of processes that open them, and share the processors.
 
         Raises:
             ConfigError: Two models have the same name.
             RunError: A model cannot be opened.
         """
-        paths = {model if model in BUNDLED else Path(model).resolve().name: model for model in models}
+        paths = {_name_of(model): model for model in models}
         if len(paths) < len(models):
             raise ConfigError(f"{', '.join(models)}: two models have the same name; rename a run folder")
         self.names = list(paths)
@@ -205,6 +206,14 @@ class ModelRegistry:
     async def run(self, function: Callable[[], Result]) -> Result:
         """Call a function that takes milliseconds, and needs no model, in a thread."""
         return await run_in_thread(self._threads, function)
+
+
+def _name_of(model: str) -> str:
+    """Return the name that requests know a model by."""
+    hub_id = hub_id_of(model)
+    if hub_id:
+        return hub_id.repo.partition("/")[2]
+    return model if model in BUNDLED else Path(model).resolve().name
 
 
 def _warm_up(predictor: Predictor) -> None:

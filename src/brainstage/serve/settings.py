@@ -30,7 +30,7 @@ class ServeSettings:
     """How a server is reached, by whom, and what it serves. Worker processes get a copy.
 
     Attributes:
-        models: Run folders or names of bundled models; the first is the default.
+        models: Run folders, names of bundled models, or ids of models on the hub; the first is the default.
         host: Name or address to listen at.
         port: Port to listen at; 0 takes a free one.
         allowed_hosts: Further names that the ``Host`` of a request may have.
