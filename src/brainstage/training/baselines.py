@@ -202,12 +202,12 @@ def _fit_and_predict(slices: SliceTable, coarse: Float32Array, fold: Fold) -> Fl
         train = [train[number] for number in np.random.default_rng(0).permutation(len(train))[:MANY_SLICES]]
     rows = [slices.row_of[slice_id] for slice_id in fold.validation + fold.test]
     model = make_pipeline(
-        PCA(min(100, len(train) - 1), whiten=True, svd_solver="randomized", random_state=0),
+        PCA(min(100, len(train) - 1), copy=False, whiten=True, svd_solver="randomized", random_state=0),
         LogisticRegression(C=0.01, max_iter=1000),
     )
     model.fit(coarse[train], slices.targets(train))
     probabilities = np.zeros((len(rows), len(slices.classes)), dtype=np.float32)
-    for part in blocks(len(rows), MANY_SLICES):
+    for part in blocks(len(rows), 10 * BLOCK_ROWS):
         probabilities[part, model.classes_] = model.predict_proba(coarse[rows[part]])
     return probabilities
 
