@@ -22,8 +22,9 @@ from transformers import (
 
 from brainstage.core.errors import ConfigError
 from brainstage.datasets.preprocessing import Preprocessing
-from brainstage.inference import attribution
-from brainstage.inference.attribution import attribute, blurred, default_method, outside, similarity_to_randomised
+from brainstage.inference import captum_methods
+from brainstage.inference.attribution import attribute, default_method, outside, similarity_to_randomised
+from brainstage.inference.captum_methods import blurred
 from brainstage.inference.explanations import MAX_RANDOMISED_SIMILARITY, NOTICE, Explanations
 from brainstage.inference.predictor import Predictor, SliceClassifier
 from brainstage.models.engines.torch import TorchEngine
@@ -85,12 +86,12 @@ def test_occlusion_finds_what_the_score_hangs_on():
 def test_integrated_gradients_add_up_to_what_the_slice_adds_to_the_score(kind):
     network, preprocessing = tiny(kind), Preprocessing(32, None, (0.5,) * 3, (0.5,) * 3)
     images = [slice_of_a_head(seed, 32) for seed in range(2)]
-    found = attribution._integrate(network, preprocessing, images, 2)
+    found = captum_methods._integrate(network, preprocessing, images, 2)
     side = 4 if kind == "vit" else 8
     assert found.shape == (2, side, side)
     with torch.no_grad():
         scores, smooth = (
-            network(attribution._pixels(network, preprocessing, some)).logits[:, 2].numpy()
+            network(captum_methods._pixels(network, preprocessing, some)).logits[:, 2].numpy()
             for some in (images, [blurred(image) for image in images])
         )
     np.testing.assert_allclose(found.sum(axis=(1, 2)), scores - smooth, rtol=0.05, atol=1e-4)
@@ -104,7 +105,7 @@ def test_grad_cam_reads_a_layer_that_is_fine_enough(trained, phantom):
     predictor = Predictor.open(trained.path)
     assert default_method(predictor) == "grad-cam"
     network, preprocessing = predictor.network, predictor.preprocessing
-    grid = attribution._grad_cam(network, preprocessing, phantom.images[:2], 0)
+    grid = captum_methods._grad_cam(network, preprocessing, phantom.images[:2], 0)
     assert grid.shape[0] == 2
     assert (grid >= 0).all()
     first, second = attribute(predictor, phantom.images[:2], [None] * 2, 0, "grad-cam")

@@ -44,7 +44,12 @@ class Gate:
 def explaining(monkeypatch):
     """Have explanations begin and wait."""
     work = Gate()
-    monkeypatch.setattr("brainstage.serve.registry.explain_scan", work)
+
+    def explain_person(*_):
+        work()
+        return PersonExplanation([], {})
+
+    monkeypatch.setattr("brainstage.serve.registry.explain_person", explain_person)
     yield work
     work.go.set()
 

@@ -141,9 +141,7 @@ def weights_of_roots(weights: FloatArray, levels: IntArray) -> Float64Array:
     return np.concatenate([edges.reshape(len(levels), EDGES), tones], axis=1)
 
 
-def _spread(
-    weights: Float64Array, slabs: IntArray, shape: tuple[int, ...]
-) -> tuple[Float64Array, Float64Array]:
+def _spread(weights: Float64Array, slabs: IntArray, shape: tuple[int, ...]) -> tuple[Float64Array, Float64Array]:
     """Share the weights of the means of slabs among their levels; return them, and the weights that are left."""
     _, number, counts = np.unique(slabs, return_inverse=True, return_counts=True)
     length = len(counts) * math.prod(shape)

@@ -91,6 +91,7 @@ class Contributions(NamedTuple):
         edges: Contributions of edges by slice, row and column of the cell, and direction, float64 of shape
             (n, SIDE / CELL, SIDE / CELL, DIRECTIONS).
         tones: Contributions of the grey values of a whole slice, by bin, float64 of shape (n, TONES).
+        people: Number of the training people.
     """
 
     severity: float
@@ -99,6 +100,7 @@ class Contributions(NamedTuple):
     levels: IntArray
     edges: Float64Array
     tones: Float64Array
+    people: int
 
 
 class PatientModel:
@@ -252,6 +254,7 @@ class PatientModel:
             places,
             each[:, :EDGES].reshape(-1, cells, cells, DIRECTIONS),
             each[:, EDGES:],
+            len(self),
         )
 
     def levels(self, features: Pixels) -> IntArray:

@@ -15,6 +15,7 @@ import { shortNames } from "./dom.js";
  * @property {object} reply - All but the predictions: notice, model, classes, calibrated.
  * @property {string[]} short - Names of the stages on the screen.
  * @property {Map<string, object>} maps - The explanations of slices, by the slice's key, where requested.
+ * @property {object} [explained] - What moved the score of all slices together, where requested.
  */
 
 /**
