@@ -10,6 +10,7 @@ import pytest
 
 from brainstage.core.errors import DataError
 from brainstage.core.parallel import usable_cpus
+from brainstage.inference.explanations import PersonExplanation
 from brainstage.scans.discover import Scan, Slices
 from brainstage.serve.app import create_app
 from brainstage.serve.guard import Limits

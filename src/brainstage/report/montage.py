@@ -132,7 +132,7 @@ def draw_montage(target: Path, panels: Sequence[Panel], legend: Legend) -> None:
     _draw_bar(page, canvas, legend, (MARGIN, bar))
     for number, line in enumerate(_list(legend, below)):
         _write(page, MARGIN, words + LINE * (number + 0.5), line)
-    figure.figimage(canvas)  # pixel by pixel, where imshow would resample
+    figure.figimage(canvas, zorder=-1)  # pixel by pixel, where imshow would resample
     page.set(xlim=(0, width), ylim=(height, 0))
     page.set_axis_off()
     with atomic(target) as part:

@@ -67,8 +67,10 @@ def explain_form(registry: ModelRegistry, max_files: int) -> dict[str, Any]:
             },
             "method": {
                 "enum": sorted({method for model in models for method in model.methods}),
-                "description": "Without it the one that suits the model, `explained_by` of /v1/models, or the stage: "
-                "contributions are to the score behind all stages, and take none.",
+                "description": (
+                    "Without it the one that suits the model, `explained_by` of /v1/models, or the stage: "
+                    "contributions are to the score behind all stages, and take none."
+                ),
             },
             "stage": {
                 "enum": list(dict.fromkeys(stage for model in models for stage in model.predictor.classes)),

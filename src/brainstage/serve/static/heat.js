@@ -25,6 +25,7 @@ export function startHeat(person, { slice, changed, select }) {
   [shown, current, redraw, choose, marked] = [person, slice, changed, select, null];
   byId("heat").hidden = person.prediction.status !== "predicted";
   byId("explain-state").textContent = "";
+  showLargest(person.explained);
   update();
 }
 
@@ -61,6 +62,7 @@ async function request() {
   if (running?.signal === signal) running = null; // else another one has begun for another person
   if (shown !== person) return;
   showState(end);
+  showLargest(person.explained);
   update();
   redraw();
 }
@@ -90,12 +92,10 @@ export function update() {
   byId("explain").textContent = running ? "Cancel" : "Show what moved the score";
   byId("explain-progress").hidden = !running;
   byId("heat-controls").hidden = byId("heat-notice").hidden = !any;
-  byId("heat-largest").hidden = byId("heat-cell").hidden = !shown.explained?.largest;
   if (!any) return;
   byId("heat-for").textContent = map.cells ? `towards ${end(1)}` : `for ${shortName(map.stage)}`;
   byId("heat-against").textContent = map.cells ? `towards ${end(-1)}` : `against ${shortName(map.stage)}`;
   byId("heat-notice").textContent = map.notice;
-  if (shown.explained.largest) showLargest(shown.explained);
   mark(marked);
 }
 
@@ -104,7 +104,11 @@ const shortName = (stage) => shown.short[shown.reply.classes.indexOf(stage)];
 /** Return the stage that a contribution points to. */
 const end = (value) => (value > 0 ? shown.short.at(-1) : shown.short[0]);
 
-function showLargest({ summary, largest, keys }) {
+/** List what moved the score most, where it was taken apart. */
+function showLargest(explained) {
+  byId("heat-largest").hidden = byId("heat-cell").hidden = !explained?.largest;
+  if (!explained?.largest) return;
+  const { summary, largest, keys } = explained;
   byId("heat-summary").textContent = summary.join(" ");
   const items = largest.map((part) => {
     const button = element("button", { type: "button", class: "plain" }, part.words);
@@ -145,7 +149,7 @@ function mark(cell) {
   const map = current() && heatFor(current());
   if (!map?.cells) return;
   marked = cell;
-  const signed = (value) => `${value > 0 ? "+" : ""}${value.toFixed(3)} towards ${end(value)}`;
+  const signed = (value) => `${value < 0 ? "" : "+"}${value.toFixed(3)} towards ${end(value)}`;
   byId("heat-cell").textContent = cell
     ? `This cell: ${signed(map.cells[cell[0]][cell[1]])}, ${map.rim_cells[cell[0]][cell[1]] ? "at the rim of the brain: the outline there can be the registration's, not the person's" : "inside the brain"}.`
     : `Grey values of this slice: ${signed(map.grey_values)}. Point at the picture for what each cell adds.`;

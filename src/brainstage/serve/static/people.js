@@ -64,8 +64,8 @@ export function stagesOf(row, { reply, short }) {
 /** Return the name on the screen of a row's likeliest stage; empty if it has none. */
 export const likeliest = (row, { reply, short }) => short[reply.classes.indexOf(row.stage)] ?? "";
 
-/** Return the key of a slice among a person's maps; `level` is another one of the same scan. */
-export const keyOf = (row, level = row.level) => `${row.files.join(" ")}:${level}`;
+/** Return the key of a slice among a person's maps. */
+export const keyOf = ({ files, level }) => `${files.join(" ")}:${level}`;
 
 /** Return a model's identity in one line. */
 export function titleOf({ hash, protocol, leakage, synthetic }) {
