@@ -33,7 +33,6 @@ BACK, FRONT = -45.0, 10.0
 """Millimetres of MNI152, from back to front, that part the brain into thirds."""
 SLABS_LISTED, CELLS_LISTED = 4, 6
 """How many of the largest contributions are told in words: of grey values of whole slices, and of cells."""
-RIM_NOTICE = "the outline there can be the registration's, not the person's"
 EDGES, GREY_VALUES = "edges", "grey values"
 
 
@@ -142,13 +141,15 @@ class ExplainedSeverity:
     def summary(self) -> list[str]:
         """What moved the score, a sentence each."""
         side = "above" if self.difference > 0 else "below"
+        outline = "registration" if self.registered else "skull stripping"
         return [
             f"The score is {abs(self.difference):.2f} {side} that of the mean of the {self.contributions.people:,} "
             f"training people, towards {self.towards(self.difference)}: the odds of a later stage are "
             f"{math.exp(self.difference):.2g} times theirs.",
             f"Of this, {self.grey_values.sum():+.2f} comes from the grey values of whole slices and "
             f"{self.cells.sum():+.2f} from the edges in their cells.",
-            f"{self.rim_share:.0%} of what edges add, by size, lies at the rim of the brain: {RIM_NOTICE}.",
+            f"{self.rim_share:.0%} of what edges add, by size, lies at the rim of the brain: the outline there "
+            f"can be the {outline}'s, not the person's.",
         ]
 
     def to_dict(self) -> dict[str, Any]:

@@ -151,7 +151,7 @@ function mark(cell) {
   marked = cell;
   const signed = (value) => `${value < 0 ? "" : "+"}${value.toFixed(3)} towards ${end(value)}`;
   byId("heat-cell").textContent = cell
-    ? `This cell: ${signed(map.cells[cell[0]][cell[1]])}, ${map.rim_cells[cell[0]][cell[1]] ? "at the rim of the brain: the outline there can be the registration's, not the person's" : "inside the brain"}.`
+    ? `This cell: ${signed(map.cells[cell[0]][cell[1]])}, ${map.rim_cells[cell[0]][cell[1]] ? `at the rim of the brain: the outline there can be the ${shown.explained.registered ? "registration" : "skull stripping"}'s, not the person's` : "inside the brain"}.`
     : `Grey values of this slice: ${signed(map.grey_values)}. Point at the picture for what each cell adds.`;
   const frame = frameOf();
   if (!cell || !frame) return;
