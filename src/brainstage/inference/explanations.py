@@ -62,7 +62,13 @@ class Explanations:
 
     @classmethod
     def collect(cls, predictor: Predictor, method: str, people: Iterable[PersonExplanation]) -> Explanations:
-        """Join the explanations of several people, numbered in their order."""
+        """Join the explanations of several people.
+
+        Args:
+            predictor: The model.
+            method: One of :data:`brainstage.inference.attribution.METHODS`.
+            people: The explanations, which are numbered in their order.
+        """
         numbered = list(enumerate(people, 1))
         rows = [{"person": number, **item.row} for number, person in numbered for item in person.slices]
         summaries = [{"person": number, **person.summary} for number, person in numbered if person.summary]

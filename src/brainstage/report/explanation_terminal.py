@@ -44,7 +44,7 @@ def _show_person(
         line = fill(f"{part['mark']}  {part['words']}", console.width - 2, subsequent_indent="   ")
         console.print(indent(line, "  "), highlight=False)
     files = " · ".join(person[kind] for kind in ("picture", "table") if kind in person)
-    console.print(f"{out}: {files}", highlight=False)
+    console.print(f"{out}: {files}", highlight=False, soft_wrap=True)
 
 
 def _outside(rows: list[dict[str, Any]]) -> str:
