@@ -54,7 +54,7 @@ def test_a_usage_error_is_one_sentence_and_exit_code_2(arguments, says):
         (
             ["explain", "a.png", "--out", "b", "--method"],
             "gradcam",
-            "grad-cam, integrated-gradients, occlusion",
+            "contributions, grad-cam, integrated-gradients, occlusion",
             "grad-cam",
         ),
         (["train", "--track"], "wandb", "tensorboard", None),

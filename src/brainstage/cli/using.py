@@ -187,9 +187,21 @@ def _open(inputs: list[str], image_column: str, series: int | None, quiet: bool)
 @app.command(epilog="Example: brainstage explain scan.nii.gz --out pictures/")
 def explain(
     inputs: Inputs,
-    out: Annotated[Path, typer.Option("--out", help="New folder for the pictures and explanations.json.")],
+    out: Annotated[
+        Path,
+        typer.Option("--out", help="New folder for one picture a person, tables and explanations.json."),
+    ],
+    one_person: Annotated[
+        bool, typer.Option("--one-person", help="All scans show one person: explain their slices together.")
+    ] = False,
     method: Method = None,
-    stage: Annotated[str | None, typer.Option(help="Stage to explain; without it the predicted one.")] = None,
+    stage: Annotated[
+        str | None,
+        typer.Option(
+            help="Stage to explain; without it the predicted one. Contributions take none: they are to the score "
+            "behind all stages."
+        ),
+    ] = None,
     sanity: Annotated[
         bool,
         typer.Option(
@@ -201,16 +213,24 @@ def explain(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Draw which pixels moved a stage's score.
+    """Draw and list what moved the score.
 
-    The maps lie over each slice. They do not show lesions.
+    One picture a person shows all slices with one colour scale. The patient model's contributions are exact and add
+    up to the score; a network's maps are Captum's. Neither shows lesions.
     """
+    from brainstage.report.explanation_terminal import show_explanations
     from brainstage.report.explanations import explain as run
-    from brainstage.report.terminal import show_explanations
 
     predictor, scans = _open(inputs, image_column, series, quiet)
     explanations = run(
-        predictor, scans, out, method=method, stage=stage, sanity=sanity, progress=progress_of(quiet)
+        predictor,
+        scans,
+        out,
+        one_person=one_person,
+        method=method,
+        stage=stage,
+        sanity=sanity,
+        progress=progress_of(quiet),
     )
     if as_json:
         print_json(explanations.to_dict())

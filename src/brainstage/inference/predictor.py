@@ -36,7 +36,13 @@ from brainstage.models.folder import (
     weights_file,
 )
 from brainstage.models.patient_features import patient_features
-from brainstage.models.patient_model import PREDICTION_SEEDS, PatientModel, is_patient_model, people_rows
+from brainstage.models.patient_model import (
+    PREDICTION_SEEDS,
+    Contributions,
+    PatientModel,
+    is_patient_model,
+    people_rows,
+)
 from brainstage.models.weights import DEFAULT
 from brainstage.stats.calibration import Calibration, apply_temperature
 
@@ -198,6 +204,17 @@ class Predictor:
         """
         return self._detector.refusals(images) if self._detector else [None] * len(images)
 
+    def contributions(
+        self, features: FeatureArray, levels: Sequence[int | None] | None = None
+    ) -> Contributions | None:
+        """Return what each feature of a person's slices adds to the severity; None where the model is a network.
+
+        Args:
+            features: Features of all slices of the person, shape (N, …).
+            levels: As for :meth:`predict_proba`.
+        """
+        return self._model.contributions(features, levels)
+
     def extract_features(
         self, images: Sequence[Pixels], *, as_it_is: bool = False, progress: Progress = silent
     ) -> FeatureArray:
@@ -278,6 +295,9 @@ class SliceClassifier:
         """Return the known levels: a network does not use them."""
         return list(known)
 
+    def contributions(self, _scores: Float32Array, _levels: Sequence[int | None] | None) -> None:
+        """Return None: a network is not linear in what it sees."""
+
     def randomised(self, seed: int) -> SliceClassifier:
         """Return the same network with the values of each weight tensor shuffled."""
         return SliceClassifier(self._engine.randomised(seed), self.preprocessing, level_set=self.level_set)
@@ -333,6 +353,10 @@ class PatientClassifier:
         """Return the level of each slice, estimated from its features where it is not known."""
         estimates = self._model.levels(features).tolist()
         return [estimate if level is None else level for estimate, level in zip(estimates, known, strict=True)]
+
+    def contributions(self, features: Pixels, levels: Sequence[int | None] | None) -> Contributions:
+        """Return what each feature of a person's slices adds to the severity."""
+        return self._model.contributions(features, levels)
 
     def randomised(self, seed: int) -> PatientClassifier:
         """Return the same model with the stages of its training people shuffled."""

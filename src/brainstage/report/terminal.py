@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from math import isnan
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE_HEAD
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
     from brainstage.evaluation.comparison import Candidate, Comparison
     from brainstage.evaluation.patients import PatientEvaluation
     from brainstage.evaluation.slices import Evaluation
-    from brainstage.inference.explanations import Explanations
     from brainstage.inference.predictions import Predictions
     from brainstage.stats.metrics import Score
     from brainstage.studies.external_validation import ExternalValidation
@@ -414,31 +412,6 @@ def show_predictions(answers: Predictions, *, details: bool = False) -> None:
         return
     for sentence in answers.details:
         console.print(f"· {sentence}", style="dim", highlight=False)
-
-
-def show_explanations(found: Explanations, out: Path) -> None:
-    """Print which pictures were written, and how much of each map lies outside of the head."""
-    console = Console(markup=False)
-    console.print(found.title, style="bold", highlight=False)
-    table = Table(box=SIMPLE_HEAD)
-    table.add_column("", overflow="fold")
-    for heading in ("stage", "outside the head", "picture"):
-        table.add_column(heading, justify="right" if heading == "outside the head" else "left")
-    stages = {row["stage"] for row in found.rows if row["stage"]}
-    names = dict(zip(sorted(stages), short_names(sorted(stages)), strict=True)) if len(stages) > 1 else {}
-    for person in {row["person"]: None for row in found.rows}:
-        rows = [row for row in found.rows if row["person"] == person]
-        if rows[0]["status"] != "predicted":
-            table.add_row(rows[0]["source"], rows[0]["status"], style="dim")
-            continue
-        share = sum(row["outside"] for row in rows) / len(rows)
-        stage = names.get(rows[0]["stage"], rows[0]["stage"])
-        many = f", {len(rows)} slices" if len(rows) > 1 else ""
-        table.add_row(rows[0]["source"] + many, stage, f"{share:.0%}", str(out / f"{person:03}.png"))
-    console.print(table)
-    if found.sanity:
-        console.print(found.sanity, highlight=False)
-    console.print(found.notice, style="dim")
 
 
 def show_facts(title: str, facts: Mapping[str, str], next_command: str) -> None:
