@@ -213,7 +213,7 @@ def _train(
     """
     from brainstage.evaluation.slices import evaluate
     from brainstage.report.results import write_evaluation
-    from brainstage.report.terminal import show_evaluation
+    from brainstage.report.terminal.evaluations import show_evaluation
     from brainstage.training.train import train
 
     run = train(slices, config, progress=progress_of(quiet), **options)
@@ -221,7 +221,15 @@ def _train(
         raise typer.Exit
     evaluation = evaluate(run)
     write_evaluation(evaluation, run.path, run.history)
-    show_result(evaluation, show_evaluation, as_json=as_json, quiet=quiet, saved=run.path, run=str(run.path))
+    show_result(
+        evaluation,
+        show_evaluation,
+        "explanation/protocols",
+        as_json=as_json,
+        quiet=quiet,
+        saved=run.path,
+        run=str(run.path),
+    )
     return run, evaluation
 
 
@@ -232,7 +240,7 @@ def _cross_validate(slices: SliceTable, config: TrainConfig, *, as_json: bool, q
     from brainstage.report.checklists import write_checklists
     from brainstage.report.results import write_evaluation, write_patient_evaluation
     from brainstage.report.run_facts import facts_of_run
-    from brainstage.report.terminal import show_patient_evaluation
+    from brainstage.report.terminal.evaluations import show_patient_evaluation
     from brainstage.training.cross_validation import cross_validate
 
     run = cross_validate(slices, config, progress=progress_of(quiet), **options)
@@ -241,7 +249,13 @@ def _cross_validate(slices: SliceTable, config: TrainConfig, *, as_json: bool, q
     write_patient_evaluation(evaluation, run.path)
     write_checklists(facts_of_run(run, by_slice, evaluation, slices), run.path)
     show_result(
-        evaluation, show_patient_evaluation, as_json=as_json, quiet=quiet, saved=run.path, run=str(run.path)
+        evaluation,
+        show_patient_evaluation,
+        "explanation/protocols",
+        as_json=as_json,
+        quiet=quiet,
+        saved=run.path,
+        run=str(run.path),
     )
 
 
@@ -274,7 +288,7 @@ def _evaluate_slices(source: Path, out: Path | None, show: Callable[..., None], 
     from brainstage.core.run import RunFolder
     from brainstage.evaluation.slices import evaluate
     from brainstage.report.results import write_evaluation
-    from brainstage.report.terminal import show_evaluation
+    from brainstage.report.terminal.evaluations import show_evaluation
 
     evaluation = evaluate(source, **side)
     run = RunFolder(source) if source.is_dir() else None
@@ -283,16 +297,16 @@ def _evaluate_slices(source: Path, out: Path | None, show: Callable[..., None], 
     if folder:
         RunFolder(folder).create()
         saved = ", ".join(map(str, write_evaluation(evaluation, folder, run.history if run else None)))
-    show(evaluation, show_evaluation, saved=saved)
+    show(evaluation, show_evaluation, "explanation/protocols", saved=saved)
 
 
 def _evaluate_patients(source: Path, out: Path | None, show: Callable[..., None], **side: Any) -> None:
     from brainstage.core.files import make_folder
     from brainstage.evaluation.patients import evaluate_patients
     from brainstage.report.results import write_patient_evaluation
-    from brainstage.report.terminal import show_patient_evaluation
+    from brainstage.report.terminal.evaluations import show_patient_evaluation
 
     evaluation = evaluate_patients(source, **side)
     folder = out or (source if source.is_dir() else None)
     file = write_patient_evaluation(evaluation, make_folder(folder)) if folder else None
-    show(evaluation, show_patient_evaluation, saved=file)
+    show(evaluation, show_patient_evaluation, "explanation/protocols", saved=file)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
@@ -37,7 +38,9 @@ from brainstage.core.schema import RESEARCH_NOTICE
 app = typer.Typer()
 
 REASONS_SHOWN = 20
-"""How many reasons of scans without a prediction are printed where they stand in files too."""
+"""How many reasons of scans without a prediction are printed."""
+PAGE = "explanation/calibration"
+"""Page of the documentation that says what a prediction is worth."""
 Inputs = Annotated[
     list[str],
     typer.Argument(
@@ -63,6 +66,9 @@ def predict(
             "which goes on where it was stopped.",
         ),
     ] = None,
+    slices: Annotated[
+        bool, typer.Option("--slices", help="Also print a row for each slice, such as the levels of a volume.")
+    ] = False,
     details: Annotated[
         bool, typer.Option("--details", help="Also say what the stages, the people and the figures are.")
     ] = False,
@@ -81,13 +87,14 @@ def predict(
     """
     from brainstage.inference.predictions import predict_scans
     from brainstage.report.predictions import check_target, write_predictions
-    from brainstage.report.terminal import show_predictions
+    from brainstage.report.terminal.predictions import show_predictions, show_saved
+    from brainstage.report.terminal.screen import show_notice
 
     if out and not out.suffix:
-        if one_person or details or as_json or skull != "stripped" or series is not None:
+        if one_person or slices or details or as_json or skull != "stripped" or series is not None:
             raise typer.BadParameter(
-                "a folder takes neither --one-person, --details, --json, --skull nor --series; heads with their "
-                "skull are prepared first, with brainstage prepare",
+                "a folder takes neither --one-person, --slices, --details, --json, --skull nor --series; heads "
+                "with their skull are prepared first, with brainstage prepare",
                 param_hint="'--out'",
             )
         _predict_many(inputs, out, image_column, jobs, cluster, quiet)
@@ -104,12 +111,14 @@ def predict(
         write_predictions(predictions, out)
     if as_json:
         print_json(predictions.to_dict())
-    elif out:
-        say(f"Saved {out} ({len(predictions.rows)} rows). {predictions.notice}", quiet)
-    else:
-        show_predictions(predictions, details=details)
-    for reason in predictions.reasons:
-        warn(reason)
+    elif not out:
+        show_predictions(predictions, slices=slices, details=details)
+        show_notice(PAGE)
+    elif not quiet:
+        statuses = Counter(rows[0]["status"] for rows in predictions.people)
+        show_saved(f"{out} ({len(predictions.rows):,} rows)", statuses, predictions.worth)
+        show_notice(PAGE)
+    _show_reasons(predictions.reasons)
     statuses = [row["status"] for row in predictions.rows]
     if "failed" in statuses:
         warn(f"{statuses.count('failed')} of {len(scans)} scans could not be read; see above")
@@ -122,19 +131,28 @@ def _predict_many(
     """Predict many scans into a folder, and say what became of them."""
     from brainstage.inference.predictions import find_model
     from brainstage.inference.shards import predict_shards
+    from brainstage.report.terminal.predictions import show_saved
+    from brainstage.report.terminal.screen import show_notice
 
     model, names = find_model(inputs)
     with open_workers(jobs, cluster, quiet=quiet) as workers:
         result = predict_shards(
             model, names, out, image_column=image_column, workers=workers, progress=progress_of(quiet)
         )
-    for reason in result.reasons[:REASONS_SHOWN]:
-        warn(reason)
-    if len(result.reasons) > REASONS_SHOWN:
-        warn(f"{len(result.reasons) - REASONS_SHOWN:,} more reasons are in column reason")
-    counts = ", ".join(f"{count:,} {status}" for status, count in result.counts.items())
-    say(f"Saved {out}: {counts}, in {len(result.files):,} files. {result.notice}", quiet)
+    _show_reasons(result.reasons)
+    if not quiet:
+        files = len(result.files)
+        show_saved(f"{out} ({files:,} file{'' if files == 1 else 's'})", result.counts, result.worth)
+        show_notice(PAGE)
     end_with(list(result.counts))
+
+
+def _show_reasons(reasons: Sequence[str]) -> None:
+    """Print why scans have no prediction; of many, the first, and how many others there are."""
+    for reason in reasons[:REASONS_SHOWN]:
+        warn(reason)
+    if rest := len(reasons[REASONS_SHOWN:]):
+        warn(f"{rest:,} more reasons are in column reason of the file that --out writes")
 
 
 def _without_skulls(scans: Sequence[Any], skull: Any, folder: Path) -> list[Any]:
@@ -197,7 +215,8 @@ def explain(
     The maps lie over each slice. They do not show lesions.
     """
     from brainstage.report.explanations import explain as run
-    from brainstage.report.terminal import show_explanations
+    from brainstage.report.terminal.explanations import show_explanations
+    from brainstage.report.terminal.screen import show_notice
 
     predictor, scans = _open(inputs, image_column, series)
     explanations = run(
@@ -207,6 +226,7 @@ def explain(
         print_json(explanations.to_dict())
     elif not quiet:
         show_explanations(explanations, out)
+        show_notice("explanation/explanations")
     for reason in explanations.reasons:
         warn(reason)
     end_with([row["status"] for row in explanations.rows])
@@ -238,13 +258,14 @@ def export(
     folder without PyTorch.
     """
     from brainstage.exports.export import export as write
-    from brainstage.report.terminal import show_facts
+    from brainstage.report.terminal.screen import show_facts, show_notice
 
     exported = write(run, out, int8=int8, slices=_data_if_any(load), progress=progress_of(quiet))
     if as_json:
         print_json({"folder": str(exported.folder), "title": exported.title, **exported.to_dict()})
     elif not quiet:
         show_facts(exported.title, exported.facts, f"brainstage predict {exported.folder} IMAGE…")
+        show_notice("how-to/export")
 
 
 def _data_if_any(load: partial[Any]) -> Any | None:
@@ -273,6 +294,7 @@ def extract(
     A picture is written to check the result.
     """
     from brainstage.report.brain_picture import draw_extraction
+    from brainstage.report.terminal.screen import show_facts, show_notice
     from brainstage.scans.discover import SeveralVolumesError
     from brainstage.scans.extraction import check_brain_target, picture_path, write_brain
     from brainstage.scans.extraction import extract as run
@@ -285,12 +307,15 @@ def extract(
             raise DataError(error.sentence(described=sys.stderr.isatty())) from error
         write_brain(extraction.brain, out)
         draw_extraction(picture_path(out), extraction)
-    say(
-        f"Saved {out} and {picture_path(out)} (similarity to the MNI152 template {extraction.similarity:.2f}). "
-        "Check the picture: the line must follow the edge of the brain in every cut. If it does, run: "
-        f"brainstage predict {out}\n{RESEARCH_NOTICE}",
-        quiet,
-    )
+    if not quiet:
+        facts = {
+            "brain": str(out),
+            "picture": str(picture_path(out)),
+            "similarity": f"{extraction.similarity:.2f} to the MNI152 template",
+            "check": "in the picture the line must follow the edge of the brain in every cut",
+        }
+        show_facts("Extracted the brain", facts, f"brainstage predict {out}")
+        show_notice("how-to/heads")
 
 
 @app.command(epilog="Example: brainstage serve, then open http://127.0.0.1:8000")

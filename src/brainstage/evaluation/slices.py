@@ -115,6 +115,13 @@ class Evaluation:
         rows |= {baseline.name: baseline.accuracy for baseline in self.baselines.values()}
         return " · ".join(f"{name} {score.value:.4f}" for name, score in rows.items())
 
+    @property
+    def headline(self) -> str:
+        """The performance in one line: protocol, accuracy, and the accuracy of what needs no learning."""
+        rows = ", ".join(f"{baseline.name} {baseline.accuracy.value:.2f}" for baseline in self.baselines.values())
+        stamp = "synthetic, " if self.synthetic else ""
+        return f"{stamp}protocol {self.protocol}: accuracy {self.scores.overall['accuracy'].value:.2f}; {rows}"
+
     def titled(self, what: str) -> str:
         """Return the title of a table or chart that shows ``what``: it names protocol and leakage verdict."""
         chosen = " · epoch chosen on the test slices" if self.selection == "test" else ""

@@ -123,10 +123,15 @@ class Predictions:
 
     @property
     def notice(self) -> str:
-        """What accompanies every prediction: research use, and in a sentence the model's performance."""
+        """What accompanies every prediction: research use, and what it is worth."""
+        return f"{RESEARCH_NOTICE} {self.worth}"
+
+    @property
+    def worth(self) -> str:
+        """What the predictions are worth: the model's performance, and for whom it is not known."""
         shown = [row["slice_id"] for row in self.rows if row["slice_id"]]
         known = sum(map(is_public, shown))
-        return compose_notice(
+        return describe_worth(
             self.about,
             calibrated=self.calibrated,
             refuses=self.refuses,
@@ -171,10 +176,10 @@ class Predictions:
         }
 
 
-def compose_notice(
+def describe_worth(
     about: dict[str, Any], *, calibrated: bool, refuses: bool, volumes: bool, slices: tuple[int, int]
 ) -> str:
-    """Return what accompanies predictions.
+    """Say what predictions are worth.
 
     Args:
         about: The run's manifest.
@@ -185,7 +190,6 @@ def compose_notice(
     """
     known, shown = slices
     sentences = [
-        RESEARCH_NOTICE,
         about.get("performance", UNKNOWN_PERFORMANCE),
         f"Model trained on phantoms, {SYNTHETIC_NOTICE}." if about.get("synthetic") else None,
         None if calibrated else UNCALIBRATED,
