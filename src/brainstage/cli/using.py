@@ -33,7 +33,6 @@ from brainstage.cli.shared import (
     warn,
 )
 from brainstage.core.errors import ConfigError, DataError
-from brainstage.core.schema import RESEARCH_NOTICE
 
 app = typer.Typer()
 
@@ -115,8 +114,8 @@ def predict(
         show_predictions(predictions, slices=slices, details=details)
         show_notice(PAGE)
     elif not quiet:
-        statuses = Counter(rows[0]["status"] for rows in predictions.people)
-        show_saved(f"{out} ({len(predictions.rows):,} rows)", statuses, predictions.worth)
+        counts = Counter(rows[0]["status"] for rows in predictions.people)
+        show_saved(f"{out} ({len(predictions.rows):,} rows)", counts, predictions.worth)
         show_notice(PAGE)
     _show_reasons(predictions.reasons)
     statuses = [row["status"] for row in predictions.rows]
@@ -375,6 +374,7 @@ def serve(
             "the server is not installed; install it with: pip install 'brainstage[serve]'"
         ) from error
     from brainstage.models.weights import BUNDLED
+    from brainstage.report.terminal.screen import show_notice
 
     own = os.environ.get(TOKEN_VARIABLE)
     made = secrets.token_urlsafe(32) if own is None and (token or needs_token(host, behind_proxy)) else None
@@ -395,7 +395,8 @@ def serve(
             print(f"{address}/?token={made}", flush=True)
         else:
             say(f"{address}/?token=… with {TOKEN_VARIABLE} as token" if own else address, quiet)
-        say(RESEARCH_NOTICE, quiet)
+        if not quiet:
+            show_notice("how-to/serve")
 
     with suppress(KeyboardInterrupt):  # the usual way to stop a server
         run(settings, ready)

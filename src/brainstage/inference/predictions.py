@@ -217,7 +217,7 @@ def find_model(inputs: Sequence[str]) -> tuple[str, Sequence[str]]:
     first = inputs[0]
     named = first in BUNDLED or (Path(first) / "model").is_dir() or RunFolder(first).started
     if not named and not Path(first).exists() and not glob.has_magic(first):
-        raise RunError(f"{first}: no such run, file or folder")
+        raise RunError(f"{first}: no such run, file or folder; check the name")
     if named and len(inputs) == 1:
         raise ConfigError(f"{first}: is a model; name files or folders with scans after it")
     return (first, inputs[1:]) if named else (DEFAULT, inputs)

@@ -66,7 +66,9 @@ def write_card(folder: Path, card: Card, about: Mapping[str, Any]) -> Path:
         ConfigError: The protocol or the verdict is missing: no figure stands without them.
     """
     if not (about.get("protocol") and about.get("leakage")):
-        raise ConfigError(f"{folder}: a card needs the protocol and the leakage verdict of its figures")
+        raise ConfigError(
+            f"{folder}: a card needs the protocol and the leakage verdict of its figures; train the run again"
+        )
     figures = [
         (row, protocol, [shown_score(scores.get(name)) for name in SCORES])
         for row, protocol, scores in _rows(about)

@@ -37,9 +37,9 @@ def show_explanations(explanations: Explanations, out: Path) -> None:
         share = sum(row["outside"] for row in rows) / len(rows)
         stage = names.get(rows[0]["stage"], rows[0]["stage"])
         many = f", {len(rows)} slices" if len(rows) > 1 else ""
-        table.add_row(
-            shorten(rows[0]["source"], SOURCE_WIDTH) + many, stage, f"{share:.0%}", str(out / f"{person:03}.png")
-        )
+        source = shorten(rows[0]["source"], SOURCE_WIDTH)
+        picture = shorten(str(out / f"{person:03}.png"), SOURCE_WIDTH)
+        table.add_row(source + many, stage, f"{share:.0%}", picture)
     console.print(table)
     if explanations.sanity:
         console.print(explanations.sanity)

@@ -118,7 +118,7 @@ def _table(rows: Sequence[Row], names: Mapping[str, str], heading: str) -> Table
     if calibrated:
         table.add_column(f"{KEPT} (90 %)", overflow="fold")
     for row in rows:
-        what = shorten(row["source"], SOURCE_WIDTH) if row["level"] is None else f"level {row['level']}"
+        what = shorten(row["source"], SOURCE_WIDTH) if row["level"] is None else f"{row['level']}"
         if row["stage"]:
             kept = ", ".join(short for name, short in names.items() if row[SET_PREFIX + name])
             probability = f"{row[PROB_PREFIX + row['stage']]:.2f}"
