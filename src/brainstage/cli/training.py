@@ -60,7 +60,7 @@ def quickstart(out: Out = Path("runs"), quiet: Quiet = False) -> None:
     from brainstage.datasets.sources import load_slices
     from brainstage.models.recipes import load_recipe
     from brainstage.report.terminal.evaluations import show_evaluation
-    from brainstage.report.terminal.screen import show_notice
+    from brainstage.report.terminal.screen import facts_table, open_console, show_notice
 
     source, sentence = find_data(progress_of(quiet))
     say(sentence, quiet)
@@ -69,8 +69,7 @@ def quickstart(out: Out = Path("runs"), quiet: Quiet = False) -> None:
     show_evaluation(evaluation)
     say(f"Saved {run.path}", quiet)
     print("\nAccuracy, and what it means:")
-    for line in lesson(slices, run, evaluation, progress_of(quiet)):
-        print(f"  {line}")
+    open_console().print(facts_table(lesson(slices, run, evaluation, progress_of(quiet))))
     say(f"Next: {_next_command(slices)}", quiet)
     show_notice("explanation/leakage")
 

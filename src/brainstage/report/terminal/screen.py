@@ -83,8 +83,8 @@ def show_facts(title: str, facts: Mapping[str, str], next_command: str) -> None:
 def facts_table(facts: Mapping[str, str]) -> Table:
     """Return a table of names and facts; what does not fit goes on below the fact."""
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
-    table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")
+    for _ in range(2):
+        table.add_column(overflow="fold")
     for name, fact in facts.items():
         table.add_row(name, fact)
     return table
