@@ -14,7 +14,7 @@ from brainstage.evaluation.slices import evaluate
 from brainstage.inference.predictions import Predictions
 from brainstage.report.terminal.predictions import show_predictions
 from brainstage.report.terminal.screen import draw_bar, open_console, shorten
-from helpers import encode, picture, run_cli
+from helpers import brainstage, encode, picture, run_cli
 from volumes import brain, with_skull, write_nifti
 
 CLASSES = ("Non_Demented", "Very_Mild_Demented", "Mild_Demented", "Moderate_Demented")
@@ -205,6 +205,12 @@ def test_other_screens_fit_80_columns_too(command, trained, phantom_folder, stud
     assert code == ExitCode.DONE, err
     assert is_plain(out)
     assert out.count(RESEARCH_NOTICE) == (command[0] != "scans")
+
+
+def test_a_pipe_in_an_old_encoding_is_no_failure(phantom_folder):
+    done = brainstage("data", "describe", "--data", phantom_folder, PYTHONIOENCODING="ascii")
+    assert (done.returncode, done.stderr) == (ExitCode.DONE, "")
+    assert "128?128" in done.stdout
 
 
 def test_many_reasons_are_counted_not_printed(tmp_path):
