@@ -314,7 +314,7 @@ def extract(
             "check": "in the picture the line must follow the edge of the brain in every cut",
         }
         show_facts("Extracted the brain", facts, f"brainstage predict {out}")
-        show_notice("how-to/heads")
+        show_notice("explanation/registration")
 
 
 @app.command(epilog="Example: brainstage serve, then open http://127.0.0.1:8000")
