@@ -92,7 +92,7 @@ def test_volumes_of_any_kind_in_one_request(client, tmp_path):
     details = " ".join(reply.json()["details"])
     for said in (
         "registration to MNI152",
-        "Clinical Dementia Ratings of 0, 0.5, 1 and 2",
+        "Clinical Dementia Ratings 0, 0.5, 1 and 2",
         "200 of the OASIS-1 study",
     ):
         assert said in details

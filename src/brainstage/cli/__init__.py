@@ -7,6 +7,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable
+from io import TextIOWrapper
 from typing import Annotated
 
 import typer
@@ -50,6 +51,9 @@ def main() -> None:
     gc.set_threshold(100_000)  # torch and transformers make a million objects that stay: collect rarely
     if not sys.warnoptions:  # Python's -W and PYTHONWARNINGS
         warnings.simplefilter("ignore")  # Pillow's and others', in the middle of the output
+    for stream in (sys.stdout, sys.stderr):  # a pipe in an old encoding gets ? for what it cannot say
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")
     if process_count() > 1:  # what torch warns of in each of several processes, read when it is imported
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     try:

@@ -42,7 +42,6 @@ from brainstage.core.errors import (
     OutputError,
     RunError,
 )
-from brainstage.core.schema import RESEARCH_NOTICE
 
 if TYPE_CHECKING:
     from brainstage.core.parallel import Workers
@@ -205,7 +204,8 @@ def _participant(opened: BidsApp, *, workers: Workers, as_json: bool, quiet: boo
 
     results = run_participants(opened, workers=workers, progress=progress_of(quiet))
     _show_results(results, as_json=as_json, quiet=quiet)
-    say(f"Saved {opened.folder.phenotype} and a page for each participant. {RESEARCH_NOTICE}", quiet or as_json)
+    say(f"Saved {opened.folder.phenotype} and a page for each participant", quiet or as_json)
+    _show_notice(as_json=as_json, quiet=quiet)
     statuses = [result.status for result in results]
     if "failed" in statuses or "predicted" not in statuses:
         raise typer.Exit(BidsExitCode.DATA_ERROR)
@@ -220,13 +220,8 @@ def _group(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Join the results of all participants, and evaluate them where there are labels.
-
-    Labels that cannot be evaluated are an error where the user named their column, else a notice.
-    """
+    """Join the results of all participants, and evaluate them where there are labels."""
     from brainstage.report.derivatives import write_dataset_files, write_phenotype
-    from brainstage.report.terminal import show_validation
-    from brainstage.report.validation_page import write_validation
 
     missing = opened.unprocessed()
     if missing:
@@ -238,6 +233,26 @@ def _group(
     table = write_phenotype(opened)
     _show_results(results, as_json=as_json, quiet=quiet)
     say(f"Saved {table}", quiet or as_json)
+    _evaluate_group(opened, named, class_order, class_map, as_json=as_json, quiet=quiet)
+    _show_notice(as_json=as_json, quiet=quiet)
+
+
+def _evaluate_group(
+    opened: BidsApp,
+    named: bool,
+    class_order: tuple[str, ...] | None,
+    class_map: dict[str, str] | None,
+    *,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Evaluate the results where there are labels.
+
+    Labels that cannot be evaluated are an error where the user named their column, else a notice.
+    """
+    from brainstage.report.terminal.validation import show_validation
+    from brainstage.report.validation_page import write_validation
+
     if opened.dataset.source.label_column is None:
         say(
             "Not evaluated: participants.tsv has no column with a label; name it with --label-column",
@@ -257,6 +272,13 @@ def _group(
     if not as_json:
         show_validation(validation)
     say(f"Saved {page}", quiet or as_json)
+
+
+def _show_notice(*, as_json: bool, quiet: bool) -> None:
+    from brainstage.report.terminal.screen import show_notice
+
+    if not (as_json or quiet):
+        show_notice("how-to/bids-app")
 
 
 def _show_plan(opened: BidsApp) -> None:

@@ -19,10 +19,8 @@ from brainstage.cli.shared import (
     open_workers,
     parse_order,
     parse_pair,
-    print_json,
     progress_of,
     read_slices,
-    say,
     show_result,
     takes_data,
     typed_command,
@@ -89,7 +87,7 @@ def prepare(
     from brainstage.cohorts.prepare import prepare
     from brainstage.report.cohort_card import write_cohort_card
     from brainstage.report.quality_page import write_quality_page
-    from brainstage.report.terminal import show_cohort
+    from brainstage.report.terminal.data import show_cohort
 
     with open_workers(jobs, cluster, quiet=quiet) as workers:
         cohort = prepare(
@@ -112,11 +110,8 @@ def prepare(
         warn(f"{cohort.folder / 'README.md'}: kept as its author wrote it; its counts may be those of another run")
     for note in cohort.notes:
         warn(note)
-    if as_json:
-        print_json(cohort.to_dict())
-        return
-    show_cohort(cohort)
-    say(f"Saved {cohort.folder}. Look at {page}, then: brainstage data describe --data {cohort.folder}", quiet)
+    saved = f"{cohort.folder}\nLook at {page}, then: brainstage data describe --data {cohort.folder}"
+    show_result(cohort, show_cohort, "how-to/cohorts", as_json=as_json, quiet=quiet, saved=saved)
 
 
 @app.command(epilog="Example: brainstage validate runs/patient-001 --data cohort/ --by sex,age,site")
@@ -148,7 +143,7 @@ def validate(
     and the checklists CLAIM 2024 and TRIPOD+AI with what a program can know filled in.
     """
     from brainstage.report.checklists import write_checklists
-    from brainstage.report.terminal import show_validation
+    from brainstage.report.terminal.validation import show_validation
     from brainstage.report.validation_facts import facts_of_validation
     from brainstage.report.validation_page import write_validation
     from brainstage.studies.external_validation import validate
@@ -166,4 +161,4 @@ def validate(
     )
     page = write_validation(result, slices, out, typed_command())
     write_checklists(facts_of_validation(model, result, slices), out)
-    show_result(result, show_validation, as_json=as_json, quiet=quiet, saved=page)
+    show_result(result, show_validation, "how-to/external-validation", as_json=as_json, quiet=quiet, saved=page)

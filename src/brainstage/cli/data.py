@@ -18,6 +18,7 @@ from brainstage.cli.shared import (
     progress_of,
     read_slices,
     say,
+    show_result,
     takes_data,
 )
 from brainstage.core.schema import SYNTHETIC_NOTICE
@@ -45,19 +46,14 @@ def audit(
     from brainstage.audits.audit import audit
     from brainstage.core.files import make_folder
     from brainstage.report.audit_page import write_audit
-    from brainstage.report.terminal import show_audit
+    from brainstage.report.terminal.data import show_audit
 
     if out:
         make_folder(out)  # an unusable folder is refused before the minutes of work
     result = audit(read_slices(load), progress=progress_of(quiet))
-    if as_json:
-        print_json(result.to_dict())
-    else:
-        show_audit(result)
-    if out:
-        files = write_audit(result, out, ["brainstage", *sys.argv[1:]])
-        if not as_json:
-            say(f"Saved {', '.join(str(file) for file in files)}", quiet)
+    files = write_audit(result, out, ["brainstage", *sys.argv[1:]]) if out else []
+    saved = ", ".join(map(str, files))
+    show_result(result, show_audit, "explanation/leakage", as_json=as_json, quiet=quiet, saved=saved)
 
 
 @group.command(epilog="Example: brainstage data fetch")
@@ -85,13 +81,15 @@ def describe(
     Exact duplicates are counted, and files that are not read.
     """
     from brainstage.datasets.describe import describe
-    from brainstage.report.terminal import show_description
+    from brainstage.report.terminal.data import show_description
+    from brainstage.report.terminal.screen import show_notice
 
     description = describe(load())
     if as_json:
         print_json(description)
     else:
         show_description(description)
+        show_notice("reference/formats")
 
 
 @group.command(epilog="Example: brainstage data clear-slices")

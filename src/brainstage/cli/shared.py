@@ -298,13 +298,21 @@ def print_json(values: dict[str, Any]) -> None:
 
 
 def show_result(
-    result: Any, show: Callable[[Any], None], *, as_json: bool, quiet: bool, saved: object = None, **more: Any
+    result: Any,
+    show: Callable[[Any], None],
+    page: str,
+    *,
+    as_json: bool,
+    quiet: bool,
+    saved: object = None,
+    **more: Any,
 ) -> None:
-    """Show a result as a table, or print it as JSON.
+    """Show a result and what it is not, or print it as JSON.
 
     Args:
         result: What a computing function returned, with ``to_dict``.
-        show: Prints it as a table.
+        show: Prints it for a reader.
+        page: Page of the documentation that explains it.
         as_json: Print JSON, and nothing else.
         quiet: Do not say where it was saved.
         saved: Where it was saved; None where it was not.
@@ -313,9 +321,12 @@ def show_result(
     if as_json:
         print_json({**more, **result.to_dict()})
         return
+    from brainstage.report.terminal.screen import show_notice
+
     show(result)
     if saved:
         say(f"Saved {saved}", quiet)
+    show_notice(page)
 
 
 def say(text: str, quiet: bool) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
@@ -33,12 +34,13 @@ from brainstage.cli.shared import (
     warn,
 )
 from brainstage.core.errors import ConfigError, DataError
-from brainstage.core.schema import RESEARCH_NOTICE
 
 app = typer.Typer()
 
 REASONS_SHOWN = 20
-"""How many reasons of scans without a prediction are printed where they stand in files too."""
+"""How many reasons of scans without a prediction are printed."""
+PAGE = "explanation/calibration"
+"""Page of the documentation that says what a prediction is worth."""
 Inputs = Annotated[
     list[str],
     typer.Argument(
@@ -65,6 +67,9 @@ def predict(
             "which goes on where it was stopped.",
         ),
     ] = None,
+    slices: Annotated[
+        bool, typer.Option("--slices", help="Also print a row for each slice, such as the levels of a volume.")
+    ] = False,
     details: Annotated[
         bool, typer.Option("--details", help="Also say what the stages, the people and the figures are.")
     ] = False,
@@ -83,13 +88,14 @@ def predict(
     """
     from brainstage.inference.predictions import predict_scans
     from brainstage.report.predictions import check_target, write_predictions
-    from brainstage.report.terminal import show_predictions
+    from brainstage.report.terminal.predictions import show_predictions, show_saved
+    from brainstage.report.terminal.screen import show_notice
 
     if out and not out.suffix:
-        if one_person or details or as_json or skull != "stripped" or series is not None:
+        if one_person or slices or details or as_json or skull != "stripped" or series is not None:
             raise typer.BadParameter(
-                "a folder takes neither --one-person, --details, --json, --skull nor --series; heads with their "
-                "skull are prepared first, with brainstage prepare",
+                "a folder takes neither --one-person, --slices, --details, --json, --skull nor --series; heads "
+                "with their skull are prepared first, with brainstage prepare",
                 param_hint="'--out'",
             )
         _predict_many(inputs, out, image_column, jobs, cluster, quiet)
@@ -106,12 +112,14 @@ def predict(
         write_predictions(predictions, out)
     if as_json:
         print_json(predictions.to_dict())
-    elif out:
-        say(f"Saved {out} ({len(predictions.rows)} rows). {predictions.notice}", quiet)
-    else:
-        show_predictions(predictions, details=details)
-    for reason in predictions.reasons:
-        warn(reason)
+    elif not out:
+        show_predictions(predictions, slices=slices, details=details)
+        show_notice(PAGE)
+    elif not quiet:
+        counts = Counter(rows[0]["status"] for rows in predictions.people)
+        show_saved(f"{out} ({len(predictions.rows):,} rows)", counts, predictions.worth)
+        show_notice(PAGE)
+    _show_reasons(predictions.reasons)
     statuses = [row["status"] for row in predictions.rows]
     if "failed" in statuses:
         warn(f"{statuses.count('failed')} of {len(scans)} scans could not be read; see above")
@@ -124,6 +132,8 @@ def _predict_many(
     """Predict many scans into a folder, and say what became of them."""
     from brainstage.inference.predictions import find_model
     from brainstage.inference.shards import predict_shards
+    from brainstage.report.terminal.predictions import show_saved
+    from brainstage.report.terminal.screen import show_notice
 
     model, names = find_model(inputs)
     model = named_model(model, quiet)
@@ -131,13 +141,20 @@ def _predict_many(
         result = predict_shards(
             model, names, out, image_column=image_column, workers=workers, progress=progress_of(quiet)
         )
-    for reason in result.reasons[:REASONS_SHOWN]:
-        warn(reason)
-    if len(result.reasons) > REASONS_SHOWN:
-        warn(f"{len(result.reasons) - REASONS_SHOWN:,} more reasons are in column reason")
-    counts = ", ".join(f"{count:,} {status}" for status, count in result.counts.items())
-    say(f"Saved {out}: {counts}, in {len(result.files):,} files. {result.notice}", quiet)
+    _show_reasons(result.reasons)
+    if not quiet:
+        files = len(result.files)
+        show_saved(f"{out} ({files:,} file{'' if files == 1 else 's'})", result.counts, result.worth)
+        show_notice(PAGE)
     end_with(list(result.counts))
+
+
+def _show_reasons(reasons: Sequence[str]) -> None:
+    """Print why scans have no prediction; of many, the first, and how many others there are."""
+    for reason in reasons[:REASONS_SHOWN]:
+        warn(reason)
+    if rest := len(reasons[REASONS_SHOWN:]):
+        warn(f"{rest:,} more reasons are in column reason of the file that --out writes")
 
 
 def _without_skulls(scans: Sequence[Any], skull: Any, folder: Path) -> list[Any]:
@@ -218,8 +235,9 @@ def explain(
     One picture a person shows all slices with one colour scale. The patient model's contributions are exact and add
     up to the score; a network's maps are Captum's. Neither shows lesions.
     """
-    from brainstage.report.explanation_terminal import show_explanations
     from brainstage.report.explanations import explain as run
+    from brainstage.report.terminal.explanations import show_explanations
+    from brainstage.report.terminal.screen import show_notice
 
     predictor, scans = _open(inputs, image_column, series, quiet)
     explanations = run(
@@ -236,6 +254,7 @@ def explain(
         print_json(explanations.to_dict())
     elif not quiet:
         show_explanations(explanations, out)
+        show_notice("explanation/explanations")
     for reason in explanations.reasons:
         warn(reason)
     end_with([row["status"] for row in explanations.rows])
@@ -269,7 +288,7 @@ def export(
     folder without PyTorch.
     """
     from brainstage.exports.export import export as write
-    from brainstage.report.terminal import show_facts
+    from brainstage.report.terminal.screen import show_facts, show_notice
 
     exported = write(
         named_model(run, quiet), out, int8=int8, slices=_data_if_any(load), progress=progress_of(quiet)
@@ -278,6 +297,7 @@ def export(
         print_json({"folder": str(exported.folder), "title": exported.title, **exported.to_dict()})
     elif not quiet:
         show_facts(exported.title, exported.facts, f"brainstage predict {exported.folder} IMAGE…")
+        show_notice("how-to/export")
 
 
 def _data_if_any(load: partial[Any]) -> Any | None:
@@ -306,6 +326,7 @@ def extract(
     A picture is written to check the result.
     """
     from brainstage.report.brain_picture import draw_extraction
+    from brainstage.report.terminal.screen import show_facts, show_notice
     from brainstage.scans.discover import SeveralVolumesError
     from brainstage.scans.extraction import check_brain_target, picture_path, write_brain
     from brainstage.scans.extraction import extract as run
@@ -318,12 +339,15 @@ def extract(
             raise DataError(error.sentence(described=sys.stderr.isatty())) from error
         write_brain(extraction.brain, out)
         draw_extraction(picture_path(out), extraction)
-    say(
-        f"Saved {out} and {picture_path(out)} (similarity to the MNI152 template {extraction.similarity:.2f}). "
-        "Check the picture: the line must follow the edge of the brain in every cut. If it does, run: "
-        f"brainstage predict {out}\n{RESEARCH_NOTICE}",
-        quiet,
-    )
+    if not quiet:
+        facts = {
+            "brain": str(out),
+            "picture": str(picture_path(out)),
+            "similarity": f"{extraction.similarity:.2f} to the MNI152 template",
+            "check": "in the picture the line must follow the edge of the brain in every cut",
+        }
+        show_facts("Extracted the brain", facts, f"brainstage predict {out}")
+        show_notice("explanation/registration")
 
 
 @app.command(epilog="Example: brainstage serve, then open http://127.0.0.1:8000")
@@ -385,6 +409,7 @@ def serve(
             "the server is not installed; install it with: pip install 'brainstage[serve]'"
         ) from error
     from brainstage.models.weights import BUNDLED
+    from brainstage.report.terminal.screen import show_notice
 
     own = os.environ.get(TOKEN_VARIABLE)
     made = secrets.token_urlsafe(32) if own is None and (token or needs_token(host, behind_proxy)) else None
@@ -405,7 +430,8 @@ def serve(
             print(f"{address}/?token={made}", flush=True)
         else:
             say(f"{address}/?token=… with {TOKEN_VARIABLE} as token" if own else address, quiet)
-        say(RESEARCH_NOTICE, quiet)
+        if not quiet:
+            show_notice("how-to/serve")
 
     with suppress(KeyboardInterrupt):  # the usual way to stop a server
         run(settings, ready)

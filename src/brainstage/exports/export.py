@@ -317,7 +317,10 @@ def _quantise(source: RunFolder, classes: tuple[str, ...], part: RunFolder, slic
         RunError: The 8-bit network is not accepted.
     """
     if slices.classes != classes:
-        raise DataError(f"the data has the classes {', '.join(slices.classes)}, the network {', '.join(classes)}")
+        raise DataError(
+            f"the data has the classes {', '.join(slices.classes)}, the network {', '.join(classes)}"
+            "; name the data of its training with --data"
+        )
     training, validation, validation_source = _int8_rows(source, slices)
     images, labels = [slices.images[row] for row in validation], slices.targets(validation)
     file, model = part.model / ONNX, _exported(part)
@@ -361,7 +364,10 @@ def _int8_rows(source: RunFolder, slices: SliceTable) -> tuple[list[int], list[i
     by_hash = sorted(training, key=slices.slice_ids.__getitem__)  # an order that has nothing to do with the data's
     count = round(INT8_HELD_BACK_SHARE * len(by_hash))
     if not count:
-        raise DataError("int8 needs training slices for its ranges and its evaluation; the data has too few")
+        raise DataError(
+            "int8 needs training slices for its ranges and its evaluation; the data has too few"
+            "; name more with --data, or leave --int8 away"
+        )
     return by_hash[count:], by_hash[:count], "training slices held back from the ranges"
 
 

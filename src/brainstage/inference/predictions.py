@@ -125,10 +125,15 @@ class Predictions:
 
     @property
     def notice(self) -> str:
-        """What accompanies every prediction: research use, and in a sentence the model's performance."""
+        """What accompanies every prediction: research use, and what it is worth."""
+        return f"{RESEARCH_NOTICE} {self.worth}"
+
+    @property
+    def worth(self) -> str:
+        """What the predictions are worth: the model's performance, and for whom it is not known."""
         shown = [row["slice_id"] for row in self.rows if row["slice_id"]]
         known = sum(map(is_public, shown))
-        return compose_notice(
+        return describe_worth(
             self.about,
             calibrated=self.calibrated,
             refuses=self.refuses,
@@ -173,10 +178,10 @@ class Predictions:
         }
 
 
-def compose_notice(
+def describe_worth(
     about: dict[str, Any], *, calibrated: bool, refuses: bool, volumes: bool, slices: tuple[int, int]
 ) -> str:
-    """Return what accompanies predictions.
+    """Say what predictions are worth.
 
     Args:
         about: The run's manifest.
@@ -187,7 +192,6 @@ def compose_notice(
     """
     known, shown = slices
     sentences = [
-        RESEARCH_NOTICE,
         about.get("performance", UNKNOWN_PERFORMANCE),
         f"Model trained on phantoms, {SYNTHETIC_NOTICE}." if about.get("synthetic") else None,
         None if calibrated else UNCALIBRATED,
@@ -218,7 +222,8 @@ def find_model(inputs: Sequence[str]) -> tuple[str, Sequence[str]]:
     named = first in BUNDLED or (Path(first) / "model").is_dir() or RunFolder(first).started
     if not named and not _is_there(first):
         if hub_id_of(first) is None or not rest:
-            raise RunError(f"{first}: no such run, file or folder{_AS_ON_THE_HUB if HubId.parse(first) else ''}")
+            remedy = _AS_ON_THE_HUB if HubId.parse(first) else "check the name"
+            raise RunError(f"{first}: no such run, file or folder; {remedy}")
         if not any(map(_is_there, rest)):
             raise RunError(f"{rest[0]}: no such file or folder, so {first} was not looked for on the hub")
         named = True
@@ -227,7 +232,7 @@ def find_model(inputs: Sequence[str]) -> tuple[str, Sequence[str]]:
     return (first, rest) if named else (DEFAULT, inputs)
 
 
-_AS_ON_THE_HUB = "; a model on the hub is named ORG/NAME@main, with scans after it"
+_AS_ON_THE_HUB = "a model on the hub is named ORG/NAME@main, with scans after it"
 
 
 def _is_there(name: str) -> bool:

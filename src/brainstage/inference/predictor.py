@@ -399,7 +399,9 @@ def _usable(folder: Path) -> Iterator[None]:
         raise
     except Exception as error:  # safetensors, transformers and torch raise many kinds for damaged files
         reason = shorten(str(error), 200) or type(error).__name__
-        raise RunError(f"{folder}: not a usable model folder ({reason})") from error
+        raise RunError(
+            f"{folder}: not a usable model folder ({reason}); train the model or get its folder anew"
+        ) from error
 
 
 @cache
@@ -443,7 +445,10 @@ def _open(folder: Path) -> SliceClassifier | PatientClassifier:
         engine = TorchEngine.open(folder, grey=one_channel)
     input_steps = grey if one_channel else preprocessing
     if input_steps is None:
-        raise DataError(f"{weights}: takes one channel, but its {PROCESSOR} makes three different ones")
+        raise DataError(
+            f"{weights}: takes one channel, but its {PROCESSOR} makes three different ones"
+            "; give all three the same mean and standard deviation"
+        )
     return SliceClassifier(engine, input_steps, Calibration.open(folder), trained_levels(config, str(folder)))
 
 

@@ -123,10 +123,10 @@ def load(folder: Path, **settings: Any) -> Any:
         )
     except Exception as error:  # whatever transformers, safetensors or torch raise for foreign files
         reason = shorten(str(error), 200) or type(error).__name__
-        raise DataError(f"{folder}: not a usable model folder ({reason})") from error
+        raise DataError(f"{folder}: not a usable model folder ({reason}); get it anew") from error
     body = [key for key in loading["missing_keys"] if not (settings and key.startswith("classifier"))]
     if body:
-        raise DataError(f"{folder}: not a usable model folder (no {body[0]} in {WEIGHTS})")
+        raise DataError(f"{folder}: not a usable model folder (no {body[0]} in {WEIGHTS}); get it anew")
     return model.eval()
 
 

@@ -119,7 +119,7 @@ def read_json(file: Path) -> dict[str, Any]:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise DataError(f"{file}: not readable as JSON ({error})") from error
+        raise DataError(f"{file}: not readable as JSON ({error}); get the model folder anew") from error
     if not isinstance(content, dict):
-        raise DataError(f"{file}: expected a JSON object")
+        raise DataError(f"{file}: expected a JSON object; get the model folder anew")
     return content

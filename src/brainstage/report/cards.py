@@ -89,7 +89,9 @@ def card_text(card: Card, about: Mapping[str, Any], template: str = "card.md") -
         ConfigError: The protocol or the verdict is missing: no figure stands without them.
     """
     if not (about.get("protocol") and about.get("leakage")):
-        raise ConfigError(f"{card.name}: a card needs the protocol and the leakage verdict of its figures")
+        raise ConfigError(
+            f"{card.name}: a card needs the protocol and the leakage verdict of its figures; train the run again"
+        )
     figures = [
         (row, protocol, [shown_score(scores.get(name)) for name in SCORES])
         for row, protocol, scores in _rows(about)

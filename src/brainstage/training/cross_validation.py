@@ -128,6 +128,7 @@ def _for_folds(config: TrainConfig, splits: Splits | None) -> TrainConfig:
     if splits.protocol != "patient":
         raise ConfigError(
             f"cross-validation needs folds of protocol patient; the splits given are {splits.protocol}"
+            "; give others or none"
         )
     count = len(splits.folds)
     return config if count in (1, config.folds * config.repeats) else config.replace(folds=count, repeats=1)

@@ -9,7 +9,8 @@ from typing import Any
 from rich.console import Console
 
 from brainstage.inference.contributions import spoken
-from brainstage.inference.explanations import Explanations
+from brainstage.inference.explanations import NOTICE, Explanations
+from brainstage.report.terminal.screen import open_console, shorten
 
 
 def show_explanations(explanations: Explanations, out: Path) -> None:
@@ -19,14 +20,14 @@ def show_explanations(explanations: Explanations, out: Path) -> None:
         explanations: The explanations.
         out: The folder with the pictures.
     """
-    console = Console(markup=False)
-    console.print(explanations.title, style="bold", highlight=False)
+    console = open_console()
+    console.print(explanations.title, style="bold")
     for person in explanations.people:
         rows = [row for row in explanations.rows if row["person"] == person["person"]]
         _show_person(console, person, rows, out, whole=len(explanations.people) == 1)
     if explanations.sanity:
-        console.print(explanations.sanity, highlight=False)
-    console.print(explanations.notice, style="dim")
+        console.print(explanations.sanity)
+    console.print(NOTICE, style="dim")
 
 
 def _show_person(
@@ -35,16 +36,16 @@ def _show_person(
     count = person["slices"]
     slices = "1 slice" if count == 1 else f"{count:,} slices"
     console.print()
-    console.print(Path(person["source"]).name, style="bold", highlight=False)
-    console.print(f"{spoken(person['stage'])}, from {slices}", highlight=False)
+    console.print(shorten(person["source"], console.width), style="bold")
+    console.print(f"{spoken(person['stage'])}, from {slices}")
     sentences = person.get("summary") or [_outside(rows)]
     for sentence in sentences if whole else sentences[:1]:
-        console.print(sentence, highlight=False)
+        console.print(sentence)
     for part in person.get("largest", []) if whole else []:
         line = fill(f"{part['mark']}  {part['words']}", console.width - 2, subsequent_indent="   ")
-        console.print(indent(line, "  "), highlight=False)
+        console.print(indent(line, "  "))
     files = " · ".join(person[kind] for kind in ("picture", "table") if kind in person)
-    console.print(f"{out}: {files}", highlight=False, soft_wrap=True)
+    console.print(f"{out}: {files}", soft_wrap=True)
 
 
 def _outside(rows: list[dict[str, Any]]) -> str:
