@@ -4,8 +4,9 @@
     python tools/make_template.py
 
 writes to src/brainstage/scans/templates: ``mni152_4mm.nii.gz``, ICBM 152 nonlinear symmetric 2009a from the copy
-that nilearn carries, ``mni152_2mm.nii.gz``, the brain of the same alone, and ``elderly_4mm.nii.gz``, the mean of the
-200 people of the public dataset where their slices reach, and elsewhere MNI152 with its grey values changed to theirs.
+that nilearn carries, ``mni152_2mm.nii.gz``, the brain of the same alone, and ``elderly_4mm.nii.gz``, the mean of
+the 200 people of the public dataset where their slices reach, and elsewhere MNI152 with its grey values changed to
+theirs.
 """
 
 from __future__ import annotations

@@ -22,7 +22,6 @@ from brainstage.scans.registration import register
 from brainstage.scans.stack import cut, refusal
 from helpers import run_cli
 
-
 PARTICIPANTS = 16
 VALIDATOR = shutil.which("bids-validator-deno", path=Path(sys.executable).parent)
 
