@@ -3,9 +3,9 @@
     python -m build
     python tools/smoke_test.py dist
 
-compares both with src/brainstage, installs the wheel with its extra ``all`` into a virtual environment of its own and
-runs there what ``brainstage data example`` says to try, a request to ``serve`` and a small ``train``. ``python -m
-build`` makes the wheel from the source distribution, so what works here was built from that. Three minutes.
+compares both with src/brainstage, installs the wheel with its extra ``all`` into a virtual environment of its own
+and runs there what ``brainstage data example`` says to try, a request to ``serve`` and a small ``train``. ``python -m
+build`` makes the wheel from the source distribution, so what works here was built from that.
 """
 
 from __future__ import annotations
@@ -104,11 +104,11 @@ def report_difference(archive: Path, names: set[str], expected: set[str]) -> Non
 
 
 def install(wheel: Path, folder: Path) -> Path:
-    """Install a wheel with its extra ``all`` into a new virtual environment, and return the environment's Python."""
+    """Install a wheel with its extra ``all`` into a new virtual environment; return the Python of that."""
     subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
     python = folder / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
     subprocess.run([sys.executable, str(ROOT / "tools/install_torch.py"), str(python), *TORCH], check=True)
-    pip = [str(python), "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    pip = [str(python), "-m", "pip", "-qq", "--disable-pip-version-check"]
     subprocess.run([*pip, "install", f"{wheel.resolve()}[all]"], check=True)
     subprocess.run([*pip, "check"], check=True)
     return python
