@@ -4,8 +4,8 @@
     python tools/smoke_test.py dist
 
 compares both with src/brainstage, installs the wheel with its extra ``all`` into a virtual environment of its own
-and runs there what ``brainstage data example`` says to try, a request to ``serve`` and a small ``train``. ``python -m
-build`` makes the wheel from the source distribution, so what works here was built from that.
+and runs there what ``brainstage data example`` says to try, a request to ``serve`` and a small ``train``. The wheel
+that ``python -m build`` makes is built from the source distribution, so both are tried.
 """
 
 from __future__ import annotations
@@ -150,9 +150,13 @@ def output(python: Path, work: Path, *arguments: str) -> str:
 
 
 def environment(work: Path) -> dict[str, str]:
-    """Return this environment without what leads to the repository, to data of this machine or to a network."""
+    """Return this environment without what leads to the repository, to data of this machine or to a network.
+
+    Each library works in one thread: beside other work, threads that spin while they wait take minutes for seconds.
+    """
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "BRAINSTAGE_"))}
-    return {**kept, "BRAINSTAGE_CACHE": str(work / "cache"), "HF_HUB_OFFLINE": "1", "NO_COLOR": "1"}
+    threads = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    return {**kept, **threads, "BRAINSTAGE_CACHE": str(work / "cache"), "HF_HUB_OFFLINE": "1", "NO_COLOR": "1"}
 
 
 @contextmanager
