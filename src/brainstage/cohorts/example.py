@@ -136,7 +136,7 @@ def _dicom_slice(volume: Volume, number: int) -> Dataset:
 
 
 def _uid(name: str) -> str:
-    """Return the same unique identifier for the same name: no two calls of one name differ."""
+    """Return the unique identifier of what has this name: the same in each call."""
     return str(generate_uid(entropy_srcs=["brainstage example", name]))
 
 
