@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
+from pydicom.uid import UID, ExplicitVRLittleEndian, MRImageStorage, generate_uid
 from scipy.ndimage import distance_transform_edt
 
 from brainstage.cohorts.phantom import Participant, Session, draw_brain
@@ -135,9 +135,9 @@ def _dicom_slice(volume: Volume, number: int) -> Dataset:
     return dataset
 
 
-def _uid(name: str) -> str:
+def _uid(name: str) -> UID:
     """Return the unique identifier of what has this name: the same in each call."""
-    return str(generate_uid(entropy_srcs=["brainstage example", name]))
+    return generate_uid(entropy_srcs=["brainstage example", name])
 
 
 def _rounded(values: Float64Array) -> list[float]:
