@@ -406,7 +406,7 @@ def serve(
         from brainstage.serve.settings import TOKEN_VARIABLE, ServeSettings, needs_token
     except ImportError as error:
         raise ConfigError(
-            "the server is not installed; install it with: pip install 'brainstage[serve]'"
+            'the server is not installed; install it with: pip install "brainstage[serve]"'
         ) from error
     from brainstage.models.weights import BUNDLED
     from brainstage.report.terminal.screen import show_notice

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from dask_jobqueue import SLURMCluster
     from distributed import Client, Security
 
-INSTALL = "pip install 'brainstage[cluster]'"
+INSTALL = 'pip install "brainstage[cluster]"'
 CONNECT_SECONDS = 10.0
 """How long to wait for a scheduler's answer."""
 LOOK_SECONDS = 10.0

@@ -96,7 +96,7 @@ def library(name: str) -> Any:
     try:
         return import_module(name)
     except ImportError as error:
-        raise ConfigError("ONNX is not installed; install it with: pip install 'brainstage[onnx]'") from error
+        raise ConfigError('ONNX is not installed; install it with: pip install "brainstage[onnx]"') from error
 
 
 def checked_bytes(file: Path) -> bytes:
