@@ -36,7 +36,6 @@ from brainstage.core.levels import LEVELS_KEY, PUBLIC
 from brainstage.core.parallel import Processes, run_tasks
 from brainstage.core.schema import CLASS_ORDER, STAGES
 from brainstage.datasets.phantom import draw_head, stage_counts
-from cohort import children
 
 Task = TypeVar("Task")
 PHANTOMS = 400
@@ -169,6 +168,17 @@ def show(what: str, *words: str) -> None:
         raise SystemExit(f"{what}: ended with {process.returncode}")
     seconds = time.perf_counter() - started
     print(f"{what:24} {seconds:8.1f} s · {own / 1e6:5.2f} GB of its own, {mapped / 1e6:5.2f} in all", flush=True)
+
+
+def children(pid: int) -> list[int]:
+    """Return the processes that a process started, and those that they started."""
+    found = []
+    for file in Path(f"/proc/{pid}/task").glob("*/children"):
+        try:
+            found += [int(child) for child in file.read_text().split()]
+        except OSError:  # it has ended
+            continue
+    return found + [one for child in found for one in children(child)]
 
 
 def _memory(pid: int) -> tuple[int, int]:
