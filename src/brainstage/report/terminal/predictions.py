@@ -148,7 +148,13 @@ def _say_where_the_rest_is(people: Sequence[Sequence[Row]], *, slices: bool, det
 
 
 def show_saved(saved: str, counts: Mapping[str, int], worth: str) -> None:
-    """Print where predictions were saved, how many scans have each status, and what the predictions are worth."""
+    """Print where predictions were saved, and what became of the scans.
+
+    Args:
+        saved: The folder.
+        counts: Number of scans of each status.
+        worth: What the predictions are worth.
+    """
     console = open_console()
     console.print(f"Saved {saved}", soft_wrap=True)
     console.print(", ".join(f"{count:,} {status}" for status, count in counts.items()))
