@@ -1,12 +1,13 @@
 # Few verbs. Everything is installed into .venv; nothing else on the machine changes.
 #   make quickstart   set up, train on the real data, judge        make test   set up, run the tests
 #   make setup TORCH=gpu                                           torch with CUDA (gigabytes)
+#   make docs         the documentation, with its tutorials run    docs/_build/html/index.html
 PYTHON ?= python3
 TORCH ?= cpu
 TORCH_VERSION ?= 2.13.0
 BIN := .venv/bin
 
-.PHONY: setup quickstart test check bench clean
+.PHONY: setup quickstart test check docs bench clean
 
 setup: .venv/ready
 
@@ -30,8 +31,12 @@ check: setup
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+docs: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m sphinx -b html -n -W --keep-going -q docs docs/_build/html
+	@echo "docs/_build/html/index.html"
+
 bench: setup
 	for script in data audit claims cohort scale levels membership people patient calibration stability volumes heads refusal predict official study precision sweep processes serve libraries; do $(BIN)/python benchmarks/$$script.py || exit 1; done
 
 clean:
-	rm -rf .venv build dist
+	rm -rf .venv build dist docs/_build docs/tutorials docs/reference/commands docs/reference/model-cards
