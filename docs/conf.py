@@ -29,11 +29,13 @@ extensions = [
     "sphinx.ext.napoleon",
     "sphinx_gallery.gen_gallery",
     "reference_pages",
+    "self_contained",
 ]
 exclude_patterns = ["_build", "examples", "tutorials/*.ipynb", "tutorials/*.py", "tutorials/*.md5"]
 suppress_warnings = ["config.cache"]  # gallery settings hold functions
 nitpicky = True
-nitpick_ignore_regex = [("py:.*", r"(?!brainstage\.).*")]  # other libraries are described elsewhere
+# other libraries are described elsewhere, and what is not public may be named in a docstring
+nitpick_ignore_regex = [("py:.*", r"(?!brainstage\.\w+$).*")]
 
 myst_enable_extensions = ["deflist", "colon_fence", "attrs_inline"]
 myst_heading_anchors = 4
