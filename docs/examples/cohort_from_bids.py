@@ -91,7 +91,7 @@ print(evaluation.caution)
 view = evaluation.views[-1]
 print(view.name)
 for name, scores in view.rows.items():
-    accuracy, auroc = scores["accuracy"], scores["auroc"]
+    accuracy, auroc = scores["accuracy"], scores["auroc_ovr"]
     print(
         f"{name:24} accuracy {accuracy.value:.2f} [{accuracy.low:.2f}, {accuracy.high:.2f}]   "
         f"AUROC {auroc.value:.2f} [{auroc.low:.2f}, {auroc.high:.2f}]"
