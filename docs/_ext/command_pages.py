@@ -25,7 +25,7 @@ READ_ON = {
     "evaluate": ("explanation/protocols", "reference/formats"),
     "explain": ("explanation/explanations",),
     "export": ("how-to/export",),
-    "extract": ("explanation/skull-stripping",),
+    "extract": ("how-to/heads", "explanation/skull-stripping"),
     "predict": ("start/first-answer", "explanation/calibration", "explanation/refusal"),
     "prepare": ("how-to/cohorts", "explanation/registration"),
     "serve": ("how-to/serve",),

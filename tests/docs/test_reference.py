@@ -8,6 +8,8 @@ import pytest
 import brainstage
 from documentation import DOCS, ROOT
 
+PAGE_NAME = r"[\"']((?:start|how-to|explanation|reference|benchmarks)/[\w/-]+)[\"']"
+"""What ``docs_page`` is given in the sources."""
 SOURCES = sorted((ROOT / "src" / "brainstage").rglob("*.py"))
 
 
@@ -104,7 +106,7 @@ def test_every_bundled_model_has_its_card(site):
 
 @pytest.mark.parametrize("file", SOURCES, ids=lambda file: file.stem)
 def test_pages_that_the_program_names_exist(file):
-    for name in re.findall(r"docs_page\(\"([^\"]+)\"\)", file.read_text(encoding="utf-8")):
+    for name in re.findall(PAGE_NAME, file.read_text(encoding="utf-8")):
         assert (DOCS / f"{name}.md").is_file(), f"{file.name}: {name}"
 
 
