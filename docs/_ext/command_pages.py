@@ -68,7 +68,10 @@ def _index(named: dict[str, Any]) -> str:
     grouped = {name for names in GROUPS.values() for name in names}
     groups = {**GROUPS, "More": tuple(name for name in named if name not in grouped)}
     lines = ["# Commands", ""]
-    lines += ["`brainstage --help` lists the commands, `brainstage COMMAND --help` shows what is on these pages.", ""]
+    lines += [
+        "`brainstage --help` lists the commands; `brainstage COMMAND --help` shows what is here.",
+        "",
+    ]
     for title, names in groups.items():
         shown = [name for name in names if name in named]
         if shown:
@@ -94,8 +97,8 @@ def _page(name: str, command: Any) -> str:
     lines = [f"# brainstage {name}", "", first, ""]
     for paragraph in more:
         lines += [_text(paragraph), ""]
-    usage = " ".join(["brainstage", name, *command.collect_usage_pieces(context)]).translate({ord("{"): None, ord("}"): None})
-    lines += ["```text", usage, "```", ""]
+    usage = " ".join(["brainstage", name, *command.collect_usage_pieces(context)])
+    lines += ["```text", re.sub("[{}]", "", usage), "```", ""]
     for paragraph in _paragraphs(command.epilog):
         lines += [*_epilog(paragraph), ""]
     arguments = [part for part in command.params if part.param_type_name == "argument"]
@@ -110,7 +113,7 @@ def _page(name: str, command: Any) -> str:
 
 
 def _epilog(paragraph: str) -> list[str]:
-    title, colon, rest = paragraph.partition(": ")
+    title, _, rest = paragraph.partition(": ")
     if title != "Example":
         return [_text(paragraph)]
     example, comma, then = rest.partition(", then ")

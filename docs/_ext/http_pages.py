@@ -104,8 +104,8 @@ def _problems() -> list[str]:
     lines = [
         "## Errors",
         "",
-        "An error is `application/problem+json` ([RFC 9457](https://www.rfc-editor.org/rfc/rfc9457)). Its `code` never",
-        "changes its meaning; `detail` says in one sentence what is wrong and what to do.",
+        "An error is `application/problem+json` ([RFC 9457](https://www.rfc-editor.org/rfc/rfc9457)). Its `code`",
+        "never changes its meaning; `detail` says in one sentence what is wrong and what to do.",
         "",
         "| code | meaning |",
         "| --- | --- |",

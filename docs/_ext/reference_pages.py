@@ -52,16 +52,14 @@ def write_reference(docs: Path) -> None:
 
 
 def _resolve(app: Sphinx, env: Any, node: Any, target: Any) -> Any:
-    """Lead a reference such as ``brainstage.core.run.RunFolder`` to ``brainstage.RunFolder``, under which it stands."""
+    """Lead a reference to a public name's own module, ``brainstage.core.run.RunFolder``, to its public entry."""
     import brainstage
 
     name = node.get("reftarget", "").rpartition(".")[2]
     if node.get("refdomain") != "py" or name not in brainstage.__all__:
         return None
     domain = env.get_domain("py")
-    return domain.resolve_xref(
-        env, node.get("refdoc"), app.builder, "obj", f"brainstage.{name}", node, target
-    )
+    return domain.resolve_xref(env, node.get("refdoc"), app.builder, "obj", f"brainstage.{name}", node, target)
 
 
 def setup(app: Sphinx) -> dict[str, bool]:

@@ -89,8 +89,11 @@ def _markdown(text: str) -> str:
 def _recipes() -> list[str]:
     from brainstage.models.recipes import load_recipe, recipe_names
 
-    lines = ["## Recipes", "", "A recipe is a TOML file with the settings that differ from the defaults. These come with", "the package:", ""]
+    introduction = (
+        "A recipe is a TOML file with the settings that differ from the defaults. These come with the package:"
+    )
+    lines = ["## Recipes", "", introduction, ""]
     for name in recipe_names():
         lines += [f"### {name}", "", "```toml", load_recipe(name).to_toml().strip(), "```", ""]
-    lines += ["Your own goes into a file, `brainstage train --recipe my.toml`: see", "[the tutorial](../tutorials/your_own_recipe.rst).", ""]
-    return lines
+    own = "Your own goes into a file: [write your own recipe](../tutorials/your_own_recipe.rst)."
+    return [*lines, own, ""]

@@ -2,17 +2,17 @@
 Audit a dataset
 ===============
 
-Before you trust a figure, look at who is on which side. This tutorial audits slices that carry no patient ids, as most
-public datasets do. It looks for duplicates, recovers the people from the pictures alone, and gives the leakage verdict of
-the split that the dataset brings.
+Before you trust a figure, look at who is on which side. This tutorial audits slices that carry no patient
+ids, as most public datasets do. It looks for duplicates, recovers the people from the pictures alone, and
+gives the leakage verdict of the split that the dataset brings.
 """
 
 # %%
 # A dataset without names
 # -----------------------
 #
-# The phantom cohort has the layout of the public dataset *Falah/Alzheimer_MRI*: parquet files with a training and a test
-# side, shuffled slice by slice. Everything goes into a temporary folder.
+# The phantom cohort has the layout of the public dataset *Falah/Alzheimer_MRI*: parquet files with a
+# training and a test side, shuffled slice by slice. Everything goes into a temporary folder.
 
 import tempfile
 from pathlib import Path
@@ -23,8 +23,8 @@ folder = Path(tempfile.mkdtemp()) / "slices"
 write_phantom(folder, patients=24, seed=3)
 
 # %%
-# The phantom names its people. The public dataset does not, so we take the names out, and keep them to check the result at
-# the end.
+# The phantom names its people. The public dataset does not, so we take the names out, and keep them to
+# check the result at the end.
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -80,8 +80,8 @@ for name, value in result.to_dict()["people"].items():
 print(result.verdict)
 
 # %%
-# So a score on this test side says how well slices are staged of people in the training set, and nothing about others. How
-# often does the training slice that looks most like a test slice show the same head?
+# So a score on this test side says how well slices are staged of people in the training set, and nothing
+# about others. How often does the training slice that looks most like a test slice show the same head?
 
 print(result.to_dict()["closest"])
 
@@ -89,8 +89,8 @@ print(result.to_dict()["closest"])
 # Are the recovered people the true ones?
 # ---------------------------------------
 #
-# The adjusted Rand index is 1 where two groupings are the same and 0 where they agree by chance. Slices that the audit
-# left without a person count as wrong here.
+# The adjusted Rand index is 1 where two groupings are the same and 0 where they agree by chance. Slices
+# that the audit left without a person count as wrong here.
 
 from sklearn.metrics import adjusted_rand_score
 
@@ -102,8 +102,8 @@ print(f"adjusted Rand index {adjusted_rand_score(true_people, recovered):.3f}")
 # From here on
 # ------------
 #
-# ``result.slices`` has the inferred people, so the patient protocol can keep them apart. The verdict of folds made of them
-# is clean, and says that the people were inferred.
+# ``result.slices`` has the inferred people, so the patient protocol can keep them apart. The verdict of
+# folds made of them is clean, and says that the people were inferred.
 
 from brainstage import load_recipe, make_splits
 

@@ -2,16 +2,18 @@
 A BIDS cohort, from scans to validation
 =======================================
 
-From a folder of T1-weighted scans to a model that was tested on people it has never seen, and then on a second cohort.
-Everything here also has a command: ``prepare``, ``audit``, ``cross-validate`` and ``validate``.
+From a folder of T1-weighted scans to a model that was tested on people it has never seen, and then on a
+second cohort. Everything here also has a command: ``prepare``, ``audit``, ``cross-validate`` and
+``validate``.
 """
 
 # %%
 # Two cohorts of synthetic brains
 # -------------------------------
 #
-# Each brain is a template, bent at random, with ventricles and hippocampi that follow the diagnosis. The last scans of the
-# first cohort have deliberate defects, as real cohorts do. ``brainstage data phantom --bids bids/`` draws the same.
+# Each brain is a template, bent at random, with ventricles and hippocampi that follow the diagnosis. The
+# last scans of the first cohort have deliberate defects, as real cohorts do. ``brainstage data phantom
+# --bids bids/`` draws the same.
 
 import tempfile
 from pathlib import Path
@@ -28,8 +30,8 @@ for scan, defect in defects.items():
 # Prepare
 # -------
 #
-# Each scan is read, checked, stripped of its skull where it has one, registered to MNI152 and cut into slices. A scan that
-# cannot be used stops nothing: it has a row in the ledger, with the reason.
+# Each scan is read, checked, stripped of its skull where it has one, registered to MNI152 and cut into
+# slices. A scan that cannot be used stops nothing: it has a row in the ledger, with the reason.
 
 from collections import Counter
 
@@ -42,8 +44,8 @@ for reason, count in Counter(row["reason"] for row in cohort.ledger.to_pylist() 
     print(f"{count}: {reason}")
 
 # %%
-# ``cohort/qc.html`` shows every scan with the outline that its brain must fill, the most doubtful first. Look at it before
-# you train. Here are three cuts of one scan, as a model will see them.
+# ``cohort/qc.html`` shows every scan with the outline that its brain must fill, the most doubtful first.
+# Look at it before you train. Here are three cuts of one scan, as a model will see them.
 
 import matplotlib.pyplot as plt
 
@@ -61,8 +63,9 @@ figure.tight_layout()
 # One head under two names
 # ------------------------
 #
-# One defect above is a brain that is there twice, under two ids. Trained on under one and tested under the other, it would
-# make every figure too good. It is recognised by its pixels, and the two count as one person in every fold.
+# One defect above is a brain that is there twice, under two ids. Trained on under one and tested under the
+# other, it would make every figure too good. It is recognised by its pixels, and the two count as one
+# person in every fold.
 
 from brainstage import load_recipe, make_splits
 
@@ -74,8 +77,9 @@ print(splits.verdict)
 # Train, and judge by people
 # --------------------------
 #
-# ``cross_validate`` trains a model for each fold and one on everyone. Every person is predicted by models that never saw
-# them. Three folds, drawn once, keep this page short; the recipe has five folds, drawn five times.
+# ``cross_validate`` trains a model for each fold and one on everyone. Every person is predicted by models
+# that never saw them. Three folds, drawn once, keep this page short; the recipe has five folds, drawn five
+# times.
 
 from brainstage import cross_validate, evaluate_patients
 
@@ -85,8 +89,8 @@ print(evaluation.title)
 print(evaluation.caution)
 
 # %%
-# Each figure has an interval over people, and stands beside what needs no pictures. With so few people the intervals are
-# wide: that is what they are for.
+# Each figure has an interval over people, and stands beside what needs no pictures. With so few people the
+# intervals are wide: that is what they are for.
 
 view = evaluation.views[-1]
 print(view.name)
@@ -101,8 +105,9 @@ for name, scores in view.rows.items():
 # Validate on the second cohort
 # -----------------------------
 #
-# The finished model, on people of another cohort: who was excluded and why, discrimination, calibration, subgroups.
-# ``write_validation`` writes the page for reviewers with its charts and the checklists CLAIM 2024 and TRIPOD+AI.
+# The finished model, on people of another cohort: who was excluded and why, discrimination, calibration,
+# subgroups. ``write_validation`` writes the page for reviewers with its charts and the checklists CLAIM
+# 2024 and TRIPOD+AI.
 
 from brainstage import validate, write_validation
 

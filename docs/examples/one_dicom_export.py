@@ -2,8 +2,9 @@
 From one DICOM export to an answer
 ==================================
 
-A folder comes from the scanner or the archive, with several series in it. This tutorial finds the right one, checks that its
-brain lies where the model expects it, and stages it with the model that comes with brainstage.
+A folder comes from the scanner or the archive, with several series in it. This tutorial finds the right
+one, checks that its brain lies where the model expects it, and stages it with the model that comes with
+brainstage.
 
 This is research software. It is not a medical device, and its answer is never a diagnosis.
 """
@@ -12,14 +13,13 @@ This is research software. It is not a medical device, and its answer is never a
 # A stand-in for an export
 # ------------------------
 #
-# With a folder of your own, skip this part. We draw a synthetic brain and write it as two DICOM series, as scanners do: one
-# file a slice, among files of other kinds.
+# With a folder of your own, skip this part. We draw a synthetic brain and write it as two DICOM series, as
+# scanners do: one file a slice, among files of other kinds.
 
 import tempfile
 from pathlib import Path
 
 import numpy as np
-import pydicom
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
 
@@ -80,8 +80,9 @@ scan = choose_series(find_scans(export), 2)
 # How it will be seen
 # -------------------
 #
-# A volume is registered to MNI152 and cut at the levels that the model knows. A head with its skull would be stripped first:
-# ``predict --skull auto``. Look at the cuts: the nose points down, and the person's right is on the left.
+# A volume is registered to MNI152 and cut at the levels that the model knows. A head with its skull would
+# be stripped first: ``predict --skull auto``. Look at the cuts: the nose points down, and the person's
+# right is on the left.
 
 import matplotlib.pyplot as plt
 

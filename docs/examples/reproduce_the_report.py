@@ -2,22 +2,22 @@
 Reproduce the report
 ====================
 
-brainstage began as a student's report in notebooks: four pretrained backbones compared, three settings varied one at a time,
-a final training of five epochs. Its result on the 1,280 test images of *Falah/Alzheimer_MRI* was an accuracy of 0.9078. This
-notebook follows it step by step, in brainstage's words, and ends with the question that the report did not ask: what is
-0.9078 worth?
+brainstage began as a student's report in notebooks: four pretrained backbones compared, three settings
+varied one at a time, a final training of five epochs. Its result on the 1,280 test images of
+*Falah/Alzheimer_MRI* was an accuracy of 0.9078. This notebook follows it step by step, in brainstage's
+words, and ends with the question that the report did not ask: what is 0.9078 worth?
 
-It runs on synthetic people, with small networks of random weights in the place of the report's backbones, so that it takes a
-minute without a network. Its figures mean nothing. With the real dataset and the real backbones only two lines change; they are
-named where they stand.
+It runs on synthetic people, with small networks of random weights in the place of the report's backbones,
+so that it takes a minute without a network. Its figures mean nothing. With the real dataset and the real
+backbones only two lines change; they are named where they stand.
 """
 
 # %%
 # Data
 # ----
 #
-# The report downloaded two parquet files. Here the phantom cohort has their layout. With the real dataset this is
-# ``fetch()`` and ``load_slices()``.
+# The report downloaded two parquet files. Here the phantom cohort has their layout. With the real dataset
+# this is ``fetch()`` and ``load_slices()``.
 
 import tempfile
 from pathlib import Path
@@ -32,8 +32,8 @@ describe(slices)["classes"]
 # Dataset class
 # -------------
 #
-# The report wrote a torch dataset that decodes an image each time it is asked for one. A slice table holds all slices,
-# decoded once, with their labels, people and levels.
+# The report wrote a torch dataset that decodes an image each time it is asked for one. A slice table holds
+# all slices, decoded once, with their labels, people and levels.
 
 import matplotlib.pyplot as plt
 
@@ -59,8 +59,8 @@ print(make_splits(slices, load_recipe("compact")).verdict)
 # Backbones
 # ---------
 #
-# Two small Vision Transformers with random weights stand in for the report's four. With the real ones there is nothing to
-# write: their names on the hub take the place of the folders below.
+# Two small Vision Transformers with random weights stand in for the report's four. With the real ones there
+# is nothing to write: their names on the hub take the place of the folders below.
 
 import torch
 from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessorPil
@@ -69,7 +69,12 @@ torch.manual_seed(0)
 backbones = []
 for name, layers in (("small-vit", 2), ("smaller-vit", 1)):
     settings = ViTConfig(
-        image_size=64, patch_size=8, hidden_size=64, intermediate_size=128, num_hidden_layers=layers, num_attention_heads=4
+        image_size=64,
+        patch_size=8,
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=layers,
+        num_attention_heads=4,
     )
     ViTForImageClassification(settings).save_pretrained(folder / name)
     ViTImageProcessorPil(size={"height": 64, "width": 64}).save_pretrained(folder / name)
@@ -79,8 +84,8 @@ for name, layers in (("small-vit", 2), ("smaller-vit", 1)):
 # Comparison
 # ----------
 #
-# The report trained each backbone on 200 images and judged it on 50 test images. ``seed=42`` draws the report's own rows from
-# the real dataset. The verdict says which differences are more than chance.
+# The report trained each backbone on 200 images and judged it on 50 test images. ``seed=42`` draws the
+# report's own rows from the real dataset. The verdict says which differences are more than chance.
 
 from brainstage import compare, train
 
@@ -103,9 +108,9 @@ print(comparison.verdict)
 # Sweeps
 # ------
 #
-# The report varied learning rate, batch size and weight decay one at a time, and picked each by test images. A sweep is
-# judged on validation slices instead, so that the test slices are still fresh in the end. Features of the frozen backbone are
-# computed once for all trials.
+# The report varied learning rate, batch size and weight decay one at a time, and picked each by test
+# images. A sweep is judged on validation slices instead, so that the test slices are still fresh in the
+# end. Features of the frozen backbone are computed once for all trials.
 
 from brainstage import Factor, sweep
 
@@ -120,8 +125,9 @@ print(trials.chosen)
 # Final training
 # --------------
 #
-# Recipe ``report`` has every setting of the report's final notebook: a frozen base, five epochs, batches of 4, the epoch
-# chosen on the test images. On two cores its seven hours become minutes, since the frozen base looks at each image once.
+# Recipe ``report`` has every setting of the report's final notebook: a frozen base, five epochs, batches of
+# 4, the epoch chosen on the test images. On two cores its seven hours become minutes, since the frozen base
+# looks at each image once.
 
 run = train(slices, load_recipe("report", backbone=backbones[0]), name="final", out=folder / "runs")
 
@@ -151,7 +157,8 @@ figure.tight_layout()
 # Saving and loading
 # ------------------
 #
-# The run's folder is the saved model. It opens in another process or on another machine, and with ``transformers`` alone.
+# The run's folder is the saved model. It opens in another process or on another machine, and with
+# ``transformers`` alone.
 
 from brainstage import Predictor
 
@@ -164,9 +171,9 @@ print(probabilities.round(3))
 # What is it worth?
 # -----------------
 #
-# Beside every figure stands what needs no learning from pictures. The nearest training slice is the training slice whose
-# pixels are most like those of the test slice: here, and on the real dataset, where it is right for 1,278 of 1,280, it beats the
-# network, because it finds another slice of the same head.
+# Beside every figure stands what needs no learning from pictures. The nearest training slice is the
+# training slice whose pixels are most like those of the test slice: here, and on the real dataset, where it
+# is right for 1,278 of 1,280, it beats the network, because it finds another slice of the same head.
 
 print(evaluation.beside)
 
@@ -178,7 +185,9 @@ print(evaluation.beside)
 
 people = train(
     slices,
-    load_recipe("report", backbone=backbones[0], protocol="patient", folds=3, selection="validation", validation_share=0.2),
+    load_recipe(
+        "report", backbone=backbones[0], protocol="patient", folds=3, selection="validation", validation_share=0.2
+    ),
     name="people",
     out=folder / "runs",
 )
@@ -190,5 +199,5 @@ print(evaluation.beside)
 # With the real data
 # ------------------
 #
-# ``brainstage study --as-reported`` does all of this in one go with the report's four backbones, and writes a page with the
-# report's own figures beside yours.
+# ``brainstage study --as-reported`` does all of this in one go with the report's four backbones, and writes
+# a page with the report's own figures beside yours.

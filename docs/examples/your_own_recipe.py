@@ -2,11 +2,11 @@
 Write your own recipe
 =====================
 
-A recipe is a short list of settings under a name. This tutorial writes one, trains it, varies a setting on validation
-slices, keeps the best as a new recipe, and looks at it once on test slices.
+A recipe is a short list of settings under a name. This tutorial writes one, trains it, varies a setting on
+validation slices, keeps the best as a new recipe, and looks at it once on test slices.
 
-It trains tiny networks on few synthetic people, so that it takes seconds. The figures mean nothing; the steps are the same
-with real data.
+It trains tiny networks on few synthetic people, so that it takes seconds. The figures mean nothing; the
+steps are the same with real data.
 """
 
 # %%
@@ -25,8 +25,9 @@ slices = load_slices(write_phantom(folder / "slices", patients=12, seed=5))
 # A recipe file
 # -------------
 #
-# A recipe is a TOML file with the settings that differ from the defaults; the reference has a page with every setting. The
-# file's name becomes the recipe's name. On the command line it is ``brainstage train --recipe small.toml``.
+# A recipe is a TOML file with the settings that differ from the defaults; the reference has a page with
+# every setting. The file's name becomes the recipe's name. On the command line it is ``brainstage train
+# --recipe small.toml``.
 
 recipe = folder / "small.toml"
 recipe.write_text(
@@ -47,7 +48,8 @@ config = load_recipe(recipe)
 print(config.recipe, config.epochs, config.optimizer)
 
 # %%
-# A wrong setting is an error before anything is trained. It names the file, and the nearest setting that there is.
+# A wrong setting is an error before anything is trained. It names the file, and the nearest setting that
+# there is.
 
 from brainstage import ConfigError
 
@@ -60,8 +62,8 @@ except ConfigError as error:
 # Train
 # -----
 #
-# The epoch with the best accuracy on validation slices is kept. The run's folder has the model, every setting, the sides,
-# the history and the predictions.
+# The epoch with the best accuracy on validation slices is kept. The run's folder has the model, every
+# setting, the sides, the history and the predictions.
 
 from brainstage import train
 
@@ -88,8 +90,9 @@ figure.tight_layout()
 # Vary a setting
 # --------------
 #
-# Each trial trains on the same slices and is judged on the same validation slices; test slices play no part. The same on
-# the command line: ``brainstage sweep --recipe small.toml --vary learning_rate=0.003,0.01,0.03``.
+# Each trial trains on the same slices and is judged on the same validation slices; test slices play no
+# part. The same on the command line: ``brainstage sweep --recipe small.toml --vary
+# learning_rate=0.003,0.01,0.03``.
 
 from brainstage import Factor, sweep
 
@@ -102,8 +105,8 @@ print(trials.title)
 # Keep the best
 # -------------
 #
-# ``best`` are the settings with the lowest loss. They remember on which data they were chosen, so a figure that is too good
-# for that reason is stamped *optimistic*, now and in every later run.
+# ``best`` are the settings with the lowest loss. They remember on which data they were chosen, so a figure
+# that is too good for that reason is stamped *optimistic*, now and in every later run.
 
 best = folder / "best.toml"
 best.write_text(trials.best.to_toml())
@@ -113,8 +116,8 @@ print(best.read_text())
 # And look at test slices once
 # ----------------------------
 #
-# The title says under which protocol the figure holds, and what the leakage verdict is: here the test slices show people of
-# the training set.
+# The title says under which protocol the figure holds, and what the leakage verdict is: here the test
+# slices show people of the training set.
 
 from brainstage import evaluate
 
@@ -127,7 +130,8 @@ print(evaluation.beside)
 # The same recipe on people who are not in the training set
 # ---------------------------------------------------------
 #
-# Change one setting, the protocol. ``cross_validate`` trains all folds; here one fold is enough to see the difference.
+# Change one setting, the protocol. ``cross_validate`` trains all folds; here one fold is enough to see the
+# difference.
 
 people = train(slices, load_recipe(best, protocol="patient", folds=3), name="best-people", out=folder / "runs")
 evaluation = evaluate(people)

@@ -3,9 +3,9 @@
 import shutil
 
 import pytest
-from reference_pages import write_reference
 
 from documentation import DOCS
+from reference_pages import write_reference
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,7 @@ import re
 import shlex
 from dataclasses import fields
 from importlib import import_module
+from itertools import pairwise
 
 import pytest
 
@@ -12,13 +13,13 @@ from documentation import DOCS, ROOT
 from helpers import run_cli
 
 BLOCK = re.compile(
-    r"(?:<!-- skip: (?P<reason>[^>]+?) -->\s*\n)?^(?P<fence>`{3,})(?P<language>[\w{} -]*)\n(?P<body>.*?)^(?P=fence)[ \t]*$",
+    r"(?:<!-- skip: (?P<reason>[^>]+?) -->\s*\n)?"
+    r"^(?P<fence>`{3,})(?P<language>[\w{} -]*)\n(?P<body>.*?)^(?P=fence)[ \t]*$",
     re.MULTILINE | re.DOTALL,
 )
 SHELL = ("bash", "", "text", "{code-block} bash", "powershell")
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md"] + sorted(
-    path for path in DOCS.rglob("*.md") if not {"_build", "commands"} & set(path.parts)
-)
+WRITTEN = [path for path in DOCS.rglob("*.md") if not {"_build", "commands"} & set(path.parts)]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(WRITTEN)]
 RUN = [DOCS / "start" / name for name in ("install.md", "first-answer.md")]
 """Pages whose blocks are run, but for those that say why not: ``<!-- skip: reason -->`` above them."""
 
@@ -58,8 +59,9 @@ def wrong(words):
         except USAGE_ERROR as error:
             if "does not exist" not in error.format_message():  # a file that the reader has
                 return error.format_message()
-    for option, value in zip(words, words[1:], strict=False):
-        if option in ("--set", "--vary") and value.split("=")[0] not in {field.name for field in fields(TrainConfig)}:
+    settings = {field.name for field in fields(TrainConfig)}
+    for option, value in pairwise(words):
+        if option in ("--set", "--vary") and value.split("=")[0] not in settings:
             return f"no setting {value}"
     return ""
 
