@@ -89,9 +89,7 @@ def _markdown(text: str) -> str:
 def _recipes() -> list[str]:
     from brainstage.models.recipes import load_recipe, recipe_names
 
-    introduction = (
-        "A recipe is a TOML file with the settings that differ from the defaults. These come with the package:"
-    )
+    introduction = "A recipe is a TOML file with the settings that differ from the defaults. The package has these:"
     lines = ["## Recipes", "", introduction, ""]
     for name in recipe_names():
         lines += [f"### {name}", "", "```toml", load_recipe(name).to_toml().strip(), "```", ""]

@@ -68,14 +68,8 @@ from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 torch.manual_seed(0)
 backbones = []
 for name, layers in (("small-vit", 2), ("smaller-vit", 1)):
-    settings = ViTConfig(
-        image_size=64,
-        patch_size=8,
-        hidden_size=64,
-        intermediate_size=128,
-        num_hidden_layers=layers,
-        num_attention_heads=4,
-    )
+    size = {"image_size": 64, "patch_size": 8, "hidden_size": 64, "intermediate_size": 128}
+    settings = ViTConfig(num_hidden_layers=layers, num_attention_heads=4, **size)
     ViTForImageClassification(settings).save_pretrained(folder / name)
     ViTImageProcessorPil(size={"height": 64, "width": 64}).save_pretrained(folder / name)
     backbones.append(str(folder / name))
@@ -183,14 +177,9 @@ print(evaluation.beside)
 #
 # Only the protocol changes. Now no person is on both sides, and the nearest slice has nobody to recognise.
 
-people = train(
-    slices,
-    load_recipe(
-        "report", backbone=backbones[0], protocol="patient", folds=3, selection="validation", validation_share=0.2
-    ),
-    name="people",
-    out=folder / "runs",
-)
+on_people = {"protocol": "patient", "folds": 3, "selection": "validation", "validation_share": 0.2}
+config = load_recipe("report", backbone=backbones[0], **on_people)
+people = train(slices, config, name="people", out=folder / "runs")
 evaluation = evaluate(people)
 print(evaluation.title)
 print(evaluation.beside)
