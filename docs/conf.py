@@ -60,6 +60,7 @@ sphinx_gallery_conf = {
     "download_all_examples": False,
     "remove_config_comments": True,
     "show_memory": False,
+    "write_computation_times": False,  # its page loads scripts from elsewhere
     "show_signature": False,
     "min_reported_time": 1,
     "first_notebook_cell": '# pip install "brainstage[all]"\n%matplotlib inline',

@@ -79,7 +79,7 @@ def _index(named: dict[str, Any]) -> str:
             lines += [f"| [`{name}`]({slug(name)}.md) | {_sentence(named[name])} |" for name in shown]
             lines.append("")
     lines += [f"{EXIT_CODES} More: [exit codes](../exit-codes.md).", ""]
-    lines += ["```{toctree}", ":hidden:", "", *(slug(name) for name in named), "```", ""]
+    lines += ["```{toctree}", ":hidden:", "", *(f"{name} <{slug(name)}>" for name in named), "```", ""]
     return "\n".join(lines)
 
 

@@ -62,8 +62,15 @@ def _resolve(app: Sphinx, env: Any, node: Any, target: Any) -> Any:
     return domain.resolve_xref(env, node.get("refdoc"), app.builder, "obj", f"brainstage.{name}", node, target)
 
 
+def _keep_whole(_app: Sphinx, what: str, _name: str, _object: Any, _options: Any, lines: list[str]) -> None:
+    """Keep an attribute's sentence whole: Napoleon takes what stands before a colon in its first line for a type."""
+    if what in ("attribute", "property", "data"):
+        lines.insert(0, "")
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     """Register with Sphinx."""
     write_reference(Path(app.srcdir))
     app.connect("missing-reference", _resolve)
+    app.connect("autodoc-process-docstring", _keep_whole, priority=400)  # Napoleon's has 500
     return {"parallel_read_safe": True, "parallel_write_safe": True}

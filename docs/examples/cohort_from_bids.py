@@ -21,8 +21,8 @@ from pathlib import Path
 from brainstage.cohorts.phantom import write_phantom_bids
 
 folder = Path(tempfile.mkdtemp())
-defects = write_phantom_bids(folder / "bids", participants=26, seed=1)
-write_phantom_bids(folder / "other-bids", participants=10, defects=False, seed=2)
+defects = write_phantom_bids(folder / "bids", participants=20, seed=1)
+write_phantom_bids(folder / "other-bids", participants=8, defects=False, seed=2)
 for scan, defect in defects.items():
     print(f"{Path(scan).name}: {defect}")
 
@@ -69,7 +69,7 @@ figure.tight_layout()
 
 from brainstage import load_recipe, make_splits
 
-splits = make_splits(slices, load_recipe("patient", folds=3, repeats=1))
+splits = make_splits(slices, load_recipe("patient", folds=2, repeats=1))
 print(splits.same_heads)
 print(splits.verdict)
 
@@ -78,12 +78,12 @@ print(splits.verdict)
 # --------------------------
 #
 # ``cross_validate`` trains a model for each fold and one on everyone. Every person is predicted by models
-# that never saw them. Three folds, drawn once, keep this page short; the recipe has five folds, drawn five
+# that never saw them. Two folds, drawn once, keep this page short; the recipe has five folds, drawn five
 # times.
 
 from brainstage import cross_validate, evaluate_patients
 
-run = cross_validate(slices, load_recipe("patient", folds=3, repeats=1), name="patient", out=folder / "runs")
+run = cross_validate(slices, load_recipe("patient", folds=2, repeats=1), name="patient", out=folder / "runs")
 evaluation = evaluate_patients(run)
 print(evaluation.title)
 print(evaluation.caution)

@@ -54,7 +54,7 @@ export = Path(tempfile.mkdtemp()) / "export"
 brain = draw_anatomy(number=3, atrophy=0.3)
 grey = 1000 * np.clip(brain.voxels / brain.voxels.max(), 0, 1)
 write_series(export / "1", grey[:, :, ::8], 2.0, 1, "localizer")
-write_series(export / "2", grey, 2.0, 2, "t1 sagittal resampled")
+write_series(export / "2", grey, 2.0, 2, "t1 axial")
 (export / "DICOMDIR.txt").write_text("not an image")
 
 # %%
