@@ -66,7 +66,7 @@ def _settings() -> list[str]:
             shown = section
         default = defaults[name]
         facts = [_kind(hints[name]), ranges.get(name, "")]
-        facts.append("no default" if default is dataclasses.MISSING else f"default `{json.dumps(default)}`")
+        facts.append("no default" if default in (dataclasses.MISSING, None) else f"default `{json.dumps(default)}`")
         lines += [f"`{name}`", f": {_markdown(text)} *{', '.join(fact for fact in facts if fact)}.*", ""]
     return lines
 
