@@ -17,8 +17,8 @@ BLOCK = re.compile(
     r"^(?P<fence>`{3,})(?P<language>[\w{} -]*)\n(?P<body>.*?)^(?P=fence)[ \t]*$",
     re.MULTILINE | re.DOTALL,
 )
-SHELL = ("bash", "", "text", "{code-block} bash", "powershell")
-WRITTEN = [path for path in DOCS.rglob("*.md") if not {"_build", "commands"} & set(path.parts)]
+SHELL = ("bash", "", "{code-block} bash", "powershell")
+WRITTEN = [path for path in DOCS.rglob("*.md") if not {"_build", "commands", "benchmarks"} & set(path.parts)]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(WRITTEN)]
 RUN = [DOCS / "start" / name for name in ("install.md", "first-answer.md")]
 """Pages whose blocks are run, but for those that say why not: ``<!-- skip: reason -->`` above them."""
