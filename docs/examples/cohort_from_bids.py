@@ -22,7 +22,7 @@ from brainstage.cohorts.phantom import write_phantom_bids
 
 folder = Path(tempfile.mkdtemp())
 defects = write_phantom_bids(folder / "bids", participants=20, seed=1)
-write_phantom_bids(folder / "other-bids", participants=8, defects=False, seed=2)
+write_phantom_bids(folder / "other-bids", participants=6, defects=False, seed=2)
 for scan, defect in defects.items():
     print(f"{Path(scan).name}: {defect}")
 
@@ -106,15 +106,16 @@ for name, scores in view.rows.items():
 # -----------------------------
 #
 # The finished model, on people of another cohort: who was excluded and why, discrimination, calibration,
-# subgroups. ``write_validation`` writes the page for reviewers with its charts and the checklists CLAIM
-# 2024 and TRIPOD+AI.
+# subgroups. ``write_validation`` writes the page for reviewers with its charts; the command writes the
+# checklists CLAIM 2024 and TRIPOD+AI as well. Six synthetic people are far too few to judge a model by: look
+# at how wide the interval is.
 
 from brainstage import validate, write_validation
 
 prepare(folder / "other-bids", folder / "other", workers=here)
 other = load_slices(folder / "other")
 validation = validate(run.path, other, folder / "validation", cohort=folder / "other", by=("sex",))
-write_validation(validation, folder / "validation")
+write_validation(validation, other, folder / "validation", command=["a notebook"])
 print(validation.title)
 for status, reason, count in validation.flow:
     print(f"{count} {status} {reason}")
