@@ -32,8 +32,7 @@ extensions = [
     "self_contained",
 ]
 exclude_patterns = ["_build", "examples", "tutorials/*.ipynb", "tutorials/*.py", "tutorials/*.md5"]
-# gallery settings hold functions; there are no pages of benchmarks before `make bench`
-suppress_warnings = ["config.cache", "toc.empty_glob"]
+suppress_warnings = ["config.cache"]  # gallery settings hold functions
 nitpicky = True
 # other libraries are described elsewhere, and what is not public may be named in a docstring
 nitpick_ignore_regex = [("py:.*", r"(?!brainstage\.\w+$).*")]
