@@ -65,7 +65,7 @@ def _resolve(app: Sphinx, env: Any, node: Any, target: Any) -> Any:
 def _keep_whole(_app: Sphinx, what: str, _name: str, _object: Any, _options: Any, lines: list[str]) -> None:
     """Keep an attribute's sentence whole: Napoleon takes what stands before a colon for a type."""
     if what in ("attribute", "property", "data"):
-        lines.insert(0, "")
+        lines[:0] = ["..", ""]  # an empty comment
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
