@@ -171,7 +171,7 @@ def test_ctrl_c_ends_with_a_sentence_and_exit_code_130(tmp_path):
 
 
 def test_the_exit_codes_are_documented():
-    text = (Path(__file__).parents[2] / "docs" / "exit-codes.md").read_text()
+    text = (Path(__file__).parents[2] / "docs" / "reference" / "exit-codes.md").read_text()
     epilog = run_cli("--help").out
     for code in ExitCode:
         assert f"| {code.value} |" in text

@@ -69,7 +69,7 @@ Cluster = Annotated[
     typer.Option(
         metavar="<address|file.toml>",
         help="Work on a cluster: address of a Dask scheduler, or a TOML file with what SLURM jobs need "
-        "(docs/clusters.md).",
+        "(docs/how-to/clusters.md).",
     ),
 ]
 Seed = Annotated[int | None, typer.Option(help="Seed of weights, batches and splits.")]
@@ -96,7 +96,7 @@ USAGE_ERROR: Any = typer.BadParameter.__base__
 
 
 class ExitCode(IntEnum):
-    """How a command ended. docs/exit-codes.md says it in full."""
+    """How a command ended. docs/reference/exit-codes.md says it in full."""
 
     DONE = 0
     FAILED = 1
