@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from brainstage.core.config import TrainConfig
     from brainstage.core.errors import BrainstageError, ConfigError, DataError, LeakageError, RunError
     from brainstage.core.parallel import Processes
+    from brainstage.core.progress import progress_bar
     from brainstage.core.run import RunFolder
     from brainstage.datasets.describe import describe
     from brainstage.datasets.layouts import Columns
@@ -100,6 +101,7 @@ __all__ = [
     "open_cluster",
     "predict_scans",
     "prepare",
+    "progress_bar",
     "run_participants",
     "run_study",
     "sweep",
@@ -160,6 +162,7 @@ _HOME = {
     "open_cluster": "core.cluster",
     "predict_scans": "inference.predictions",
     "prepare": "cohorts.prepare",
+    "progress_bar": "core.progress",
     "run_participants": "report.derivatives",
     "run_study": "studies.study",
     "sweep": "training.sweep",

@@ -16,6 +16,7 @@ import numpy as np
 
 from brainstage.core.arrays import Float64Array
 from brainstage.core.errors import DataError, LeakageError
+from brainstage.core.notebooks import Displayed, Plotted, Tabular
 from brainstage.core.run import AGE_AND_SEX, BASELINE, NEAREST_SLICE, RunFolder
 from brainstage.core.schema import RESEARCH_NOTICE, SYNTHETIC_NOTICE, figure_title
 from brainstage.evaluation.aggregation import People, aggregate
@@ -67,7 +68,7 @@ class PredictionSets:
 
 
 @dataclass(frozen=True)
-class PatientEvaluation:
+class PatientEvaluation(Displayed, Plotted, Tabular):
     """The performance of a run's predictions of people.
 
     Attributes:

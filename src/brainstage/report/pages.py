@@ -25,14 +25,19 @@ def write_page(target: Path, template: str, content: dict[str, Any]) -> Path:
         template: Name of a file in ``templates``.
         content: Variables of the template, beside ``notice``, the research-use notice.
     """
+    write_text(target, render(template, content))
+    return target
+
+
+def render(template: str, content: dict[str, Any]) -> str:
+    """Return a page; the parameters are those of :func:`write_page`."""
     pages = Environment(
         loader=FunctionLoader(_template),
         autoescape=select_autoescape(["html"]),
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    write_text(target, pages.get_template(template).render({"notice": RESEARCH_NOTICE, **content}))
-    return target
+    return pages.get_template(template).render({"notice": RESEARCH_NOTICE, **content})
 
 
 def _template(name: str) -> str:
