@@ -59,7 +59,7 @@ class Chart(Figure):
     def _repr_html_(self) -> str:
         size = f"width:{self.get_figwidth() * 96:.0f}px;max-width:100%;height:auto"
         picture = f'<img src="{data_uri(self._repr_png_(), "png")}" alt="{escape(self.title)}" style="{size}">'
-        return f"<figure>{picture}<figcaption>{RESEARCH_NOTICE}</figcaption></figure>"
+        return f'<figure style="margin:0">{picture}<figcaption>{RESEARCH_NOTICE}</figcaption></figure>'
 
 
 class Cut(NamedTuple):
@@ -163,7 +163,8 @@ def draw_protocols(comparison: ProtocolComparison) -> Chart:
     """Draw the accuracy of each row on slices of people in and not in the training set."""
     rows = comparison.rows[::-1]
     stamp = f"{SYNTHETIC_NOTICE} · " if comparison.official.synthetic else ""
-    title = f"{stamp}official ({comparison.official.leakage}) against patient ({comparison.patient.leakage})"
+    sides = (f"{one.protocol} ({one.leakage})" for one in (comparison.official, comparison.patient))
+    title = f"{stamp}protocol {' against protocol '.join(sides)}"
     figure = Chart(8.4, 2.2 + 0.75 * len(rows), title)
     axes = figure.subplots()
     for place, row in enumerate(rows):
@@ -204,13 +205,12 @@ def draw_people(evaluation: PatientEvaluation) -> Chart:
         ):
             places = [place + offset for place in range(len(rows))]
             _intervals(axes, [view.rows[row][name] for row in rows], places, colour, marker, label)
-        axes.set(xlim=(0, 1.02), title=view.name)
+        axes.set(xlim=(0, 1.03), xticks=(0, 0.5, 1), title=view.name, xlabel="95 % intervals over people")
         _plain(axes)
     panels[0].set_yticks(range(len(rows)), rows)
     figure.legend(
         *panels[0].get_legend_handles_labels(), frameon=False, ncols=2, loc="outside lower center", fontsize=9
     )
-    figure.supxlabel("95 % intervals over people", fontsize=9)
     return figure
 
 

@@ -82,11 +82,6 @@ class Page:
     details: Sequence[str] = ()
     notice: str = RESEARCH_NOTICE
 
-    @property
-    def leaky(self) -> bool:
-        """Whether the figures are of people who are on both sides."""
-        return any("leaky: " in title for title in self.titles)
-
 
 def to_html(result: Any) -> str:
     """Return a result as HTML; everything that comes from data is escaped."""
@@ -395,7 +390,7 @@ def _prediction(row: dict[str, Any], names: dict[str, str], *, calibrated: bool)
 
 
 def _words(name: str) -> str:
-    return name.replace("_", " ")
+    return {"auroc_ovr": "AUROC, mean of the stages"}.get(name, name.replace("_", " ").replace("f1", "F1"))
 
 
 def _score(score: Score) -> str:

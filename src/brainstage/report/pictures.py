@@ -26,6 +26,9 @@ SLICES = 6
 """Slices of a class that a slice table shows."""
 
 
+NO_SPLIT = "protocol of the source's own split · leakage unknown: make_splits and audit give the verdict"
+
+
 def plot(result: Any) -> Chart:
     """Return a result as a chart whose title names protocol and verdict.
 
@@ -57,15 +60,13 @@ def _audit(result: Audit) -> Chart:
     pairs = [(images[row], images[result.closest[row][0]]) for row in rows]
     same = [patients[row] is not None and patients[row] == patients[result.closest[row][0]] for row in rows]
     words = ["same person" if one else "another person" for one in same]
+    verdict = f"protocol of the source's own split · {result.verdict}"
     return charts.draw_slices(
         [
             [(f"test {number}", pair[0]) for number, pair in enumerate(pairs, 1)],
             [(f"its nearest: {word}", pair[1]) for word, pair in zip(words, pairs, strict=True)],
         ],
-        _stamped(
-            result.slices,
-            f"test slices over the most similar training slices · source's own split · {result.verdict}",
-        ),
+        _stamped(result.slices, f"test slices over the most similar training slices · {verdict}"),
     )
 
 
@@ -84,7 +85,7 @@ def _slices(result: SliceTable) -> Chart:
         )
     if not rows:
         raise DataError("the data holds no slice with a label, so there is none to draw")
-    return charts.draw_slices(rows, _stamped(result, "slices drawn at random from each class"))
+    return charts.draw_slices(rows, _stamped(result, f"slices drawn at random from each class · {NO_SPLIT}"))
 
 
 def _stamped(slices: SliceTable, title: str) -> str:

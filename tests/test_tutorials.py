@@ -1,0 +1,32 @@
+"""The tutorial that follows the report is a notebook: each of its cells runs, and nothing is printed twice."""
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parents[1] / "docs" / "examples"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not EXAMPLES.is_dir(), reason="this copy has no documentation")
+def test_the_report_is_reproduced_cell_by_cell(tmp_path, monkeypatch):
+    pytest.importorskip("sphinx_gallery")
+    import nbformat
+    from nbclient import NotebookClient
+    from sphinx_gallery.gen_gallery import DEFAULT_GALLERY_CONF
+    from sphinx_gallery.notebook import jupyter_notebook
+    from sphinx_gallery.py_source_parser import split_code_and_text_blocks
+
+    file = EXAMPLES / "reproduce_the_report.py"
+    _, blocks = split_code_and_text_blocks(file)
+    content = jupyter_notebook(blocks, dict(DEFAULT_GALLERY_CONF), str(EXAMPLES))
+    notebook = nbformat.from_dict(content)
+    monkeypatch.setenv("BRAINSTAGE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("BRAINSTAGE_DATA", raising=False)
+    NotebookClient(notebook, timeout=300, resources={"metadata": {"path": tmp_path}}).execute()
+    outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
+    assert [output for output in outputs if output.get("name") == "stderr"] == []
+    assert any("protocol official" in str(output) for output in outputs)
+    shown = Counter(str(output.get("data", output.get("text"))) for output in outputs)
+    assert [output for output, times in shown.items() if times > 1 and output.strip()] == []
