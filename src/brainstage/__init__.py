@@ -9,6 +9,7 @@ Research software. Not a medical device, never a diagnosis.
 
 from __future__ import annotations
 
+import warnings
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -53,6 +54,9 @@ if TYPE_CHECKING:
     from brainstage.training.train import train
 
 __version__ = "0.1.0"
+
+# tqdm, which other libraries import, misses ipywidgets in notebooks; the bars of this package do without
+warnings.filterwarnings("ignore", message="IProgress not found")
 
 __all__ = [
     "Audit",

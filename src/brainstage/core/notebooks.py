@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
 
 class Displayed:
-    """A result that notebooks show as HTML."""
+    """A result that notebooks show as HTML, and other consoles of IPython as a few lines of text."""
 
     def _repr_html_(self) -> str:
         return str(_report("notebook").to_html(self))
 
-    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
-        printer.text(_report("notebook").to_text(self))
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
+        return {"text/plain": _report("notebook").to_text(self), "text/html": self._repr_html_()}
 
 
 class Plotted:

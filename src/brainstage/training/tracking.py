@@ -70,7 +70,7 @@ def _callback(name: str) -> Any:
     try:
         with _aside():
             return get_reporting_integration_callbacks(name)[0]()
-    except (ImportError, RuntimeError) as error:
+    except (ImportError, RuntimeError, ValueError) as error:
         if name == "tensorboard":
             command: str | None = 'pip install "brainstage[tensorboard]"'
         else:
