@@ -163,8 +163,8 @@ def draw_protocols(comparison: ProtocolComparison) -> Chart:
     """Draw the accuracy of each row on slices of people in and not in the training set."""
     rows = comparison.rows[::-1]
     stamp = f"{SYNTHETIC_NOTICE} · " if comparison.official.synthetic else ""
-    sides = (f"{one.protocol} ({one.leakage})" for one in (comparison.official, comparison.patient))
-    title = f"{stamp}protocol {' against protocol '.join(sides)}"
+    against = (f"protocol {one.protocol} ({one.leakage})" for one in (comparison.official, comparison.patient))
+    title = stamp + " against ".join(against)
     figure = Chart(8.4, 2.2 + 0.75 * len(rows), title)
     axes = figure.subplots()
     for place, row in enumerate(rows):
