@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 import warnings
 from collections.abc import Iterator
@@ -14,16 +13,25 @@ from textwrap import shorten
 from typing import Any
 
 from transformers import TrainerCallback
-from transformers.integrations import TensorBoardCallback, get_reporting_integration_callbacks
+from transformers.integrations import TensorBoardCallback, get_available_reporting_integrations
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
 from brainstage.core.config import TrainConfig, did_you_mean
 from brainstage.core.errors import ConfigError
 from brainstage.core.run import RunFolder
+from brainstage.training.processes import refuse
 
-TRACKERS = tuple(sorted(INTEGRATION_TO_CALLBACK))
+TRACKERS = tuple(sorted(set(INTEGRATION_TO_CALLBACK) - {"flyte"}))  # flyte keeps checkpoints, not figures
 """Their names, as ``transformers`` has them. ``tensorboard`` writes into the run's folder; where the others write,
 and whether that is on this machine, their own settings say."""
+MISSING = {
+    "azure_ml": "install it with: pip install azureml-sdk",
+    "comet_ml": "install it with: pip install comet-ml",
+    "dagshub": "install it with: pip install dagshub mlflow",
+    "kubeflow": "start the training as a TrainJob of Kubeflow",
+    "tensorboard": 'install it with: pip install "brainstage[tensorboard]"',
+}
+"""What to do where a tracker is not there, other than to install a package of its name."""
 PROJECT = "brainstage"
 
 
@@ -35,9 +43,12 @@ def check_tracker(name: str | None, config: TrainConfig) -> None:
     """
     if name is None:
         return
-    check_installed(name)
+    try:
+        check_installed(name)
+    except ConfigError as error:
+        refuse(error)
     if config.model == "patient":
-        raise ConfigError(f"the patient model is fitted without epochs, so there is nothing for {name} to track")
+        refuse(ConfigError(f"the patient model is fitted without epochs, so there is nothing for {name} to track"))
 
 
 def check_installed(name: str) -> None:
@@ -67,17 +78,11 @@ def _callback(name: str) -> Any:
     """Return the callback of ``transformers`` for a tracker."""
     if name not in TRACKERS:
         raise ConfigError(f"no tracker is called {name!r}{did_you_mean(name, list(TRACKERS))}")
-    try:
-        with _aside():
-            return get_reporting_integration_callbacks(name)[0]()
-    except (ImportError, RuntimeError, ValueError) as error:
-        if name == "tensorboard":
-            command: str | None = 'pip install "brainstage[tensorboard]"'
-        else:
-            named = re.search(r"`(pip install [^`]+)`", str(error))
-            command = named and named[1]
-        what = f"is not installed; install it with: {command}" if command else f"cannot be used: {error}"
-        raise ConfigError(f"tracker {name} {what}") from error
+    with _aside():
+        if name not in get_available_reporting_integrations():
+            how = MISSING.get(name, f"install it with: pip install {name}")
+            raise ConfigError(f"tracker {name} is not available; {how}")
+        return INTEGRATION_TO_CALLBACK[name]()
 
 
 def _run_name(run: RunFolder) -> str:
