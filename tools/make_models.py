@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 
 from brainstage import cross_validate, evaluate_patients, load_recipe, load_slices, train
 from brainstage.core.files import sha256
-from brainstage.core.progress import terminal
+from brainstage.core.progress import progress_bar
 from brainstage.core.run import RunFolder
 from brainstage.core.schema import read_metadata, short_names
 from brainstage.datasets.splits import Splits
@@ -107,7 +107,7 @@ def main() -> None:
     names = arguments.names or ["patient", "compact"]
     if "patient" in names and not arguments.nested:
         parser.error("patient needs --nested FILE; python benchmarks/patient.py --write FILE makes it")
-    slices = load_slices(progress=terminal)
+    slices = load_slices(progress=progress_bar)
     with tempfile.TemporaryDirectory() as folder:
         if "patient" in names:
             make_patient(slices, Path(folder), json.loads(arguments.nested.read_text(encoding="utf-8")))
@@ -117,7 +117,7 @@ def main() -> None:
 
 def make_patient(slices: SliceTable, out: Path, nested: dict[str, Any]) -> None:
     """Write the patient model; ``nested`` has the figures of the procedure, chosen inside the folds."""
-    run = cross_validate(slices, "patient", name="patient", out=out, progress=terminal)
+    run = cross_validate(slices, "patient", name="patient", out=out, progress=progress_bar)
     whole, single = evaluate_patients(run), evaluate_patients(one_slice_each(slices, run, out))
     own = f"{OPTIMISTIC}: the recipe as it is"
     figures = {**rows(whole, f"{own}, all slices"), **rows(single, f"{own}, one slice")}
@@ -157,9 +157,11 @@ def make_patient(slices: SliceTable, out: Path, nested: dict[str, Any]) -> None:
 
 def make_compact(slices: SliceTable, out: Path) -> None:
     """Write the network, fitted to the recipe's last epoch on all official training rows."""
-    run = train(slices, load_recipe("compact", validation_share=0.0), name="compact", out=out, progress=terminal)
+    run = train(
+        slices, load_recipe("compact", validation_share=0.0), name="compact", out=out, progress=progress_bar
+    )
     official = evaluate(run)
-    crossed = cross_validate(slices, "compact", name="folds", out=out, progress=terminal)
+    crossed = cross_validate(slices, "compact", name="folds", out=out, progress=progress_bar)
     folds, by_slice = evaluate_patients(crossed), evaluate(crossed)
     nearest = official.baselines["nearest_training_slice"]
     figures = {

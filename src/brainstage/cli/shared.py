@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from brainstage.core.progress import Progress, silent, terminal
+from brainstage.core.progress import Progress, progress_bar, silent
 from brainstage.training.processes import is_first
 
 if TYPE_CHECKING:
@@ -289,7 +289,7 @@ def named_model(name: str, quiet: bool) -> str:
 
 def progress_of(quiet: bool) -> Progress:
     """Return how a command shows its progress; of several processes the first shows its own."""
-    return terminal if is_first() and not quiet else silent
+    return progress_bar if is_first() and not quiet else silent
 
 
 def print_json(values: dict[str, Any]) -> None:

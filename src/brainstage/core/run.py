@@ -13,6 +13,7 @@ from typing import Any
 
 from brainstage.core.errors import ConfigError, RunError
 from brainstage.core.files import locked, make_folder, sha256, write_json
+from brainstage.core.notebooks import Displayed, Plotted, Tabular
 
 StrPath = os.PathLike[str] | str
 """What a run may be named by: a :class:`RunFolder`, a ``pathlib.Path`` or a string."""
@@ -36,7 +37,7 @@ def check_name(name: str, what: str = "run name") -> str:
     return name
 
 
-class RunFolder:
+class RunFolder(Displayed, Plotted, Tabular):
     """Paths and files of one run, ``runs/NAME``. Functions that take a path take a run folder too.
 
     ================================== ==========================================================================

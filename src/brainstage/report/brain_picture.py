@@ -32,7 +32,7 @@ TITLE = (
 
 def draw_extraction(target: Path, extraction: Extraction) -> None:
     """Draw axial, coronal and sagittal cuts of a head with the outline of its brain to a PNG file."""
-    draw_cuts(target, list(_cuts(extraction)), TITLE)
+    draw_cuts(list(_cuts(extraction)), TITLE).save(target)
 
 
 def _cuts(extraction: Extraction) -> Iterator[list[Cut]]:
