@@ -23,7 +23,7 @@ from brainstage.core.schema import (
     short_names,
 )
 from brainstage.datasets.describe import describe
-from brainstage.report.pages import render
+from brainstage.report.pages import render_page
 
 if TYPE_CHECKING:
     from brainstage.audits.audit import Audit
@@ -85,7 +85,7 @@ class Page:
 
 def to_html(result: Any) -> str:
     """Return a result as HTML; everything that comes from data is escaped."""
-    return render("notebook.html", {"page": _page(result)})
+    return render_page("notebook.html", {"page": _page(result)})
 
 
 def to_text(result: Any) -> str:

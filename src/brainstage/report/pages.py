@@ -36,12 +36,6 @@ def render_page(template: str, content: dict[str, Any]) -> str:
         template: Name of a file in ``templates``.
         content: Variables of the template, beside ``notice``, the research-use notice.
     """
-    write_text(target, render(template, content))
-    return target
-
-
-def render(template: str, content: dict[str, Any]) -> str:
-    """Return a page; the parameters are those of :func:`write_page`."""
     pages = Environment(
         loader=FunctionLoader(_template),
         autoescape=select_autoescape(["html"]),
