@@ -28,7 +28,7 @@ FRAME = ((-95, 96), (-135, 100), (-75, 105))
 """Millimetres of MNI152, along each axis, between which a head is shown."""
 SHOWN = {"axial": (14,), "coronal": (-20,), "sagittal": (10,)}
 """Where there is one cut of each plane: through thalamus and ventricles, and beside the midline."""
-ENLARGED, LINE_WIDTH = 2, 2
+ENLARGED, LINE_WIDTH = 2, 3
 """Pixels to a millimetre of these cuts, and of the line."""
 TITLE = (
     "The line must follow the edge of the brain in every cut; it may run a few millimetres outside. In axial and "

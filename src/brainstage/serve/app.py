@@ -17,7 +17,9 @@ from starlette.staticfiles import StaticFiles
 from brainstage import __version__
 from brainstage.core.arrays import Pixels
 from brainstage.core.schema import RESEARCH_NOTICE
+from brainstage.datasets.patient_map import is_public
 from brainstage.inference.explanations import SliceExplanation
+from brainstage.inference.predictions import Predictions
 from brainstage.scans.discover import File, Scan, ScanInfo, scans_of
 from brainstage.serve.guard import UNFORESEEN, Limits, RequestGuard
 from brainstage.serve.heads import CHECK, SkullRemoval
@@ -176,6 +178,7 @@ def _add_predict(app: FastAPI, registry: ModelRegistry, limits: Limits) -> None:
                 "version": __version__,
                 "model": model.identity,
                 "extracted": skulls.extracted,
+                "training_slices": _training_slices(predictions),
                 "calibrated": predictions.calibrated,
                 "classes": predictions.classes,
                 "predictions": rows,
@@ -199,6 +202,12 @@ def _add_explain(app: FastAPI, registry: ModelRegistry, limits: Limits) -> None:
                 "maps": rows,
             }
         )
+
+
+def _training_slices(predictions: Predictions) -> int:
+    """Return how many slices show people in the training set of a bundled model: it has a performance."""
+    known = sum(row["slice_id"] is not None and is_public(row["slice_id"]) for row in predictions.rows)
+    return known if "performance" in predictions.about else 0
 
 
 def _with_file_numbers(rows: Sequence[dict[str, Any]], scans: Sequence[Scan]) -> list[dict[str, Any]]:

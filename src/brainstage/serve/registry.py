@@ -98,6 +98,7 @@ class LoadedModel:
             "levels": predictor.level_set.name,
             "explained_by": default_method(predictor),
             "performance": predictor.about.get("performance"),
+            "people": predictor.about.get("people"),
             "details": predictor.about.get("details", []),
             "figures": {**predictor.about.get("nested", {}), **predictor.about.get("figures", {})},
         }
