@@ -49,11 +49,11 @@ function partsOf(person, date) {
   const pictures = slices.filter((row) => row.picture);
   const sides = pictures.length > 0 && pictures.every((row) => knowsSides(row, person));
   return [
-    element("p", {}, element("strong", {}, noticeOf(person))),
+    element("p", {}, element("strong", {}, document.querySelector(".never").textContent)),
     element("h1", {}, `Prediction from ${prediction.slices} ${prediction.slices === 1 ? "slice" : "slices"}`),
     element("p", {}, `Made on ${date} by brainstage ${reply.version} · ${person.model}, ${titleOf(reply.model)}`),
     stageTable(person),
-    ...[byId("words").textContent, byId("reading").textContent].map((text) => element("p", {}, text)),
+    ...[byId("words").textContent, byId("reading").textContent, noticeOf(person)].map((text) => element("p", {}, text)),
     ...section(reply.calibrated ? "What a probability means" : "What a score means", list(meaningOf(person, model))),
     ...section("The reference people", list(referenceOf(model))),
     ...(outlines.length ? section("Where the brain was cut out", element("p", {}, "The user approved this outline."), figures(outlines.flatMap(cutsOf), "pictures cuts")) : []),

@@ -63,7 +63,7 @@ function showFigures(model) {
     ? "Its figures on people outside its training set"
     : `Its figures (protocol ${model.protocol ?? "unknown"} unless a row says otherwise)`;
   const metrics = Object.keys(METRICS).filter((key) => groups.some(([, scores]) => scores[key]));
-  const head = ["", ...metrics.map((key) => METRICS[key])].map((text) => element("th", { scope: "col" }, text));
+  const head = ["Judged on", ...metrics.map((key) => METRICS[key])].map((text) => element("th", { scope: "col" }, text));
   const rows = groups.map(([name, scores]) =>
     element("tr", {}, element("th", { scope: "row" }, name), ...metrics.map((key) => figure(scores[key]))),
   );

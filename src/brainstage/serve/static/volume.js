@@ -29,10 +29,11 @@ async function opened(Niivue) {
     crosshairWidth: 0.7,
     crosshairWidthUnit: "mm",
     fontColor: [0.75, 0.8, 0.83, 1],
-    isCornerOrientationText: true,
+    showAllOrientationMarkers: true,
     isRadiologicalConvention: true, // the person's right is on the left, as on the slices
     dragAndDropEnabled: false,
     logLevel: "error",
+    multiplanarPadPixels: 24, // else the L of one plane touches the next
     multiplanarShowRender: 0,
     scrollRequiresFocus: true,
     show3Dcrosshair: false,
