@@ -218,7 +218,7 @@ def first_replies(image: Pixels) -> None:
 
 
 def _time_first(content: bytes) -> tuple[float, float, float]:
-    """Return seconds to the first reply, the processor time of the server by then, and seconds to a second reply."""
+    """Return seconds to the first reply, the processor time of the server by then, and those of a second reply."""
     start = time.perf_counter()
     with started() as server, httpx2.Client(base_url=server.address, timeout=120, trust_env=False) as client:
         client.post("/v1/predict", files={"files": content}).raise_for_status()
