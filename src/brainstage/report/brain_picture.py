@@ -60,13 +60,13 @@ def _outlined(cut: Cut, *, mirrored: bool) -> Pixels:
     return picture
 
 
-def _cuts(extraction: Extraction, shown: Mapping[str, Sequence[int]] = PLACES) -> Iterator[list[Cut]]:
+def _cuts(extraction: Extraction, cuts: Mapping[str, Sequence[int]] = PLACES) -> Iterator[list[Cut]]:
     """Yield a row of cuts for each plane."""
     head, affine = extraction.head, extraction.registration.affine
     mask = brain_mask(head, affine)
     inside = Volume(mask.astype(np.float32), head.affine)
     white = float(np.percentile(head.voxels[mask], 99.5))
-    for plane, places in shown.items():
+    for plane, places in cuts.items():
         row = []
         for place in places:
             points = mapped(affine, _plane(AXES[plane], place))

@@ -138,7 +138,7 @@ def _add_state(app: FastAPI, registry: ModelRegistry, guard: RequestGuard) -> No
 
 
 def _add_description(app: FastAPI, registry: ModelRegistry, limits: Limits, token: TokenCheck | None) -> None:
-    describe = partial(describe_api, app, registry, limits.files, token and token.cookie)
+    describe = partial(describe_api, app, registry, limits.files, token.cookie if token else None)
 
     @app.api_route("/openapi.json", methods=["GET", "HEAD"], include_in_schema=False)
     async def description() -> JSONResponse:

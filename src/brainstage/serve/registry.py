@@ -219,8 +219,8 @@ class ModelRegistry:
         Raises:
             Problem: There is no model of that name.
         """
-        open_already = self._models.get(self.names[0] if name is None else name)
-        return open_already or await self.run_when_opened(partial(self.model, name))
+        model = self._models.get(self.names[0] if name is None else name)
+        return await self.run_when_opened(partial(self.model, name)) if model is None else model
 
     async def run_when_opened(self, function: Callable[[], Result]) -> Result:
         """Call a function that may open models, which takes seconds, in the thread for that."""
