@@ -99,7 +99,11 @@ def write_nifti(target: Path, voxels: NDArray[Any], affine: Float64Array, space:
 
 
 def encode_nifti(voxels: NDArray[Any], affine: Float64Array, space: int | None = None) -> bytes:
-    """Return the bytes of a gzipped NIfTI-1 file, as :func:`write_nifti` writes them."""
+    """Return the bytes of a gzipped NIfTI-1 file.
+
+    Args:
+        voxels, affine, space: As for :func:`write_nifti`.
+    """
     image = _nibabel().Nifti1Image(voxels, affine)
     if space is not None:
         image.set_sform(affine, space)
