@@ -45,6 +45,14 @@ PEOPLE = (
     "Very mild, 28 Mild, 2 Moderate. The 100 with dementia are older than 60; how old the other 100 are, and "
     "who is a man and who a woman, the public slices do not tell. Wide ventricles come with age too."
 )
+REFERENCE = {
+    "count": 200,
+    "study": "OASIS-1 (Marcus et al. 2007, J. Cogn. Neurosci. 19, 1498)",
+    "stages": {"Non_Demented": 100, "Very_Mild_Demented": 70, "Mild_Demented": 28, "Moderate_Demented": 2},
+    "ages": "The 100 with dementia are older than 60; how old the other 100 are, the public slices do not tell.",
+    "sexes": "Who is a man and who a woman, the public slices do not tell.",
+}
+"""The people of a bundled model, as the page describes them."""
 ACQUISITIONS = (
     "Each scan is looked at as it is and as four simulated acquisitions would show it (noise, sharpness, contrast, "
     "brightness, position, size); the prediction is their mean."
@@ -140,6 +148,7 @@ def make_patient(slices: SliceTable, out: Path, nested: dict[str, Any]) -> None:
             f"{interval(four['accuracy'])} of them; always answering Non is right for 0.50."
         ),
         "population": POPULATION,
+        "people": REFERENCE,
         "details": details,
         "nested": nested["figures"],
         "figures": figures,
@@ -183,6 +192,7 @@ def make_compact(slices: SliceTable, out: Path) -> None:
             f"On other people {in_words(scores_of(folds))}, which is optimistic, for its settings were chosen "
             "with them in view; always answering Non is right for 0.50."
         ),
+        "people": REFERENCE,
         "details": [PEOPLE],
         "figures": figures | rows(folds, f"{OPTIMISTIC}: {NEW_PEOPLE}, all slices"),
     }
