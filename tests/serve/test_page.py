@@ -289,7 +289,7 @@ def test_what_moved_the_score_is_laid_over_the_picture_and_fades(open_page, fold
     page.click("#explain")
     page.wait_for_selector("#heat-controls")
     assert "not a lesion map" in page.inner_text("#heat-notice")
-    assert not page.locator("#large .side").count()  # left and right of a lone slice are not known
+    assert not page.locator("#large b.right, #large b.left").count()  # left and right of a lone slice are not known
     seen = [page.locator("#large").screenshot()]
     page.fill("#heat-fade", "40")
     seen.append(page.locator("#large").screenshot())
@@ -308,7 +308,7 @@ def test_hovering_a_volumes_slice_says_what_each_cell_adds(open_page, folder):
         page.click("#explain")
     reply = response.value.json()
     page.wait_for_selector("#heat-largest")
-    assert page.locator("#large .side").all_inner_texts() == ["R", "L"]
+    assert page.locator("#large b.right, #large b.left").all_inner_texts() == ["R", "L"]
     assert page.locator("#heat-largest button").all_inner_texts() == [
         part["words"] for part in reply["people"][0]["largest"]
     ]
