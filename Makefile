@@ -1,12 +1,13 @@
 # Few verbs. Everything is installed into .venv; nothing else on the machine changes.
 #   make quickstart   set up, train on the real data, judge        make test   set up, run the tests
 #   make setup TORCH=gpu                                           torch with CUDA (gigabytes)
+#   make package      wheel and source distribution, tried out     dist/
 PYTHON ?= python3
 TORCH ?= cpu
 TORCH_VERSION ?= 2.13.0
 BIN := .venv/bin
 
-.PHONY: setup quickstart test check bench clean
+.PHONY: setup quickstart test check package bench clean
 
 setup: .venv/ready
 
@@ -15,7 +16,7 @@ setup: .venv/ready
 	  { echo "Python 3.11 or later is needed, $$($(PYTHON) --version 2>&1) was found: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(PYTHON) tools/install_torch.py $(BIN)/python $(TORCH) $(TORCH_VERSION)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,bench,cluster,dicom,heads,onnx,openvino,postgres,serve,tensorboard]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[all,dev,bench,docs,openvino,postgres,tensorboard]"
 	@touch $@
 
 quickstart: setup
@@ -29,6 +30,15 @@ check: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-issue-forms .github/ISSUE_TEMPLATE/bug.yml .github/ISSUE_TEMPLATE/question.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.citation-file-format CITATION.cff
+	$(BIN)/check-jsonschema --builtin-schema vendor.readthedocs .readthedocs.yaml
+
+package: setup
+	rm -rf dist
+	$(BIN)/python -m build
+	$(BIN)/python tools/smoke_test.py dist
 
 bench: setup
 	$(BIN)/python benchmarks/run.py

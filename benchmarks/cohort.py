@@ -43,6 +43,7 @@ from brainstage.models.recipes import load_recipe
 from brainstage.scans.registration import register
 from brainstage.scans.stack import cut
 from brainstage.training.cross_validation import cross_validate
+from large import children
 
 
 def main() -> None:
@@ -121,17 +122,6 @@ def run_prepare(bids: Path, out: Path) -> tuple[float, float]:
 def command(bids: Path, out: Path) -> list[str]:
     """Return the command that prepares a cohort."""
     return [sys.executable, "-m", "brainstage", "prepare", str(bids), "--out", str(out), "--quiet"]
-
-
-def children(pid: int) -> list[int]:
-    """Return the processes that a process started, and those that they started."""
-    found = []
-    for file in Path(f"/proc/{pid}/task").glob("*/children"):
-        try:
-            found += [int(child) for child in file.read_text().split()]
-        except OSError:  # it has ended
-            continue
-    return found + [one for child in found for one in children(child)]
 
 
 def memory(pid: int) -> float:

@@ -20,7 +20,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -31,11 +33,11 @@ from scipy.ndimage import gaussian_filter, map_coordinates
 
 from brainstage.core.arrays import IntArray, Pixels
 from brainstage.core.levels import LEVELS_KEY, PUBLIC
-from brainstage.core.parallel import Processes, parallel_map, run_tasks
+from brainstage.core.parallel import Processes, run_tasks
 from brainstage.core.schema import CLASS_ORDER, STAGES
 from brainstage.datasets.phantom import draw_head, stage_counts
-from cohort import children
 
+Task = TypeVar("Task")
 PHANTOMS = 400
 PEOPLE_A_FILE = 500
 SCHEMA = pa.schema(
@@ -77,20 +79,33 @@ def write_cohort(folder: Path, people: int) -> str:
         return str(folder)
     parts = folder / "parts"
     parts.mkdir(parents=True)
-    stages = np.repeat(np.arange(len(STAGES)), stage_counts(PHANTOMS))
-    drawn = parallel_map(lambda number: draw_head(int(stages[number]), number, seed=7), range(PHANTOMS))
-    np.save(folder.with_name("phantoms.npy"), np.stack(drawn))
+    phantoms = folder.with_name("phantoms.npy")
+    np.lib.format.open_memmap(phantoms, "w+", np.uint8, (PHANTOMS, 32, 128, 128)).flush()
+    run_in_processes(_draw_phantom, [(phantoms, number) for number in range(PHANTOMS)])
     stage_of = np.random.default_rng(0).permutation(np.repeat(np.arange(len(STAGES)), stage_counts(people)))
     starts = range(0, people, PEOPLE_A_FILE)
     tasks = [
         (parts / f"train-{number:05d}-of-{len(starts):05d}.parquet", start, stage_of[start : start + PEOPLE_A_FILE])
         for number, start in enumerate(starts)
     ]
-    for (file, *_), done in run_tasks(_write_file, tasks, Processes()):
-        if done is None:
-            raise SystemExit(f"{file}: the process that wrote it was killed")
+    run_in_processes(_write_file, tasks)
     parts.rename(folder / "data")
     return str(folder)
+
+
+def run_in_processes(function: Callable[[Task], int], tasks: Sequence[Task]) -> None:
+    """Run tasks in processes of their own, so that this one, which stays, keeps none of their memory."""
+    for task, done in run_tasks(function, tasks, Processes()):
+        if done is None:
+            raise SystemExit(f"{task}: its process was killed")
+
+
+def _draw_phantom(task: tuple[Path, int]) -> int:
+    """Draw a phantom into the array of all; return its number."""
+    file, number = task
+    stage = int(np.repeat(np.arange(len(STAGES)), stage_counts(PHANTOMS))[number])
+    np.load(file, mmap_mode="r+")[number] = draw_head(stage, number, seed=7)
+    return number
 
 
 def _write_file(task: tuple[Path, int, IntArray]) -> int:
@@ -153,6 +168,17 @@ def show(what: str, *words: str) -> None:
         raise SystemExit(f"{what}: ended with {process.returncode}")
     seconds = time.perf_counter() - started
     print(f"{what:24} {seconds:8.1f} s · {own / 1e6:5.2f} GB of its own, {mapped / 1e6:5.2f} in all", flush=True)
+
+
+def children(pid: int) -> list[int]:
+    """Return the processes that a process started, and those that they started."""
+    found = []
+    for file in Path(f"/proc/{pid}/task").glob("*/children"):
+        try:
+            found += [int(child) for child in file.read_text().split()]
+        except OSError:  # it has ended
+            continue
+    return found + [one for child in found for one in children(child)]
 
 
 def _memory(pid: int) -> tuple[int, int]:

@@ -19,12 +19,12 @@ def main(python: str, build: str, version: str) -> int:
         return 2
     pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     if build == "gpu" or sys.platform != "linux":
-        return subprocess.call([*pip, f"torch=={version}"])  # noqa: S603
+        return subprocess.call([*pip, f"torch=={version}"])
     wanted = f"torch=={version}+cpu"
     # a wheel that pip already knows of (a mirror, a folder) is as good, and needs no other index
-    if subprocess.call([*pip, wanted], stderr=subprocess.DEVNULL) == 0:  # noqa: S603
+    if subprocess.call([*pip, wanted], stderr=subprocess.DEVNULL) == 0:
         return 0
-    return subprocess.call([*pip, "--extra-index-url", CPU_INDEX, wanted])  # noqa: S603
+    return subprocess.call([*pip, "--extra-index-url", CPU_INDEX, wanted])
 
 
 if __name__ == "__main__":

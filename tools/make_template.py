@@ -1,11 +1,12 @@
-"""Remake the coarse brains that volumes are registered to.
+"""Remake the templates that the package brings: what volumes are registered to, and what phantoms are made of.
 
     pip install nilearn
     python tools/make_template.py
 
 writes to src/brainstage/scans/templates: ``mni152_4mm.nii.gz``, ICBM 152 nonlinear symmetric 2009a from the copy
-that nilearn carries, and ``elderly_4mm.nii.gz``, the mean of the 200 people of the public dataset where their
-slices reach, and elsewhere MNI152 with its grey values changed to theirs.
+that nilearn carries, ``mni152_2mm.nii.gz``, the brain of the same alone, and ``elderly_4mm.nii.gz``, the mean of
+the 200 people of the public dataset where their slices reach, and elsewhere MNI152 with its grey values changed to
+theirs.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
-from nilearn.datasets import load_mni152_template
+from nilearn.datasets import load_mni152_brain_mask, load_mni152_template
 from scipy.ndimage import map_coordinates
 
 from brainstage import load_slices
@@ -33,11 +34,19 @@ BRIGHT = 75
 
 
 def main() -> None:
-    """Write both templates."""
+    """Write the templates."""
+    write("mni152_2mm.nii.gz", brain_alone())
     fine = load_mni152_template(resolution=1)
     young = averaged_blocks(Volume(np.asarray(fine.dataobj, dtype=np.float32), fine.affine))
     write("mni152_4mm.nii.gz", young)
     write("elderly_4mm.nii.gz", with_mean_of_people(young, mean_stack(load_slices())))
+
+
+def brain_alone() -> Volume:
+    """Return the brain of MNI152 in voxels of 2 mm, grey values from 0 to 255 and 0 around it."""
+    image, mask = load_mni152_template(resolution=2), load_mni152_brain_mask(resolution=2)
+    brain = np.where(mask.get_fdata() > 0, image.get_fdata(), 0)
+    return Volume((brain * 255).round().astype(np.float32), image.affine)
 
 
 def averaged_blocks(volume: Volume) -> Volume:

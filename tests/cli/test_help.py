@@ -12,12 +12,12 @@ GOLDEN = Path(__file__).parents[1] / "golden"
 GROUPS = [[], ["data"], ["models"]]
 COMMANDS = [
     *GROUPS,
-    *(["data", name] for name in ("fetch", "describe", "phantom", "clear-slices")),
+    *(["data", name] for name in ("fetch", "describe", "phantom", "example", "clear-slices")),
     *(["models", name] for name in ("fetch", "clear-features")),
     *([name] for name in ("quickstart", "train", "cross-validate", "evaluate")),
     *([name] for name in ("compare", "compare-backbones", "compare-protocols", "sweep", "study")),
     *([name] for name in ("scans", "prepare", "validate", "bids", "audit")),
-    *([name] for name in ("predict", "explain", "export", "extract", "serve")),
+    *([name] for name in ("predict", "explain", "export", "extract", "serve", "push")),
 ]
 
 

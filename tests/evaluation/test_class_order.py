@@ -14,7 +14,7 @@ from brainstage.evaluation.comparison import compare
 from brainstage.evaluation.patients import evaluate_patients
 from brainstage.evaluation.slices import evaluate
 from brainstage.models.recipes import load_recipe
-from brainstage.report.terminal import show_evaluation, show_patient_evaluation
+from brainstage.report.terminal.evaluations import show_evaluation, show_patient_evaluation
 from brainstage.training.train import train
 
 KNOWN = ("CN", "MCI", "LMCI", "AD")

@@ -8,7 +8,7 @@ from brainstage.core.errors import ConfigError, DataError, LeakageError
 from brainstage.core.schema import with_metadata
 from brainstage.evaluation.slices import evaluate
 from brainstage.report.results import write_evaluation
-from brainstage.report.terminal import show_evaluation
+from brainstage.report.terminal.evaluations import show_evaluation
 
 
 def table(**changes):

@@ -354,7 +354,7 @@ def test_a_file_that_does_not_fit_its_folder_is_refused(copied, monkeypatch):
 
 def test_without_the_extra_the_error_is_its_install_command(exported, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(ConfigError, match=r"pip install 'brainstage\[onnx\]'"):
+    with pytest.raises(ConfigError, match=r'pip install "brainstage\[onnx\]"'):
         Predictor.open(exported.folder)
 
 

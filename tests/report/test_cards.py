@@ -100,7 +100,7 @@ def test_rows_of_two_protocols_are_two_results(tmp_path):
 
 def test_the_stages_and_the_people_are_defined(tmp_path):
     card = write_card(tmp_path, CARD, ABOUT).read_text()
-    for fact in ("Clinical Dementia Ratings of 0, 0.5", "Morris 1993", "OASIS-1", "18 to 96", "age or sex"):
+    for fact in ("Clinical Dementia Ratings 0, 0.5", "Morris 1993", "OASIS-1", "18 to 96", "age or sex"):
         assert fact in card
 
 

@@ -138,7 +138,7 @@ def test_without_the_extra_the_error_names_the_syntax_and_the_command(monkeypatc
         decode_dicom([("scan.dcm", data.getvalue())], "here")
     assert str(told.value) == (
         f"scan.dcm: compressed as {pydicom.uid.UID(syntax).name}; install the decoder with: "
-        "pip install 'brainstage[dicom]'"
+        'pip install "brainstage[dicom]"'
     )
 
 

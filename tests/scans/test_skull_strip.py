@@ -90,5 +90,5 @@ def test_what_is_no_head_is_refused(head, what):
 
 def test_without_the_extra_its_install_command_is_told(head, monkeypatch):
     monkeypatch.setattr(skull_strip, "find_spec", lambda _name: None)
-    with pytest.raises(ConfigError, match=r"pip install 'brainstage\[heads\]'"):
+    with pytest.raises(ConfigError, match=r'pip install "brainstage\[heads\]"'):
         extract_brain(head, "x")

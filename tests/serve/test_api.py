@@ -92,7 +92,7 @@ def test_volumes_of_any_kind_in_one_request(client, tmp_path):
     details = " ".join(reply.json()["details"])
     for said in (
         "registration to MNI152",
-        "Clinical Dementia Ratings of 0, 0.5, 1 and 2",
+        "Clinical Dementia Ratings 0, 0.5, 1 and 2",
         "200 of the OASIS-1 study",
     ):
         assert said in details
@@ -116,12 +116,28 @@ def test_a_slice_is_explained(client, heads):
     reply = client.post("/v1/explain", files=parts(heads[8])).json()
     assert NOTICE in reply["notice"]
     assert "never a diagnosis" in reply["notice"]
-    assert reply["method"] == "occlusion"
-    [row] = reply["maps"]
+    assert reply["method"] == "contributions"
+    [row], [person] = reply["maps"], reply["people"]
     assert (row["status"], row["files"]) == ("predicted", [1])
-    assert 0 <= row["outside"] <= 1
+    added = np.sum(row["cells"]) + row["grey_values"]
+    assert added == pytest.approx(person["severity"] - person["mean_severity"], abs=1e-4)
+    assert np.shape(row["rim_cells"]) == np.shape(row["cells"]) == (8, 8)
+    assert not person["registered"]
+    assert "source" not in person
     assert decoded(row["overlay"]).shape == (128, 128, 3)
     assert np.array_equal(decoded(row["picture"]), np.asarray(Image.open(io.BytesIO(heads[8]))))
+
+
+def test_slices_of_one_person_are_explained_together(client, heads):
+    sent, data = parts(heads[8], heads[20]), {"one_person": "true"}
+    reply = client.post("/v1/explain", files=sent, data=data).json()
+    [person] = reply["people"]
+    assert [row["files"] for row in reply["maps"]] == [[1], [2]]
+    added = sum(np.sum(row["cells"]) + row["grey_values"] for row in reply["maps"])
+    assert added == pytest.approx(person["severity"] - person["mean_severity"], abs=1e-4)
+    assert client.post("/v1/explain", files=sent).json()["people"][1]["slices"] == 1
+    by_stage = client.post("/v1/explain", files=sent[:1], data={"stage": "Mild_Demented"}).json()
+    assert (by_stage["method"], by_stage["people"][0]["stage"]) == ("occlusion", "Mild_Demented")
 
 
 def test_each_of_several_scans_is_explained(client, heads):
@@ -160,7 +176,7 @@ def test_the_models_and_their_performance(client):
     first = next(iter(default["figures"]))  # what was chosen inside the folds stands first
     assert first == "chosen inside the folds, 4 stages"
     assert default["figures"][first]["accuracy"]["low"] < 0.61
-    assert (default["explained_by"], other["explained_by"]) == ("occlusion", "grad-cam")
+    assert (default["explained_by"], other["explained_by"]) == ("contributions", "grad-cam")
 
 
 def test_health_readiness_and_a_description(client):
@@ -197,8 +213,19 @@ def ask(client, address="/v1/predict", **options):
         (lambda c: c.post("/v1/predict", content=b"--x", headers=FORM), 400, "no-files", "at least one file"),
         (lambda c: c.post("/v1/predict", content=b"\0\1", headers=FORM), 400, "bad-form", "damaged"),
         (lambda c: ask(c, data={"model": "../up"}), 404, "unknown-model", "patient, compact, trained"),
-        (lambda c: ask(c, "/v1/explain", data={"method": "grad-cam"}), 400, "cannot-explain", "take occlusion"),
+        (
+            lambda c: ask(c, "/v1/explain", data={"method": "grad-cam"}),
+            400,
+            "cannot-explain",
+            "take contributions or",
+        ),
         (lambda c: ask(c, "/v1/explain", data={"stage": "Grim"}), 400, "cannot-explain", "no such stage"),
+        (
+            lambda c: ask(c, "/v1/explain", data={"method": "contributions", "stage": "Mild_Demented"}),
+            400,
+            "cannot-explain",
+            "leave out the stage, or take occlusion",
+        ),
         (
             lambda c: ask(c, data={"one_persn": "true"}),
             400,

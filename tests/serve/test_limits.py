@@ -10,6 +10,7 @@ import pytest
 
 from brainstage.core.errors import DataError
 from brainstage.core.parallel import usable_cpus
+from brainstage.inference.explanations import PersonExplanation
 from brainstage.scans.discover import Scan, Slices
 from brainstage.serve.app import create_app
 from brainstage.serve.guard import Limits
@@ -44,7 +45,12 @@ class Gate:
 def explaining(monkeypatch):
     """Have explanations begin and wait."""
     work = Gate()
-    monkeypatch.setattr("brainstage.serve.registry.explain_scan", work)
+
+    def explain_person(*_):
+        work()
+        return PersonExplanation([], {})
+
+    monkeypatch.setattr("brainstage.serve.registry.explain_person", explain_person)
     yield work
     work.go.set()
 

@@ -153,6 +153,7 @@ def test_what_moved_the_score_is_laid_over_the_picture_and_fades(open_page, fold
     page.click("#explain")
     page.wait_for_selector("#heat-controls")
     assert "not a lesion map" in page.inner_text("#heat-notice")
+    assert not page.locator("#large .side").count()  # left and right of a lone slice are not known
     seen = [page.locator("#large").screenshot()]
     page.fill("#heat-fade", "40")
     seen.append(page.locator("#large").screenshot())
@@ -161,6 +162,41 @@ def test_what_moved_the_score_is_laid_over_the_picture_and_fades(open_page, fold
     red, green, blue = np.asarray(Image.open(io.BytesIO(seen[2])).convert("RGB"), int)[40:-40, 40:-40].T
     assert len(set(seen)) == 3
     assert max(np.abs(red - green).max(), np.abs(green - blue).max()) == 0
+
+
+def test_hovering_a_volumes_slice_says_what_each_cell_adds(open_page, folder):
+    page = open_page()
+    choose(page, folder / "brain.nii.gz")
+    page.wait_for_selector("#explain")
+    with page.expect_response("**/v1/explain") as response:
+        page.click("#explain")
+    reply = response.value.json()
+    page.wait_for_selector("#heat-largest")
+    assert page.locator("#large .side").all_inner_texts() == ["R", "L"]
+    assert page.locator("#heat-largest button").all_inner_texts() == [
+        part["words"] for part in reply["people"][0]["largest"]
+    ]
+    level = int(page.inner_text("#large-caption strong").removeprefix("Level "))
+    [row] = [row for row in reply["maps"] if row["level"] == level]
+    assert f"{row['grey_values']:+.3f} towards" in page.inner_text("#heat-cell")
+    box = page.locator("#large .layers").bounding_box()
+    for cell in ((2, 4), (7, 1)):
+        at = {"x": box["width"] * (cell[1] + 0.5) / 8, "y": box["height"] * (cell[0] + 0.5) / 8}
+        page.hover("#large .layers", position=at)
+        said = page.inner_text("#heat-cell")
+        value = row["cells"][cell[0]][cell[1]]
+        assert f"{value:+.3f} towards {'Moderate' if value > 0 else 'Non'}" in said
+        assert ("at the rim of the brain" in said) == row["rim_cells"][cell[0]][cell[1]]
+        outlined = page.locator("#large .cell-mark").bounding_box()
+        assert outlined["x"] - box["x"] == pytest.approx(cell[1] * box["width"] / 8, abs=1)
+        assert outlined["y"] - box["y"] == pytest.approx(cell[0] * box["height"] / 8, abs=1)
+    page.mouse.move(0, 0)
+    assert "Grey values of this slice" in page.inner_text("#heat-cell")
+    place = next(part for part in reply["people"][0]["largest"] if part["cell"])
+    page.click(f"#heat-largest button:has-text('{place['words']}')")
+    shown_level = int(page.inner_text("#large-caption strong").removeprefix("Level "))
+    assert place["levels"][0] <= shown_level <= place["levels"][1]
+    assert page.locator("#large .cell-mark").count() == 1
 
 
 def test_a_long_explanation_can_be_cancelled(open_page, folder):

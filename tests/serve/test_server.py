@@ -188,4 +188,4 @@ def test_it_answers_at_the_ipv6_loopback(registry):
 def test_without_the_extra_its_install_command_is_shown(serve, monkeypatch):
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     monkeypatch.delitem(sys.modules, "brainstage.serve.server")
-    assert "pip install 'brainstage[serve]'" in serve()
+    assert 'pip install "brainstage[serve]"' in serve()

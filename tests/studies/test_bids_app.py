@@ -125,7 +125,6 @@ def test_the_validator_finds_no_error(out):
 
 @pytest.mark.skipif(VALIDATOR is None, reason="bids-validator-deno is not installed")
 def test_the_validator_finds_no_error_in_sessions_of_the_phantom(tmp_path):
-    pytest.importorskip("nilearn", reason="the volumes are made from nilearn's template")
     from brainstage.cohorts.phantom import write_phantom_bids
 
     write_phantom_bids(tmp_path / "phantom", participants=5, defects=False)

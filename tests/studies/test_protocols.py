@@ -8,7 +8,7 @@ from brainstage.core.errors import ConfigError, DataError, LeakageError
 from brainstage.datasets.sources import load_slices
 from brainstage.datasets.table import SLICE_SCHEMA, SliceTable
 from brainstage.report.results import write_protocols
-from brainstage.report.terminal import show_protocols
+from brainstage.report.terminal.comparisons import show_protocols
 from brainstage.studies.protocols import compare_protocols, shuffle_people
 
 

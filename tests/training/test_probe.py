@@ -175,7 +175,7 @@ def test_8_bit_features_do_not_depend_on_what_is_in_the_cache(phantom, vit_folde
 
 def test_an_engine_that_is_not_installed_is_told(phantom, report, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "openvino", None)
-    with pytest.raises(ConfigError, match=r"pip install 'brainstage\[openvino\]'"):
+    with pytest.raises(ConfigError, match=r'pip install "brainstage\[openvino\]"'):
         train(phantom, report.replace(engine="openvino"), name="a", out=tmp_path)
 
 

@@ -193,7 +193,7 @@ def audit(slices: SliceTable, *, progress: Progress = silent) -> Audit:
         DataError: The table is empty.
     """
     if not len(slices):
-        raise DataError("the data holds no slices to audit")
+        raise DataError("the data holds no slices to audit; name data with slices with --data")
     with progress("Finding duplicates and people", 3) as advance:
         find = find_exact_duplicates if slices.stated_levels else find_duplicates
         duplicate_of = find(slices.images)

@@ -7,12 +7,13 @@ import os
 import sys
 import warnings
 from collections.abc import Callable
+from io import TextIOWrapper
 from typing import Annotated
 
 import typer
 
 from brainstage import __version__
-from brainstage.cli import bids, cohorts, data, models, scans, studies, training, using
+from brainstage.cli import bids, cohorts, data, models, publishing, scans, studies, training, using
 from brainstage.cli.shared import EXIT_CODES, USAGE_ERROR, ExitCode, warn
 from brainstage.core.errors import BrainstageError, ConfigError, OtherProcessError
 from brainstage.core.schema import RESEARCH_NOTICE
@@ -27,7 +28,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for commands in (training, studies, using, scans, cohorts, bids, data, models):
+for commands in (training, studies, using, publishing, scans, cohorts, bids, data, models):
     app.add_typer(commands.app)
 
 
@@ -50,6 +51,9 @@ def main() -> None:
     gc.set_threshold(100_000)  # torch and transformers make a million objects that stay: collect rarely
     if not sys.warnoptions:  # Python's -W and PYTHONWARNINGS
         warnings.simplefilter("ignore")  # Pillow's and others', in the middle of the output
+    for stream in (sys.stdout, sys.stderr):  # a pipe in an old encoding gets ? for what it cannot say
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")
     if process_count() > 1:  # what torch warns of in each of several processes, read when it is imported
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     try:

@@ -20,6 +20,7 @@ from brainstage.cli.shared import (
     Jobs,
     Json,
     Quiet,
+    named_model,
     open_workers,
     parse_order,
     parse_pair,
@@ -41,7 +42,6 @@ from brainstage.core.errors import (
     OutputError,
     RunError,
 )
-from brainstage.core.schema import RESEARCH_NOTICE
 
 if TYPE_CHECKING:
     from brainstage.core.parallel import Workers
@@ -143,7 +143,9 @@ def bids(
             help="Sessions, with or without ses-, separated by spaces; without it all.",
         ),
     ] = None,
-    model: Annotated[str, typer.Option(help="Run folder, or a bundled model: patient, compact.")] = "patient",
+    model: Annotated[
+        str, typer.Option(help="Run folder, a bundled model (patient, compact), or ORG/NAME on the hub.")
+    ] = "patient",
     skull: Skull = "auto",
     label_column: Annotated[
         str | None,
@@ -174,11 +176,12 @@ def bids(
     mapped = dict(parse_pair(pair, "--map", "CN=Non_Demented") for pair in class_map or [])
     with _bids_codes(), open_workers(jobs, cluster, quiet=quiet) as workers:
         from brainstage.cohorts.bids import open_bids
-        from brainstage.models.weights import place_of_model
+        from brainstage.models.find import place_of_model
         from brainstage.studies.bids_app import BidsApp
 
         dataset = open_bids(workers.path(bids_dir), participant_label or (), session_label or (), label_column)
-        opened = BidsApp.open(dataset, workers.path(out_dir), place_of_model(model, workers), skull)
+        place = place_of_model(named_model(model, quiet), workers)
+        opened = BidsApp.open(dataset, workers.path(out_dir), place, skull)
         for note in dataset.source.notes:
             warn(note)
         if dry_run:
@@ -201,7 +204,8 @@ def _participant(opened: BidsApp, *, workers: Workers, as_json: bool, quiet: boo
 
     results = run_participants(opened, workers=workers, progress=progress_of(quiet))
     _show_results(results, as_json=as_json, quiet=quiet)
-    say(f"Saved {opened.folder.phenotype} and a page for each participant. {RESEARCH_NOTICE}", quiet or as_json)
+    say(f"Saved {opened.folder.phenotype} and a page for each participant", quiet or as_json)
+    _show_notice(as_json=as_json, quiet=quiet)
     statuses = [result.status for result in results]
     if "failed" in statuses or "predicted" not in statuses:
         raise typer.Exit(BidsExitCode.DATA_ERROR)
@@ -216,13 +220,8 @@ def _group(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Join the results of all participants, and evaluate them where there are labels.
-
-    Labels that cannot be evaluated are an error where the user named their column, else a notice.
-    """
+    """Join the results of all participants, and evaluate them where there are labels."""
     from brainstage.report.derivatives import write_dataset_files, write_phenotype
-    from brainstage.report.terminal import show_validation
-    from brainstage.report.validation_page import write_validation
 
     missing = opened.unprocessed()
     if missing:
@@ -234,6 +233,26 @@ def _group(
     table = write_phenotype(opened)
     _show_results(results, as_json=as_json, quiet=quiet)
     say(f"Saved {table}", quiet or as_json)
+    _evaluate_group(opened, named, class_order, class_map, as_json=as_json, quiet=quiet)
+    _show_notice(as_json=as_json, quiet=quiet)
+
+
+def _evaluate_group(
+    opened: BidsApp,
+    named: bool,
+    class_order: tuple[str, ...] | None,
+    class_map: dict[str, str] | None,
+    *,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Evaluate the results where there are labels.
+
+    Labels that cannot be evaluated are an error where the user named their column, else a notice.
+    """
+    from brainstage.report.terminal.validation import show_validation
+    from brainstage.report.validation_page import write_validation
+
     if opened.dataset.source.label_column is None:
         say(
             "Not evaluated: participants.tsv has no column with a label; name it with --label-column",
@@ -253,6 +272,13 @@ def _group(
     if not as_json:
         show_validation(validation)
     say(f"Saved {page}", quiet or as_json)
+
+
+def _show_notice(*, as_json: bool, quiet: bool) -> None:
+    from brainstage.report.terminal.screen import show_notice
+
+    if not (as_json or quiet):
+        show_notice("how-to/bids-app")
 
 
 def _show_plan(opened: BidsApp) -> None:

@@ -77,7 +77,7 @@ Method = Annotated[
     str | None,
     choice(
         "--method",
-        ("grad-cam", "integrated-gradients", "occlusion"),
+        ("contributions", "grad-cam", "integrated-gradients", "occlusion"),
         "How pixels are attributed; without it the method that suits the model.",
     ),
 ]

@@ -15,13 +15,12 @@ from brainstage.cli.shared import (
     Jobs,
     Json,
     Quiet,
+    named_model,
     open_workers,
     parse_order,
     parse_pair,
-    print_json,
     progress_of,
     read_slices,
-    say,
     show_result,
     takes_data,
     typed_command,
@@ -88,7 +87,7 @@ def prepare(
     from brainstage.cohorts.prepare import prepare
     from brainstage.report.cohort_card import write_cohort_card
     from brainstage.report.quality_page import write_quality_page
-    from brainstage.report.terminal import show_cohort
+    from brainstage.report.terminal.data import show_cohort
 
     with open_workers(jobs, cluster, quiet=quiet) as workers:
         cohort = prepare(
@@ -111,11 +110,8 @@ def prepare(
         warn(f"{cohort.folder / 'README.md'}: kept as its author wrote it; its counts may be those of another run")
     for note in cohort.notes:
         warn(note)
-    if as_json:
-        print_json(cohort.to_dict())
-        return
-    show_cohort(cohort)
-    say(f"Saved {cohort.folder}. Look at {page}, then: brainstage data describe --data {cohort.folder}", quiet)
+    saved = f"{cohort.folder}\nLook at {page}, then: brainstage data describe --data {cohort.folder}"
+    show_result(cohort, show_cohort, "how-to/cohorts", as_json=as_json, quiet=quiet, saved=saved)
 
 
 @app.command(epilog="Example: brainstage validate runs/patient-001 --data cohort/ --by sex,age,site")
@@ -123,7 +119,10 @@ def prepare(
 def validate(
     load: partial[Any],
     model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="Run folder, or a bundled model: patient, compact.")
+        str,
+        typer.Argument(
+            metavar="MODEL", help="Run folder, a bundled model (patient, compact), or ORG/NAME on the hub."
+        ),
     ],
     out: Annotated[Path, typer.Option("--out", help="Folder for the page and the figures.")] = Path("validation"),
     by: Annotated[
@@ -144,13 +143,13 @@ def validate(
     and the checklists CLAIM 2024 and TRIPOD+AI with what a program can know filled in.
     """
     from brainstage.report.checklists import write_checklists
-    from brainstage.report.terminal import show_validation
+    from brainstage.report.terminal.validation import show_validation
     from brainstage.report.validation_facts import facts_of_validation
     from brainstage.report.validation_page import write_validation
     from brainstage.studies.external_validation import validate
 
     pairs = dict(parse_pair(one, "--map", "CN=Non_Demented") for one in class_map or [])
-    slices = read_slices(load)
+    slices, model = read_slices(load), named_model(model, quiet)
     result = validate(
         model,
         slices,
@@ -162,4 +161,4 @@ def validate(
     )
     page = write_validation(result, slices, out, typed_command())
     write_checklists(facts_of_validation(model, result, slices), out)
-    show_result(result, show_validation, as_json=as_json, quiet=quiet, saved=page)
+    show_result(result, show_validation, "how-to/external-validation", as_json=as_json, quiet=quiet, saved=page)

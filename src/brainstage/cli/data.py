@@ -18,6 +18,7 @@ from brainstage.cli.shared import (
     progress_of,
     read_slices,
     say,
+    show_result,
     takes_data,
 )
 from brainstage.core.schema import SYNTHETIC_NOTICE
@@ -25,6 +26,17 @@ from brainstage.core.schema import SYNTHETIC_NOTICE
 app = typer.Typer()
 group = typer.Typer(help="Download, describe and generate data.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(group, name="data")
+
+EXAMPLE_COMMANDS = (
+    "brainstage predict {0}/brain.nii.gz",
+    "brainstage predict {0}/dicom/",
+    "brainstage predict {0}/slices/ --one-person",
+    "brainstage scans {0}/",
+    "brainstage explain {0}/brain.nii.gz --out pictures/",
+    "brainstage extract {0}/head.nii.gz --out extracted.nii.gz",
+    "brainstage serve",
+)
+"""What can be done with the files of ``data example``; 0 is their folder."""
 
 
 @app.command(epilog="Example: brainstage audit --data scans/ --out audit/")
@@ -45,19 +57,14 @@ def audit(
     from brainstage.audits.audit import audit
     from brainstage.core.files import make_folder
     from brainstage.report.audit_page import write_audit
-    from brainstage.report.terminal import show_audit
+    from brainstage.report.terminal.data import show_audit
 
     if out:
         make_folder(out)  # an unusable folder is refused before the minutes of work
     result = audit(read_slices(load), progress=progress_of(quiet))
-    if as_json:
-        print_json(result.to_dict())
-    else:
-        show_audit(result)
-    if out:
-        files = write_audit(result, out, ["brainstage", *sys.argv[1:]])
-        if not as_json:
-            say(f"Saved {', '.join(str(file) for file in files)}", quiet)
+    files = write_audit(result, out, ["brainstage", *sys.argv[1:]]) if out else []
+    saved = ", ".join(map(str, files))
+    show_result(result, show_audit, "explanation/leakage", as_json=as_json, quiet=quiet, saved=saved)
 
 
 @group.command(epilog="Example: brainstage data fetch")
@@ -85,13 +92,15 @@ def describe(
     Exact duplicates are counted, and files that are not read.
     """
     from brainstage.datasets.describe import describe
-    from brainstage.report.terminal import show_description
+    from brainstage.report.terminal.data import show_description
+    from brainstage.report.terminal.screen import show_notice
 
     description = describe(load())
     if as_json:
         print_json(description)
     else:
         show_description(description)
+        show_notice("reference/formats")
 
 
 @group.command(epilog="Example: brainstage data clear-slices")
@@ -122,7 +131,7 @@ def phantom(
 ) -> None:
     """Write a synthetic cohort with known patients.
 
-    Slices have the layout of the public dataset. Volumes are T1-weighted brains without skull; they need nilearn.
+    Slices have the layout of the public dataset. Volumes are T1-weighted brains without skull.
     """
     if (out is None) == (bids is None):
         raise typer.BadParameter("give one of --out (slices) and --bids (volumes)")
@@ -140,3 +149,25 @@ def phantom(
 
         write_phantom(out, **given(patients=patients), seed=seed, progress=progress_of(quiet))
     say(f"{out or bids} ({SYNTHETIC_NOTICE})", quiet)
+
+
+@group.command(epilog="Example: brainstage data example --out example/")
+def example(
+    out: Annotated[Path, typer.Option("--out", help="New or empty folder for the files.")],
+    quiet: Quiet = False,
+) -> None:
+    """Write scans of one synthetic person to try commands on.
+
+    A brain (NIfTI), the same as a DICOM series and as slices (PNG), and a head with its skull.
+    """
+    from brainstage.cohorts.example import write_example
+
+    with progress_of(quiet)("Drawing the example", 1):
+        contents = write_example(out)
+    say(f"{out}/ ({SYNTHETIC_NOTICE}):", quiet)
+    for name, what in contents.items():
+        say(f"  {name:<13} {what}", quiet)
+    say("Try these commands:", quiet)
+    for command in EXAMPLE_COMMANDS:
+        say(f"  {command.format(out)}", quiet)
+    say('extract and serve need: pip install "brainstage[all]"', quiet)

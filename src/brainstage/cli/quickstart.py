@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from brainstage.core.errors import DataError
@@ -50,8 +49,8 @@ def find_data(progress: Progress = silent) -> tuple[Path, str]:
     return folder, f"No real data ({missing}). Using the phantom cohort instead, {SYNTHETIC_NOTICE}."
 
 
-def lesson(slices: SliceTable, run: RunFolder, evaluation: Evaluation, progress: Progress) -> Sequence[str]:
-    """Return four lines that say what the accuracy of the quickstart's network means.
+def lesson(slices: SliceTable, run: RunFolder, evaluation: Evaluation, progress: Progress) -> dict[str, str]:
+    """Return four figures, by what each is of, that say what the accuracy of the quickstart's network means.
 
     On the public dataset its accuracy on people whom it was not trained on is that of the bundled network; on
     other data with known patients a second network is trained, on one fold and for a few epochs.
@@ -67,14 +66,12 @@ def lesson(slices: SliceTable, run: RunFolder, evaluation: Evaluation, progress:
     """
     shared = "people in the training set" if evaluation.leakage_status == "leaky" else "the test side"
     nearest, majority = (evaluation.baselines[name] for name in ("nearest_training_slice", "majority"))
-    rows = [
-        (f"the network, on slices of {shared}", f"{evaluation.scores.overall['accuracy'].value:.3f}"),
-        ("the nearest training slice there, without any training", f"{nearest.accuracy.value:.3f}"),
-        ("the same network, on slices of people not in the training set", _on_new_people(slices, run, progress)),
-        (majority.name, f"{majority.accuracy.value:.3f}"),
-    ]
-    width = max(len(name) for name, _ in rows)
-    return [f"{name:<{width}}  {figure}" for name, figure in rows]
+    return {
+        f"the network, on slices of {shared}": f"{evaluation.scores.overall['accuracy'].value:.3f}",
+        "the nearest training slice there, without any training": f"{nearest.accuracy.value:.3f}",
+        "the same network, on slices of people not in the training set": _on_new_people(slices, run, progress),
+        majority.name: f"{majority.accuracy.value:.3f}",
+    }
 
 
 def _on_new_people(slices: SliceTable, run: RunFolder, progress: Progress) -> str:

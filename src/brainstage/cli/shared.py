@@ -261,6 +261,32 @@ def open_workers(
         yield workers
 
 
+def named_model(name: str, quiet: bool) -> str:
+    """Return what a model is opened by: of one on the hub its commit, so that every process opens the same.
+
+    It says which model is used, where the name alone does not tell.
+
+    Args:
+        name: A bundled model, a run folder or a model on the hub.
+        quiet: Do not say so, and show no progress.
+    """
+    from brainstage.core.hub import HubId, is_cached
+    from brainstage.models.find import hub_id_of, pin
+
+    hub_id = hub_id_of(name)
+    if hub_id:
+        name = pin(hub_id, quiet=quiet)
+        used = f"Model {name} from the hub."
+    else:
+        local = HubId.parse(name)
+        if local is None or not is_cached(local.repo):
+            return name
+        used = f"Model: the folder {name}, which is here; the one on the hub is {local.repo}@main."
+    if not quiet:
+        warn(used)
+    return name
+
+
 def progress_of(quiet: bool) -> Progress:
     """Return how a command shows its progress; of several processes the first shows its own."""
     return terminal if is_first() and not quiet else silent
@@ -272,13 +298,21 @@ def print_json(values: dict[str, Any]) -> None:
 
 
 def show_result(
-    result: Any, show: Callable[[Any], None], *, as_json: bool, quiet: bool, saved: object = None, **more: Any
+    result: Any,
+    show: Callable[[Any], None],
+    page: str,
+    *,
+    as_json: bool,
+    quiet: bool,
+    saved: object = None,
+    **more: Any,
 ) -> None:
-    """Show a result as a table, or print it as JSON.
+    """Show a result and what it is not, or print it as JSON.
 
     Args:
         result: What a computing function returned, with ``to_dict``.
-        show: Prints it as a table.
+        show: Prints it for a reader.
+        page: Page of the documentation that explains it.
         as_json: Print JSON, and nothing else.
         quiet: Do not say where it was saved.
         saved: Where it was saved; None where it was not.
@@ -287,9 +321,12 @@ def show_result(
     if as_json:
         print_json({**more, **result.to_dict()})
         return
+    from brainstage.report.terminal.screen import show_notice
+
     show(result)
     if saved:
         say(f"Saved {saved}", quiet)
+    show_notice(page)
 
 
 def say(text: str, quiet: bool) -> None:

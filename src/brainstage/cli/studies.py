@@ -51,10 +51,10 @@ def compare(
     Shown are paired differences with intervals, time and size.
     """
     from brainstage.evaluation.comparison import compare
-    from brainstage.report.terminal import show_comparison
+    from brainstage.report.terminal.comparisons import show_comparison
 
     comparison = compare(sources, split=split, protocol=protocol)
-    show_result(comparison, show_comparison, as_json=as_json, quiet=quiet)
+    show_result(comparison, show_comparison, "explanation/protocols", as_json=as_json, quiet=quiet)
 
 
 @app.command(epilog="Example: brainstage compare-backbones google/vit-base-patch16-224 my-vit/ compact --rows 200")
@@ -90,7 +90,7 @@ def compare_backbones(
     All are trained on the same slices, and compared as `compare` does.
     """
     from brainstage.report.results import write_comparison
-    from brainstage.report.terminal import show_comparison
+    from brainstage.report.terminal.comparisons import show_comparison
     from brainstage.studies.folder import begin
     from brainstage.studies.study import candidate, compare_candidates
 
@@ -114,7 +114,7 @@ def compare_backbones(
             **changes,
         )
     write_comparison(comparison, folder)
-    show_result(comparison, show_comparison, as_json=as_json, quiet=quiet, saved=folder)
+    show_result(comparison, show_comparison, "explanation/protocols", as_json=as_json, quiet=quiet, saved=folder)
 
 
 @app.command(epilog="Example: brainstage sweep --recipe linear-probe --vary learning_rate=1e-4,5e-5,1e-5")
@@ -154,7 +154,7 @@ def sweep(
         raise typer.BadParameter("give only one of --one-factor, --grid and --trials")
     from brainstage.models.recipes import load_recipe
     from brainstage.report.results import write_sweep
-    from brainstage.report.terminal import show_sweep
+    from brainstage.report.terminal.comparisons import show_sweep
     from brainstage.training.sweep import sweep
     from brainstage.training.sweep_trials import Factor
 
@@ -178,7 +178,7 @@ def sweep(
             progress=progress_of(quiet),
         )
     write_sweep(result)
-    show_result(result, show_sweep, as_json=as_json, quiet=quiet, saved=result.folder)
+    show_result(result, show_sweep, "how-to/sweeps", as_json=as_json, quiet=quiet, saved=result.folder)
 
 
 @app.command(epilog="Example: brainstage compare-protocols --recipe compact-fast")
@@ -203,7 +203,7 @@ def compare_protocols(
     """
     from brainstage.models.recipes import load_recipe
     from brainstage.report.results import write_protocols
-    from brainstage.report.terminal import show_protocols
+    from brainstage.report.terminal.comparisons import show_protocols
     from brainstage.studies.protocols import compare_protocols as run_comparison
 
     changes = given(backbone=backbone, seed=seed, validation_share=validation_share) | parse_settings(settings)
@@ -218,7 +218,9 @@ def compare_protocols(
         say=partial(say, quiet=quiet or as_json),
     )
     write_protocols(comparison)
-    show_result(comparison, show_protocols, as_json=as_json, quiet=quiet, saved=comparison.folder)
+    show_result(
+        comparison, show_protocols, "explanation/leakage", as_json=as_json, quiet=quiet, saved=comparison.folder
+    )
 
 
 @app.command(epilog="Example: brainstage study --as-reported")
@@ -249,7 +251,9 @@ def study(
     The final model is evaluated once; study.html holds all results.
     """
     from brainstage.report.study_page import write_study
-    from brainstage.report.terminal import show_comparison, show_evaluation, show_sweep
+    from brainstage.report.terminal.comparisons import show_comparison, show_sweep
+    from brainstage.report.terminal.evaluations import show_evaluation
+    from brainstage.report.terminal.screen import show_notice
     from brainstage.studies.study import run_study
 
     tell = partial(say, quiet=quiet)
@@ -269,3 +273,4 @@ def study(
     show_sweep(result.sweep)
     show_evaluation(result.evaluation)
     tell(f"Saved {page}")
+    show_notice("explanation/protocols")

@@ -34,6 +34,7 @@ from brainstage.cli.shared import (
     takes_data,
     with_protocol,
 )
+from brainstage.core.errors import ConfigError
 from brainstage.core.sigterm import terminated_by_sigterm
 from brainstage.training.processes import first_goes_first, is_first, share_of_batch
 
@@ -59,15 +60,19 @@ def quickstart(out: Out = Path("runs"), quiet: Quiet = False) -> None:
     from brainstage.cli.quickstart import find_data, lesson
     from brainstage.datasets.sources import load_slices
     from brainstage.models.recipes import load_recipe
+    from brainstage.report.terminal.evaluations import show_evaluation
+    from brainstage.report.terminal.screen import facts_table, open_console, show_notice
 
     source, sentence = find_data(progress_of(quiet))
     say(sentence, quiet)
     slices = load_slices(source, progress=progress_of(quiet))
-    run, evaluation = _train(slices, load_recipe("compact"), as_json=False, quiet=quiet, out=out)
+    run, evaluation = _train(slices, load_recipe("compact"), quiet=quiet, out=out)
+    show_evaluation(evaluation)
+    say(f"Saved {run.path}", quiet)
     print("\nAccuracy, and what it means:")
-    for line in lesson(slices, run, evaluation, progress_of(quiet)):
-        print(f"  {line}")
+    open_console().print(facts_table(lesson(slices, run, evaluation, progress_of(quiet))))
     say(f"Next: {_next_command(slices)}", quiet)
+    show_notice("explanation/leakage")
 
 
 def _next_command(slices: SliceTable) -> str:
@@ -107,6 +112,7 @@ def train(
     """
     from brainstage.datasets.splits import Splits, make_splits
     from brainstage.models.recipes import load_recipe
+    from brainstage.report.terminal.evaluations import show_evaluation
 
     changes = given(backbone=backbone, protocol=protocol, fold=fold, epochs=epochs, seed=seed)
     changes |= given(validation_share=validation_share) | parse_settings(settings)
@@ -125,17 +131,11 @@ def train(
         of = f"One fold of {len(drawn.folds)}: fold {config.fold}"
         say(f"{of}. `brainstage cross-validate` trains all.", quiet or as_json)
         folds = folds if resume else drawn
-    _train(
-        slices,
-        config,
-        as_json=as_json,
-        quiet=quiet,
-        name=name,
-        out=out,
-        resume=resume,
-        track=track,
-        **given(splits=folds),
+    run, evaluation = _train(
+        slices, config, quiet=quiet, name=name, out=out, resume=resume, track=track, **given(splits=folds)
     )
+    show = partial(show_result, as_json=as_json, quiet=quiet, saved=run.path, run=str(run.path))
+    show(evaluation, show_evaluation, "explanation/protocols")
 
 
 @app.command(epilog="Example: brainstage cross-validate --recipe patient --data scans/ --patients patients.parquet")
@@ -196,16 +196,13 @@ def cross_validate(
         )
 
 
-def _train(
-    slices: SliceTable, config: TrainConfig, *, as_json: bool, quiet: bool, **options: Any
-) -> tuple[RunFolder, Evaluation]:
-    """Train one model, evaluate and show it.
+def _train(slices: SliceTable, config: TrainConfig, *, quiet: bool, **options: Any) -> tuple[RunFolder, Evaluation]:
+    """Train one model, evaluate it and write both.
 
     Args:
         slices: The data.
         config: The settings.
-        as_json: Print JSON.
-        quiet: Show no progress and no notices.
+        quiet: Show no progress.
         options: Those of :func:`brainstage.train`.
 
     Returns:
@@ -213,7 +210,6 @@ def _train(
     """
     from brainstage.evaluation.slices import evaluate
     from brainstage.report.results import write_evaluation
-    from brainstage.report.terminal import show_evaluation
     from brainstage.training.train import train
 
     run = train(slices, config, progress=progress_of(quiet), **options)
@@ -221,7 +217,6 @@ def _train(
         raise typer.Exit
     evaluation = evaluate(run)
     write_evaluation(evaluation, run.path, run.history)
-    show_result(evaluation, show_evaluation, as_json=as_json, quiet=quiet, saved=run.path, run=str(run.path))
     return run, evaluation
 
 
@@ -232,7 +227,7 @@ def _cross_validate(slices: SliceTable, config: TrainConfig, *, as_json: bool, q
     from brainstage.report.checklists import write_checklists
     from brainstage.report.results import write_evaluation, write_patient_evaluation
     from brainstage.report.run_facts import facts_of_run
-    from brainstage.report.terminal import show_patient_evaluation
+    from brainstage.report.terminal.evaluations import show_patient_evaluation
     from brainstage.training.cross_validation import cross_validate
 
     run = cross_validate(slices, config, progress=progress_of(quiet), **options)
@@ -240,9 +235,8 @@ def _cross_validate(slices: SliceTable, config: TrainConfig, *, as_json: bool, q
     write_evaluation(by_slice, run.path)
     write_patient_evaluation(evaluation, run.path)
     write_checklists(facts_of_run(run, by_slice, evaluation, slices), run.path)
-    show_result(
-        evaluation, show_patient_evaluation, as_json=as_json, quiet=quiet, saved=run.path, run=str(run.path)
-    )
+    show = partial(show_result, as_json=as_json, quiet=quiet, saved=run.path, run=str(run.path))
+    show(evaluation, show_patient_evaluation, "explanation/protocols")
 
 
 @app.command(epilog="Example: brainstage evaluate runs/compact-001 --json")
@@ -265,6 +259,13 @@ def evaluate(
 
     Every score has its 95 % interval; the result is a table, JSON and charts.
     """
+    from brainstage.models.find import hub_id_of
+
+    if hub_id_of(str(source)):
+        raise ConfigError(
+            f"{source}: no such run or table here, and a model on the hub brings no predictions; judge it on your "
+            f"own people: brainstage validate {source} --data FOLDER"
+        )
     evaluate_level = _evaluate_patients if level == "patient" else _evaluate_slices
     side = {"split": split, "protocol": protocol, "class_order": parse_order(class_order)}
     evaluate_level(source, out, partial(show_result, as_json=as_json, quiet=quiet), **side)
@@ -274,7 +275,7 @@ def _evaluate_slices(source: Path, out: Path | None, show: Callable[..., None], 
     from brainstage.core.run import RunFolder
     from brainstage.evaluation.slices import evaluate
     from brainstage.report.results import write_evaluation
-    from brainstage.report.terminal import show_evaluation
+    from brainstage.report.terminal.evaluations import show_evaluation
 
     evaluation = evaluate(source, **side)
     run = RunFolder(source) if source.is_dir() else None
@@ -283,16 +284,16 @@ def _evaluate_slices(source: Path, out: Path | None, show: Callable[..., None], 
     if folder:
         RunFolder(folder).create()
         saved = ", ".join(map(str, write_evaluation(evaluation, folder, run.history if run else None)))
-    show(evaluation, show_evaluation, saved=saved)
+    show(evaluation, show_evaluation, "explanation/protocols", saved=saved)
 
 
 def _evaluate_patients(source: Path, out: Path | None, show: Callable[..., None], **side: Any) -> None:
     from brainstage.core.files import make_folder
     from brainstage.evaluation.patients import evaluate_patients
     from brainstage.report.results import write_patient_evaluation
-    from brainstage.report.terminal import show_patient_evaluation
+    from brainstage.report.terminal.evaluations import show_patient_evaluation
 
     evaluation = evaluate_patients(source, **side)
     folder = out or (source if source.is_dir() else None)
     file = write_patient_evaluation(evaluation, make_folder(folder)) if folder else None
-    show(evaluation, show_patient_evaluation, saved=file)
+    show(evaluation, show_patient_evaluation, "explanation/protocols", saved=file)

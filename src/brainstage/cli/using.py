@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
@@ -23,6 +24,7 @@ from brainstage.cli.shared import (
     Quiet,
     Series,
     end_with,
+    named_model,
     open_workers,
     print_json,
     progress_of,
@@ -32,18 +34,20 @@ from brainstage.cli.shared import (
     warn,
 )
 from brainstage.core.errors import ConfigError, DataError
-from brainstage.core.schema import RESEARCH_NOTICE
 
 app = typer.Typer()
 
 REASONS_SHOWN = 20
-"""How many reasons of scans without a prediction are printed where they stand in files too."""
+"""How many reasons of scans without a prediction are printed."""
+PAGE = "explanation/calibration"
+"""Page of the documentation that says what a prediction is worth."""
 Inputs = Annotated[
     list[str],
     typer.Argument(
         metavar="[MODEL] SCAN",
-        help="JPEG, PNG, NIfTI, DICOM or parquet files, folders or globs. A model may come first: a run folder, or "
-        "one of the bundled models patient (the default) and compact.",
+        help="JPEG, PNG, NIfTI, DICOM or parquet files, folders or globs. A model may come first: a run folder, "
+        "one of the bundled models patient (the default) and compact, or one on the hub, ORG/NAME or "
+        "ORG/NAME@REVISION.",
     ),
 ]
 
@@ -63,6 +67,9 @@ def predict(
             "which goes on where it was stopped.",
         ),
     ] = None,
+    slices: Annotated[
+        bool, typer.Option("--slices", help="Also print a row for each slice, such as the levels of a volume.")
+    ] = False,
     details: Annotated[
         bool, typer.Option("--details", help="Also say what the stages, the people and the figures are.")
     ] = False,
@@ -81,13 +88,14 @@ def predict(
     """
     from brainstage.inference.predictions import predict_scans
     from brainstage.report.predictions import check_target, write_predictions
-    from brainstage.report.terminal import show_predictions
+    from brainstage.report.terminal.predictions import show_predictions, show_saved
+    from brainstage.report.terminal.screen import show_notice
 
     if out and not out.suffix:
-        if one_person or details or as_json or skull != "stripped" or series is not None:
+        if one_person or slices or details or as_json or skull != "stripped" or series is not None:
             raise typer.BadParameter(
-                "a folder takes neither --one-person, --details, --json, --skull nor --series; heads with their "
-                "skull are prepared first, with brainstage prepare",
+                "a folder takes neither --one-person, --slices, --details, --json, --skull nor --series; heads "
+                "with their skull are prepared first, with brainstage prepare",
                 param_hint="'--out'",
             )
         _predict_many(inputs, out, image_column, jobs, cluster, quiet)
@@ -96,7 +104,7 @@ def predict(
         raise typer.BadParameter("are for --out with a folder, predictions/", param_hint="'--jobs' / '--cluster'")
     if out:
         check_target(out)
-    predictor, scans = _open(inputs, image_column, series)
+    predictor, scans = _open(inputs, image_column, series, quiet)
     if skull != "stripped":
         scans = _without_skulls(scans, skull, (out.parent if out else Path()) / "brains")
     predictions = predict_scans(predictor, scans, one_person=one_person, progress=progress_of(quiet))
@@ -104,12 +112,14 @@ def predict(
         write_predictions(predictions, out)
     if as_json:
         print_json(predictions.to_dict())
-    elif out:
-        say(f"Saved {out} ({len(predictions.rows)} rows). {predictions.notice}", quiet)
-    else:
-        show_predictions(predictions, details=details)
-    for reason in predictions.reasons:
-        warn(reason)
+    elif not out:
+        show_predictions(predictions, slices=slices, details=details)
+        show_notice(PAGE)
+    elif not quiet:
+        counts = Counter(rows[0]["status"] for rows in predictions.people)
+        show_saved(f"{out} ({len(predictions.rows):,} rows)", counts, predictions.worth)
+        show_notice(PAGE)
+    _show_reasons(predictions.reasons)
     statuses = [row["status"] for row in predictions.rows]
     if "failed" in statuses:
         warn(f"{statuses.count('failed')} of {len(scans)} scans could not be read; see above")
@@ -122,19 +132,29 @@ def _predict_many(
     """Predict many scans into a folder, and say what became of them."""
     from brainstage.inference.predictions import find_model
     from brainstage.inference.shards import predict_shards
+    from brainstage.report.terminal.predictions import show_saved
+    from brainstage.report.terminal.screen import show_notice
 
     model, names = find_model(inputs)
+    model = named_model(model, quiet)
     with open_workers(jobs, cluster, quiet=quiet) as workers:
         result = predict_shards(
             model, names, out, image_column=image_column, workers=workers, progress=progress_of(quiet)
         )
-    for reason in result.reasons[:REASONS_SHOWN]:
-        warn(reason)
-    if len(result.reasons) > REASONS_SHOWN:
-        warn(f"{len(result.reasons) - REASONS_SHOWN:,} more reasons are in column reason")
-    counts = ", ".join(f"{count:,} {status}" for status, count in result.counts.items())
-    say(f"Saved {out}: {counts}, in {len(result.files):,} files. {result.notice}", quiet)
+    _show_reasons(result.reasons)
+    if not quiet:
+        files = len(result.files)
+        show_saved(f"{out} ({files:,} file{'' if files == 1 else 's'})", result.counts, result.worth)
+        show_notice(PAGE)
     end_with(list(result.counts))
+
+
+def _show_reasons(reasons: Sequence[str]) -> None:
+    """Print why scans have no prediction; of many, the first, and how many others there are."""
+    for reason in reasons[:REASONS_SHOWN]:
+        warn(reason)
+    if rest := len(reasons[REASONS_SHOWN:]):
+        warn(f"{rest:,} more reasons are in column reason of the file that --out writes")
 
 
 def _without_skulls(scans: Sequence[Any], skull: Any, folder: Path) -> list[Any]:
@@ -154,8 +174,14 @@ def _without_skulls(scans: Sequence[Any], skull: Any, folder: Path) -> list[Any]
     return without_skulls(scans, skull, draw)
 
 
-def _open(inputs: list[str], image_column: str, series: int | None) -> tuple[Any, Any]:
+def _open(inputs: list[str], image_column: str, series: int | None, quiet: bool) -> tuple[Any, Any]:
     """Return the predictor and the scans that were named, or the series of that number among them.
+
+    Args:
+        inputs: What was typed: perhaps a model, then scans.
+        image_column: Column of parquet files with the images' bytes.
+        series: The number.
+        quiet: Do not say which model is used.
 
     Raises:
         typer.Exit: There is no scan; the message says why.
@@ -172,15 +198,27 @@ def _open(inputs: list[str], image_column: str, series: int | None) -> tuple[Any
         raise typer.Exit(ExitCode.NOTHING_USABLE) from error
     if series is not None:
         scans = [choose_series(scans, series)]
-    return Predictor.open(model), scans
+    return Predictor.open(named_model(model, quiet)), scans
 
 
 @app.command(epilog="Example: brainstage explain scan.nii.gz --out pictures/")
 def explain(
     inputs: Inputs,
-    out: Annotated[Path, typer.Option("--out", help="New folder for the pictures and explanations.json.")],
+    out: Annotated[
+        Path,
+        typer.Option("--out", help="New folder for one picture a person, tables and explanations.json."),
+    ],
+    one_person: Annotated[
+        bool, typer.Option("--one-person", help="All scans show one person: explain their slices together.")
+    ] = False,
     method: Method = None,
-    stage: Annotated[str | None, typer.Option(help="Stage to explain; without it the predicted one.")] = None,
+    stage: Annotated[
+        str | None,
+        typer.Option(
+            help="Stage to explain; without it the predicted one. Contributions take none: they are to the score "
+            "behind all stages."
+        ),
+    ] = None,
     sanity: Annotated[
         bool,
         typer.Option(
@@ -192,21 +230,31 @@ def explain(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Draw which pixels moved a stage's score.
+    """Draw and list what moved the score.
 
-    The maps lie over each slice. They do not show lesions.
+    One picture a person shows all slices with one colour scale. The patient model's contributions are exact and add
+    up to the score; a network's maps are Captum's. Neither shows lesions.
     """
     from brainstage.report.explanations import explain as run
-    from brainstage.report.terminal import show_explanations
+    from brainstage.report.terminal.explanations import show_explanations
+    from brainstage.report.terminal.screen import show_notice
 
-    predictor, scans = _open(inputs, image_column, series)
+    predictor, scans = _open(inputs, image_column, series, quiet)
     explanations = run(
-        predictor, scans, out, method=method, stage=stage, sanity=sanity, progress=progress_of(quiet)
+        predictor,
+        scans,
+        out,
+        one_person=one_person,
+        method=method,
+        stage=stage,
+        sanity=sanity,
+        progress=progress_of(quiet),
     )
     if as_json:
         print_json(explanations.to_dict())
     elif not quiet:
         show_explanations(explanations, out)
+        show_notice("explanation/explanations")
     for reason in explanations.reasons:
         warn(reason)
     end_with([row["status"] for row in explanations.rows])
@@ -216,7 +264,9 @@ def explain(
 @takes_data
 def export(
     load: partial[Any],
-    run: Annotated[str, typer.Argument(metavar="RUN", help="Run folder, or the bundled model compact.")],
+    run: Annotated[
+        str, typer.Argument(metavar="RUN", help="Run folder, the bundled model compact, or ORG/NAME on the hub.")
+    ],
     to: Format = "onnx",
     int8: Annotated[
         bool,
@@ -238,13 +288,16 @@ def export(
     folder without PyTorch.
     """
     from brainstage.exports.export import export as write
-    from brainstage.report.terminal import show_facts
+    from brainstage.report.terminal.screen import show_facts, show_notice
 
-    exported = write(run, out, int8=int8, slices=_data_if_any(load), progress=progress_of(quiet))
+    exported = write(
+        named_model(run, quiet), out, int8=int8, slices=_data_if_any(load), progress=progress_of(quiet)
+    )
     if as_json:
         print_json({"folder": str(exported.folder), "title": exported.title, **exported.to_dict()})
     elif not quiet:
         show_facts(exported.title, exported.facts, f"brainstage predict {exported.folder} IMAGE…")
+        show_notice("how-to/export")
 
 
 def _data_if_any(load: partial[Any]) -> Any | None:
@@ -273,6 +326,7 @@ def extract(
     A picture is written to check the result.
     """
     from brainstage.report.brain_picture import draw_extraction
+    from brainstage.report.terminal.screen import show_facts, show_notice
     from brainstage.scans.discover import SeveralVolumesError
     from brainstage.scans.extraction import check_brain_target, picture_path, write_brain
     from brainstage.scans.extraction import extract as run
@@ -285,19 +339,24 @@ def extract(
             raise DataError(error.sentence(described=sys.stderr.isatty())) from error
         write_brain(extraction.brain, out)
         draw_extraction(picture_path(out), extraction)
-    say(
-        f"Saved {out} and {picture_path(out)} (similarity to the MNI152 template {extraction.similarity:.2f}). "
-        "Check the picture: the line must follow the edge of the brain in every cut. If it does, run: "
-        f"brainstage predict {out}\n{RESEARCH_NOTICE}",
-        quiet,
-    )
+    if not quiet:
+        facts = {
+            "brain": str(out),
+            "picture": str(picture_path(out)),
+            "similarity": f"{extraction.similarity:.2f} to the MNI152 template",
+            "check": "in the picture the line must follow the edge of the brain in every cut",
+        }
+        show_facts("Extracted the brain", facts, f"brainstage predict {out}")
+        show_notice("explanation/registration")
 
 
 @app.command(epilog="Example: brainstage serve, then open http://127.0.0.1:8000")
 def serve(
     models: Annotated[
         list[str] | None,
-        typer.Argument(metavar="MODEL", help="Run folders, patient or compact; the first is the default."),
+        typer.Argument(
+            metavar="MODEL", help="Run folders, patient, compact, or ORG/NAME on the hub; the first is the default."
+        ),
     ] = None,
     host: Annotated[
         str, typer.Option(help="Address to listen on. Any but this machine's own needs TLS, and clients a token.")
@@ -347,14 +406,15 @@ def serve(
         from brainstage.serve.settings import TOKEN_VARIABLE, ServeSettings, needs_token
     except ImportError as error:
         raise ConfigError(
-            "the server is not installed; install it with: pip install 'brainstage[serve]'"
+            'the server is not installed; install it with: pip install "brainstage[serve]"'
         ) from error
     from brainstage.models.weights import BUNDLED
+    from brainstage.report.terminal.screen import show_notice
 
     own = os.environ.get(TOKEN_VARIABLE)
     made = secrets.token_urlsafe(32) if own is None and (token or needs_token(host, behind_proxy)) else None
     settings = ServeSettings(
-        models=models or BUNDLED,
+        models=[named_model(model, quiet) for model in models or BUNDLED],
         host=host,
         port=port,
         allowed_hosts=allow_host or (),
@@ -370,7 +430,8 @@ def serve(
             print(f"{address}/?token={made}", flush=True)
         else:
             say(f"{address}/?token=… with {TOKEN_VARIABLE} as token" if own else address, quiet)
-        say(RESEARCH_NOTICE, quiet)
+        if not quiet:
+            show_notice("how-to/serve")
 
     with suppress(KeyboardInterrupt):  # the usual way to stop a server
         run(settings, ready)

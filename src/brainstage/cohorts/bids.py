@@ -64,7 +64,10 @@ def open_bids(
         raise MissingInputError(f"{folder}: no such folder; give the folder of a BIDS dataset")
     description = _read_description(folder / DESCRIPTION)
     if not any(next(folder.glob(pattern), None) for pattern in BIDS_SCANS):
-        raise MissingInputError(f"{folder}: holds no T1-weighted scan sub-*/[ses-*/]anat/*_T1w.nii[.gz]")
+        raise MissingInputError(
+            f"{folder}: holds no T1-weighted scan sub-*/[ses-*/]anat/*_T1w.nii[.gz]"
+            "; give the folder that has the folders sub-*"
+        )
     try:
         source = find_cohort(folder, salt=b"", label_column=label_column)  # nothing is hashed in a BIDS dataset
     except DataError as error:
@@ -84,7 +87,7 @@ def _read_description(file: Path) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise InvalidDatasetError(f"{file}: missing, so this is no BIDS dataset; make it: {example}") from error
     except (OSError, ValueError) as error:
-        raise InvalidDatasetError(f"{file}: not readable as JSON ({error})") from error
+        raise InvalidDatasetError(f"{file}: not readable as JSON ({error}); correct it") from error
     missing = [key for key in REQUIRED_KEYS if not (isinstance(description, dict) and description.get(key))]
     if missing:
         raise InvalidDatasetError(f"{file}: lacks {' and '.join(missing)}; it needs at least {example}")
@@ -103,7 +106,9 @@ def _selected(
         and (not visits or scan.session_id is None or scan.session_id in visits)
     ]
     if not selected:
-        raise NothingSelectedError("the participants asked for have none of the sessions asked for")
+        raise NothingSelectedError(
+            "the participants asked for have none of the sessions asked for; name other sessions, or none for all"
+        )
     return selected
 
 

@@ -74,12 +74,18 @@ class Participants:
         for participant_id, file in tables:
             columns, records = read_table(file)
             if SESSION_COLUMN not in columns:
-                raise DataError(f"{file}: column {SESSION_COLUMN} not found; it has {', '.join(columns)}")
+                raise DataError(
+                    f"{file}: column {SESSION_COLUMN} not found; it has {', '.join(columns)}"
+                    "; rename the column of the sessions"
+                )
             label = label or find_label_column(columns, file, None)
             for line, record in records:
                 key = participant_id, plain_id(record[SESSION_COLUMN], "ses")
                 if rows.setdefault(key, record) != record:
-                    raise DataError(f"{file} line {line}: session {key[1]} of {participant_id} is described twice")
+                    raise DataError(
+                        f"{file} line {line}: session {key[1]} of {participant_id} is described twice"
+                        "; keep one of the lines"
+                    )
         return replace(self, label_column=label, rows=rows)
 
 
@@ -156,7 +162,9 @@ def person_column(columns: Sequence[str], file: Path) -> str:
     for name in PERSON_COLUMNS:
         if name in columns:
             return name
-    raise DataError(f"{file}: column participant_id not found; it has {', '.join(columns)}")
+    raise DataError(
+        f"{file}: column participant_id not found; it has {', '.join(columns)}; rename the column of the people"
+    )
 
 
 def read_table(file: Path) -> tuple[tuple[str, ...], list[tuple[int, Cells]]]:
@@ -174,7 +182,7 @@ def read_table(file: Path) -> tuple[tuple[str, ...], list[tuple[int, Cells]]]:
     try:
         text = file.read_text(encoding="utf-8-sig")
     except OSError as error:
-        raise DataError(f"{file}: cannot be read ({error.strerror})") from error
+        raise DataError(f"{file}: cannot be read ({error.strerror}); check its permissions") from error
     except UnicodeDecodeError as error:
         raise DataError(f"{file}: not a text file in UTF-8 ({error.reason}); save it as UTF-8") from error
     header = text.partition("\n")[0]

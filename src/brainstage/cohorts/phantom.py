@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from importlib.metadata import version
-from importlib.util import find_spec
+from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,6 +27,7 @@ from brainstage.core.files import atomic, make_folder, write_json, write_text
 from brainstage.core.parallel import parallel_map
 from brainstage.core.progress import Progress, silent
 from brainstage.core.schema import SYNTHETIC_NOTICE
+from brainstage.scans.nifti import decode_nifti
 from brainstage.scans.volume import Volume
 
 GENERATOR = "brainstage data phantom"
@@ -152,12 +153,9 @@ def write_phantom_bids(
         there is no scan.
 
     Raises:
-        ConfigError: nilearn is not installed, there are fewer than 5 people, an effect is not known, or the folder
-            is not empty.
+        ConfigError: There are fewer than 5 people, an effect is not known, or the folder is not empty.
         RunError: The folder is not writable.
     """
-    if find_spec("nilearn") is None:
-        raise ConfigError("a cohort of volumes is made from nilearn's MNI152 template: pip install nilearn")
     if participants < MIN_PARTICIPANTS:
         raise ConfigError(f"participants: {participants} is too few; give {MIN_PARTICIPANTS} or more")
     unknown = sorted(set(effects) - set(EFFECTS))
@@ -268,19 +266,16 @@ def draw_anatomy(number: int, atrophy: float, *, effects: tuple[str, ...] = EFFE
 
 @cache
 def _template() -> _Template:
-    """Return the template, which nilearn carries in its package (Fonov et al. 2011, NeuroImage 54, 313)."""
-    from nilearn.datasets import load_mni152_brain_mask, load_mni152_template
-
-    image = load_mni152_template(resolution=RESOLUTION)
-    mask = load_mni152_brain_mask(resolution=RESOLUTION).get_fdata() > 0
-    brain = np.where(mask, image.get_fdata(), 0).astype(np.float32)
-    affine = np.asarray(image.affine, dtype=np.float64)
-    return _Template(brain, affine, _to_ventricles(brain, mask, affine), *_around_hippocampi(brain.shape, affine))
+    """Return the template, which comes with the package (Fonov et al. 2011, NeuroImage 54, 313)."""
+    file = files("brainstage.scans").joinpath(f"templates/mni152_{RESOLUTION}mm.nii.gz")
+    volume = decode_nifti(file.read_bytes(), file.name)
+    brain, affine = volume.voxels / np.float32(255), volume.affine
+    return _Template(brain, affine, _to_ventricles(brain, affine), *_around_hippocampi(brain.shape, affine))
 
 
-def _to_ventricles(brain: Float32Array, mask: Any, affine: Float64Array) -> Float32Array:
+def _to_ventricles(brain: Float32Array, affine: Float64Array) -> Float32Array:
     """Return directions of shape (3, I, J, K) along which the lateral ventricles come nearer, at most 1 long."""
-    fluid, _ = label(mask & (brain < MAX_FLUID))
+    fluid, _ = label((brain > 0) & (brain < MAX_FLUID))
     seeds = np.linalg.inv(affine) @ np.vstack([np.transpose(VENTRICLE_SEEDS), np.ones(len(VENTRICLE_SEEDS))])
     i, j, k = seeds[:3].round().astype(int)
     ventricles = np.isin(fluid, fluid[i, j, k]).astype(np.float32)

@@ -288,7 +288,7 @@ def _without_excluded(scans: list[CohortScan], exclude: Path | None) -> list[Coh
     try:
         lines = [line.strip() for line in exclude.read_text(encoding="utf-8-sig").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{exclude}: cannot be read as text ({error})") from error
+        raise DataError(f"{exclude}: cannot be read as text ({error}); save it as text in UTF-8") from error
     names = {line for line in lines if line and not line.startswith("#")}
     known = [one.scan_id for one in scans]
     for name in sorted(names.difference(known)):

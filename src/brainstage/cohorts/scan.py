@@ -184,7 +184,7 @@ def _slices(scan: Scan, skull: Skull, level_set: LevelSet) -> Slices:
     """
     if scan.volume is None:
         scan.read()  # raises what is wrong with a file of another kind
-        raise DataError(f"{scan.name}: a single picture, expected a volume")
+        raise DataError(f"{scan.name}: a single picture, expected a volume; give the whole series")
     volume = scan.volume()
     brain, registration, extraction = take_off_skull(volume, scan.name, skull)
     stack, levels = cut(brain, registration, level_set)

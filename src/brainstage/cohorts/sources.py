@@ -182,7 +182,10 @@ def _of_bids(folder: Path) -> list[_Located]:
     files = sorted(file for pattern in BIDS_SCANS for file in folder.glob(pattern))
     files = [file for file in files if file.name.endswith(NIFTI_SUFFIXES)]
     if not files:
-        raise DataError(f"{folder}: a BIDS dataset without a file sub-*/[ses-*/]anat/*_T1w.nii[.gz]")
+        raise DataError(
+            f"{folder}: a BIDS dataset without a file sub-*/[ses-*/]anat/*_T1w.nii[.gz]"
+            "; give a dataset with such files"
+        )
     return [_Located(_entity(file, "sub") or "", _entity(file, "ses"), *_scan_of(file)) for file in files]
 
 
@@ -190,7 +193,7 @@ def _of_tree(folder: Path, salt: bytes, *, class_folders: bool) -> list[_Located
     """Return the volumes of a folder; ``class_folders`` says whether folders may name the label."""
     scans = [scan for scan in find_scans(folder) if scan.volume]
     if not scans:
-        raise DataError(f"{folder}: no NIfTI or DICOM volume found")
+        raise DataError(f"{folder}: no NIfTI or DICOM volume found; give the folder that holds them")
     places = [Path(scan.files[0]).relative_to(folder).parts for scan in scans]
     by_class = class_folders and min(map(len, places)) > 1 and recognised_order({parts[0] for parts in places})
     located = []

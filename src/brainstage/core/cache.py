@@ -51,7 +51,7 @@ def limit_bytes(variable: str, gigabytes: float) -> float:
     try:
         return float(text) * 1e9
     except ValueError:
-        raise ConfigError(f"{variable}: {text!r} is not a number of gigabytes") from None
+        raise ConfigError(f"{variable}: {text!r} is not a number of gigabytes; give one, such as 20") from None
 
 
 def use(folder: Path, limit: float) -> None:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from dask_jobqueue import SLURMCluster
     from distributed import Client, Security
 
-INSTALL = "pip install 'brainstage[cluster]'"
+INSTALL = 'pip install "brainstage[cluster]"'
 CONNECT_SECONDS = 10.0
 """How long to wait for a scheduler's answer."""
 LOOK_SECONDS = 10.0
@@ -121,7 +121,7 @@ def read_cluster(cluster: str) -> Settings:
             f"--cluster {cluster}: no such file; give a scheduler's address, tls://HOST:PORT, or a TOML file"
         ) from None
     except (OSError, ValueError) as error:
-        raise ConfigError(f"{file}: not readable as TOML ({error})") from error
+        raise ConfigError(f"{file}: not readable as TOML ({error}); correct it") from error
     if len(content) != 1 or not content.keys() <= _TABLES.keys():
         raise ConfigError(f"{file}: expected one table, [slurm] or [dask]; docs/clusters.md has an example of each")
     [(name, table)] = content.items()
@@ -264,7 +264,7 @@ def _security(settings: SchedulerSettings) -> Security | None:
     }
     for file in filter(None, files.values()):
         if not Path(file).is_file():
-            raise ConfigError(f"{file}: no such file; [dask] names it for TLS")
+            raise ConfigError(f"{file}: no such file, though [dask] names it for TLS; correct its path there")
     return Security(**{name: file for name, file in files.items() if file}) if any(files.values()) else None
 
 
@@ -343,7 +343,7 @@ def _slurm_cluster(settings: SlurmSettings, security: Security, file: str) -> SL
         )
     except (ValueError, RuntimeError, OSError) as error:
         raise RunError(
-            f"{file}: no workers can be had with these settings ({str(error).splitlines()[0]})"
+            f"{file}: no workers can be had with these settings ({str(error).splitlines()[0]}); correct them"
         ) from error
 
 
@@ -352,7 +352,10 @@ def _try_submission(script: str, file: str) -> None:
     done = _call("sbatch", "--test-only", text=script)
     if done.returncode:
         lines = [line.removeprefix("sbatch: error: ") for line in done.stderr.splitlines()]
-        raise RunError(f"{file}: SLURM refuses the job: {'; '.join(lines) or 'sbatch failed'}")
+        raise RunError(
+            f"{file}: SLURM refuses the job: {'; '.join(lines) or 'sbatch failed'}"
+            "; correct the settings of this file"
+        )
 
 
 def _call(program: str, *options: str, text: str | None = None) -> subprocess.CompletedProcess[str]:

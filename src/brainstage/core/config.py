@@ -179,7 +179,9 @@ class TrainConfig:
         except FileNotFoundError:
             raise ConfigError(f"{path}: no such file; a run's settings are expected there") from None
         except (OSError, ValueError) as error:
-            raise ConfigError(f"{path}: not readable as JSON ({error})") from error
+            raise ConfigError(
+                f"{path}: not readable as JSON ({error}); correct it, or train the run again"
+            ) from error
         return cls.from_dict(settings, where=str(path))
 
 
@@ -202,7 +204,7 @@ def read_table(kind: type[Table], table: Any, where: str) -> Table:
             raise ConfigError(f"{where}: unknown setting {name!r}{did_you_mean(name, list(fields))}")
     missing = [name for name, field in fields.items() if field.default is dataclasses.MISSING and name not in table]
     if missing:
-        raise ConfigError(f"{where}: {' and '.join(missing)} missing")
+        raise ConfigError(f"{where}: {' and '.join(missing)} missing; add what is missing")
     types = get_type_hints(kind)
     try:
         return kind(**{name: _coerce(name, types[name], value) for name, value in table.items()})
@@ -283,7 +285,7 @@ def _check_ranges(config: TrainConfig) -> None:
         )
     for name in ("stage_channels", "stage_blocks"):
         if min(getattr(config, name)) < 1:
-            raise ConfigError(f"{name}: {getattr(config, name)} has a number below 1")
+            raise ConfigError(f"{name}: {getattr(config, name)} has a number below 1; give 1 or more")
     if config.fold >= config.folds * config.repeats:
         raise ConfigError(
             f"fold: {config.fold} is out of range; there are {config.folds * config.repeats} folds, from 0"
@@ -316,6 +318,7 @@ def _check_patient_model(config: TrainConfig) -> None:
         if field.name not in _OF_ANY_MODEL and getattr(config, field.name) != field.default:
             raise ConfigError(
                 f"{field.name}: a setting of networks; the patient model has {', '.join(_OF_ANY_MODEL)}"
+                "; leave it away"
             )
 
 

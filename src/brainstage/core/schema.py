@@ -19,7 +19,7 @@ SLICE_SIDE = 128
 STACK_SHAPE = (STACK_LEVELS, SLICE_SIDE, SLICE_SIDE)
 """Shape of all slices of a person: level, row, column."""
 
-STAGES_DEFINED = "Non, Very mild, Mild and Moderate are Clinical Dementia Ratings of 0, 0.5, 1 and 2."
+STAGES_DEFINED = "Non, Very mild, Mild and Moderate are Clinical Dementia Ratings 0, 0.5, 1 and 2."
 """Morris 1993, Neurology 43, 2412; the dataset's stages are those of OASIS-1."""
 RESEARCH_NOTICE = "Research software. Not a medical device, never a diagnosis."
 SYNTHETIC_NOTICE = "synthetic: says nothing about real brains"
@@ -219,6 +219,7 @@ def require_columns(found: Iterable[str], expected: Iterable[str], where: str) -
     if missing:
         raise DataError(
             f"{where}: column {', '.join(missing)} not found; it has {', '.join(found) or 'no columns'}"
+            "; rename or add it"
         )
 
 
@@ -236,10 +237,16 @@ def validate_predictions(table: pa.Table, where: str = "prediction table") -> pa
     require_columns(table.column_names, PREDICTION_COLUMNS, where)
     names = class_names(table)
     if len(names) < 2:
-        raise DataError(f"{where}: expected a {PROB_PREFIX}<class> column for each class, found {len(names)}")
+        raise DataError(
+            f"{where}: expected a {PROB_PREFIX}<class> column for each class, found {len(names)}"
+            "; add what is missing"
+        )
     unknown = sorted(set(table["label"].to_pylist()) - {None, *names}, key=str)
     if unknown:
-        raise DataError(f"{where}: label {unknown[0]!r} is not one of the classes {', '.join(names)}")
+        raise DataError(
+            f"{where}: label {unknown[0]!r} is not one of the classes {', '.join(names)}"
+            "; correct it, or add the column of its class"
+        )
     splits = sorted({split for split in table["split"].to_pylist() if split not in SPLIT_NAMES}, key=str)
     if splits:
         raise DataError(f"{where}: split {splits[0]!r} is not one of {', '.join(SPLIT_NAMES)}")
@@ -253,7 +260,9 @@ def _check_probabilities(table: pa.Table, names: Sequence[str], where: str) -> N
     try:
         columns = [table[PROB_PREFIX + name].to_numpy().astype(np.float64) for name in names]
     except (ValueError, TypeError, pa.ArrowInvalid) as error:
-        raise DataError(f"{where}: a probability column does not hold numbers") from error
+        raise DataError(
+            f"{where}: a probability column does not hold numbers; write numbers from 0 to 1"
+        ) from error
     probabilities = np.stack(columns, axis=1)
     sums_to_one = np.abs(probabilities.sum(axis=1) - 1.0) <= 1e-3
     in_range = (probabilities >= 0.0).all(axis=1) & (probabilities <= 1.0).all(axis=1)

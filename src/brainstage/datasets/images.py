@@ -69,11 +69,13 @@ def read_bytes(open_file: Callable[[], BinaryIO], where: str) -> bytes:
         with open_file() as stream:
             data = stream.read(MAX_FILE_BYTES + 1)
     except FileNotFoundError:
-        raise DataError(f"{where}: no such file") from None
+        raise DataError(f"{where}: no such file; check the path") from None
     except OSError as error:
-        raise DataError(f"{where}: cannot be read ({error.strerror})") from error
+        raise DataError(f"{where}: cannot be read ({error.strerror}); check its permissions") from error
     if len(data) > MAX_FILE_BYTES:
-        raise DataError(f"{where}: larger than {MAX_FILE_BYTES / 2**30:g} GiB, more than a scan needs")
+        raise DataError(
+            f"{where}: larger than {MAX_FILE_BYTES / 2**30:g} GiB, more than a scan needs; give a smaller file"
+        )
     return data
 
 
@@ -102,17 +104,17 @@ def decode_slice(data: Any, where: str) -> Picture:
     try:
         image = Image.open(io.BytesIO(data), formats=IMAGE_FORMATS)
     except UnidentifiedImageError:
-        raise DataError(f"{where}: not a JPEG or PNG image") from None
+        raise DataError(f"{where}: not a JPEG or PNG image; save it as one of these") from None
     except Image.DecompressionBombError:
         raise DataError(f"{where}: {_TOO_LARGE}") from None
     except (OSError, ValueError, SyntaxError) as error:
-        raise DataError(f"{where}: not a usable image ({error})") from error
+        raise DataError(f"{where}: not a usable image ({error}); save it again") from error
     if image.width * image.height > MAX_PIXELS:
         raise DataError(f"{where}: {image.width}×{image.height} pixels are {_TOO_LARGE}")
     try:
         return Picture(_grey(ImageOps.exif_transpose(image)), image.mode)
     except (OSError, ValueError, SyntaxError, EOFError, MemoryError) as error:
-        raise DataError(f"{where}: damaged image ({error})") from error
+        raise DataError(f"{where}: damaged image ({error}); save it again") from error
 
 
 def _grey(image: Image.Image) -> Pixels:

@@ -105,7 +105,7 @@ def read_content(path: Path, columns: Columns) -> SourceContent:
         DataError: It is missing or not readable, or lacks a column.
     """
     if not path.exists():
-        raise DataError(f"{path}: no such file or folder")
+        raise DataError(f"{path}: no such file or folder; check the path")
     try:
         if path.is_dir():
             splits = hub_files(path)
@@ -117,7 +117,7 @@ def read_content(path: Path, columns: Columns) -> SourceContent:
             return _csv(path, columns)
         return _parquet(path, columns, None)
     except PermissionError as error:
-        raise DataError(f"{error.filename}: this user may not read it") from error
+        raise DataError(f"{error.filename}: this user may not read it; ask its owner for permission to") from error
 
 
 def _joined(parts: Sequence[SourceContent], path: Path) -> SourceContent:
@@ -252,7 +252,9 @@ def _readable(file: Path) -> Iterator[None]:
     try:
         yield
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise DataError(f"{file}: not a readable parquet file ({str(error).splitlines()[0]})") from error
+        raise DataError(
+            f"{file}: not a readable parquet file ({str(error).splitlines()[0]}); write it again"
+        ) from error
 
 
 def _readers(file: Path, column: str) -> Iterator[Reader]:
@@ -329,7 +331,7 @@ def _indices(table: pa.Table, file: Path) -> pa.Array:
     try:
         return table["slice_index"].cast(pa.int32())
     except pa.ArrowException:
-        raise DataError(f"{file}: column slice_index holds what is no whole number") from None
+        raise DataError(f"{file}: column slice_index holds what is no whole number; write whole numbers") from None
 
 
 def _sides(values: pa.Array, file: Path) -> pa.Array:
@@ -378,7 +380,7 @@ def _csv(file: Path, columns: Columns) -> SourceContent:
             require_columns(header, (columns.path, columns.label, *columns.chosen), str(file))
             records = list(reader)
     except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{file}: not readable as a CSV file in UTF-8 ({error})") from error
+        raise DataError(f"{file}: not readable as a CSV file in UTF-8 ({error}); save it as one") from error
     images = []
     for line, record in enumerate(records, start=2):
         where = f"{file.name} line {line}"

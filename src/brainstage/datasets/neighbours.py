@@ -110,7 +110,7 @@ class Neighbours:
         half_power = 0.5 * np.square(centres).sum(axis=1)
         parts = parallel_map(
             lambda part: largest(rows[part] @ centres.T - half_power, count)[0],
-            blocks(len(rows), 10 * BLOCK_ROWS),
+            blocks(len(rows), BLOCK_ROWS),
         )
         return np.concatenate(parts)
 
@@ -198,10 +198,13 @@ def shortened(count: int, rows_of: Callable[[IntArray], Float32Array]) -> Float3
     sample = np.concatenate(parallel_map(lambda part: rows_of(chosen[part]), blocks(len(chosen), BLOCK_ROWS)))
     components = min(_SHORT_ROW, *sample.shape)
     pca = PCA(components, svd_solver="randomized", iterated_power=1, random_state=_SEED).fit(sample)
-    parts = parallel_map(
-        lambda rows: unit(pca.transform(rows_of(np.arange(count)[rows]))), blocks(count, BLOCK_ROWS)
-    )
-    return np.concatenate(parts)
+    short = np.empty((count, components), dtype=np.float32)
+
+    def fill(rows: slice) -> None:
+        short[rows] = unit(pca.transform(rows_of(np.arange(count)[rows])))
+
+    parallel_map(fill, blocks(count, BLOCK_ROWS))
+    return short
 
 
 def _compared(pattern: Float32Array | Float16Array, queries: IntArray, candidates: IntArray) -> Float32Array:

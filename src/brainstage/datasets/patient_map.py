@@ -52,7 +52,10 @@ def _read(file: Path) -> dict[str | None, tuple[str | None, int | None]]:
     try:
         table = pq.ParquetFile(file).read()  # read_table imports pandas, where that is installed
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise DataError(f"{file}: not a readable parquet file ({str(error).splitlines()[0]})") from error
+        raise DataError(
+            f"{file}: not a readable parquet file ({str(error).splitlines()[0]})"
+            "; make it again with `brainstage audit`"
+        ) from error
     require_columns(table.column_names, ("slice_id", "patient_id", "slice_index"), str(file))
     rows = zip(*(table[name].to_pylist() for name in ("slice_id", "patient_id", "slice_index")), strict=True)
     return {slice_id: (patient, index) for slice_id, patient, index in rows}

@@ -55,7 +55,7 @@ class Preprocessing:
         try:
             return cls.of_processor(json.loads(file.read_text(encoding="utf-8")))
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise DataError(f"{file}: not a usable image processor ({error})") from error
+            raise DataError(f"{file}: not a usable image processor ({error}); get the model folder anew") from error
 
     @classmethod
     def of_processor(cls, settings: dict[str, Any]) -> Preprocessing:
@@ -167,7 +167,7 @@ class Preprocessing:
         mean = float(counts @ levels)
         std = float(counts @ (levels - mean) ** 2) ** 0.5
         if std == 0:
-            raise DataError("all training pixels have the same value; these are not brain slices")
+            raise DataError("all training pixels have the same value; these are not brain slices; give other data")
         return replace(self, mean=round(mean / 255, 3), std=round(std / 255, 3))
 
 

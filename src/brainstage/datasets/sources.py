@@ -93,7 +93,7 @@ def load_slices(
     content = read_content(path, columns)
     skipped = skipped_files(path, content.files) if path.is_dir() else ()
     if not len(content.rows):
-        raise DataError(". ".join([f"{path}: no slices found", *skipped]))
+        raise DataError(". ".join([f"{path}: no slices found; give a folder or file with slices", *skipped]))
     if sum(file.stat().st_size for file in content.files if file.is_file()) <= LARGE_BYTES:
         slices = _decode(content, columns, path, progress, PixelWriter())
     else:
@@ -101,7 +101,8 @@ def load_slices(
     if len(slices.unreadable) > max_unreadable * len(content.rows):
         raise DataError(
             f"{path}: {len(slices.unreadable)} of {len(content.rows)} slices cannot be read, more than the allowed "
-            f"{max_unreadable:.0%}; the first: {slices.unreadable[0]}"
+            f"{max_unreadable:.0%}; mend or remove them, or raise "
+            f"--max-unreadable; the first: {slices.unreadable[0]}"
         )
     _check_index(slices, path)
     return with_patients(replace(slices, skipped=skipped), patients)

@@ -144,7 +144,10 @@ class Splits:
             inner = [self._judge(fold.validation, fold.train) for fold in self.folds]
             for verdict in (worst, *inner):
                 if verdict.status != "clean":
-                    raise LeakageError(f"these folds are not a patient protocol ({verdict})")
+                    raise LeakageError(
+                        f"these folds are not a patient protocol ({verdict})"
+                        "; give folds that keep each person on one side"
+                    )
 
     def _judge(self, test: Sequence[str], train: Sequence[str]) -> Verdict:
         return find_leaks(test, train, self.patient_of, inferred=self.inferred, same_heads=self.same_heads)
@@ -163,7 +166,7 @@ class Splits:
         if self.protocol != config.protocol or number >= len(self.folds):
             raise ConfigError(
                 f"fold {number} of protocol {config.protocol} was asked for, but the splits given have "
-                f"{len(self.folds)} of protocol {self.protocol}"
+                f"{len(self.folds)} of protocol {self.protocol}; ask for one of these"
             )
         return self.folds[number]
 
@@ -220,7 +223,7 @@ class Splits:
             if not folds:
                 raise ValueError("no folds")
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise DataError(f"{path}: not a readable splits file ({error})") from error
+            raise DataError(f"{path}: not a readable splits file ({error}); write it again") from error
         patient_of, inferred = _patients(slices)
         named = {name for fold in folds for names in fold.values() for name in names}
         missing = named - set(patient_of.values() if by_people else patient_of)

@@ -126,7 +126,9 @@ class SliceTable:
         try:
             return np.array([number[self.labels[row]] for row in rows], dtype=np.int64)  # type: ignore[index]
         except KeyError:
-            raise DataError("a slice without a label cannot be trained on or judged") from None
+            raise DataError(
+                "a slice without a label cannot be trained on or judged; leave it out or label it"
+            ) from None
 
     @property
     def patient_source(self) -> str:

@@ -148,7 +148,10 @@ def _number_scans(side: Side, rows: BoolArray) -> tuple[list[str], IntArray, Int
     mixed = np.flatnonzero(labels != labels[first][number])
     if len(mixed):
         what = "patient" if side.scans == side.patients else "scan"
-        raise DataError(f"{side.file}: {what} {names[number[mixed[0]]]} has slices of more than one stage")
+        raise DataError(
+            f"{side.file}: {what} {names[number[mixed[0]]]} has slices of more than one stage"
+            "; give all of them one label"
+        )
     return names.tolist(), labels[first], number
 
 

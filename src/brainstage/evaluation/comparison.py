@@ -167,7 +167,10 @@ def _shared_side(paths: Sequence[Path]) -> str:
 def _aligned(side: Side, first: Side) -> Side:
     """Return the side with its rows in the order of the first, paired by fold and slice."""
     if (side.protocol, side.classes) != (first.protocol, first.classes):
-        raise DataError(f"{side.file}: has another protocol or other classes than {first.file}")
+        raise DataError(
+            f"{side.file}: has another protocol or other classes than {first.file}"
+            "; compare runs that have both in common"
+        )
     row_of, wanted = _rows(side), _rows(first)
     if row_of.keys() != wanted.keys():
         raise DataError(
@@ -177,7 +180,9 @@ def _aligned(side: Side, first: Side) -> Side:
         )
     rows = np.array([row_of[key] for key in wanted])
     if (side.labels[rows] != first.labels).any():
-        raise DataError(f"{side.file}: gives some slices another label than {first.file}")
+        raise DataError(
+            f"{side.file}: gives some slices another label than {first.file}; compare runs of the same data"
+        )
     return replace(
         first,
         file=side.file,

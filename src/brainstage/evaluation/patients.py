@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from math import isnan
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,17 @@ import numpy as np
 from brainstage.core.arrays import Float64Array
 from brainstage.core.errors import DataError, LeakageError
 from brainstage.core.run import AGE_AND_SEX, BASELINE, NEAREST_SLICE, RunFolder
-from brainstage.core.schema import RESEARCH_NOTICE, SYNTHETIC_NOTICE, figure_title
+from brainstage.core.schema import RESEARCH_NOTICE, SYNTHETIC_NOTICE, figure_title, is_dementia_stage
 from brainstage.evaluation.aggregation import People, aggregate
 from brainstage.evaluation.slices import Side, read_side
 from brainstage.stats import metrics
 from brainstage.stats.calibration import COVERAGE, in_set
+
+ALWAYS_LARGEST = "always the largest"
+"""Row of a baseline: everyone gets the shares of the stages, so that the largest is the answer."""
+REST = "any other"
+"""Name of all stages but the first, joined."""
+WORDS = {2: "two", 3: "three", 4: "four", 5: "five", 6: "six"}
 
 
 @dataclass(frozen=True)
@@ -37,6 +44,14 @@ class StageView:
     name: str
     classes: tuple[str, ...]
     rows: dict[str, dict[str, metrics.Score]]
+
+    @property
+    def in_words(self) -> str:
+        """What the scores are of: ``four stages``, or which of two groups is the one to recognise."""
+        if self.classes[1:] == (REST,):
+            return "any dementia" if is_dementia_stage(self.classes[0]) else f"{REST} than {self.classes[0]}"
+        count = len(self.classes)
+        return f"{WORDS.get(count, count)} stages"
 
 
 @dataclass(frozen=True)
@@ -110,6 +125,18 @@ class PatientEvaluation:
     unlabelled: int
     optimistic: str | None = None
     age_and_sex: str | None = None
+
+    @property
+    def headline(self) -> str:
+        """The performance in one line: the accuracy of all stages beside the largest one's share, and the AUROC."""
+        everything, last = self.views[0], self.views[-1]
+        model, largest = (everything.rows[row]["accuracy"].value for row in ("model", ALWAYS_LARGEST))
+        auroc = last.rows["model"]["auroc_ovr"].value
+        stamp = "synthetic, " if self.synthetic else ""
+        line = f"{stamp}{everything.in_words} {model:.2f}, {ALWAYS_LARGEST} {largest:.2f}"
+        if isnan(auroc):
+            return line
+        return f"{line}; {'' if last is everything else f'{last.in_words} '}AUROC {auroc:.2f}"
 
     @property
     def few(self) -> list[str]:
@@ -199,7 +226,7 @@ def evaluate_patients(
     people = aggregate(side, _validation(read, source, split))
     rows = {
         "model": people.repeats,
-        "always the largest": [_shares(people, len(side.classes))],
+        ALWAYS_LARGEST: [_shares(people, len(side.classes))],
         **_baselines(side, people, read),
     }
     leakage = side.about.get("leakage", {})
@@ -332,4 +359,4 @@ def _view(
     if not side.ordinal:
         scores = {row: metrics.without_ordinal(overall) for row, overall in scores.items()}
     names = tuple(" or ".join(side.classes[member] for member in members) for members in groups)
-    return StageView(name, names if len(groups) > 2 or len(side.classes) == 2 else (names[0], "any other"), scores)
+    return StageView(name, names if len(groups) > 2 or len(side.classes) == 2 else (names[0], REST), scores)

@@ -23,6 +23,7 @@ from brainstage.core.schema import (
     class_names,
     figure_title,
     read_metadata,
+    short_names,
     table_classes,
     validate_predictions,
 )
@@ -114,6 +115,14 @@ class Evaluation:
         rows = {"accuracy": self.scores.overall["accuracy"]}
         rows |= {baseline.name: baseline.accuracy for baseline in self.baselines.values()}
         return " · ".join(f"{name} {score.value:.4f}" for name, score in rows.items())
+
+    @property
+    def headline(self) -> str:
+        """The performance in one line: protocol, accuracy, and the accuracy of what needs no learning."""
+        rows = ", ".join(f"{baseline.name} {baseline.accuracy.value:.2f}" for baseline in self.baselines.values())
+        stamp = "synthetic, " if self.synthetic else ""
+        accuracy = self.scores.overall["accuracy"].value
+        return f"{stamp}{self.protocol} protocol: accuracy {accuracy:.2f}; {rows}"
 
     def titled(self, what: str) -> str:
         """Return the title of a table or chart that shows ``what``: it names protocol and leakage verdict."""
@@ -249,11 +258,14 @@ def read_side(
     every = table.filter(pa.compute.equal(table["split"], split))
     side = every.filter(pa.compute.is_valid(every["label"]))
     if not len(side):
-        raise DataError(f"{file}: no labelled slice of the {split} side; it has {_sides(table)}")
+        raise DataError(
+            f"{file}: no labelled slice of the {split} side; it has {_sides(table)}; take one of these with --split"
+        )
     patients = side["patient_id"].to_pylist()
     if protocol == "patient" and None in patients:
         raise LeakageError(
             f"{file}: a patient figure needs the patient of every slice; {patients.count(None)} have none"
+            "; recover them with `brainstage audit`"
         )
     scans = side["scan_id"].to_pylist() if "scan_id" in side.column_names else patients
     classes, ordered = table_classes(side, class_order)
@@ -327,7 +339,7 @@ def make_baselines(
         ``majority``, and the others.
     """
     most = metrics.majority(labels, len(classes))
-    answers = {"majority": (f"always {classes[most]}", np.full_like(labels, most))}
+    answers = {"majority": (f"always {short_names(classes)[most]}", np.full_like(labels, most))}
     answers |= {key: (key.replace("_", " "), decisions) for key, decisions in beside.items()}
     return {
         key: Baseline(name, **metrics.score_decisions(labels, decisions, len(classes), groups))
@@ -365,7 +377,9 @@ def _read(source: RunFolder | Path | str) -> tuple[Path, pa.Table]:
     try:
         return file, pq.read_table(file)
     except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{file}: not a readable parquet file ({str(error).splitlines()[0]})") from error
+        raise DataError(
+            f"{file}: not a readable parquet file ({str(error).splitlines()[0]}); write it again"
+        ) from error
 
 
 def _sides(table: pa.Table) -> str:

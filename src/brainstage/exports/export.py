@@ -29,8 +29,9 @@ from brainstage.exports.onnx import OPSET, to_int8, to_onnx
 from brainstage.inference import out_of_distribution
 from brainstage.inference.predictor import BATCH, SliceClassifier, open_model, softmax
 from brainstage.models.engines.onnx import INPUT, OUTPUT
+from brainstage.models.find import find_folder, hub_id_of
 from brainstage.models.folder import CONFIG, ONNX, PROCESSOR, WEIGHTS
-from brainstage.models.weights import BUNDLED, bundled_folder
+from brainstage.models.weights import BUNDLED
 from brainstage.report.pages import write_page
 from brainstage.stats import calibration
 
@@ -171,7 +172,7 @@ def export(
     """Write a run's network as ONNX into a new folder, which appears whole or not at all.
 
     Args:
-        run: A finished run, or ``compact``, which is bundled.
+        run: A finished run; ``compact``, which is bundled; or a network on the hub, ``ORG/NAME``.
         out: The new folder; None takes ``onnx`` in the run's folder.
         int8: Quantise to 8-bit integers. Their ranges come from training slices; they are accepted by accuracy and
             agreement on validation slices (:attr:`Int8.accepted`). No test slice is used for that.
@@ -220,10 +221,9 @@ def export(
 
 def _places(name: str, out: StrPath | None) -> tuple[RunFolder, Path]:
     """Return the run and the new folder."""
-    bundled = name in BUNDLED
-    if bundled and out is None:
-        raise ConfigError(f"{name}: is bundled with the package; choose a folder for the export with --out")
-    source = RunFolder.open(bundled_folder(name) if bundled else name)
+    if out is None and (name in BUNDLED or hub_id_of(name)):
+        raise ConfigError(f"{name}: is no run folder of yours; choose a folder for the export with --out")
+    source = RunFolder.open(find_folder(name))
     target = Path(out) if out is not None else source.path / "onnx"
     if target.exists():
         raise ConfigError(f"{target}: already exists; choose another --out or delete it")
@@ -317,7 +317,10 @@ def _quantise(source: RunFolder, classes: tuple[str, ...], part: RunFolder, slic
         RunError: The 8-bit network is not accepted.
     """
     if slices.classes != classes:
-        raise DataError(f"the data has the classes {', '.join(slices.classes)}, the network {', '.join(classes)}")
+        raise DataError(
+            f"the data has the classes {', '.join(slices.classes)}, the network {', '.join(classes)}"
+            "; name the data of its training with --data"
+        )
     training, validation, validation_source = _int8_rows(source, slices)
     images, labels = [slices.images[row] for row in validation], slices.targets(validation)
     file, model = part.model / ONNX, _exported(part)
@@ -361,7 +364,10 @@ def _int8_rows(source: RunFolder, slices: SliceTable) -> tuple[list[int], list[i
     by_hash = sorted(training, key=slices.slice_ids.__getitem__)  # an order that has nothing to do with the data's
     count = round(INT8_HELD_BACK_SHARE * len(by_hash))
     if not count:
-        raise DataError("int8 needs training slices for its ranges and its evaluation; the data has too few")
+        raise DataError(
+            "int8 needs training slices for its ranges and its evaluation; the data has too few"
+            "; name more with --data, or leave --int8 away"
+        )
     return by_hash[count:], by_hash[:count], "training slices held back from the ranges"
 
 

@@ -39,6 +39,7 @@ def to_onnx(network: Any, pixels: Float32Array, file: Path) -> None:
     if sum(weights.nbytes for weights in network.parameters()) >= MAX_BYTES:
         raise ConfigError(
             f"the network has more than {MAX_BYTES / 2**30:g} GiB of weights, more than an ONNX file can hold"
+            "; use the run as it is"
         )
     network = copy.deepcopy(network).cpu()
     if network.config.model_type.startswith("swin"):

@@ -4,48 +4,37 @@
 7×7 cells raises the stage's score. **integrated-gradients** (Sundararajan et al. 2017, ICML), for ViT and Swin,
 whose tokens have no such grid: what each patch adds on the way from a blurred slice to the slice. **occlusion**
 (Zeiler and Fergus 2014, ECCV), for any model: how the probability changes when a window of the slice is blurred.
+**contributions**, for the patient model, needs no Captum: its severity is a sum over cells of the slices
+(:meth:`brainstage.models.patient_model.PatientModel.contributions`).
 """
 
 from __future__ import annotations
 
-import copy
-import itertools
 from collections.abc import Sequence
-from functools import partial
-from typing import Any
 
 import numpy as np
-import torch
-from captum.attr import LayerGradCam, LayerIntegratedGradients, Occlusion
-from scipy.ndimage import binary_fill_holes, gaussian_filter
-from scipy.stats import spearmanr
+from scipy.ndimage import binary_fill_holes
 
-from brainstage.core.arrays import BoolArray, FeatureArray, Float32Array, Pixels
+from brainstage.core.arrays import BoolArray, Float32Array, Pixels
 from brainstage.core.errors import ConfigError
-from brainstage.datasets.preprocessing import Preprocessing
-from brainstage.inference.predictor import BATCH, Predictor
+from brainstage.inference.predictor import Predictor
+from brainstage.models.patient_model import Contributions
 
-METHODS = ("grad-cam", "integrated-gradients", "occlusion")
+CONTRIBUTIONS, OCCLUSION = "contributions", "occlusion"
+METHODS = (CONTRIBUTIONS, "grad-cam", "integrated-gradients", OCCLUSION)
 CONVOLUTIONAL = ("convnext", "regnet", "resnet")
-MIN_GRAD_CAM_CELLS = 7
-"""Fewest cells along a side of the layer that Grad-CAM uses: ResNet-50 has as many at 224 pixels."""
-INTEGRATION_STEPS = 24
-"""Steps of the integral from the blurred slice to the slice."""
-OCCLUSION_WINDOWS = 8
-"""Windows of an occlusion along each side of a slice, without overlap."""
-BLUR_WIDTH = 1 / 16
-"""Standard deviation of the Gaussian that blurs a slice, as a share of its side: half a window. Black would draw
-new edges; a blurred outline, which all training slices have in common, moved the patient model most of all."""
 HEAD_GREY_VALUE = 10
 """Grey value above which a pixel shows the head; the outside of a skull-stripped slice is black."""
 
 
 def methods_for(predictor: Predictor) -> list[str]:
     """Return the methods that suit a model; the first is its default."""
+    if not predictor.by_slice:
+        return [CONTRIBUTIONS, OCCLUSION]
     if predictor.network is None:
-        return ["occlusion"]
+        return [OCCLUSION]
     by_gradient = "grad-cam" if predictor.network.config.model_type in CONVOLUTIONAL else "integrated-gradients"
-    return [by_gradient, "occlusion"]
+    return [by_gradient, OCCLUSION]
 
 
 def default_method(predictor: Predictor) -> str:
@@ -64,7 +53,7 @@ def attribute(
         predictor: The model.
         images: Grey slices, each uint8 of shape (H, W).
         levels: Level of each slice in the model's level set; None where it is not known.
-        stage: Index of the stage in the model's classes.
+        stage: Index of the stage in the model's classes; contributions are to the severity, whatever the stage.
         method: One of :data:`METHODS`.
 
     Returns:
@@ -75,14 +64,22 @@ def attribute(
         ConfigError: The method does not suit the model.
     """
     check_method(predictor, method)
-    if method == "occlusion":
-        return _occlude(predictor, images, levels, stage)
-    network, preprocessing = _unshared(predictor.network), predictor.preprocessing
-    maps: list[Float32Array] = []
-    for start in range(0, len(images), BATCH):
-        batch = images[start : start + BATCH]
-        grids = (_grad_cam if method == "grad-cam" else _integrate)(network, preprocessing, batch, stage)
-        maps += [preprocessing.undo(grid, image.shape) for grid, image in zip(grids, batch, strict=True)]
+    if method == CONTRIBUTIONS:
+        contributions = predictor.contributions(predictor.extract_features(images), levels)
+        return [] if contributions is None else cell_maps(contributions, images)
+    from brainstage.inference.captum_methods import network_maps, occlusion_maps  # seconds, for torch and Captum
+
+    if method == OCCLUSION:
+        return occlusion_maps(predictor, images, levels, stage)
+    return network_maps(predictor, images, stage, method)
+
+
+def cell_maps(contributions: Contributions, images: Sequence[Pixels]) -> list[Float32Array]:
+    """Return what each pixel's cell contributes, all directions together: of each slice, float32 of its shape."""
+    maps = []
+    for cells, image in zip(contributions.edges.sum(axis=3), images, strict=True):
+        row, column = (np.arange(side) * len(cells) // side for side in image.shape)
+        maps.append(cells[np.ix_(row, column)].astype(np.float32))
     return maps
 
 
@@ -101,7 +98,7 @@ def check_method(predictor: Predictor, method: str) -> None:
 
 def outside(map_: Float32Array, image: Pixels) -> float:
     """Return the share of a map's attribution that lies outside of the head; 0 where the map is empty."""
-    head = _head(image)
+    head = head_mask(image)
     strength = np.abs(map_)
     return float(strength[~head].sum() / strength.sum()) if strength.any() else 0.0
 
@@ -140,136 +137,16 @@ def similarity_to_randomised(
 
 
 def _correlation(first: Float32Array, second: Float32Array, image: Pixels) -> float:
-    head = _head(image)
+    head = head_mask(image)
     strengths = np.abs(first[head]), np.abs(second[head])
     if any(np.ptp(strength) == 0 for strength in strengths):
         return 0.0  # an empty map is similar to none
+    from scipy.stats import spearmanr  # a second, which only the sanity check needs
+
     return float(spearmanr(*strengths).statistic)
 
 
-# --- networks ---------------------------------------------------------------------------------------------------
-
-
-def _unshared(network: Any) -> Any:
-    """Return the same network with modules of its own, which only read the weights that they share.
-
-    Captum hooks into modules and replaces what they return; other threads predict with the network meanwhile.
-    """
-    weights = itertools.chain(network.parameters(), network.buffers())
-    return copy.deepcopy(network, {id(tensor): tensor for tensor in weights})
-
-
-def _logits(network: Any, pixels: torch.Tensor) -> torch.Tensor:
-    logits: torch.Tensor = network(pixels).logits
-    return logits
-
-
-def _pixels(network: Any, preprocessing: Preprocessing, images: Sequence[Pixels]) -> torch.Tensor:
-    """Return the network's input, where the network is."""
-    return torch.from_numpy(preprocessing.normalise(preprocessing.resize(images))).to(network.device)
-
-
-def _grad_cam(network: Any, preprocessing: Preprocessing, images: Sequence[Pixels], stage: int) -> Float32Array:
-    """Return maps of the layer's grid, float32 of shape (N, h, w), nowhere negative."""
-    pixels = _pixels(network, preprocessing, images)
-    forward = partial(_logits, network)
-    attributions = LayerGradCam(forward, _last_fine_layer(network, pixels[:1])).attribute(
-        pixels, target=stage, relu_attributions=True
-    )
-    maps: Float32Array = attributions[:, 0].detach().cpu().numpy()
-    return maps
-
-
-def _last_fine_layer(network: Any, pixels: torch.Tensor) -> Any:
-    """Return the last stage of a convolutional network whose grid is fine enough; the first if none is."""
-    sides: list[int] = []
-    stages = network.base_model.encoder.stages
-    hooks = [
-        stage.register_forward_hook(lambda _, __, output: sides.append(min(output.shape[2:]))) for stage in stages
-    ]
-    with torch.no_grad():
-        network(pixels)
-    for hook in hooks:
-        hook.remove()
-    return stages[max([number for number, side in enumerate(sides) if side >= MIN_GRAD_CAM_CELLS], default=0)]
-
-
-def _integrate(network: Any, preprocessing: Preprocessing, images: Sequence[Pixels], stage: int) -> Float32Array:
-    """Return maps of the patches, float32 of shape (N, h, w)."""
-    patches = network.base_model.embeddings.patch_embeddings.projection
-    attributions = LayerIntegratedGradients(partial(_logits, network), patches).attribute(
-        _pixels(network, preprocessing, images),
-        baselines=_pixels(network, preprocessing, [blurred(image) for image in images]),
-        target=stage,
-        n_steps=INTEGRATION_STEPS,
-        internal_batch_size=BATCH,
-    )
-    maps: Float32Array = attributions.sum(dim=1).detach().cpu().numpy().astype(np.float32)
-    return maps
-
-
-# --- any model --------------------------------------------------------------------------------------------------
-
-
-def blurred(image: Pixels) -> Pixels:
-    """Return a slice without detail but of the same brightness; head and surroundings apart: the outline stays."""
-    smooth = np.zeros(image.shape)
-    for part in (_head(image), ~_head(image)):
-        width = BLUR_WIDTH * np.array(image.shape)
-        brightness = gaussian_filter(np.where(part, image, 0), width, output=np.float64)
-        share = gaussian_filter(part, width, output=np.float64)
-        smooth[part] = brightness[part] / share[part].clip(min=1e-6)
-    return smooth.round().astype(np.uint8)
-
-
-def _head(image: Pixels) -> BoolArray:
+def head_mask(image: Pixels) -> BoolArray:
+    """Return which pixels of a slice show the head or lie within it, bool of shape (H, W)."""
     head: BoolArray = binary_fill_holes(image > HEAD_GREY_VALUE)
     return head
-
-
-def _occlude(
-    predictor: Predictor, images: Sequence[Pixels], levels: Sequence[int | None], stage: int
-) -> list[Float32Array]:
-    features = predictor.extract_features(images, as_it_is=True)  # thousands of versions of one scan follow
-    fixed = predictor.levels(features, levels)  # a blurred window must not move the slice to another level
-    maps = []
-    for number, image in enumerate(images):
-        forward = partial(_score, predictor, features, fixed, number, stage)
-        window, smooth = (1, *(max(1, side // OCCLUSION_WINDOWS) for side in image.shape)), blurred(image)
-        attributions = Occlusion(forward).attribute(
-            _tensor(image),
-            sliding_window_shapes=window,
-            strides=window,
-            baselines=_tensor(smooth),
-            perturbations_per_eval=BATCH,
-        )
-        map_ = np.where(
-            image != smooth, attributions[0, 0].numpy(), 0
-        )  # what blurring did not change moved nothing
-        maps.append(map_.astype(np.float32))
-    return maps
-
-
-def _score(
-    predictor: Predictor,
-    features: FeatureArray,
-    levels: Sequence[int | None],
-    number: int,
-    stage: int,
-    changed: torch.Tensor,
-) -> torch.Tensor:
-    """Return the probability of a stage for changed versions (n, 1, H, W) of one of a person's slices."""
-    shown = [pixels.round().clamp(0, 255).byte().numpy() for pixels in changed[:, 0]]
-    versions = predictor.extract_features(shown, as_it_is=True)
-    if predictor.by_slice:
-        return torch.from_numpy(predictor.predict_features(versions).probabilities[:, stage])
-    count, slices = len(versions), len(features)
-    stacks = np.repeat(features[None], count, axis=0)
-    stacks[:, number] = versions
-    patients = np.repeat(np.arange(count), slices).astype(str).tolist()
-    prediction = predictor.predict_features(stacks.reshape(-1, *features.shape[1:]), patients, list(levels) * count)
-    return torch.from_numpy(prediction.probabilities[::slices, stage])
-
-
-def _tensor(image: Pixels) -> torch.Tensor:
-    return torch.from_numpy(image.astype(np.float32))[None, None]

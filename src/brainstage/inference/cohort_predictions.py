@@ -70,7 +70,10 @@ def predict_cohort(predictor: Predictor, slices: SliceTable, progress: Progress 
             found += _predict(predictor, slices, kept)
             advance(len(batch))
     if not found:
-        raise DataError(f"the model refuses too many slices of each of the {len(names)} labelled scans")
+        raise DataError(
+            f"the model refuses too many slices of each of the {len(names)} labelled scans"
+            "; check that they show brains as the model knows them"
+        )
     scans, first, probabilities, thresholds = zip(*found, strict=True)
     known = None if None in thresholds else np.array(thresholds, dtype=np.float64)
     return ScanPredictions(
@@ -97,11 +100,16 @@ def _rows_of_scans(slices: SliceTable) -> dict[str, list[int]]:
             )
         rows_of.setdefault(str(stack), []).append(row)
     if not rows_of:
-        raise DataError("no slice has a label, so there is nothing to validate against")
+        raise DataError(
+            "no slice has a label, so there is nothing to validate against; name their column with --label-column"
+        )
     for name, rows in rows_of.items():
         labels = {slices.labels[row] for row in rows}
         if len(labels) > 1:
-            raise DataError(f"scan {name} has slices of more than one label: {', '.join(sorted(map(str, labels)))}")
+            raise DataError(
+                f"scan {name} has slices of more than one label: {', '.join(sorted(map(str, labels)))}"
+                "; give all of them one"
+            )
     return rows_of
 
 

@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from brainstage.core.arrays import Float32Array, Pixels
 from brainstage.core.errors import ConfigError, DataError, RefusalError
+from brainstage.core.levels import LevelSet
 from brainstage.core.schema import RESEARCH_NOTICE
 from brainstage.inference.attribution import (
+    CONTRIBUTIONS,
     attribute,
+    cell_maps,
     check_method,
-    default_method,
+    methods_for,
     outside,
     similarity_to_randomised,
 )
-from brainstage.inference.predictions import FAILED, MIN_ACCEPTED_SHARE, PREDICTED, REFUSED
+from brainstage.inference.contributions import ExplainedSeverity, rim_cells
+from brainstage.inference.predictions import FAILED, MIN_ACCEPTED_SHARE, PREDICTED, REFUSED, Person
 from brainstage.inference.predictor import Predictor
 from brainstage.scans.discover import Scan
 
-NOTICE = "Shows the pixels that moved the score; not a lesion map."
+NOTICE = "Shows what moved the score; it is not a lesion map."
 MAX_RANDOMISED_SIMILARITY = 0.3
 """Largest similarity to the maps of a randomised model: above it maps show the picture and not the model."""
 FULL_COLOUR_QUANTILE = 0.99
@@ -36,17 +40,39 @@ class Explanations:
     Attributes:
         rows: One mapping for each slice, or for a scan without a map: ``person`` (number, from 1), ``source``,
             ``level``, ``status`` (``predicted``, ``refused``, ``failed``), ``stage`` (the one explained),
-            ``outside`` (share of the attribution outside of the head), ``similarity_to_randomised`` (where it was
-            asked for), ``file``, ``reason``.
-        method: ``grad-cam``, ``integrated-gradients`` or ``occlusion``.
+            ``outside`` (share of the attribution outside of the head; None for contributions, which are of whole
+            cells), ``similarity_to_randomised`` (where it was asked for), ``reason``; for contributions
+            ``grey_values`` (what those of the slice add), ``cells`` (what edges add, row by row), ``rim_cells``
+            (which of them lie at the rim of the brain) and ``rim`` (their share).
+        method: One of :data:`brainstage.inference.attribution.METHODS`.
         model: SHA-256 of the weights.
         about: The run's manifest.
+        people: One mapping for each person with a prediction: ``person``, ``source``, ``stage``, ``slices``
+            (number) and, for contributions, ``registered`` (whether the slices were cut out of a
+            registered volume), ``severity`` (log-odds), ``mean_severity``, ``thresholds``, sums of
+            ``grey_values`` and ``edges``, ``rim``, ``summary`` (sentences) and ``largest``
+            (:class:`brainstage.inference.contributions.Part`).
     """
 
     rows: list[dict[str, Any]]
     method: str
     model: str
     about: dict[str, Any]
+    people: list[dict[str, Any]] = field(default_factory=list)
+
+    @classmethod
+    def collect(cls, predictor: Predictor, method: str, people: Iterable[PersonExplanation]) -> Explanations:
+        """Join the explanations of several people.
+
+        Args:
+            predictor: The model.
+            method: One of :data:`brainstage.inference.attribution.METHODS`.
+            people: The explanations, which are numbered in their order.
+        """
+        numbered = list(enumerate(people, 1))
+        rows = [{"person": number, **item.row} for number, person in numbered for item in person.slices]
+        summaries = [{"person": number, **person.summary} for number, person in numbered if person.summary]
+        return cls(rows, method, predictor.hash, predictor.about, summaries)
 
     @property
     def notice(self) -> str:
@@ -56,17 +82,17 @@ class Explanations:
     @property
     def title(self) -> str:
         """Which model is explained, and how."""
-        return f"model {self.model[:12]} · protocol {self.about.get('protocol', 'unknown')} · {self.method}"
+        return model_title(self.model, self.about, self.method)
 
     @property
     def reasons(self) -> list[str]:
-        """Why scans have no map, a sentence each."""
-        return [row["reason"] for row in self.rows if row["reason"]]
+        """Why scans have no map, a sentence each; single slices of a volume are not listed."""
+        return [row["reason"] for row in self.rows if row["reason"] and row["level"] is None]
 
     @property
     def sanity(self) -> str | None:
         """Result of the comparison with randomised models; None where it was not asked for."""
-        by_person = {row["person"]: row["similarity_to_randomised"] for row in self.rows if row["file"]}
+        by_person = {row["person"]: row["similarity_to_randomised"] for row in self.rows}
         similarities = [similarity for similarity in by_person.values() if similarity is not None]
         if not similarities:
             return None
@@ -89,6 +115,7 @@ class Explanations:
             **about,
             "method": self.method,
             "sanity": self.sanity,
+            "people": self.people,
             "maps": self.rows,
         }
 
@@ -97,9 +124,7 @@ class SliceExplanation(NamedTuple):
     """The map of one slice, or why a scan has none."""
 
     row: dict[str, Any]
-    """As in :class:`Explanations`, without ``person`` and ``file``."""
-    number: int | None = None
-    """Number of the slice in its scan, from 1; None where it is the only one."""
+    """As in :class:`Explanations`, without ``person``."""
     image: Pixels | None = None
     """The slice, uint8 of shape (H, W)."""
     map: Float32Array | None = None
@@ -108,60 +133,144 @@ class SliceExplanation(NamedTuple):
     """Strength that is shown in full colour, the same for all slices of a person."""
 
 
+class PersonExplanation(NamedTuple):
+    """The explanation of one person."""
+
+    slices: list[SliceExplanation]
+    """Those with a map in the order of the scans, and why others have none."""
+    summary: dict[str, Any]
+    """As in :attr:`Explanations.people`, without ``person``; empty where nothing was predicted."""
+    severity: ExplainedSeverity | None = None
+    """The contributions, of the slices that have a map; None for other methods."""
+    registered: bool = False
+    """Whether the slices were cut out of a registered volume, so that left and right are known."""
+
+
+@dataclass
+class _Slice:
+    """A slice that is explained, or why it is not."""
+
+    source: str
+    image: Pixels | None = None
+    level: int | None = None
+    status: str = PREDICTED
+    reason: str | None = None
+
+
+def model_title(model: str, about: Mapping[str, Any], method: str) -> str:
+    """Return which model is explained, and how.
+
+    Args:
+        model: SHA-256 of the weights.
+        about: The run's manifest.
+        method: One of :data:`brainstage.inference.attribution.METHODS`.
+    """
+    named = f"exact {method}" if method == CONTRIBUTIONS else method
+    return f"model {model[:12]} · protocol {about.get('protocol', 'unknown')} · {named}"
+
+
 def check_request(predictor: Predictor, method: str | None, stage: str | None) -> str:
     """Return the method that will be used.
 
     Args:
         predictor: The model.
-        method: One of :data:`brainstage.inference.attribution.METHODS`; None takes the one that suits the model.
+        method: One of :data:`brainstage.inference.attribution.METHODS`; None takes the one that suits the model,
+            and a stage if one is given.
         stage: The stage to explain; None for the predicted one.
 
     Raises:
-        ConfigError: The method does not suit the model, or there is no such stage.
+        ConfigError: The method does not suit the model or a stage, or there is no such stage.
     """
-    method = method or default_method(predictor)
-    check_method(predictor, method)
     if stage is not None and stage not in predictor.classes:
         raise ConfigError(f"{stage}: no such stage; the model has {', '.join(predictor.classes)}")
+    of_stage = [suitable for suitable in methods_for(predictor) if stage is None or suitable != CONTRIBUTIONS]
+    method = method or of_stage[0]
+    check_method(predictor, method)
+    if method not in of_stage:
+        raise ConfigError(
+            f"{method} are to the score that the probabilities of all stages come from; leave out the stage, or "
+            f"take {' or '.join(of_stage)}"
+        )
     return method
 
 
-def explain_scan(
-    predictor: Predictor, scan: Scan, method: str, stage: str | None = None, *, sanity: bool = False
-) -> list[SliceExplanation]:
-    """Explain a scan of one person: a map for each slice that is not refused, or the reason why there is none.
+def explain_person(
+    predictor: Predictor, person: Person, method: str, stage: str | None = None, *, sanity: bool = False
+) -> PersonExplanation:
+    """Explain the prediction for one person: a map for each slice, or the reason why there is none.
 
     Args:
         predictor: The model.
-        scan: The scan.
+        person: The person's name and scans.
         method: As :func:`check_request` returned it.
         stage: The stage to explain; None for the predicted one.
-        sanity: Compare each map with those of the same model with its weights randomised.
+        sanity: Compare the maps with those of the same model with its weights randomised.
     """
-    try:
-        images, levels = scan.read(predictor.level_set)
-    except RefusalError as error:
-        return [SliceExplanation(_row(scan.name, REFUSED, reason=str(error)))]
-    except DataError as error:
-        return [SliceExplanation(_row(scan.name, FAILED, reason=str(error)))]
-    refusals = predictor.refusals(images)
-    kept = [index for index, reason in enumerate(refusals) if reason is None]
-    if len(kept) < MIN_ACCEPTED_SHARE * len(images):
-        reason = next(reason for reason in refusals if reason)
-        return [SliceExplanation(_row(scan.name, REFUSED, reason=f"{scan.name}: {reason}"))]
-    shown, places = [images[index] for index in kept], [levels[index] for index in kept]
-    probabilities = predictor.predict_proba(shown, ["one person"] * len(shown), places)[0]
+    name, scans = person
+    slices = [item for scan in scans for item in _read(scan, predictor.level_set)]
+    readable = [item for item in slices if item.image is not None]
+    kept = _accepted(predictor, readable)
+    if not kept or len(kept) < MIN_ACCEPTED_SHARE * len(readable):
+        return _unexplained(name, slices)
+    images, levels = [item.image for item in kept if item.image is not None], [item.level for item in kept]
+    features = predictor.extract_features(images)
+    probabilities = predictor.predict_features(features, ["one person"] * len(kept), levels).probabilities[0]
     target = predictor.classes.index(stage) if stage else int(probabilities.argmax())
-    maps = attribute(predictor, shown, places, target, method)
-    similarity = similarity_to_randomised(predictor, shown, places, target, method) if sanity else None
+    similarity = similarity_to_randomised(predictor, images, levels, target, method) if sanity else None
+    registered = all(scan.volume for scan in scans) and None not in levels
+    severity = None
+    if method == CONTRIBUTIONS and (contributions := predictor.contributions(features, levels)):
+        rim = rim_cells(list(predictor.preprocessing.resize(images)))
+        severity = ExplainedSeverity(contributions, rim, predictor.classes, predictor.level_set, registered)
+        maps = cell_maps(contributions, images)
+        shares = [severity.slice_to_dict(number) for number in range(len(kept))]
+    else:
+        maps = attribute(predictor, images, levels, target, method)
+        shares = [{"outside": round(outside(*pair), 4)} for pair in zip(maps, images, strict=True)]
     full_colour = _full_colour(maps)
+    maps_and_shares = iter(zip(maps, shares, strict=True))
     explanations = []
-    for index, map_ in zip(kept, maps, strict=True):
-        share = round(outside(map_, images[index]), 4)
-        row = _row(scan.name, PREDICTED, levels[index], predictor.classes[target], share, similarity)
-        number = None if len(images) == 1 else index + 1
-        explanations.append(SliceExplanation(row, number, images[index], map_, full_colour))
-    return explanations
+    for item in slices:
+        if item.status != PREDICTED:
+            explanations.append(SliceExplanation(_row(item)))
+            continue
+        map_, share = next(maps_and_shares)
+        row = _row(item, predictor.classes[target], similarity) | share
+        explanations.append(SliceExplanation(row, item.image, map_, full_colour))
+    summary = {"source": name, "stage": predictor.classes[target], "slices": len(kept)}
+    if severity:
+        summary |= severity.to_dict()
+    return PersonExplanation(explanations, summary, severity, registered)
+
+
+def _unexplained(name: str, slices: Sequence[_Slice]) -> PersonExplanation:
+    """Return why a person is not explained: one reason for all slices that were refused, and each unread scan's."""
+    refused = [
+        replace(item, source=name, level=None, reason=f"{name}: {item.reason.removeprefix(f'{item.source}: ')}")
+        for item in slices
+        if item.image is not None and item.reason
+    ]
+    unread = [item for item in slices if item.image is None]
+    return PersonExplanation([SliceExplanation(_row(item)) for item in (*refused[:1], *unread)], {})
+
+
+def _read(scan: Scan, level_set: LevelSet) -> list[_Slice]:
+    try:
+        images, levels = scan.read(level_set)
+    except RefusalError as error:
+        return [_Slice(scan.name, status=REFUSED, reason=str(error))]
+    except DataError as error:
+        return [_Slice(scan.name, status=FAILED, reason=str(error))]
+    return [_Slice(scan.name, image, level) for image, level in zip(images, levels, strict=True)]
+
+
+def _accepted(predictor: Predictor, slices: Sequence[_Slice]) -> list[_Slice]:
+    """Return the slices that are not out of distribution; the others get the reason."""
+    refusals = predictor.refusals([item.image for item in slices if item.image is not None])
+    for item, reason in zip(slices, refusals, strict=True):
+        if reason:
+            item.status, item.reason = REFUSED, f"{item.source}: {reason}"
+    return [item for item in slices if item.status == PREDICTED]
 
 
 def _full_colour(maps: Sequence[Float32Array]) -> float:
@@ -170,21 +279,13 @@ def _full_colour(maps: Sequence[Float32Array]) -> float:
     return float(np.quantile(strengths, FULL_COLOUR_QUANTILE)) if len(strengths) else 1.0
 
 
-def _row(
-    source: str,
-    status: str,
-    level: int | None = None,
-    stage: str | None = None,
-    share: float | None = None,
-    similarity: float | None = None,
-    reason: str | None = None,
-) -> dict[str, Any]:
+def _row(item: _Slice, stage: str | None = None, similarity: float | None = None) -> dict[str, Any]:
     return {
-        "source": source,
-        "level": level,
-        "status": status,
+        "source": item.source,
+        "level": item.level,
+        "status": item.status,
         "stage": stage,
-        "outside": share,
+        "outside": None,
         "similarity_to_randomised": None if similarity is None else round(similarity, 4),
-        "reason": reason,
+        "reason": item.reason,
     }

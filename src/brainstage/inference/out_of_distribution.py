@@ -20,8 +20,9 @@ from safetensors.numpy import save_file
 from brainstage.core.arrays import Float32Array, Pixels
 from brainstage.core.levels import PUBLIC
 from brainstage.datasets.signatures import coarse_anatomy, unit
+from brainstage.models.folder import DETECTOR
 
-FILE = "out_of_distribution.safetensors"
+FILE = DETECTOR
 MAX_CLUSTERS = PUBLIC.count
 """Most clusters of training slices: one for each level."""
 SLICES_A_CLUSTER = 50

@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from brainstage.core.arrays import BoolArray, Float32Array, Pixels
 from brainstage.core.errors import ConfigError, DataError, RefusalError, RunError
+from brainstage.core.hub import HubId
 from brainstage.core.levels import LevelSet, check_levels
 from brainstage.core.progress import Progress, silent
 from brainstage.core.run import RunFolder
@@ -31,6 +32,7 @@ from brainstage.datasets.images import CHUNK
 from brainstage.datasets.patient_map import is_public
 from brainstage.datasets.table import slice_id
 from brainstage.inference.predictor import Prediction, Predictor
+from brainstage.models.find import hub_id_of
 from brainstage.models.weights import BUNDLED, DEFAULT
 from brainstage.scans.discover import Scan
 from brainstage.stats.calibration import describe_set, in_set
@@ -123,10 +125,15 @@ class Predictions:
 
     @property
     def notice(self) -> str:
-        """What accompanies every prediction: research use, and in a sentence the model's performance."""
+        """What accompanies every prediction: research use, and what it is worth."""
+        return f"{RESEARCH_NOTICE} {self.worth}"
+
+    @property
+    def worth(self) -> str:
+        """What the predictions are worth: the model's performance, and for whom it is not known."""
         shown = [row["slice_id"] for row in self.rows if row["slice_id"]]
         known = sum(map(is_public, shown))
-        return compose_notice(
+        return describe_worth(
             self.about,
             calibrated=self.calibrated,
             refuses=self.refuses,
@@ -171,10 +178,10 @@ class Predictions:
         }
 
 
-def compose_notice(
+def describe_worth(
     about: dict[str, Any], *, calibrated: bool, refuses: bool, volumes: bool, slices: tuple[int, int]
 ) -> str:
-    """Return what accompanies predictions.
+    """Say what predictions are worth.
 
     Args:
         about: The run's manifest.
@@ -185,7 +192,6 @@ def compose_notice(
     """
     known, shown = slices
     sentences = [
-        RESEARCH_NOTICE,
         about.get("performance", UNKNOWN_PERFORMANCE),
         f"Model trained on phantoms, {SYNTHETIC_NOTICE}." if about.get("synthetic") else None,
         None if calibrated else UNCALIBRATED,
@@ -201,22 +207,36 @@ def find_model(inputs: Sequence[str]) -> tuple[str, Sequence[str]]:
     """Separate the model from the scans among the names that a user typed: the model may come first.
 
     Args:
-        inputs: A run folder or a bundled model, which may be left out, then files, folders or globs.
+        inputs: A run folder, a bundled model or one on the hub, which may be left out; then files, folders or
+            globs.
 
     Returns:
         The model and the names of the scans.
 
     Raises:
-        RunError: The first name is neither a run nor a scan.
+        RunError: The first name is neither a model nor a scan. The hub is not asked: what may be the name of a scan
+            stays here.
         ConfigError: There is a model but no scan.
     """
-    first = inputs[0]
+    first, rest = inputs[0], inputs[1:]
     named = first in BUNDLED or (Path(first) / "model").is_dir() or RunFolder(first).started
-    if not named and not Path(first).exists() and not glob.has_magic(first):
-        raise RunError(f"{first}: no such run, file or folder")
-    if named and len(inputs) == 1:
+    if not named and not _is_there(first):
+        if hub_id_of(first) is None or not rest:
+            remedy = _AS_ON_THE_HUB if HubId.parse(first) else "check the name"
+            raise RunError(f"{first}: no such run, file or folder; {remedy}")
+        if not any(map(_is_there, rest)):
+            raise RunError(f"{rest[0]}: no such file or folder, so {first} was not looked for on the hub")
+        named = True
+    if named and not rest:
         raise ConfigError(f"{first}: is a model; name files or folders with scans after it")
-    return (first, inputs[1:]) if named else (DEFAULT, inputs)
+    return (first, rest) if named else (DEFAULT, inputs)
+
+
+_AS_ON_THE_HUB = "a model on the hub is named ORG/NAME@main, with scans after it"
+
+
+def _is_there(name: str) -> bool:
+    return Path(name).exists() or glob.has_magic(name)
 
 
 def predict_scans(

@@ -25,6 +25,7 @@ from brainstage.datasets.preprocessing import Preprocessing
 from brainstage.datasets.table import SliceTable
 from brainstage.inference.out_of_distribution import OutOfDistributionDetector
 from brainstage.models.engines.base import Engine
+from brainstage.models.find import find_folder
 from brainstage.models.folder import (
     ONNX,
     PROCESSOR,
@@ -35,8 +36,14 @@ from brainstage.models.folder import (
     weights_file,
 )
 from brainstage.models.patient_features import patient_features
-from brainstage.models.patient_model import PREDICTION_SEEDS, PatientModel, is_patient_model, people_rows
-from brainstage.models.weights import BUNDLED, DEFAULT, bundled_folder
+from brainstage.models.patient_model import (
+    PREDICTION_SEEDS,
+    Contributions,
+    PatientModel,
+    is_patient_model,
+    people_rows,
+)
+from brainstage.models.weights import DEFAULT
 from brainstage.stats.calibration import Calibration, apply_temperature
 
 BATCH = 32
@@ -85,16 +92,21 @@ class Predictor:
 
     @classmethod
     def open(cls, path: StrPath = DEFAULT) -> Predictor:
-        """Open a run folder, an exported folder, or a bundled model by its name.
+        """Open a run folder, an exported folder, a bundled model by its name, or one on the hub by its id.
+
+        ``"ORG/NAME"`` or ``"ORG/NAME@REVISION"`` is downloaded unless the library ``huggingface_hub`` has it in its
+        cache; a folder of that name comes first.
 
         Only safetensors weights of the architectures that brainstage trains, and ONNX files of ``brainstage
         export``, are opened. Nothing in the folder is executed, and a folder that holds a pickle is refused.
 
         Raises:
-            RunError: The folder or a file is missing, damaged, of another kind, or changed since the run finished.
+            RunError: The folder or a file is missing, damaged, of another kind, or changed since the run finished;
+                or the hub has no such model, or cannot be reached.
             ConfigError: The library that runs exported networks is not installed.
         """
-        run = RunFolder(bundled_folder(str(path)) if path in BUNDLED else path)
+        with _usable(Path(path)):
+            run = RunFolder(find_folder(path))
         if not run.path.is_dir():
             raise RunError(f"{run.path}: no such run; `brainstage train --name NAME` makes runs/NAME")
         with _usable(run.model):
@@ -192,6 +204,17 @@ class Predictor:
         """
         return self._detector.refusals(images) if self._detector else [None] * len(images)
 
+    def contributions(
+        self, features: FeatureArray, levels: Sequence[int | None] | None = None
+    ) -> Contributions | None:
+        """Return what each feature of a person's slices adds to the severity; None where the model is a network.
+
+        Args:
+            features: Features of all slices of the person, shape (N, …).
+            levels: As for :meth:`predict_proba`.
+        """
+        return self._model.contributions(features, levels)
+
     def extract_features(
         self, images: Sequence[Pixels], *, as_it_is: bool = False, progress: Progress = silent
     ) -> FeatureArray:
@@ -272,6 +295,9 @@ class SliceClassifier:
         """Return the known levels: a network does not use them."""
         return list(known)
 
+    def contributions(self, _scores: Float32Array, _levels: Sequence[int | None] | None) -> None:
+        """Return None: a network is not linear in what it sees."""
+
     def randomised(self, seed: int) -> SliceClassifier:
         """Return the same network with the values of each weight tensor shuffled."""
         return SliceClassifier(self._engine.randomised(seed), self.preprocessing, level_set=self.level_set)
@@ -328,6 +354,10 @@ class PatientClassifier:
         estimates = self._model.levels(features).tolist()
         return [estimate if level is None else level for estimate, level in zip(estimates, known, strict=True)]
 
+    def contributions(self, features: Pixels, levels: Sequence[int | None] | None) -> Contributions:
+        """Return what each feature of a person's slices adds to the severity."""
+        return self._model.contributions(features, levels)
+
     def randomised(self, seed: int) -> PatientClassifier:
         """Return the same model with the stages of its training people shuffled."""
         return PatientClassifier(self._model.shuffled(seed), self.preprocessing)
@@ -369,7 +399,9 @@ def _usable(folder: Path) -> Iterator[None]:
         raise
     except Exception as error:  # safetensors, transformers and torch raise many kinds for damaged files
         reason = shorten(str(error), 200) or type(error).__name__
-        raise RunError(f"{folder}: not a usable model folder ({reason})") from error
+        raise RunError(
+            f"{folder}: not a usable model folder ({reason}); train the model or get its folder anew"
+        ) from error
 
 
 @cache
@@ -413,7 +445,10 @@ def _open(folder: Path) -> SliceClassifier | PatientClassifier:
         engine = TorchEngine.open(folder, grey=one_channel)
     input_steps = grey if one_channel else preprocessing
     if input_steps is None:
-        raise DataError(f"{weights}: takes one channel, but its {PROCESSOR} makes three different ones")
+        raise DataError(
+            f"{weights}: takes one channel, but its {PROCESSOR} makes three different ones"
+            "; give all three the same mean and standard deviation"
+        )
     return SliceClassifier(engine, input_steps, Calibration.open(folder), trained_levels(config, str(folder)))
 
 

@@ -19,9 +19,9 @@ from brainstage.core.progress import Progress, silent
 from brainstage.datasets.layouts import hub_files
 from brainstage.datasets.patient_map import is_public
 from brainstage.datasets.sources import load_slices
-from brainstage.inference.predictions import Predictions, batch_people, check_scans, compose_notice, predict_people
+from brainstage.inference.predictions import Predictions, batch_people, check_scans, describe_worth, predict_people
 from brainstage.inference.predictor import Predictor, open_once
-from brainstage.models.weights import place_of_model
+from brainstage.models.find import place_of_model
 from brainstage.scans.discover import Scan, find_scans, scan_of_slices
 
 VERSION = 1
@@ -56,13 +56,13 @@ class ShardedPredictions:
             numbered in each file anew.
         counts: How many people or scans were ``predicted``, ``refused``, ``failed``.
         reasons: Why scans have no prediction, a sentence each.
-        notice: What accompanies the predictions.
+        worth: What the predictions are worth, as :attr:`Predictions.worth`.
     """
 
     files: tuple[Path, ...]
     counts: dict[str, int]
     reasons: tuple[str, ...]
-    notice: str
+    worth: str
 
 
 def predict_shards(
@@ -185,11 +185,11 @@ def _summary(predictor: Predictor, files: Sequence[Path]) -> ShardedPredictions:
         volumes = volumes or any(level is not None for level in levels)
         slices = [slice_id for slice_id in table["slice_id"] if slice_id]
         known, shown = known + sum(map(is_public, slices)), shown + len(slices)
-    notice = compose_notice(
+    worth = describe_worth(
         predictor.about,
         calibrated=predictor.calibrated,
         refuses=predictor.refuses,
         volumes=volumes,
         slices=(known, shown),
     )
-    return ShardedPredictions(tuple(files), dict(counts), tuple(reasons), notice)
+    return ShardedPredictions(tuple(files), dict(counts), tuple(reasons), worth)

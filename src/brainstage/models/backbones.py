@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from textwrap import shorten
 from typing import Any
@@ -13,13 +12,11 @@ from transformers.utils import logging as transformers_logging
 
 from brainstage.core.errors import ConfigError, DataError
 from brainstage.core.files import sha256, write_json
-from brainstage.core.hub import cache_root, download
+from brainstage.core.hub import HubId, cache_root, download
 from brainstage.models.folder import CONFIG, PROCESSOR, WEIGHTS, read_config
 
 FETCHED = "fetched.json"
 """Written into a downloaded backbone's folder last, with its id, commit and SHA-256: the download is complete."""
-
-_HUB_ID = re.compile(r"(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(@(?P<revision>[A-Za-z0-9][\w./-]*))?")
 
 
 def backbones_folder() -> Path:
@@ -60,13 +57,13 @@ def fetch(name: str, *, endpoint: str | None = None, quiet: bool = True) -> Path
         DataError: No network, not on the hub, a checksum does not match, only pickled weights, an architecture
             that is not known, or the disk is full. What to do is in the message.
     """
-    match = _HUB_ID.fullmatch(name)
-    if not match or ".." in name:
+    hub_id = HubId.parse(name)
+    if hub_id is None:
         raise ConfigError(f"backbone {name!r}: no such folder, and not a hub id like google/vit-base-patch16-224")
     folder = backbones_folder() / name.replace("/", "--")
     if (folder / FETCHED).is_file():
         return folder
-    repo, revision = match["repo"], match["revision"]
+    repo, revision = hub_id
     by_hand = (
         f"or fetch it on a machine with a network (`brainstage models fetch {name}`) and copy {folder} here, "
         f"or give a folder with {CONFIG}, {PROCESSOR} and {WEIGHTS} as the backbone"
@@ -126,10 +123,10 @@ def load(folder: Path, **settings: Any) -> Any:
         )
     except Exception as error:  # whatever transformers, safetensors or torch raise for foreign files
         reason = shorten(str(error), 200) or type(error).__name__
-        raise DataError(f"{folder}: not a usable model folder ({reason})") from error
+        raise DataError(f"{folder}: not a usable model folder ({reason}); get it anew") from error
     body = [key for key in loading["missing_keys"] if not (settings and key.startswith("classifier"))]
     if body:
-        raise DataError(f"{folder}: not a usable model folder (no {body[0]} in {WEIGHTS})")
+        raise DataError(f"{folder}: not a usable model folder (no {body[0]} in {WEIGHTS}); get it anew")
     return model.eval()
 
 

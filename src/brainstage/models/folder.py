@@ -8,6 +8,7 @@ from typing import Any
 
 from brainstage.core.errors import DataError
 from brainstage.core.levels import LEVELS_KEY, PUBLIC, LevelSet, named_levels
+from brainstage.stats.calibration import FILE as CALIBRATION
 
 MODEL_TYPES = ("convnext", "convnextv2", "regnet", "resnet", "swin", "swinv2", "vit")
 """Architectures of ``transformers`` whose head is ``model.classifier`` and whose processor we know."""
@@ -15,6 +16,9 @@ MODEL_TYPES = ("convnext", "convnextv2", "regnet", "resnet", "swin", "swinv2", "
 CONFIG, PROCESSOR, WEIGHTS = "config.json", "preprocessor_config.json", "model.safetensors"
 ONNX = "model.onnx"
 """Weights file of an exported network, in place of :data:`WEIGHTS`."""
+DETECTOR = "out_of_distribution.safetensors"
+MODEL_FILES = (CONFIG, PROCESSOR, WEIGHTS, ONNX, DETECTOR, CALIBRATION, "README.md")
+"""Every file that a model folder may hold."""
 
 _PICKLES = (".bin", ".ckpt", ".joblib", ".npy", ".pickle", ".pkl", ".pt", ".pth")
 """Suffixes of files that may be pickles."""
@@ -29,11 +33,16 @@ def refuse_pickles(folder: Path) -> None:
         DataError: It does.
     """
     for file in sorted(path for path in folder.rglob("*") if path.is_file()):
-        if file.suffix.lower() in _PICKLES or _looks_pickled(file):
+        if is_named_like_pickle(file.name) or _looks_pickled(file):
             raise DataError(
                 f"{file}: a pickle, or named like one, which can run code when it is opened; a model folder may "
                 "hold none, so take this file away or get the model from elsewhere"
             )
+
+
+def is_named_like_pickle(name: str) -> bool:
+    """Return whether a file has a suffix under which pickles are kept."""
+    return Path(name).suffix.lower() in _PICKLES
 
 
 def _looks_pickled(file: Path) -> bool:
@@ -110,7 +119,7 @@ def read_json(file: Path) -> dict[str, Any]:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise DataError(f"{file}: not readable as JSON ({error})") from error
+        raise DataError(f"{file}: not readable as JSON ({error}); get the model folder anew") from error
     if not isinstance(content, dict):
-        raise DataError(f"{file}: expected a JSON object")
+        raise DataError(f"{file}: expected a JSON object; get the model folder anew")
     return content

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.ndimage import binary_closing
 
-from brainstage.core.arrays import Float32Array, FloatArray, IntArray, Pixels
+from brainstage.core.arrays import Float32Array, Float64Array, FloatArray, IntArray, Pixels
 from brainstage.core.parallel import parallel_map
 from brainstage.models.acquisitions import Acquisition
 from brainstage.models.histograms import CELL, DIRECTIONS, SIDE, orientation_histograms
@@ -82,10 +82,21 @@ def stack_of(roots: Float32Array, levels: IntArray, given: IntArray) -> Float32A
     Returns:
         float32 of shape (len(given), a, FEATURES).
     """
+    stack: Float32Array = np.tensordot(nearest_slices(levels, given), roots, axes=1)
+    return stack
+
+
+def nearest_slices(levels: IntArray, given: IntArray) -> Float32Array:
+    """Return the share of each slice in each level of a stack, float32 of shape (len(given), n).
+
+    Args:
+        levels: Of the slices, shape (n,).
+        given: The levels of the stack.
+    """
     distance = np.abs(given[:, None] - levels)
     nearest = (distance == distance.min(axis=1, keepdims=True)).astype(np.float32)
-    stack: Float32Array = np.tensordot(nearest / nearest.sum(axis=1, keepdims=True), roots, axes=1)
-    return stack
+    shares: Float32Array = nearest / nearest.sum(axis=1, keepdims=True)
+    return shares
 
 
 def feature_blocks(stacks: FloatArray, levels: IntArray) -> list[Float32Array]:
@@ -106,6 +117,36 @@ def feature_blocks(stacks: FloatArray, levels: IntArray) -> list[Float32Array]:
     coarse: FloatArray = (pairs[:, :, :, ::2] + pairs[:, :, :, 1::2]) * np.float32(0.25)
     edges = [slab_means(roots, levels // slab) for roots in (fine, coarse) for slab in SLABS]
     return [*edges, slab_means(stacks[..., EDGES:], levels // TONE_SLAB)]
+
+
+def weights_of_roots(weights: FloatArray, levels: IntArray) -> Float64Array:
+    """Return the weights of roots of histograms that weights of the features made of them stand for.
+
+    This is the transpose of :func:`feature_blocks`: ``weights · features`` of a scan is ``result · stack``.
+
+    Args:
+        weights: Of the features of all blocks, joined in their order, shape (p,).
+        levels: The levels of the stack.
+
+    Returns:
+        float64 of shape (len(levels), FEATURES).
+    """
+    cells, halves, rest = SIDE // CELL, SIDE // CELL // 2, weights.astype(np.float64)
+    edges = np.zeros((len(levels), cells, cells, DIRECTIONS))
+    for shape in ((cells, cells, DIRECTIONS), (halves, halves, DIRECTIONS)):
+        for slab in SLABS:
+            own, rest = _spread(rest, levels // slab, shape)
+            edges += own if shape[0] == cells else own.repeat(2, axis=1).repeat(2, axis=2) / 4
+    tones, _ = _spread(rest, levels // TONE_SLAB, (TONES,))
+    return np.concatenate([edges.reshape(len(levels), EDGES), tones], axis=1)
+
+
+def _spread(weights: Float64Array, slabs: IntArray, shape: tuple[int, ...]) -> tuple[Float64Array, Float64Array]:
+    """Share the weights of the means of slabs among their levels; return them, and the weights that are left."""
+    _, number, counts = np.unique(slabs, return_inverse=True, return_counts=True)
+    length = len(counts) * math.prod(shape)
+    means = weights[:length].reshape(len(counts), *shape)
+    return (means / counts.reshape(-1, *[1] * len(shape)))[number], weights[length:]
 
 
 def slab_means(stacks: FloatArray, slabs: IntArray) -> Float32Array:

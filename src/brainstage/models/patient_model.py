@@ -33,7 +33,16 @@ from brainstage.core.errors import DataError
 from brainstage.core.levels import BRAIN, LEVELS_KEY, PUBLIC, LevelSet
 from brainstage.models.coordinates import fit_line, out_of_fold
 from brainstage.models.folder import CONFIG, WEIGHTS, read_json, trained_levels
-from brainstage.models.patient_features import EDGES, STEP, as_roots, feature_blocks, given_levels, stack_of
+from brainstage.models.histograms import CELL, DIRECTIONS, SIDE
+from brainstage.models.patient_features import (
+    EDGES,
+    STEP,
+    as_roots,
+    feature_blocks,
+    given_levels,
+    nearest_slices,
+    stack_of,
+)
 from brainstage.models.ridge import FeatureScaling, RidgeLine
 from brainstage.models.training_scans import FeatureRows, TrainingScans
 from brainstage.stats.calibration import conformal_threshold
@@ -67,6 +76,31 @@ class PatientPrediction(NamedTuple):
     conformal_threshold: Float64Array
     stability: Float64Array
     spread: Float64Array
+
+
+class Contributions(NamedTuple):
+    """A person's severity, taken apart: ``severity`` is ``mean_severity`` and the sum of all contributions.
+
+    Attributes:
+        severity: Log-odds that the stages' probabilities come from (:mod:`brainstage.stats.ordinal`), the mean over
+            the acquisitions.
+        mean_severity: That of the mean of the training people at the same levels.
+        thresholds: The severity from which on later stages than each but the last are likelier than not, float64 of
+            shape (classes - 1,).
+        levels: Of the n slices, int64 of shape (n,).
+        edges: Contributions of edges by slice, row and column of the cell, and direction, float64 of shape
+            (n, SIDE / CELL, SIDE / CELL, DIRECTIONS).
+        tones: Contributions of the grey values of a whole slice, by bin, float64 of shape (n, TONES).
+        people: Number of the training people.
+    """
+
+    severity: float
+    mean_severity: float
+    thresholds: Float64Array
+    levels: IntArray
+    edges: Float64Array
+    tones: Float64Array
+    people: int
 
 
 class PatientModel:
@@ -167,11 +201,7 @@ class PatientModel:
         Raises:
             DataError: A level is none of the model's.
         """
-        places = self.levels(features)
-        for row, level in enumerate(() if levels is None else levels):
-            places[row] = places[row] if level is None else level
-        if len(places) and not 0 <= places.min() <= places.max() < self.level_set.count:
-            raise DataError(f"level {places.max()}: expected 0 to {self.level_set.count - 1}, the model's levels")
+        places = self._places(features, levels)
         people = list(people_rows(patients or [None] * len(features)))
         alike: dict[bytes, list[IntArray]] = {}
         for rows in people:
@@ -182,9 +212,8 @@ class PatientModel:
             given = np.frombuffer(key, dtype=np.int64)
             fitted = self._fitted(tuple(given.tolist()))
             for rows in members:
-                stacks = stack_of(as_roots(features[rows]), places[rows], given).swapaxes(0, 1)  # (a, levels, …)
-                blocks = feature_blocks(self._scans.seen(stacks, given), given)
-                each[rows], thresholds[rows] = fitted.predict(blocks), fitted.conformal_threshold
+                each[rows] = fitted.odds.predict(self._scores(fitted, features[rows], places[rows], given))
+                thresholds[rows] = fitted.conformal_threshold
         means = each.mean(axis=1)
         stage = means.argmax(axis=1)
         return PatientPrediction(
@@ -192,6 +221,40 @@ class PatientModel:
             thresholds,
             (each.argmax(axis=2) == stage[:, None]).mean(axis=1),
             each[np.arange(len(each)), :, stage].std(axis=1),
+        )
+
+    def contributions(self, features: Pixels, levels: Sequence[int | None] | None = None) -> Contributions:
+        """Take a person's severity apart: what each feature of each slice adds to that of the mean training person.
+
+        Between the roots of histograms and the severity all is linear (levels filled from their nearest slices,
+        components, means over cells and slabs, scaling, ridge regression, the slope of the proportional odds), so
+        nothing is approximated. The steps before are not: roots of histograms of pixels divided by the slice's
+        white matter. So a contribution is that of a measured feature, not of a pixel. Nor is the step after:
+        the prediction is the mean of the acquisitions' probabilities, taken apart is the mean of their severities.
+
+        Args:
+            features: As for :meth:`predict`, of one person.
+            levels: As for :meth:`predict`.
+
+        Raises:
+            DataError: A level is none of the model's.
+        """
+        places = self._places(features, levels)
+        given = given_levels(places, self.level_set.count)
+        fitted = self._fitted(tuple(given.tolist()))
+        weights = self._scans.weights_of_roots(fitted.weights, given)
+        shares = nearest_slices(places, given).astype(np.float64)
+        roots, means = as_roots(features).mean(axis=1, dtype=np.float64), self._scans.mean_slices()[given]
+        each = (shares.T @ weights) * roots - shares.T @ (weights * means)
+        cells = SIDE // CELL
+        return Contributions(
+            float(fitted.odds.severity(self._scores(fitted, features, places, given)).mean()),
+            float(fitted.odds.severity(fitted.scores(feature_blocks(means[None], given)))[0]),
+            fitted.odds.thresholds,
+            places,
+            each[:, :EDGES].reshape(-1, cells, cells, DIRECTIONS),
+            each[:, EDGES:],
+            len(self),
         )
 
     def levels(self, features: Pixels) -> IntArray:
@@ -237,6 +300,24 @@ class PatientModel:
         if people is not None and people.shape != labels.shape:
             raise ValueError("people do not fit the stacks")
         return cls(scans, labels.astype(np.int64), classes, people, level_set)
+
+    def _places(self, features: Pixels, levels: Sequence[int | None] | None) -> IntArray:
+        """Return the level of each slice: the known one, else the estimate.
+
+        Raises:
+            DataError: A level is none of the model's.
+        """
+        places = self.levels(features)
+        for row, level in enumerate(() if levels is None else levels):
+            places[row] = places[row] if level is None else level
+        if len(places) and not 0 <= places.min() <= places.max() < self.level_set.count:
+            raise DataError(f"level {places.max()}: expected 0 to {self.level_set.count - 1}, the model's levels")
+        return places
+
+    def _scores(self, fitted: _Fitted, features: Pixels, places: IntArray, given: IntArray) -> Float64Array:
+        """Return the score of a person in each acquisition, float64 of shape (a,), by the model at given levels."""
+        stacks = stack_of(as_roots(features), places, given).swapaxes(0, 1)  # (a, levels, …)
+        return fitted.scores(feature_blocks(self._scans.seen(stacks, given), given))
 
     def _fit(self, levels: tuple[int, ...]) -> _Fitted:
         """Fit to the training people at some levels; odds and threshold are fitted to out-of-fold scores."""
@@ -297,9 +378,14 @@ class _Fitted:
     odds: ProportionalOdds
     conformal_threshold: float
 
-    def predict(self, blocks: list[Float32Array]) -> Float64Array:
-        """Return the probabilities of the stages, float64 of shape (n, classes), from blocks of features."""
-        return self.odds.predict(self.line(self.scaling(blocks)))
+    def scores(self, blocks: list[Float32Array]) -> Float64Array:
+        """Return the scores of n people, float64 of shape (n,), from blocks of features."""
+        return self.line(self.scaling(blocks))
+
+    @property
+    def weights(self) -> Float64Array:
+        """What one unit of each feature, not scaled, adds to the severity, float64 of shape (p,)."""
+        return self.line.weights * np.concatenate(self.scaling.scales) * self.odds.severity_per_score
 
 
 def _unit(rows: Float32Array) -> Float32Array:

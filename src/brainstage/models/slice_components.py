@@ -15,7 +15,7 @@ from functools import cached_property
 
 import numpy as np
 
-from brainstage.core.arrays import Float32Array, IntArray, Pixels
+from brainstage.core.arrays import Float32Array, Float64Array, IntArray, Pixels
 from brainstage.models.patient_features import EDGES, FEATURES, as_roots
 
 BYTES = 40_000_000
@@ -106,6 +106,14 @@ class SliceComponents:
         """Return what the components show of roots less their means, of the same shape."""
         seen: Float32Array = self.components_of(deviations) @ self.axes
         return seen
+
+    def weights_of_roots(self, weights: Float64Array) -> Float64Array:
+        """Return the weights of roots that weights of what the components show of them stand for.
+
+        This is the transpose of :meth:`through`; both are float64 of shape (…, FEATURES).
+        """
+        whole: Float64Array = weights @ self.axes.T @ self._readers.T
+        return whole
 
     def tensors(self) -> dict[str, np.ndarray]:
         """Return what a model's file keeps."""

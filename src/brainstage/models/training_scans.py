@@ -21,6 +21,7 @@ from brainstage.models.patient_features import (
     in_steps,
     slab_means,
     stack_of,
+    weights_of_roots,
 )
 from brainstage.models.ridge import FeatureScaling
 from brainstage.models.slice_components import MIDDLE, SliceComponents, centred, components_that_fit
@@ -129,6 +130,19 @@ class TrainingScans:
             return stacks
         means = self.components.means[levels]
         return means + self.components.through(stacks - means)
+
+    def weights_of_roots(self, weights: Float64Array, levels: IntArray) -> Float64Array:
+        """Return the weights of a scan's roots of histograms, float64 of shape (len(levels), FEATURES).
+
+        A scan's features are a linear function of its roots: this is the transpose of :meth:`seen` and
+        :func:`feature_blocks`.
+
+        Args:
+            weights: Of the features of all blocks, joined, shape (p,).
+            levels: The levels of the scan.
+        """
+        seen = weights_of_roots(weights, levels)
+        return seen if self.components is None else self.components.weights_of_roots(seen)
 
     def at(self, levels: IntArray) -> tuple[People, FeatureScaling]:
         """Return the people at some levels, in the coordinates that are the fewer, and the scaling of features."""

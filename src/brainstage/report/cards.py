@@ -13,8 +13,9 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCardData
 
 from brainstage.core.errors import ConfigError
+from brainstage.core.files import write_text
 from brainstage.datasets.public import DATASET
-from brainstage.report.pages import write_page
+from brainstage.report.pages import render_page
 
 SCORES = ("accuracy", "balanced_accuracy", "auroc_ovr", "quadratic_kappa", "log_loss", "calibration_error")
 """Scores of a card's table, and of the tables of other pages."""
@@ -28,6 +29,9 @@ _HUB_METRICS = {"auroc_ovr": "roc_auc"}
 _IN_WORDS = {"auroc_ovr": "AUROC"}
 _HUB_SPLITS = {"official": "test", "patient": "train+test"}
 """Sides of the hub's dataset that each protocol judges; out of fold that is everyone."""
+
+ELSEWHERE = "data-not-on-the-hub"
+"""Dataset of the figures of a model whose data are not on the hub, which wants a name."""
 
 Row = Mapping[str, Mapping[str, float | None]]
 """Scores by name, each with ``value``, ``low`` and ``high``."""
@@ -43,6 +47,8 @@ class Card:
         fitted_on: The data that the weights were fitted on.
         judged: How the figures were computed.
         limits: Its known limits.
+        license: Its licence, by the name that the hub has for it; None says nothing.
+        dataset: Id of the dataset on the hub that it was fitted on; None where it is not there.
     """
 
     name: str
@@ -50,23 +56,42 @@ class Card:
     fitted_on: str
     judged: str
     limits: Sequence[str]
+    license: str | None = "apache-2.0"
+    dataset: str | None = DATASET
 
 
 def write_card(folder: Path, card: Card, about: Mapping[str, Any]) -> Path:
-    """Write ``README.md`` beside a model, from the figures of its manifest.
+    """Write ``README.md`` beside a model that comes with the package, from the figures of its manifest.
 
     Args:
         folder: The model's folder.
         card: The text of the card.
+        about: As for :func:`card_text`.
+
+    Raises:
+        ConfigError: As :func:`card_text`.
+    """
+    write_text(folder / "README.md", card_text(card, about))
+    return folder / "README.md"
+
+
+def card_text(card: Card, about: Mapping[str, Any], template: str = "card.md") -> str:
+    """Return a card: metadata for the hub, then the text.
+
+    Args:
+        card: The text of the card.
         about: ``protocol``, ``leakage``, ``figures`` (scores of each row), ``performance`` and ``hash``. There may
             be ``nested``, rows whose every choice was made inside the folds: they stand first. There may be
             ``optimistic``, which says why ``figures`` are too good.
+        template: Name of a file in ``templates``.
 
     Raises:
         ConfigError: The protocol or the verdict is missing: no figure stands without them.
     """
     if not (about.get("protocol") and about.get("leakage")):
-        raise ConfigError(f"{folder}: a card needs the protocol and the leakage verdict of its figures")
+        raise ConfigError(
+            f"{card.name}: a card needs the protocol and the leakage verdict of its figures; train the run again"
+        )
     figures = [
         (row, protocol, [shown_score(scores.get(name)) for name in SCORES])
         for row, protocol, scores in _rows(about)
@@ -78,7 +103,7 @@ def write_card(folder: Path, card: Card, about: Mapping[str, Any]) -> Path:
         "figures": figures,
         "metadata": _metadata(card, about).to_yaml(),
     }
-    return write_page(folder / "README.md", "card.md", content)
+    return render_page(template, content)
 
 
 def shown_score(score: Mapping[str, float | None] | None) -> str:
@@ -107,35 +132,41 @@ def _is_baseline(row: str) -> bool:
 def _metadata(card: Card, about: Mapping[str, Any]) -> ModelCardData:
     """Return what the hub reads of a card."""
     results = [
-        _result(f"{row}: {_IN_WORDS.get(name, name.replace('_', ' '))}", name, scores[name], protocol, about)
+        _result(card, f"{row}: {_IN_WORDS.get(name, name.replace('_', ' '))}", name, scores[name], protocol, about)
         for row, protocol, scores in _rows(about)
-        if not _is_baseline(row)
+        if not _is_baseline(row) and not about.get("synthetic")
         for name in SCORES
         if scores.get(name, {}).get("value") is not None
     ]
     return ModelCardData(
-        license="apache-2.0",
+        license=card.license,
         library_name="brainstage",
         pipeline_tag="image-classification",
         tags=["MRI", "dementia", "research-only", "not-a-medical-device"],
-        datasets=[DATASET],
+        datasets=[card.dataset] if card.dataset else None,
         model_name=card.name,
         eval_results=results or None,
     )
 
 
 def _result(
-    shown_name: str, name: str, score: Mapping[str, float | None], protocol: str, about: Mapping[str, Any]
+    card: Card,
+    shown_name: str,
+    name: str,
+    score: Mapping[str, float | None],
+    protocol: str,
+    about: Mapping[str, Any],
 ) -> EvalResult:
     """Return one score as the hub lists it: its dataset names the protocol, its own name has the interval."""
     kept_apart = "no person on both sides" if protocol == "patient" else about["leakage"]["sentence"]
     low, high = score["low"], score["high"]
     interval = "" if low is None else f", 95 % interval {low:.3f} to {high:.3f}"
+    dataset = card.dataset or ELSEWHERE
     return EvalResult(
         task_type="image-classification",
         task_name="stage of dementia from brain MRI slices",
-        dataset_type=DATASET,
-        dataset_name=f"{DATASET}, protocol {protocol} ({kept_apart})",
+        dataset_type=dataset,
+        dataset_name=f"{dataset}, protocol {protocol} ({kept_apart})",
         dataset_config="default",
         dataset_split=_HUB_SPLITS[protocol],
         metric_type=_HUB_METRICS.get(name, name),

@@ -126,11 +126,14 @@ def _selection(config: TrainConfig) -> str:
     return "Of each fold the epoch with the highest accuracy on its tuning people is kept, the first of equals."
 
 
-def _backbone(config: TrainConfig) -> str:
+def backbone_name(name: str) -> str:
     """Return a backbone's name; of a folder its last part, since a path tells of its owner."""
-    name = str(config.backbone)
     is_path = Path(name).is_absolute() or Path(name).is_dir() or name.startswith((".", "~"))
-    return f"`{plain(Path(name).name if is_path else name)}`"
+    return Path(name).name if is_path else name
+
+
+def _backbone(config: TrainConfig) -> str:
+    return f"`{plain(backbone_name(str(config.backbone)))}`"
 
 
 def _kind_of_network(config: TrainConfig) -> str:

@@ -22,6 +22,17 @@ def write_page(target: Path, template: str, content: dict[str, Any]) -> Path:
 
     Args:
         target: The HTML or Markdown file.
+        template: As for :func:`render_page`.
+        content: As for :func:`render_page`.
+    """
+    write_text(target, render_page(template, content))
+    return target
+
+
+def render_page(template: str, content: dict[str, Any]) -> str:
+    """Return a page.
+
+    Args:
         template: Name of a file in ``templates``.
         content: Variables of the template, beside ``notice``, the research-use notice.
     """
@@ -31,8 +42,7 @@ def write_page(target: Path, template: str, content: dict[str, Any]) -> Path:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    write_text(target, pages.get_template(template).render({"notice": RESEARCH_NOTICE, **content}))
-    return target
+    return pages.get_template(template).render({"notice": RESEARCH_NOTICE, **content})
 
 
 def _template(name: str) -> str:

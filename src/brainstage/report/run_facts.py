@@ -97,7 +97,7 @@ def facts_of_run(
         inside=f"{design} {headline}.",
         outside=None,
         repeats=people.repeats,
-        limits=_limits(evaluation, people, inferred=inferred),
+        limits=limits_of(evaluation, people, inferred=inferred),
     )
 
 
@@ -176,7 +176,14 @@ def _calibration(people: PatientEvaluation) -> str:
     return f"{sentence} {describe_sets(people)}".strip()
 
 
-def _limits(evaluation: Evaluation, people: PatientEvaluation, *, inferred: bool) -> list[str]:
+def limits_of(evaluation: Evaluation, people: PatientEvaluation, *, inferred: bool) -> list[str]:
+    """Return what a reader must know of a run's figures, a sentence each.
+
+    Args:
+        evaluation: Its figures by slice.
+        people: Its figures by person.
+        inferred: Whether who is who was recovered from the pictures.
+    """
     beside = "age and sex" in people.views[0].rows
     sentences = [
         (people.synthetic, f"{SYNTHETIC_NOTICE}."),

@@ -110,7 +110,7 @@ def _check_decoder(syntax: Any, where: str) -> None:
         raise DataError(f"{where}: compressed as {syntax.name}, which cannot be read; export it uncompressed")
     if not get_decoder(syntax).is_available:
         raise DataError(
-            f"{where}: compressed as {syntax.name}; install the decoder with: pip install 'brainstage[dicom]'"
+            f'{where}: compressed as {syntax.name}; install the decoder with: pip install "brainstage[dicom]"'
         )
 
 

@@ -130,7 +130,7 @@ def series_key(stream: BinaryIO) -> tuple[str, ...]:
         directions = [round(float(cosine), 2) for cosine in dataset.get("ImageOrientationPatient") or ()]
         return str(series), f"{dataset.Rows}×{dataset.Columns}", str(directions)
     except Exception as error:  # pydicom raises anything for foreign files
-        raise DataError(f"not a usable DICOM file ({type(error).__name__})") from error
+        raise DataError(f"not a usable DICOM file ({type(error).__name__}); export it again") from error
 
 
 def patient_and_study(file: Path) -> tuple[str, str] | None:
@@ -167,7 +167,7 @@ def describe_series(files: Iterable[Callable[[], BinaryIO]]) -> SeriesHeader:
             places += _places(dataset)
         matrix, description = (int(dataset.Rows), int(dataset.Columns)), str(dataset.get("SeriesDescription") or "")
     except Exception as error:  # pydicom raises anything for foreign files
-        raise DataError(f"not a usable DICOM file ({type(error).__name__})") from error
+        raise DataError(f"not a usable DICOM file ({type(error).__name__}); export it again") from error
     return SeriesHeader(matrix, _spacing(places), slices, "".join(filter(str.isprintable, description))[:64])
 
 
@@ -274,7 +274,7 @@ def _frames(data: bytes, where: str, decoder: PixelDecoder) -> list[Frame]:
     except DataError:
         raise
     except Exception as error:  # pydicom raises anything for foreign files
-        raise DataError(f"{where}: not a usable DICOM file ({type(error).__name__})") from error
+        raise DataError(f"{where}: not a usable DICOM file ({type(error).__name__}); export it again") from error
 
 
 def _volume(frames: Sequence[Frame], where: str) -> Volume:
@@ -304,15 +304,15 @@ def _check(dataset: Any, where: str) -> None:
     """Refuse what is not a grey MR image, and a header that claims more than the file holds."""
     modality = str(dataset.get("Modality", "unknown"))
     if modality != "MR":
-        raise RefusalError(f"{where}: is of modality {modality[:16]}, expected MR")
+        raise RefusalError(f"{where}: is of modality {modality[:16]}, expected MR; give an MR series")
     if dataset.get("PhotometricInterpretation") not in ("MONOCHROME1", "MONOCHROME2"):
-        raise RefusalError(f"{where}: holds colours, expected grey values")
+        raise RefusalError(f"{where}: holds colours, expected grey values; give a series of grey values")
     voxels = int(dataset.Rows) * int(dataset.Columns) * int(dataset.get("NumberOfFrames", 1) or 1)
     if not 0 < voxels <= MAX_VOXELS:
         raise DataError(f"{where}: {voxels:,} voxels, expected at most {MAX_VOXELS:,}; scale it down first")
     compressed = dataset.file_meta.TransferSyntaxUID.is_compressed
     if not compressed and voxels * int(dataset.BitsAllocated) // 8 > len(dataset.get("PixelData") or b""):
-        raise DataError(f"{where}: damaged, it ends before its last image")
+        raise DataError(f"{where}: damaged, it ends before its last image; export it again")
 
 
 def _frame(dataset: Any, number: int, pixels: Float32Array, where: str) -> Frame:
@@ -349,5 +349,7 @@ def _find(groups: Sequence[Any], where: str, sequence: str, name: str, default: 
             if holder.get(name) is not None:
                 return holder.get(name)
     if default is None:
-        raise DataError(f"{where}: its header does not say where in the head it lies ({name} is missing)")
+        raise DataError(
+            f"{where}: its header does not say where in the head it lies ({name} is missing); export it again"
+        )
     return default

@@ -183,7 +183,7 @@ def find_scans(inputs: StrPath | Iterable[StrPath], image_column: str = "image")
             files.append(file)
     scans += scans_of(files)
     if not scans:
-        raise DataError(f"{', '.join(names) or 'no input'}: no {SCAN_FORMATS} file found")
+        raise DataError(f"{', '.join(names) or 'no input'}: no {SCAN_FORMATS} file found; check the name")
     return scans
 
 
@@ -258,7 +258,7 @@ def find_volume(name: str, series: int | None = None) -> Scan:
     """
     scans = [scan for scan in find_scans(name) if scan.volume]
     if not scans:
-        raise DataError(f"{name}: expected one volume (NIfTI or a DICOM series), found none")
+        raise DataError(f"{name}: expected one volume (NIfTI or a DICOM series), found none; give the whole series")
     if series is not None:
         return choose_series(scans, series)
     if len(scans) > 1:
@@ -393,4 +393,4 @@ def _read_dicom(files: Sequence[File], where: str) -> Volume | Frame:
 
 def _read_unknown(files: Sequence[File], where: str, level_set: LevelSet = PUBLIC) -> Slices:
     read_bytes(files[0].open, where)
-    raise DataError(f"{where}: not a {SCAN_FORMATS} file")
+    raise DataError(f"{where}: not a {SCAN_FORMATS} file; give or make one of these")

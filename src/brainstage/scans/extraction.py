@@ -37,7 +37,7 @@ def extract(scan: Path | str, series: int | None = None) -> Extraction:
     check_extra()
     source = find_volume(str(scan), series)
     if source.volume is None:
-        raise DataError(f"{scan}: a single picture, expected a volume")
+        raise DataError(f"{scan}: a single picture, expected a volume; give the whole series")
     return extract_brain(source.volume(), source.name)
 
 

@@ -50,7 +50,7 @@ def nifti_size(start: bytes) -> tuple[tuple[int, ...], tuple[float, ...]]:
         header = kind.header_class.from_fileobj(content, check=False)
         return tuple(map(int, header.get_data_shape())), tuple(map(float, header.get_zooms()[:3]))
     except Exception as error:  # nibabel raises anything for foreign headers
-        raise DataError(f"not a usable NIfTI file ({type(error).__name__})") from error
+        raise DataError(f"not a usable NIfTI file ({type(error).__name__}); convert or copy it again") from error
 
 
 @np.errstate(all="ignore")  # values that are not finite are checked for
@@ -64,19 +64,21 @@ def decode_nifti(data: bytes, where: str) -> Volume:
     start = _start(data)
     kind = _kind(start)
     if kind is None:
-        raise DataError(f"{where}: not a single-file NIfTI image (.nii or .nii.gz)")
+        raise DataError(f"{where}: not a single-file NIfTI image (.nii or .nii.gz); convert it to one")
     try:
         header = kind.header_class.from_fileobj(io.BytesIO(start), check=False)
         size = _checked_size(header, where)
         content = _decompressed(data, size)
         if len(content) < size:
-            raise DataError(f"{where}: damaged, it ends after {len(content):,} of {size:,} bytes")
+            raise DataError(f"{where}: damaged, it ends after {len(content):,} of {size:,} bytes; copy it again")
         image = kind.from_bytes(content)
         voxels = np.asarray(image.dataobj, dtype=np.float32).reshape(image.shape[:3])
     except DataError:
         raise
     except Exception as error:  # nibabel and numpy raise anything for foreign headers
-        raise DataError(f"{where}: damaged NIfTI file ({type(error).__name__})") from error
+        raise DataError(
+            f"{where}: damaged NIfTI file ({type(error).__name__}); convert or copy it again"
+        ) from error
     if not (header["qform_code"] > 0 or header["sform_code"] > 0):
         raise DataError(f"{where}: its header does not say which way is up (no qform, no sform); convert it again")
     return Volume.checked(voxels, np.asarray(image.affine, dtype=np.float64), where)
@@ -149,9 +151,9 @@ def _checked_size(header: Any, where: str) -> int:
     """Return the bytes that a file with this header has."""
     shape, kind = header.get_data_shape(), header.get_data_dtype()
     if kind.fields or kind.kind not in "iuf":
-        raise DataError(f"{where}: holds colours or complex numbers, expected grey values")
+        raise DataError(f"{where}: holds colours or complex numbers, expected grey values; give grey values")
     if len(shape) < 3 or min(shape) < 1:
-        raise DataError(f"{where}: has {len(shape)} axes, expected the three of a volume")
+        raise DataError(f"{where}: has {len(shape)} axes, expected the three of a volume; give a single volume")
     if np.prod(shape[3:], dtype=object) > 1:
         raise DataError(f"{where}: holds {np.prod(shape[3:], dtype=object):,} volumes; extract one of them first")
     voxels = int(np.prod(shape, dtype=object))
@@ -159,5 +161,7 @@ def _checked_size(header: Any, where: str) -> int:
         raise DataError(f"{where}: {voxels:,} voxels, expected at most {MAX_VOXELS:,}; scale it down first")
     offset = float(header["vox_offset"])
     if not 0 <= offset <= MAX_EXTENSION_BYTES:
-        raise DataError(f"{where}: damaged, its header puts the voxels at byte {offset:g}")
+        raise DataError(
+            f"{where}: damaged, its header puts the voxels at byte {offset:g}; convert or copy it again"
+        )
     return int(offset) + voxels * int(kind.itemsize)

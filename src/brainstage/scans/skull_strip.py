@@ -70,7 +70,7 @@ def check_extra() -> None:
         ConfigError: It is not.
     """
     if find_spec("SimpleITK") is None:
-        raise ConfigError("taking a brain out of a head needs SimpleITK: pip install 'brainstage[heads]'")
+        raise ConfigError('taking a brain out of a head needs SimpleITK: pip install "brainstage[heads]"')
 
 
 def extract_brain(head: Volume, where: str) -> Extraction:

@@ -197,7 +197,7 @@ def training_slice(frame: Frame, where: str) -> Pixels:
     if abs(normal[2]) < MIN_AXIAL_COSINE * np.linalg.norm(normal):
         raise RefusalError(f"{where}: its image is not axial; give an axial one, or the whole series")
     if np.ptp(frame.pixels) == 0:
-        raise RefusalError(f"{where}: all pixels have the same value")
+        raise RefusalError(f"{where}: all pixels have the same value; give one that shows a brain")
     head = np.argwhere(frame.pixels > 0.2 * np.percentile(frame.pixels, 99))
     across = TRAINING_GRID[:2, 1:3]  # in the plane; x and y of a row and of a column
     steps = np.arange(SLICE_SIDE) - (SLICE_SIDE - 1) / 2

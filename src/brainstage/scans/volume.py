@@ -31,7 +31,8 @@ def checked_values(values: Float32Array, where: str) -> Float32Array:
     largest = float(np.abs(values).max())
     if largest > MAX_GREY_VALUE:
         raise DataError(
-            f"{where}: holds grey values up to {largest:.0e}, expected at most {MAX_GREY_VALUE:.0e}; damaged?"
+            f"{where}: holds grey values up to {largest:.0e}, expected at most {MAX_GREY_VALUE:.0e}; "
+            "convert it again"
         )
     return values
 
@@ -63,17 +64,25 @@ class Volume:
         """
         if min(voxels.shape) < MIN_VOXELS_ALONG_AXIS:
             shape = "×".join(str(side) for side in voxels.shape)
-            raise DataError(f"{where}: {shape} voxels, expected at least {MIN_VOXELS_ALONG_AXIS} along each axis")
+            raise DataError(
+                f"{where}: {shape} voxels, expected at least {MIN_VOXELS_ALONG_AXIS} along each axis"
+                "; give a scan of the whole brain"
+            )
         usable = np.isfinite(affine).all() and np.abs(affine).max() < MAX_OFFSET
         if not usable or abs(np.linalg.det(affine[:3, :3])) < 1e-6:
-            raise DataError(f"{where}: its header holds no usable affine map (qform, sform or orientation)")
+            raise DataError(
+                f"{where}: its header holds no usable affine map (qform, sform or orientation); convert it again"
+            )
         spacing = np.linalg.norm(affine[:3, :3], axis=0)
         if not (spacing.min() >= MIN_SPACING and spacing.max() <= MAX_SPACING):
             size = " × ".join(f"{side:.3g}" for side in spacing)
-            raise DataError(f"{where}: voxels of {size} mm, expected {MIN_SPACING} to {MAX_SPACING:g} mm")
+            raise DataError(
+                f"{where}: voxels of {size} mm, expected {MIN_SPACING} to {MAX_SPACING:g} mm"
+                "; resample it or correct its header"
+            )
         voxels = checked_values(voxels, where)
         if voxels.max() == voxels.min():
-            raise DataError(f"{where}: all voxels have the same value")
+            raise DataError(f"{where}: all voxels have the same value; give one that shows a brain")
         return cls(voxels, affine)
 
     @property

@@ -163,18 +163,23 @@ def _add_predict(app: FastAPI, registry: ModelRegistry, limits: Limits) -> None:
 def _add_explain(app: FastAPI, registry: ModelRegistry, limits: Limits) -> None:
     form = takes_form(explain_form(registry, limits.files))
 
-    @app.post("/v1/explain", summary="Show which pixels moved the score of a scan", **form)
+    @app.post("/v1/explain", summary="Show what moved the score of a scan", **form)
     async def explain(request: Request) -> JSONResponse:
         upload = await read_upload(request, limits.files, EXPLAIN_FIELDS)
         model = registry.model(upload.fields.get("model"))
+        one_person = upload.flag("one_person")
         scans = await registry.run(partial(scans_of, upload.files))
-        explanations, slices = await model.explain(scans, upload.fields.get("method"), upload.fields.get("stage"))
+        explanations, people = await model.explain(
+            scans, upload.fields.get("method"), upload.fields.get("stage"), one_person
+        )
+        slices = [item for person in people for item in person.slices]
         rows = await registry.run(partial(_drawn, _with_file_numbers(explanations.rows, scans), slices))
         return JSONResponse(
             {
                 "notice": explanations.notice,
                 "model": model.identity,
                 "method": explanations.method,
+                "people": [_without_name(person) for person in explanations.people],
                 "maps": rows,
             }
         )
@@ -184,6 +189,10 @@ def _with_file_numbers(rows: Sequence[dict[str, Any]], scans: Sequence[Scan]) ->
     """Return rows that name their files by the files' numbers in the request."""
     by_scan, all_numbers = {scan.name: file_numbers([scan]) for scan in scans}, file_numbers(scans)
     return [_without_source(row, by_scan.get(row["source"], all_numbers)) for row in rows]
+
+
+def _without_name(person: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in person.items() if key != "source"}
 
 
 def _without_source(row: dict[str, Any], numbers: list[int]) -> dict[str, Any]:

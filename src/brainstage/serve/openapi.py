@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from brainstage.inference.attribution import CONTRIBUTIONS
 from brainstage.serve.problems import TITLES
 from brainstage.serve.registry import LoadedModel, ModelRegistry
 
 PREDICT_FIELDS = ("model", "one_person", "pictures")
-EXPLAIN_FIELDS = ("model", "method", "stage")
+EXPLAIN_FIELDS = ("model", "one_person", "method", "stage")
 PROBLEM: dict[str, Any] = {
     "description": f"A problem; `code` is one of {', '.join(TITLES)}",
     "content": {
@@ -59,9 +60,17 @@ def explain_form(registry: ModelRegistry, max_files: int) -> dict[str, Any]:
         {
             "files": _files(max_files),
             "model": _model(registry.names),
+            "one_person": {
+                "type": "boolean",
+                "default": False,
+                "description": "All files show one person: their slices are explained together.",
+            },
             "method": {
                 "enum": sorted({method for model in models for method in model.methods}),
-                "description": "Without it the one that suits the model, `explained_by` of /v1/models.",
+                "description": (
+                    "Without it the one that suits the model, `explained_by` of /v1/models, or the stage: "
+                    "contributions are to the score behind all stages, and take none."
+                ),
             },
             "stage": {
                 "enum": list(dict.fromkeys(stage for model in models for stage in model.predictor.classes)),
@@ -74,7 +83,8 @@ def explain_form(registry: ModelRegistry, max_files: int) -> dict[str, Any]:
         {"properties": {**_choices(model), "model": {"const": model.name}}, "required": ["model"]}
         for model in models
     ]
-    return {**form, "anyOf": [default, *named]}
+    whatever_the_stage = {"properties": {"method": {"const": CONTRIBUTIONS}}, "required": ["method", "stage"]}
+    return {**form, "anyOf": [default, *named], "not": whatever_the_stage}
 
 
 def takes_form(schema: dict[str, Any]) -> dict[str, Any]:

@@ -15,9 +15,10 @@ from brainstage.core.errors import ConfigError
 from brainstage.core.parallel import usable_cpus, worker_pool
 from brainstage.datasets.images import CHUNK
 from brainstage.inference.attribution import default_method, methods_for
-from brainstage.inference.explanations import Explanations, SliceExplanation, check_request, explain_scan
+from brainstage.inference.explanations import Explanations, PersonExplanation, check_request, explain_person
 from brainstage.inference.predictions import Person, PersonPrediction, Predictions, group_people, predict_people
 from brainstage.inference.predictor import Predictor
+from brainstage.models.find import hub_id_of
 from brainstage.models.weights import BUNDLED
 from brainstage.scans.discover import Scan
 from brainstage.serve.micro_batcher import MicroBatcher
@@ -28,9 +29,9 @@ Result = TypeVar("Result")
 
 
 class ExplanationRequest(NamedTuple):
-    """A scan to explain."""
+    """A person to explain."""
 
-    scan: Scan
+    person: Person
     method: str
     stage: str | None
 
@@ -70,7 +71,7 @@ class LoadedModel:
         self._volumes: MicroBatcher[Person, PersonPrediction] = MicroBatcher(
             predict, volume_threads, workers=max(1, cpus - 1), batch_size=1
         )
-        self._explanations: MicroBatcher[ExplanationRequest, list[SliceExplanation]] = MicroBatcher(
+        self._explanations: MicroBatcher[ExplanationRequest, PersonExplanation] = MicroBatcher(
             self._explain, explanation_threads, workers=1, batch_size=1
         )
         self.warm_up = picture_threads.submit(_warm_up, predictor)
@@ -124,33 +125,30 @@ class LoadedModel:
         return Predictions.collect(self.predictor, predictions), predictions
 
     async def explain(
-        self, scans: Sequence[Scan], method: str | None, stage: str | None
-    ) -> tuple[Explanations, list[SliceExplanation]]:
-        """Explain scans, one after another.
+        self, scans: Sequence[Scan], method: str | None, stage: str | None, one_person: bool = False
+    ) -> tuple[Explanations, list[PersonExplanation]]:
+        """Explain the predictions for people, one after another.
 
         Args:
-            scans: The scans of a request, each of one person.
-            method: One of :attr:`methods`; None for the first.
+            scans: The scans of a request.
+            method: One of :attr:`methods`; None for the first that suits the stage.
             stage: The stage to explain; None for the predicted one.
+            one_person: Whether all show one person.
 
         Raises:
-            Problem: The method does not suit the model, or there is no such stage.
+            Problem: The method does not suit the model or the stage, or there is no such stage.
         """
         try:
             method = check_request(self.predictor, method, stage)
         except ConfigError as error:
             raise Problem(400, "cannot-explain", str(error)) from error
-        by_scan = await self._explanations.submit([ExplanationRequest(scan, method, stage) for scan in scans])
-        rows = [
-            {"person": number, **explanation.row}
-            for number, explanations in enumerate(by_scan, 1)
-            for explanation in explanations
-        ]
-        explanations = Explanations(rows, method, self.predictor.hash, self.predictor.about)
-        return explanations, [explanation for explanations in by_scan for explanation in explanations]
+        people = await self._explanations.submit(
+            [ExplanationRequest(person, method, stage) for person in group_people(scans, one_person)]
+        )
+        return Explanations.collect(self.predictor, method, people), people
 
-    def _explain(self, requests: Sequence[ExplanationRequest]) -> list[list[SliceExplanation]]:
-        return [explain_scan(self.predictor, *request) for request in requests]
+    def _explain(self, requests: Sequence[ExplanationRequest]) -> list[PersonExplanation]:
+        return [explain_person(self.predictor, *request) for request in requests]
 
 
 class ModelRegistry:
@@ -164,14 +162,14 @@ class ModelRegistry:
         """Open models.
 
         Args:
-            models: Run folders, or names of bundled models.
+            models: Run folders, names of bundled models, or ids of models on the hub, which are called ``NAME``.
             processes: Number of processes that open them, and share the processors.
 
         Raises:
             ConfigError: Two models have the same name.
             RunError: A model cannot be opened.
         """
-        paths = {model if model in BUNDLED else Path(model).resolve().name: model for model in models}
+        paths = {_name_of(model): model for model in models}
         if len(paths) < len(models):
             raise ConfigError(f"{', '.join(models)}: two models have the same name; rename a run folder")
         self.names = list(paths)
@@ -205,6 +203,14 @@ class ModelRegistry:
     async def run(self, function: Callable[[], Result]) -> Result:
         """Call a function that takes milliseconds, and needs no model, in a thread."""
         return await run_in_thread(self._threads, function)
+
+
+def _name_of(model: str) -> str:
+    """Return the name that requests know a model by."""
+    hub_id = hub_id_of(model)
+    if hub_id:
+        return hub_id.repo.partition("/")[2]
+    return model if model in BUNDLED else Path(model).resolve().name
 
 
 def _warm_up(predictor: Predictor) -> None:

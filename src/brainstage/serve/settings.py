@@ -30,7 +30,7 @@ class ServeSettings:
     """How a server is reached, by whom, and what it serves. Worker processes get a copy.
 
     Attributes:
-        models: Run folders or names of bundled models; the first is the default.
+        models: Run folders, names of bundled models, or ids of models on the hub; the first is the default.
         host: Name or address to listen at.
         port: Port to listen at; 0 takes a free one.
         allowed_hosts: Further names that the ``Host`` of a request may have.
@@ -58,7 +58,7 @@ class ServeSettings:
             ConfigError: They do not go together, or one cannot be used.
         """
         if self.workers < 1:
-            raise ConfigError(f"--workers {self.workers}: at least one process must answer")
+            raise ConfigError(f"--workers {self.workers}: at least one process must answer; give 1 or more")
         if patterns := [host for host in self.allowed_hosts if "*" in host]:
             raise ConfigError(f"--allow-host {patterns[0]}: a pattern would let any site in; give whole names")
         if self.proxy is not None:
@@ -85,7 +85,9 @@ class ServeSettings:
             option = f"--host {self.host}" if self.proxy is None else f"--behind-proxy {self.proxy}"
             raise ConfigError(f"{option}: add --allow-host NAME with the host name that others will use")
         if needs_token(self.host, self.proxy) and self.token is None:
-            raise ConfigError(f"--host {self.host}: other machines need a token")
+            raise ConfigError(
+                f"--host {self.host}: other machines need a token; make one, or leave the token to the command"
+            )
 
     @property
     def encrypted(self) -> bool:

@@ -40,6 +40,24 @@ class ProportionalOdds:
         """Return the probabilities of the stages, float64 of shape (n, classes)."""
         return _probabilities(self._parameters, self._scaled(scores))
 
+    def severity(self, scores: Float64Array) -> Float64Array:
+        """Return the log-odds that the probabilities of scores come from, float64 of shape (n,).
+
+        P(stage > k) = expit(severity - threshold of k): what adds 0.7 to it doubles the odds of a later stage.
+        """
+        severity: Float64Array = self._parameters[0] * self._scaled(scores)
+        return severity
+
+    @property
+    def severity_per_score(self) -> float:
+        """What one unit of the score adds to the severity."""
+        return float(self._parameters[0] / self._spread)
+
+    @property
+    def thresholds(self) -> Float64Array:
+        """The severity at which later stages than each but the last are as likely as not, (classes - 1,)."""
+        return _thresholds(self._parameters)
+
     def _scaled(self, scores: Float64Array) -> Float64Array:
         scaled: Float64Array = (scores - self._mean) / self._spread
         return scaled
@@ -47,8 +65,12 @@ class ProportionalOdds:
 
 def _probabilities(parameters: Float64Array, scores: Float64Array) -> Float64Array:
     """Return the stages' probabilities for the slope, the first threshold and the logarithms of the steps."""
-    thresholds = parameters[1] + np.cumsum([0.0, *np.exp(parameters[2:])])
-    above = expit(parameters[0] * scores[:, None] - thresholds)
+    above = expit(parameters[0] * scores[:, None] - _thresholds(parameters))
     edges = np.concatenate([np.ones((len(scores), 1)), above, np.zeros((len(scores), 1))], axis=1)
     probabilities: Float64Array = edges[:, :-1] - edges[:, 1:]
     return probabilities
+
+
+def _thresholds(parameters: Float64Array) -> Float64Array:
+    thresholds: Float64Array = parameters[1] + np.cumsum([0.0, *np.exp(parameters[2:])])
+    return thresholds

@@ -322,7 +322,10 @@ def _outcome(
     positive = np.array([(mapped[label] if mapped else label) != first for label in found.labels])
     if positive.all() or not positive.any():
         which = "any other class" if positive.all() else first
-        raise DataError(f"all {len(positive)} scans are of {which}, so nothing can be compared")
+        raise DataError(
+            f"all {len(positive)} scans are of {which}, so nothing can be compared"
+            "; give a cohort that has others too"
+        )
     return short_names(predictor.classes if mapped else slices.classes)[0], positive
 
 

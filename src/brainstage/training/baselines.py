@@ -17,7 +17,7 @@ from sklearn.pipeline import make_pipeline
 
 from brainstage.core.arrays import Float32Array, Float64Array, IntArray, Pixels
 from brainstage.core.progress import Progress, silent
-from brainstage.datasets.neighbours import nearest, shortened
+from brainstage.datasets.neighbours import Neighbours, shortened
 from brainstage.datasets.signatures import (
     BLOCK_ROWS,
     COARSE_SIDE,
@@ -154,8 +154,9 @@ def _find_among_many(
     with progress("Finding the nearest training slices", len(sides)) as advance:
         for pair in sides:
             asked, known = (np.array([slices.row_of[one] for one in ids], dtype=np.int64) for ids in pair)
-            best = nearest(short[asked], short[known], 1)[0][:, 0] if len(asked) else asked
-            stages.append(slices.targets(known[best].tolist()))
+            search = Neighbours(short[known])
+            best = [search.search(short[asked[part]], 1)[0][:, 0] for part in blocks(len(asked), MANY_SLICES)]
+            stages.append(slices.targets(known[np.concatenate(best)].tolist() if best else []))
             advance(1)
     return stages
 
@@ -201,12 +202,12 @@ def _fit_and_predict(slices: SliceTable, coarse: Float32Array, fold: Fold) -> Fl
         train = [train[number] for number in np.random.default_rng(0).permutation(len(train))[:MANY_SLICES]]
     rows = [slices.row_of[slice_id] for slice_id in fold.validation + fold.test]
     model = make_pipeline(
-        PCA(min(100, len(train) - 1), whiten=True, svd_solver="randomized", random_state=0),
+        PCA(min(100, len(train) - 1), copy=False, whiten=True, svd_solver="randomized", random_state=0),
         LogisticRegression(C=0.01, max_iter=1000),
     )
     model.fit(coarse[train], slices.targets(train))
     probabilities = np.zeros((len(rows), len(slices.classes)), dtype=np.float32)
-    for part in blocks(len(rows), MANY_SLICES):
+    for part in blocks(len(rows), 10 * BLOCK_ROWS):
         probabilities[part, model.classes_] = model.predict_proba(coarse[rows[part]])
     return probabilities
 

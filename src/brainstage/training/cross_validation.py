@@ -128,18 +128,10 @@ def _for_folds(config: TrainConfig, splits: Splits | None) -> TrainConfig:
     if splits.protocol != "patient":
         raise ConfigError(
             f"cross-validation needs folds of protocol patient; the splits given are {splits.protocol}"
+            "; give others or none"
         )
     count = len(splits.folds)
     return config if count in (1, config.folds * config.repeats) else config.replace(folds=count, repeats=1)
-
-
-def _joined_metadata(tables: list[pa.Table]) -> dict[str, Any]:
-    """Return what stands beside the joined figures: that of every fold but its number, and a caution of any."""
-    joined: dict[str, Any] = {}
-    for table in tables:
-        joined |= read_metadata(table)
-    joined.pop("fold", None)
-    return joined
 
 
 def _finish(
@@ -152,17 +144,7 @@ def _finish(
     progress: Progress,
 ) -> None:
     """Join the folds' predictions, calibrate on them, put the baselines beside them, and write the manifest."""
-    tables = [pq.read_table(fold.predictions) for fold in folds]
-    about = _joined_metadata(tables)
-    age_and_sex, about["age_and_sex"] = age_and_sex_baseline(slices, splits, about)
-    if age_and_sex is not None:
-        write_table(run.age_and_sex, age_and_sex)
-    table = with_metadata(pa.concat_tables(tables), about)
-    write_table(run.predictions, table)
-    if config.model != "patient":
-        tested = table.filter(pa.compute.equal(table["split"], "test"))
-        scores = np.stack([tested[PROB_PREFIX + name].to_numpy() for name in slices.classes], axis=1)
-        calibrate(run.model, slices, tested["slice_id"].to_pylist(), scores, tested["fold"].to_pylist())
+    about = _join_predictions(run, slices, splits, folds, config)
     nearest = nearest_training_slice(slices, dict(enumerate(splits.folds)), about, progress=progress)
     write_table(run.nearest_slice, nearest)
     write_table(run.baseline, linear_baseline(slices, splits, about, progress=progress))
@@ -178,3 +160,30 @@ def _finish(
             "training_seconds": seconds,
         }
     )
+
+
+def _join_predictions(
+    run: RunFolder, slices: SliceTable, splits: Splits, folds: list[RunFolder], config: TrainConfig
+) -> dict[str, Any]:
+    """Write the folds' predictions as the run's, and those from age and sex; calibrate; return the metadata."""
+    tables = [pq.read_table(fold.predictions) for fold in folds]
+    about = _joined_metadata(tables)
+    age_and_sex, about["age_and_sex"] = age_and_sex_baseline(slices, splits, about)
+    if age_and_sex is not None:
+        write_table(run.age_and_sex, age_and_sex)
+    table = with_metadata(pa.concat_tables(tables), about)
+    write_table(run.predictions, table)
+    if config.model != "patient":
+        tested = table.filter(pa.compute.equal(table["split"], "test"))
+        scores = np.stack([tested[PROB_PREFIX + name].to_numpy() for name in slices.classes], axis=1)
+        calibrate(run.model, slices, tested["slice_id"].to_pylist(), scores, tested["fold"].to_pylist())
+    return about
+
+
+def _joined_metadata(tables: list[pa.Table]) -> dict[str, Any]:
+    """Return what stands beside the joined figures: that of every fold but its number, and a caution of any."""
+    joined: dict[str, Any] = {}
+    for table in tables:
+        joined |= read_metadata(table)
+    joined.pop("fold", None)
+    return joined

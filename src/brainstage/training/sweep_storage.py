@@ -93,7 +93,7 @@ def _open_storage(run: RunFolder, storage: str | None) -> optuna.storages.RDBSto
         return optuna.storages.RDBStorage(address, **beat)
     except ImportError as error:
         raise ConfigError(
-            "the driver of this database is not installed; for PostgreSQL: pip install 'brainstage[postgres]'"
+            'the driver of this database is not installed; for PostgreSQL: pip install "brainstage[postgres]"'
         ) from error
     except Exception as error:  # whatever SQLAlchemy or the database's driver raises
         place = address.rpartition("@")[2]  # never the password

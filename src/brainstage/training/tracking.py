@@ -20,7 +20,7 @@ def tensorboard(folder: Path) -> Any:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise ConfigError(
-            "tracker tensorboard is not installed; install it with: pip install 'brainstage[tensorboard]'"
+            'tracker tensorboard is not installed; install it with: pip install "brainstage[tensorboard]"'
         ) from error
     from transformers.integrations import TensorBoardCallback
 

@@ -61,7 +61,9 @@ class OnnxEngine:
                 f"{file}: does not take {INPUT} of {size}×{size} pixels and give {OUTPUT}; export it again"
             )
         if shapes[1] != [len(classes)]:
-            raise DataError(f"{file}: gives {shapes[1]} logits, expected one for each of {', '.join(classes)}")
+            raise DataError(
+                f"{file}: gives {shapes[1]} logits, expected one for each of {', '.join(classes)}; export it again"
+            )
         return cls(session, classes)
 
     def logits(self, pixels: Float32Array) -> Float32Array:
@@ -94,7 +96,7 @@ def library(name: str) -> Any:
     try:
         return import_module(name)
     except ImportError as error:
-        raise ConfigError("ONNX is not installed; install it with: pip install 'brainstage[onnx]'") from error
+        raise ConfigError('ONNX is not installed; install it with: pip install "brainstage[onnx]"') from error
 
 
 def checked_bytes(file: Path) -> bytes:
@@ -106,7 +108,9 @@ def checked_bytes(file: Path) -> bytes:
     """
     onnx = library("onnx")
     if file.stat().st_size > MAX_BYTES:
-        raise DataError(f"{file}: larger than {MAX_BYTES / 2**30:g} GiB, more than an exported network can be")
+        raise DataError(
+            f"{file}: larger than {MAX_BYTES / 2**30:g} GiB, more than an exported network can be; export it again"
+        )
     content = file.read_bytes()
     try:
         model = onnx.load_model_from_string(content)
@@ -150,4 +154,6 @@ def _session(content: bytes, file: Path) -> Any:
 
 
 def _damaged(file: Path, error: Exception) -> DataError:
-    return DataError(f"{file}: not a usable ONNX file ({shorten(str(error), 200) or type(error).__name__})")
+    return DataError(
+        f"{file}: not a usable ONNX file ({shorten(str(error), 200) or type(error).__name__}); export it again"
+    )

@@ -71,7 +71,7 @@ def _library(name: str) -> Any:
         return __import__(name)
     except ImportError as error:
         raise ConfigError(
-            "engine openvino is not installed; install it with: pip install 'brainstage[openvino]'"
+            'engine openvino is not installed; install it with: pip install "brainstage[openvino]"'
         ) from error
 
 

@@ -60,6 +60,6 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ConfigError(f"{path}: no such recipe file") from None
+        raise ConfigError(f"{path}: no such recipe file; check the path") from None
     except (OSError, ValueError) as error:
-        raise ConfigError(f"{path}: not readable as TOML ({error})") from error
+        raise ConfigError(f"{path}: not readable as TOML ({error}); correct it") from error

@@ -19,9 +19,9 @@ export function predict(files, { model, onePerson, signal }) {
   return post("../v1/predict", files, { model, one_person: onePerson, pictures: true }, signal);
 }
 
-/** Explain the score of a scan, given its files. */
+/** Explain the score of a person, given the files. */
 export function explain(files, { model, signal }) {
-  return post("../v1/explain", files, { model }, signal);
+  return post("../v1/explain", files, { model, one_person: true }, signal);
 }
 
 function post(address, files, fields, signal) {

@@ -15,6 +15,7 @@ import { shortNames } from "./dom.js";
  * @property {object} reply - All but the predictions: notice, model, classes, calibrated.
  * @property {string[]} short - Names of the stages on the screen.
  * @property {Map<string, object>} maps - The explanations of slices, by the slice's key, where requested.
+ * @property {object} [explained] - What moved the score of all slices together, where requested.
  */
 
 /**
@@ -63,8 +64,8 @@ export function stagesOf(row, { reply, short }) {
 /** Return the name on the screen of a row's likeliest stage; empty if it has none. */
 export const likeliest = (row, { reply, short }) => short[reply.classes.indexOf(row.stage)] ?? "";
 
-/** Return the key of a slice among a person's maps; `level` is another one of the same scan. */
-export const keyOf = (row, level = row.level) => `${row.files.join(" ")}:${level}`;
+/** Return the key of a slice among a person's maps. */
+export const keyOf = ({ files, level }) => `${files.join(" ")}:${level}`;
 
 /** Return a model's identity in one line. */
 export function titleOf({ hash, protocol, leakage, synthetic }) {

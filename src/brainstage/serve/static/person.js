@@ -18,7 +18,7 @@ export function showPerson(person) {
   byId("person-model").textContent = titleOf(person.reply.model);
   showReason(person.prediction);
   showPrediction(person);
-  startHeat(person, current, showSlices);
+  startHeat(person, { slice: current, changed: showSlices, select });
   showSlices();
   const [item] = person.items;
   const volume = person.items.length === 1 && item.kind === "nifti" && person.prediction.status !== "failed";
@@ -159,8 +159,14 @@ function showLarge() {
   if (!row) return;
   const place = row.level === null ? (shown.slices.length > 1 ? `Picture ${selected + 1}` : "") : `Level ${row.level}`;
   byId("large").replaceChildren(layers(row, place ? `Slice: ${place}` : "The picture, as the model was given it"));
+  if (shown.explained?.registered) byId("large").firstChild.append(...sides());
   byId("large-caption").replaceChildren(element("strong", {}, place), element("span", {}, captionOf(row)));
   update();
+}
+
+/** Return the marks of the person's right and left, which are known of slices of a volume. */
+function sides() {
+  return [element("span", { class: "side right" }, "R"), element("span", { class: "side left" }, "L")];
 }
 
 function captionOf(row) {

@@ -1,0 +1,1 @@
+"""What the commands show on a terminal, a module for each thing that is drawn."""
