@@ -2,12 +2,13 @@
 #   make quickstart   set up, train on the real data, judge        make test   set up, run the tests
 #   make setup TORCH=gpu                                           torch with CUDA (gigabytes)
 #   make package      wheel and source distribution, tried out     dist/
+#   make docs         the documentation, with its tutorials run    docs/_build/html/index.html
 PYTHON ?= python3
 TORCH ?= cpu
 TORCH_VERSION ?= 2.13.0
 BIN := .venv/bin
 
-.PHONY: setup quickstart test check package bench clean
+.PHONY: setup quickstart test check package docs bench clean
 
 setup: .venv/ready
 
@@ -40,8 +41,12 @@ package: setup
 	$(BIN)/python -m build
 	$(BIN)/python tools/smoke_test.py dist
 
+docs: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m sphinx -b html -n -W --keep-going -q docs docs/_build/html
+	@echo "docs/_build/html/index.html"
+
 bench: setup
 	$(BIN)/python benchmarks/run.py
 
 clean:
-	rm -rf .venv build dist
+	rm -rf .venv build dist docs/_build docs/tutorials docs/reference/commands docs/reference/model-cards

@@ -5,8 +5,8 @@
 Each row is trained and tested three times: on the public split, on a split by slice of our own, and on folds of
 people. Nothing is chosen on the way: every recipe is trained on all training slices, to the last epoch of its
 schedule, and looks at its test slices once. Pretrained weights are looked for in the cache and on the Hugging Face
-hub, or in a folder named with ``--weights``; where there are none, the row says so. The page docs/claims.md quotes
-the table and the figure.
+hub, or in a folder named with ``--weights``; where there are none, the row says so. The page
+docs/explanation/claims.md quotes the table and the figure.
 """
 
 from __future__ import annotations

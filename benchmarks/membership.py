@@ -2,9 +2,9 @@
 
     python benchmarks/membership.py
 
-``docs/data-statement.md`` says what a model's file tells about its people; this measures it. A patient model is
-fitted on a random half of the people of the public dataset. Of each person of both halves one slice, drawn at
-random, has no part in the fit; it is compared with every training person's mean histograms at the level that the
+``docs/explanation/data-statement.md`` says what a model's file tells about its people; this measures it. A patient
+model is fitted on a random half of the people of the public dataset. Of each person of both halves one slice, drawn
+at random, has no part in the fit; it is compared with every training person's mean histograms at the level that the
 model itself estimates. Named: share of training people whose own row is the nearest. Membership: AUROC of
 the distance to the nearest row, training people against the others, with a 95 % interval over people.
 """

@@ -1,6 +1,6 @@
 """Claim: exported networks are faster, a fresh process predicts within 1.5 s, a server serves 64 clients correctly.
 
-    python benchmarks/serve.py [--vit] [--seconds 60] [--workers-only]
+    python benchmarks/serve.py [--vit] [--seconds 60] [--workers-only] [--first-only]
 
 The bundled ``compact`` as it is, as ONNX, and as ONNX of 8-bit integers: slices a second in batches of 32 on all
 cores, how long a single slice takes (median and 99th percentile), both from a decoded slice to its probabilities,
@@ -10,9 +10,13 @@ and how long a fresh process takes from its start to its end (median of five). E
 Then a server of each model, and of ``compact`` as ONNX, under 1, 8 and 64 clients that ask for one slice after
 another and compare each reply with the model's own prediction. Clients and server share the cores.
 
+Then how long a new server takes from the start of its process to the reply to its first request, a slice or a
+volume of 1.5 mm (median of five, with the processor time that the server had used by then), beside the same request
+again. ``--first-only`` measures nothing else.
+
 Last, servers of 1 and of 2 worker processes under ``wrk`` (a package of Debian), a client that takes little of the
 cores itself: it sends one slice again and again on 1, 8 and 64 connections. The servers of a model take turns.
-``--workers-only`` measures nothing else.
+``--workers-only`` likewise.
 """
 
 from __future__ import annotations
@@ -51,6 +55,8 @@ from brainstage.datasets.table import SliceTable, slice_id
 from brainstage.exports.export import export
 from brainstage.inference.predictor import BATCH, Predictor
 from brainstage.models.weights import bundled_folder
+from brainstage.scans.nifti import as_integers, encode_nifti
+from brainstage.scans.registration import grid_points, mapped, mni152, sample
 
 ROUNDS, FIRST = 3, 5
 """Turns of each engine, and fresh processes."""
@@ -87,6 +93,7 @@ def main() -> None:
     parser.add_argument("--vit", action="store_true", help="also a ViT-base with random weights")
     parser.add_argument("--seconds", type=float, default=60, help="of each load of the server; 0 for none")
     parser.add_argument("--workers-only", action="store_true", help="only servers of several processes, by wrk")
+    parser.add_argument("--first-only", action="store_true", help="only the first reply of a new server")
     options = parser.parse_args()
     slices = load_slices()
     sides = slices.rows["split"].to_pylist()
@@ -94,6 +101,9 @@ def main() -> None:
     print(f"{os.cpu_count()} cores, {len(images):,} test slices, load {os.getloadavg()[0]:.1f} at the start")
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
+        if options.first_only:
+            first_replies(images[0])
+            return
         if options.workers_only:
             export(bundled_folder("compact"), folder / "compact-onnx", int8=False, slices=slices)
             under_wrk(("patient", "compact", str(folder / "compact-onnx")), images[0], folder)
@@ -109,6 +119,7 @@ def main() -> None:
         if options.seconds:
             for model in ("patient", "compact", str(folder / "compact-onnx")):
                 under_clients(model, images, options.seconds)
+        first_replies(images[0])
         under_wrk(("patient", "compact", str(folder / "compact-onnx")), images[0], folder)
 
 
@@ -197,6 +208,35 @@ def first_answers(contenders: Sequence[Contender], image: Pixels, folder: Path) 
 # --- the server --------------------------------------------------------------------------------------------------
 
 
+def first_replies(image: Pixels) -> None:
+    """Print how long a new server takes from its start to its first reply."""
+    print(f"{'':24}{'first s':>9}{'processor s':>13}{'again s':>9}")
+    for name, content in (("slice", _png(image)), ("volume", _volume())):
+        timed = [_time_first(content) for _ in range(FIRST)]
+        first, processor, again = (statistics.median(values) for values in zip(*timed, strict=True))
+        print(f"{f'new server, {name}':24}{first:9.2f}{processor:13.2f}{again:9.2f}", flush=True)
+
+
+def _time_first(content: bytes) -> tuple[float, float, float]:
+    """Return seconds to the first reply, the processor time of the server by then, and those of a second reply."""
+    start = time.perf_counter()
+    with started() as server, httpx2.Client(base_url=server.address, timeout=120, trust_env=False) as client:
+        client.post("/v1/predict", files={"files": content}).raise_for_status()
+        first, processor = time.perf_counter() - start, server.processor_seconds()
+        start = time.perf_counter()
+        client.post("/v1/predict", files={"files": content}).raise_for_status()
+        return first, processor, time.perf_counter() - start
+
+
+def _volume() -> bytes:
+    """Return the template's brain in voxels of 1.5 mm, as a NIfTI file."""
+    template = mni152()
+    affine = template.affine @ np.diag([*(1.5 / template.spacing), 1])
+    shape = tuple(np.ceil(np.array(template.voxels.shape) * template.spacing / 1.5).astype(int))
+    voxels = sample(template, mapped(affine, grid_points(shape))).reshape(shape)
+    return encode_nifti(as_integers(voxels), affine)
+
+
 @dataclass
 class Load:
     """What clients measured: how often each outcome occurred, and the seconds of each reply."""
@@ -237,6 +277,11 @@ class Served:
     address: str
     pid: int
 
+    def processor_seconds(self) -> float:
+        """Return the processor time that it has used; NaN where there is no /proc."""
+        fields = _read(Path(f"/proc/{self.pid}/stat")).rpartition(")")[2].split()
+        return sum(map(int, fields[11:13])) / os.sysconf("SC_CLK_TCK") if fields else float("nan")
+
     def megabytes(self) -> float:
         """Return the memory of its processes; what they share counts once. NaN where there is no /proc."""
         processes = [self.pid, *map(int, _read(Path(f"/proc/{self.pid}/task/{self.pid}/children")).split())]
@@ -249,9 +294,9 @@ def _read(file: Path) -> str:
 
 
 @contextmanager
-def started(model: str, workers: int = 1) -> Iterator[Served]:
-    """Yield a new server."""
-    command = [sys.executable, "-m", "brainstage", "serve", "--port", "0", "--workers", str(workers), model]
+def started(*models: str, workers: int = 1) -> Iterator[Served]:
+    """Yield a new server; without models it serves the bundled ones."""
+    command = [sys.executable, "-m", "brainstage", "serve", "--port", "0", "--workers", str(workers), *models]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             yield Served(workers, process.stdout.readline().strip() if process.stdout else "", process.pid)
@@ -270,7 +315,7 @@ def under_wrk(models: Sequence[str], image: Pixels, folder: Path) -> None:
     print(f"{'':30}{'workers':>8}{'requests/s':>12}{'of 1':>8}{'p50 ms':>9}{'p99 ms':>9}{'refused':>9}{'MB':>7}")
     for model in models:
         with ExitStack() as stack:
-            servers = [stack.enter_context(started(model, workers)) for workers in WORKERS]
+            servers = [stack.enter_context(started(model, workers=workers)) for workers in WORKERS]
             for server in servers:
                 light_load(server, CLIENTS[-1], script)  # warms up
             for connections in CLIENTS:

@@ -1,4 +1,4 @@
-"""The package is laid out as docs/architecture.md says, and its public functions are documented."""
+"""The package is laid out as docs/reference/architecture.md says, and its public functions are documented."""
 
 import ast
 import importlib
@@ -11,7 +11,7 @@ import pytest
 import brainstage
 
 ROOT = Path(brainstage.__file__).parent
-PAGE = Path(__file__).parents[1] / "docs" / "architecture.md"
+PAGE = Path(__file__).parents[1] / "docs" / "reference" / "architecture.md"
 FUNCTIONS = [
     (file, node)
     for file in sorted(ROOT.rglob("*.py"))

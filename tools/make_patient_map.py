@@ -11,7 +11,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from brainstage.audits.audit import audit
-from brainstage.core.progress import terminal
+from brainstage.core.progress import progress_bar
 from brainstage.datasets.patient_map import MAP_COLUMNS
 from brainstage.datasets.sources import load_slices
 
@@ -20,7 +20,7 @@ TARGET = Path(__file__).parent.parent / "src/brainstage/datasets/maps/falah_alzh
 
 def main() -> None:
     """Audit the public dataset and write its map, ordered by hash."""
-    result = audit(load_slices(progress=terminal), progress=terminal)
+    result = audit(load_slices(progress=progress_bar), progress=progress_bar)
     table = result.table.select(MAP_COLUMNS).sort_by("slice_id").replace_schema_metadata(None)
     TARGET.parent.mkdir(exist_ok=True)
     pq.write_table(table, TARGET, compression="zstd", compression_level=19)

@@ -9,6 +9,7 @@ Research software. Not a medical device, never a diagnosis.
 
 from __future__ import annotations
 
+import warnings
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from brainstage.core.config import TrainConfig
     from brainstage.core.errors import BrainstageError, ConfigError, DataError, LeakageError, RunError
     from brainstage.core.parallel import Processes
+    from brainstage.core.progress import progress_bar
     from brainstage.core.run import RunFolder
     from brainstage.datasets.describe import describe
     from brainstage.datasets.layouts import Columns
@@ -52,6 +54,9 @@ if TYPE_CHECKING:
     from brainstage.training.train import train
 
 __version__ = "0.1.0"
+
+# tqdm, which other libraries import, misses ipywidgets in notebooks; the bars of this package do without
+warnings.filterwarnings("ignore", message="IProgress not found")
 
 __all__ = [
     "Audit",
@@ -100,6 +105,7 @@ __all__ = [
     "open_cluster",
     "predict_scans",
     "prepare",
+    "progress_bar",
     "run_participants",
     "run_study",
     "sweep",
@@ -160,6 +166,7 @@ _HOME = {
     "open_cluster": "core.cluster",
     "predict_scans": "inference.predictions",
     "prepare": "cohorts.prepare",
+    "progress_bar": "core.progress",
     "run_participants": "report.derivatives",
     "run_study": "studies.study",
     "sweep": "training.sweep",

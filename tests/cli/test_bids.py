@@ -104,7 +104,7 @@ def test_every_error_has_a_code_of_its_kind():
 
 
 def test_the_codes_are_documented():
-    text = (Path(__file__).parents[2] / "docs" / "exit-codes.md").read_text()
+    text = (Path(__file__).parents[2] / "docs" / "reference" / "exit-codes.md").read_text()
     for code in BidsExitCode:
         assert f"| {code.value} |" in text and f"{code.value} " in module.EXIT_CODES
 

@@ -14,6 +14,7 @@ from brainstage.cli.shared import ExitCode
 from brainstage.core.progress import silent
 from brainstage.datasets.sources import load_slices
 from brainstage.evaluation.slices import evaluate
+from brainstage.training.tracking import TRACKERS
 from brainstage.training.train import train
 from helpers import encode, picture, run_cli
 
@@ -57,7 +58,7 @@ def test_a_usage_error_is_one_sentence_and_exit_code_2(arguments, says):
             "contributions, grad-cam, integrated-gradients, occlusion",
             "grad-cam",
         ),
-        (["train", "--track"], "wandb", "tensorboard", None),
+        (["train", "--track"], "tensorbord", ", ".join(TRACKERS), "tensorboard"),
         (
             ["train", "--recipe"],
             "compct",
@@ -171,7 +172,7 @@ def test_ctrl_c_ends_with_a_sentence_and_exit_code_130(tmp_path):
 
 
 def test_the_exit_codes_are_documented():
-    text = (Path(__file__).parents[2] / "docs" / "exit-codes.md").read_text()
+    text = (Path(__file__).parents[2] / "docs" / "reference" / "exit-codes.md").read_text()
     epilog = run_cli("--help").out
     for code in ExitCode:
         assert f"| {code.value} |" in text

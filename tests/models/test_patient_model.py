@@ -10,6 +10,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 from sklearn.linear_model import Ridge
 from sklearn.metrics import roc_auc_score
+from sklearn.model_selection import StratifiedKFold
 
 from brainstage.core.config import TrainConfig
 from brainstage.core.errors import ConfigError, LeakageError, RunError
@@ -21,7 +22,7 @@ from brainstage.inference.predictor import Predictor
 from brainstage.models import ridge
 from brainstage.models.acquisitions import Acquisition
 from brainstage.models.patient_features import EDGES, FEATURES, patient_features
-from brainstage.models.patient_model import PREDICTION_SEEDS, PatientModel
+from brainstage.models.patient_model import PREDICTION_SEEDS, PatientModel, stratified_folds
 from brainstage.models.recipes import load_recipe
 from brainstage.training.cross_validation import cross_validate
 from brainstage.training.inputs import AcquiredFeatures, acquired_features
@@ -204,6 +205,14 @@ def test_features_are_read_where_they_are_asked_for(few, monkeypatch, tmp_path):
     assert np.array_equal(read[np.array([2, 0, 2])], [computed[number] for number in (2, 0, 2)])
     assert np.array_equal(acquired_features(few, rows, seeds), computed)
     assert acquired_features(few, [], []).shape == (0, len(PREDICTION_SEEDS), FEATURES)
+
+
+@pytest.mark.parametrize("strata", [[2] * 9 + [0] * 7 + [1] * 5, [0, 1] * 30 + [1] * 13, [3, 0, 3, 1, 1, 0] * 5])
+def test_inner_folds_are_those_of_scikit_learn(strata):
+    strata = np.random.default_rng(1).permutation(strata)
+    folds = stratified_folds(strata, 5)
+    for number, (_, test) in enumerate(StratifiedKFold(5, shuffle=True, random_state=0).split(strata, strata)):
+        assert np.flatnonzero(folds == number).tolist() == test.tolist()
 
 
 def test_slices_without_patients_are_refused(phantom, tmp_path):

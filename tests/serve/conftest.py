@@ -10,9 +10,10 @@ from contextlib import contextmanager
 
 import pytest
 
+from brainstage.scans import skull_strip
 from brainstage.scans.stack import training_stack
 from helpers import encode
-from volumes import brain
+from volumes import brain, with_skull, write_nifti
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 ARGUMENTS = [
@@ -40,6 +41,18 @@ def head_slices():
 def heads(head_slices):
     """Return these slices as PNG files."""
     return [encode(pixels) for pixels in head_slices]
+
+
+@pytest.fixture(scope="session")
+def head_file(tmp_path_factory):
+    """Return a NIfTI file of a head with its skull."""
+    return write_nifti(tmp_path_factory.mktemp("head") / "head.nii.gz", with_skull(brain((3, 3, 3))))
+
+
+@pytest.fixture
+def quick_n4(monkeypatch):
+    """Correct the bias field in few iterations: the heads here have none."""
+    monkeypatch.setattr(skull_strip, "N4_ITERATIONS", (2, 2))
 
 
 @pytest.fixture(scope="session")

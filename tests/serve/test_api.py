@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import gzip
 import io
 import itertools
 import json
@@ -18,10 +19,12 @@ from brainstage.datasets.table import slice_id
 from brainstage.inference.explanations import NOTICE
 from brainstage.inference.predictions import predict_scans
 from brainstage.scans.discover import File, scans_of
+from brainstage.scans.volume import Volume
 from brainstage.serve.app import create_app
 from brainstage.serve.guard import Limits
+from brainstage.serve.registry import ModelRegistry
 from helpers import encode, picture
-from volumes import PATIENT, brain, with_skull, write_nifti, write_series
+from volumes import PATIENT, brain, write_nifti, write_series
 
 HOST = "http://127.0.0.1"
 SECRET = f"{PATIENT}.png"
@@ -78,16 +81,20 @@ def test_pictures_of_one_person_are_joined(client, heads):
 
 def test_volumes_of_any_kind_in_one_request(client, tmp_path):
     volume = brain((3, 3, 3))
-    write_nifti(tmp_path / "head.nii.gz", with_skull(volume))
-    files = [*sorted(write_series(tmp_path / "study", volume).iterdir()), tmp_path / "head.nii.gz"]
+    flat = Volume(volume.voxels[:, :, 30:31], volume.affine)
+    files = [
+        file
+        for name, uid in (("study", "1.2"), ("flat", "1.3"))
+        for file in sorted(write_series(tmp_path / name, volume if name == "study" else flat, uid=uid).iterdir())
+    ]
     reply = client.post("/v1/predict", files=parts(*(file.read_bytes() for file in files)), data={"pictures": "1"})
-    whole, *slices, head = reply.json()["predictions"]
+    whole, *slices, single = reply.json()["predictions"]
     assert whole["files"] == list(range(1, len(files)))
     assert (whole["slices"], whole["stage"], whole["picture"]) == (32, "Non_Demented", None)
     assert [row["level"] for row in slices] == list(range(32))
     assert decoded(slices[7]["picture"]).shape == (128, 128)
-    assert (head["files"], head["status"]) == ([len(files)], "refused")
-    assert head["reason"].startswith("shows a head with its skull")
+    assert (single["files"], single["status"], single["level"]) == ([len(files)], "predicted", None)
+    assert reply.json()["extracted"] == []
     assert "How often it is wrong on scans from elsewhere" in reply.json()["notice"]
     details = " ".join(reply.json()["details"])
     for said in (
@@ -97,6 +104,66 @@ def test_volumes_of_any_kind_in_one_request(client, tmp_path):
     ):
         assert said in details
     assert all(0 < row["stability"] <= 1 and row["spread"] >= 0 for row in slices)
+
+
+@pytest.mark.usefixtures("quick_n4")
+def test_a_head_is_stripped_and_what_was_cut_is_sent_back(client, head_file, heads):
+    sent = parts(heads[8], head_file.read_bytes())
+    reply = client.post("/v1/predict", files=sent).json()
+    picture_row, whole, *_ = reply["predictions"]
+    assert (picture_row["status"], whole["status"], whole["slices"]) == ("predicted", "predicted", 32)
+    assert "use the prediction only if the line" in reply["notice"]
+    [extracted] = reply["extracted"]
+    assert extracted["files"] == whole["files"] == [2]
+    assert set(extracted["outline"]) == {"axial", "coronal", "sagittal"}
+    red, _, blue = decoded(extracted["outline"]["axial"]).astype(int).transpose(2, 0, 1)
+    assert (red - blue > 150).sum() > 500  # the line
+    brain_sent = base64.b64decode(extracted["brain"])
+    again = client.post("/v1/predict", files=parts(brain_sent)).json()
+    assert again["extracted"] == []
+    assert [row["slice_id"] is None for row in again["predictions"]] == [True] + [False] * 32
+    for name in again["classes"]:
+        assert again["predictions"][0][f"prob_{name}"] == pytest.approx(whole[f"prob_{name}"], abs=0.02)
+    assert PATIENT.encode() not in gzip.decompress(brain_sent)
+
+
+def test_without_the_extra_a_head_is_refused_with_its_install_command(client, head_file, monkeypatch):
+    monkeypatch.setattr("brainstage.scans.skull_strip.find_spec", lambda name: None)
+    [row] = client.post("/v1/predict", files=parts(head_file.read_bytes())).json()["predictions"]
+    assert row["status"] == "refused"
+    assert row["reason"].startswith("shows a head with its skull; ")
+    assert "pip install" in row["reason"] and "brainstage[heads]" in row["reason"]
+
+
+def test_the_scans_in_files_are_listed_without_names(client, tmp_path, heads):
+    volume = brain((4, 4, 4))
+    series = write_series(tmp_path / "study", volume, SeriesDescription=PATIENT)
+    other = write_series(tmp_path / "other", volume, uid="1.2.9", Modality=PATIENT)
+    nifti = write_nifti(tmp_path / "brain.nii", volume)
+    files = [*sorted(series.iterdir()), *sorted(other.iterdir()), nifti]
+    reply = client.post("/v1/scans", files=parts(*(file.read_bytes() for file in files), heads[3], b"text"))
+    assert PATIENT not in reply.text
+    count = volume.voxels.shape[2]
+    first, second, third, slice_, text = reply.json()["scans"]
+    assert first["files"] == list(range(1, count + 1))
+    assert (first["kind"], first["modality"], first["slices"]) == ("DICOM", "MR", count)
+    assert (first["matrix"], first["spacing_mm"]) == ([*volume.voxels.shape[:2]], [4.0, 4.0, 4.0])
+    assert (second["modality"], second["slices"]) == (None, count)
+    assert (third["kind"], third["files"]) == ("NIfTI", [len(files)])
+    assert (slice_["kind"], slice_["slices"]) == ("picture", 1)
+    assert (text["kind"], text["slices"]) == ("unknown", None)
+
+
+def test_a_bundled_model_is_opened_when_it_is_asked_for():
+    registry = ModelRegistry(["patient", "compact"])
+    try:
+        client = TestClient(create_app(registry, {"127.0.0.1"}), base_url=HOST)
+        assert client.post("/v1/predict", files=parts(b"text")).status_code == 200
+        assert list(registry._models) == ["patient"]
+        assert [model["name"] for model in client.get("/v1/models").json()["models"]] == ["patient", "compact"]
+        assert list(registry._models) == ["patient", "compact"]
+    finally:
+        registry.close()
 
 
 def test_nothing_of_names_and_headers_comes_out(client, caplog, tmp_path):
@@ -183,7 +250,9 @@ def test_health_readiness_and_a_description(client):
     assert client.get("/health").json()["status"] == "ok"
     assert client.get("/ready").json()["models"] == ["patient", "compact", "trained"]
     described = client.get("/openapi.json").json()
-    assert set(described["paths"]) == {"/health", "/ready", "/v1/models", "/v1/predict", "/v1/explain"}
+    assert set(described["paths"]) == {
+        *("/health", "/ready", "/v1/models", "/v1/scans", "/v1/predict", "/v1/explain"),
+    }
     form = described["paths"]["/v1/predict"]["post"]["requestBody"]["content"]["multipart/form-data"]["schema"]
     assert set(form["properties"]) == {"files", "model", "one_person", "pictures"}
     assert RESEARCH_NOTICE in described["info"]["description"]
@@ -282,7 +351,7 @@ def test_a_link_from_another_site_opens_the_page(client, path):
     [
         *((path, {"GET"}) for path in ("/", "/health", "/ready", "/v1/models")),
         *((path, {"GET", "HEAD"}) for path in ("/openapi.json", "/page/", "/page/app.js")),
-        *((path, {"POST"}) for path in ("/v1/predict", "/v1/explain")),
+        *((path, {"POST"}) for path in ("/v1/scans", "/v1/predict", "/v1/explain")),
     ],
 )
 def test_a_method_that_is_not_allowed_is_answered_with_those_that_are(client, path, allowed):

@@ -5,7 +5,14 @@ from hypothesis import HealthCheck, Phase, given, settings
 
 schemathesis = pytest.importorskip("schemathesis")
 
-OPERATIONS = ["GET /health", "GET /ready", "GET /v1/models", "POST /v1/predict", "POST /v1/explain"]
+OPERATIONS = [
+    "GET /health",
+    "GET /ready",
+    "GET /v1/models",
+    "POST /v1/scans",
+    "POST /v1/predict",
+    "POST /v1/explain",
+]
 
 
 @pytest.fixture(scope="module")

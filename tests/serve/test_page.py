@@ -4,11 +4,13 @@ import csv
 import io
 import json
 import shutil
+from datetime import date
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from brainstage import __version__
 from brainstage.scans.volume import Volume
 from helpers import encode
 from volumes import PATIENT, brain, write_nifti, write_series
@@ -62,6 +64,15 @@ def folder(tmp_path_factory, head_slices):
     return made
 
 
+@pytest.fixture(scope="module")
+def study(folder):
+    """Return a folder with two DICOM series, whose headers name the patient."""
+    made, volume = folder.parent / "series-to-choose", brain((3, 3, 3))
+    write_series(made / "a", volume, uid="1.2.3", SeriesDescription=PATIENT)
+    write_series(made / "b", Volume(volume.voxels[:, :, 30:31], volume.affine), uid="1.2.4")
+    return made
+
+
 def photograph():
     """Return a picture of hills under a sky, in colour."""
     rows, columns = np.mgrid[:240, :320]
@@ -101,6 +112,10 @@ def test_the_first_screen_says_what_this_is_and_what_it_is_worth(open_page):
     assert "clean: no inferred patient on both sides" in page.inner_text("#model-facts")
     page.click("#model-details summary")
     assert "200 of the OASIS-1 study" in page.inner_text("#model-details")
+    page.click("#model-people summary")
+    described = page.inner_text("#model-people")
+    for part in ("100 Non, 70 Very Mild, 28 Mild, 2 Moderate", "older than 60", "Who is a man and who a woman"):
+        assert part in described
     assert not page.is_visible("#model-figures table")
     page.click("#model-figures summary")
     rows = page.locator("#model-figures tbody tr").all_inner_texts()
@@ -118,15 +133,136 @@ def test_a_volume_shows_probabilities_slices_and_three_planes(open_page, folder)
     assert sum(bars(page).values()) == pytest.approx(1, abs=0.001)
     assert list(bars(page)) == ["Non", "Very Mild", "Mild", "Moderate"]
     assert page.inner_text("#words").startswith("Among people like the 200 of the OASIS-1 study, ")
-    assert "On people whom it had not seen" in page.inner_text("#notice")
-    assert "How often it is wrong on scans from elsewhere" in page.inner_text("#notice")
+    assert page.inner_text("#notice").count(".") == 1
+    assert "never a diagnosis" in page.inner_text("#notice")
     page.click("#details summary")
-    assert "registration to MNI152" in page.inner_text("#details")
+    for part in ("On people whom it had not seen", "is wrong on scans from elsewhere", "registration to MNI152"):
+        assert part in page.inner_text("#details")
+    page.click("#meaning summary")
+    assert "about 60 of them have it" in page.inner_text("#meaning")
+    assert "Of the reference people 50\u00a0% have dementia" in page.inner_text("#meaning")
+    page.click("#people summary")
+    assert "200 people of the study OASIS-1" in page.inner_text("#people")
     assert "protocol patient" in page.inner_text("#person-model")
     assert page.locator("#sheet [role=option]").count() == 32
     page.wait_for_selector("#planes[data-drawn]")
     assert drawn(page.locator("#planes")) > 0.1
+    assert page.locator("#large b").all_inner_texts() == ["R", "L"]
+    assert "right (R) is on the left" in page.inner_text(".sheet-side")
     assert PATIENT not in page.content()
+
+
+def test_the_side_that_is_marked_right_is_the_persons_right(open_page, tmp_path):
+    """A bright spot in the brain's right half comes to lie on the left, where the R is."""
+    volume = brain((3, 3, 3))
+    right = np.arange(volume.voxels.shape[0]) * 3 - 98 > 10  # x goes to the right
+    volume.voxels[right] *= 1.4
+    page = open_page()
+    choose(page, write_nifti(tmp_path / "brain.nii.gz", volume))
+    page.wait_for_selector("#large img")
+    picture = np.asarray(Image.open(io.BytesIO(page.locator("#large .layers").screenshot())).convert("L"), float)
+    half = picture.shape[1] // 2
+    assert picture[:, :half].sum() > 1.15 * picture[:, half:].sum()
+    marks = {mark.inner_text(): mark.bounding_box()["x"] for mark in page.locator("#large b").all()}
+    assert marks["R"] < marks["L"]
+
+
+def test_on_a_lone_picture_no_side_is_marked(open_page, folder):
+    page = open_page()
+    choose(page, folder / "slice-12.png")
+    page.wait_for_selector("#large img")
+    assert page.locator("#large b").count() == 0
+    assert not page.is_visible("#sides-note")
+
+
+@pytest.mark.usefixtures("quick_n4")
+def test_a_head_gets_a_prediction_once_its_outline_is_approved(open_page, head_file, folder):
+    page = open_page()
+    choose(page, head_file, folder / "slice-12.png")
+    page.wait_for_selector("#batch-summary")
+    assert "1 head: open each to check" in page.inner_text("#batch-summary")
+    row = page.locator("#results tbody tr", has_text="head.nii.gz")
+    assert "a skull was taken off" in row.inner_text().lower()
+    _, rows = saved(page)
+    assert [(row["status"], row["stage"] == "") for row in rows] == [("predicted", False), ("unchecked", True)]
+    row.click()
+    assert page.locator("#outline-cuts img").count() == 3
+    assert page.locator("#outline-cuts b").all_inner_texts() == ["R", "L"] * 2
+    assert not page.is_visible("#prediction")
+    page.click("#outline-no")
+    assert "there is no prediction" in page.inner_text("#outline-refused")
+    page.click("#outline-yes")
+    page.wait_for_selector("#bars .row >> nth=3", state="attached")
+    assert page.locator("#large b").all_inner_texts() == ["R", "L"]
+    page.evaluate(  # the brain is to be explained, not the head again
+        """() => {
+            window.fetch = (address, { body }) => {
+                window.sent = body.getAll("files").map(({ size }) => size);
+                return new Promise(() => {});
+            };
+        }"""
+    )
+    page.click("#explain")
+    assert len(page.evaluate("window.sent")) == 1
+    assert page.evaluate("window.sent") != [head_file.stat().st_size]
+    page.click("#back")
+    assert "2 predicted" in page.inner_text("#batch-summary")
+    assert [row["status"] for row in saved(page)[1]] == ["predicted", "predicted"]
+
+
+def test_a_case_is_one_file_without_script_and_without_a_name(open_page, folder, tmp_path, browser):
+    page = open_page()
+    named = tmp_path / "Sommer Karl.nii.gz"
+    shutil.copy(folder / "brain.nii.gz", named)
+    choose(page, named)
+    page.wait_for_selector("#bars .row >> nth=3", state="attached")
+    with page.expect_download() as download:
+        page.click("#save-case")
+    text = download.value.path().read_text(encoding="utf-8")
+    assert "Sommer" not in text + download.value.suggested_filename
+    assert "<script" not in text and "http:" not in text and "https:" not in text
+    for part in (NEVER, __version__, f"{date.today():%Y-%m-%d}", "patient, model ", "protocol patient", "OASIS-1"):
+        assert part in text
+    kept = tmp_path / "case.html"
+    kept.write_text(text, encoding="utf-8")
+    opened = browser.new_page(java_script_enabled=False)
+    opened.goto(kept.as_uri())
+    assert opened.locator("figure img").count() == 32
+    assert opened.locator("figure b.right").count() == 32
+    assert opened.locator("meter").count() == 4
+    assert drawn(opened.locator("figure img >> nth=12")) > 0.1
+    opened.close()
+
+
+@pytest.mark.usefixtures("quick_n4")
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_no_fault_in_any_view(open_page, folder, study, head_file, scheme):
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    page = open_page(color_scheme=scheme, bypass_csp=True)
+
+    def check(view):
+        results = axe.run(page)
+        assert results.violations_count == 0, f"{view}: {results.generate_report()}"
+
+    for summary in page.locator("#start summary").all():
+        summary.click()
+    check("start")
+    choose(page, folder / "brain.nii.gz")
+    page.wait_for_selector("#planes[data-drawn]")
+    for summary in page.locator("#person summary").all():
+        summary.click()
+    check("person")
+    choose(page, folder / "slice-12.png", folder / "photo.jpg", folder / "broken.png")
+    page.wait_for_selector("#batch-summary")
+    check("batch")
+    page.click("#results tbody tr >> nth=2")
+    check("refused")
+    page.set_input_files("#folder", str(study))
+    page.wait_for_selector("#series-list button")
+    check("series")
+    choose(page, head_file)
+    page.wait_for_selector("#outline-cuts img")
+    check("outline")
 
 
 def test_the_arrow_keys_walk_over_the_slices_of_a_dicom_folder(open_page, folder):
@@ -332,16 +468,22 @@ def test_a_busy_server_is_asked_again_and_a_problem_is_told_in_its_words(open_pa
     open_page.errors.clear()
 
 
-def test_two_series_in_a_folder_are_two_rows(open_page, tmp_path):
-    volume = brain((3, 3, 3))
-    one = Volume(volume.voxels[:, :, 30:31], volume.affine)
-    for uid in ("1.2.3", "1.2.4"):
-        write_series(tmp_path / "study" / uid, one, uid=uid)
+def test_several_series_in_a_folder_are_listed_to_choose_from(open_page, study):
     page = open_page()
-    page.set_input_files("#folder", str(tmp_path / "study"))
-    page.wait_for_selector("#results tbody tr >> nth=1")
-    assert page.locator("#results tbody th").all_inner_texts() == ["study/1.2.3/IM000", "study/1.2.4/IM000"]
-    assert "2 files, 2 scans" in page.inner_text("#batch-summary")
+    page.set_input_files("#folder", str(study))
+    page.wait_for_selector("#series-list button >> nth=1")
+    listed = page.locator("#series-list button").all_inner_texts()
+    assert "Series 1" in listed[0] and "MR · 63 slices · 66 × 77 pixels · 3.0 mm apart" in listed[0]
+    assert "Series 2" in listed[1] and "MR · 1 slice · 66 × 77 pixels" in listed[1]
+    assert PATIENT not in page.content() and "study" not in page.inner_text("#series")
+    page.click("#series-list button >> nth=0")
+    page.wait_for_selector("#sheet [role=option] >> nth=31")
+    assert page.inner_text("#back") == "← All series"
+    page.click("#back")
+    page.click("#series-all")
+    page.wait_for_selector("#batch-summary")
+    assert page.locator("#results tbody th").all_inner_texts() == ["series-to-choose/a", "series-to-choose/b/IM000"]
+    assert "64 files, 2 scans: 2 predicted" in page.inner_text("#batch-summary")
 
 
 def test_pictures_of_one_person_are_answered_together(open_page, folder):

@@ -226,12 +226,3 @@ def test_a_half_written_checkpoint_is_never_picked(tmp_path):
     (tmp_path / "checkpoint-20" / "model.safetensors").write_bytes(b"weig")  # 30 has no marker at all
     assert Path(_last_checkpoint(tmp_path)).name == "checkpoint-10"
     assert not (tmp_path / "checkpoint-30").exists()
-
-
-def test_a_local_tracker_gets_the_figures_too(few, tiny, tmp_path):
-    pytest.importorskip("tensorboard")
-    run = train(few, tiny.replace(epochs=2, train_rows=64), name="a", out=tmp_path, track="tensorboard")
-    events = list(run.tensorboard.iterdir())
-    assert len(events) == 1
-    assert b"eval/accuracy" in events[0].read_bytes()
-    assert len(run.history.read_text().splitlines()) == 2

@@ -17,6 +17,7 @@ from brainstage.audits.recovery import UNKNOWN, RecoveredPatients, recover_patie
 from brainstage.core.arrays import Float16Array, Float32Array, IntArray
 from brainstage.core.cache import scratch_array
 from brainstage.core.errors import DataError
+from brainstage.core.notebooks import Displayed, Plotted, Tabular
 from brainstage.core.progress import Progress, silent
 from brainstage.core.schema import RESEARCH_NOTICE, SYNTHETIC_NOTICE, with_metadata
 from brainstage.datasets.neighbours import most_similar, nearest
@@ -30,7 +31,7 @@ CHECKED_SLICES = 51_200
 
 
 @dataclass(frozen=True)
-class Audit:
+class Audit(Displayed, Plotted, Tabular):
     """Duplicates and people in a slice table.
 
     Attributes:

@@ -55,7 +55,7 @@ LISTS = ("--participant-label", "--participant_label", "--session-label", "--ses
 
 
 class BidsExitCode(IntEnum):
-    """How ``brainstage bids`` ended, by the BIDS execution specification. docs/exit-codes.md says it in full."""
+    """How ``brainstage bids`` ended, by the BIDS execution specification (docs/reference/exit-codes.md)."""
 
     DONE = 0
     INVALID_DATASET = 16

@@ -52,6 +52,14 @@ def _check_recipe(value: str) -> str:
     return value if value.endswith(".toml") else _check(value, recipe_names(), " or a .toml file")
 
 
+def _check_tracker(value: str) -> str:
+    """Return the name of a tracker that is installed; the names are those of ``transformers``."""
+    from brainstage.training.tracking import TRACKERS, check_installed
+
+    check_installed(_check(value, TRACKERS))
+    return value
+
+
 def recipe_option(text: str = RECIPES) -> Any:
     """Return the option ``--recipe``: a recipe's name, or a TOML file."""
     return typer.Option("--recipe", parser=_check_recipe, metavar="<name|file.toml>", help=text)
@@ -71,7 +79,15 @@ SharedSplit = Annotated[
 ]
 Level = Annotated[str, choice("--level", ("slice", "patient"), "Score each slice, or each person.")]
 Tracker = Annotated[
-    str | None, choice("--track", ("tensorboard",), "Local tracker that gets the figures of each epoch too.")
+    str | None,
+    typer.Option(
+        "--track",
+        parser=_check_tracker,
+        metavar="<tracker>",
+        help="Tracker that you have installed and that gets the figures of each epoch too: tensorboard writes into "
+        "the run's folder; mlflow, trackio, wandb and others go by their own settings, and may send the figures to "
+        "another machine.",
+    ),
 ]
 Method = Annotated[
     str | None,

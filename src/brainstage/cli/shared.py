@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from brainstage.core.progress import Progress, silent, terminal
+from brainstage.core.progress import Progress, progress_bar, silent
 from brainstage.training.processes import is_first
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ Cluster = Annotated[
     typer.Option(
         metavar="<address|file.toml>",
         help="Work on a cluster: address of a Dask scheduler, or a TOML file with what SLURM jobs need "
-        "(docs/clusters.md).",
+        "(docs/how-to/clusters.md).",
     ),
 ]
 Seed = Annotated[int | None, typer.Option(help="Seed of weights, batches and splits.")]
@@ -96,7 +96,7 @@ USAGE_ERROR: Any = typer.BadParameter.__base__
 
 
 class ExitCode(IntEnum):
-    """How a command ended. docs/exit-codes.md says it in full."""
+    """How a command ended. docs/reference/exit-codes.md says it in full."""
 
     DONE = 0
     FAILED = 1
@@ -289,7 +289,7 @@ def named_model(name: str, quiet: bool) -> str:
 
 def progress_of(quiet: bool) -> Progress:
     """Return how a command shows its progress; of several processes the first shows its own."""
-    return terminal if is_first() and not quiet else silent
+    return progress_bar if is_first() and not quiet else silent
 
 
 def print_json(values: dict[str, Any]) -> None:

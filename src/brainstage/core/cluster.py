@@ -23,6 +23,7 @@ from brainstage.core.config import read_table
 from brainstage.core.errors import ConfigError, RunError
 from brainstage.core.files import make_folder
 from brainstage.core.hub import cache_root
+from brainstage.core.links import docs_page
 from brainstage.core.network import is_loopback
 from brainstage.core.parallel import ONE_THREAD
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from distributed import Client, Security
 
 INSTALL = 'pip install "brainstage[cluster]"'
+EXAMPLES = docs_page("how-to/clusters")
 CONNECT_SECONDS = 10.0
 """How long to wait for a scheduler's answer."""
 LOOK_SECONDS = 10.0
@@ -123,7 +125,7 @@ def read_cluster(cluster: str) -> Settings:
     except (OSError, ValueError) as error:
         raise ConfigError(f"{file}: not readable as TOML ({error}); correct it") from error
     if len(content) != 1 or not content.keys() <= _TABLES.keys():
-        raise ConfigError(f"{file}: expected one table, [slurm] or [dask]; docs/clusters.md has an example of each")
+        raise ConfigError(f"{file}: expected one table, [slurm] or [dask]; each has an example in {EXAMPLES}")
     [(name, table)] = content.items()
     return read_table(_TABLES[name], table, f"{file}: [{name}]")
 
@@ -245,7 +247,7 @@ def _client(settings: SchedulerSettings) -> Iterator[Client]:
     except (OSError, ValueError, RuntimeError, TypeError) as error:
         raise RunError(
             f"{address}: no Dask scheduler can be reached there ({str(error).splitlines()[0]}); check the address, "
-            "and for tls:// the certificates (docs/clusters.md)"
+            f"and for tls:// the certificates ({EXAMPLES})"
         ) from error
     with client:
         known = client.scheduler_info(n_workers=-1)
@@ -275,7 +277,7 @@ def _refuse_unprotected(address: str, settings: SchedulerSettings) -> None:
     raise RunError(
         f"{address}: can be reached from other machines and does not use TLS, so anyone there could read what is "
         "sent and run code on the workers; start it with TLS, or with --host 127.0.0.1, or write tls = false with "
-        "its address in a TOML file (docs/clusters.md)"
+        f"its address in a TOML file ({EXAMPLES})"
     )
 
 

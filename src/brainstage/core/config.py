@@ -48,18 +48,25 @@ class TrainConfig:
 
     # Network from scratch (ResNetConfig)
     stem_channels: int = 16
+    """Channels of the first convolution."""
     stage_channels: tuple[int, ...] = (32, 64, 128)
+    """Channels of each stage."""
     stage_blocks: tuple[int, ...] = (1, 1, 1)
+    """Residual blocks of each stage."""
     downsample_first: bool = True
     """Whether the first stage halves the resolution too, as the later ones do."""
 
     # Schedule: linear warm-up, then down to zero
     epochs: int = 14
+    """How often all training slices are shown."""
     batch_size: int = 128
+    """Slices a batch, of all processes together."""
     gradient_accumulation: int = 1
     """Batches a step of the optimiser."""
     schedule: Literal["cosine", "linear"] = "cosine"
+    """Shape of the way down to zero."""
     warmup_share: float = 0.2
+    """Share of the steps in which the learning rate rises."""
     optimizer: Literal["muon", "adamw"] = "muon"
     """``muon``: Muon for the convolution filters and AdamW for the rest; ``adamw``: that of ``Trainer``."""
     filter_learning_rate: float = 0.1
@@ -67,7 +74,9 @@ class TrainConfig:
     learning_rate: float = 0.003
     """Learning rate of AdamW."""
     weight_decay: float = 0.05
+    """Weight decay: of the filters with ``muon``, of all weight matrices with ``adamw``."""
     label_smoothing: float = 0.1
+    """Probability that the target gives to all classes alike."""
 
     # Augmentation
     max_shift: int = 1
@@ -80,6 +89,7 @@ class TrainConfig:
 
     # Protocol
     protocol: Protocol = "official"
+    """``official``: the source's own test side; ``patient``: folds of whole people."""
     validation_share: float = 0.1
     """Share of the training rows held out to pick the epoch; 0 trains on all of them, to the last epoch."""
     selection: Literal["validation", "test"] = "validation"
@@ -108,6 +118,7 @@ class TrainConfig:
 
     # Machine
     seed: int = 0
+    """Seed of weights, batches and splits."""
     precision: Precision = "auto"
     """``auto``: bf16 where the processor computes in it, else fp32; ``int8``: features of a frozen backbone in
     8-bit integers, by engine ``openvino``."""

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from html import escape
 
 Advance = Callable[[int], None]
 """Advances a progress bar by a number of steps."""
 Progress = Callable[[str, int], AbstractContextManager[Advance]]
 """``with progress("Reading slices", 6400) as advance: advance(64)``."""
+
+SECONDS_BETWEEN_BARS = 0.2
+"""Shortest time between two pictures of a bar in a notebook."""
 
 
 @contextmanager
@@ -17,9 +23,49 @@ def silent(_description: str, _total: int) -> Iterator[Advance]:
     yield lambda _steps: None
 
 
+def progress_bar(description: str, total: int) -> AbstractContextManager[Advance]:
+    """Show a bar with the time left, in a notebook or on the terminal's error stream, until the work is done."""
+    return (_notebook_bar if _in_notebook() else _terminal_bar)(description, total)
+
+
+def _in_notebook() -> bool:
+    """Return whether this process is the kernel of a notebook."""
+    ipython = sys.modules.get("IPython")
+    return ipython is not None and hasattr(ipython.get_ipython(), "kernel")
+
+
 @contextmanager
-def terminal(description: str, total: int) -> Iterator[Advance]:
-    """Show a bar with rate and time left on the terminal's error stream."""
+def _notebook_bar(description: str, total: int) -> Iterator[Advance]:
+    """Show a bar below the cell. It is an element of HTML, so it needs no ipywidgets, unlike the bar of rich."""
+    from IPython.display import display
+
+    started, done, shown = time.monotonic(), 0, 0.0
+    handle = display(_bar(description, 0, total, 0.0), raw=True, display_id=True)
+
+    def advance(steps: int) -> None:
+        nonlocal done, shown
+        done += steps
+        if (now := time.monotonic()) - shown > SECONDS_BETWEEN_BARS:
+            shown = now
+            handle.update(_bar(description, done, total, now - started), raw=True)
+
+    try:
+        yield advance
+    finally:
+        handle.update({"text/plain": ""}, raw=True)
+
+
+def _bar(description: str, done: int, total: int, seconds: float) -> dict[str, str]:
+    """Return a bar as a notebook shows it."""
+    left = f", {seconds / done * (total - done):,.0f} s left" if done else ""
+    words = f"{done:,} of {total:,}{left}"
+    html = f'{escape(description)} <progress value="{done}" max="{total}"></progress> {words}'
+    return {"text/html": html, "text/plain": f"{description}: {words}"}
+
+
+@contextmanager
+def _terminal_bar(description: str, total: int) -> Iterator[Advance]:
+    """Show a bar on the terminal's error stream."""
     from rich.console import Console
     from rich.progress import (
         BarColumn,

@@ -13,6 +13,7 @@ from typing import Any
 
 from brainstage.core.errors import ConfigError, RunError
 from brainstage.core.files import locked, make_folder, sha256, write_json
+from brainstage.core.notebooks import Displayed, Plotted, Tabular
 
 StrPath = os.PathLike[str] | str
 """What a run may be named by: a :class:`RunFolder`, a ``pathlib.Path`` or a string."""
@@ -36,29 +37,30 @@ def check_name(name: str, what: str = "run name") -> str:
     return name
 
 
-class RunFolder:
+class RunFolder(Displayed, Plotted, Tabular):
     """Paths and files of one run, ``runs/NAME``. Functions that take a path take a run folder too.
 
-    ============================ =====================================================
-    ``model/``                   weights, architecture and image processor
-    ``train_config.json``        every setting
-    ``splits.json``              the slices or people of each side, and the leakage verdict
-    ``history.jsonl``            one line an epoch
-    ``predictions.parquet``      probabilities of every validation and test slice
-    ``folds/00/`` …              a run for each fold, where the run is cross-validated
-    ``nearest_training_slice.parquet``  the same slices, each given the stage of the most similar training slice
-    ``baseline.parquet``         predictions of the linear baseline on the same folds
-    ``age_and_sex.parquet``      predictions from age and sex alone on the same folds, where they are known
-    ``manifest.json``            SHA-256 of each file above, and the versions; written last
-    ``metrics.json``             performance by slice, written by ``evaluate``
-    ``patient_metrics.json``     performance by person, written by ``evaluate``
-    ``claim.md``, ``tripod.md``  reporting checklists, written by ``cross-validate``
-    ``curves.png``, ``confusion_matrix.png``
-    ``onnx/``                    the network as ONNX, a folder like this one, written by ``export``
-    ``tensorboard/``             event files, where that tracker was asked for
-    ``checkpoints/``             only while training
-    ``.slices/``                 the slices, only while other processes train the folds
-    ============================ =====================================================
+    ================================== ==========================================================================
+    ``model/``                         weights, architecture and image processor
+    ``train_config.json``              every setting
+    ``splits.json``                    the slices or people of each side, and the leakage verdict
+    ``history.jsonl``                  one line an epoch
+    ``predictions.parquet``            probabilities of every validation and test slice
+    ``folds/00/`` …                    a run for each fold, where the run is cross-validated
+    ``nearest_training_slice.parquet`` the same slices, each given the stage of the most similar training slice
+    ``baseline.parquet``               predictions of the linear baseline on the same folds
+    ``age_and_sex.parquet``            predictions from age and sex alone on the same folds, where they are known
+    ``manifest.json``                  SHA-256 of each file above, and the versions; written last
+    ``metrics.json``                   performance by slice, written by ``evaluate``
+    ``patient_metrics.json``           performance by person, written by ``evaluate``
+    ``claim.md``, ``tripod.md``        reporting checklists, written by ``cross-validate``
+    ``curves.png``                     loss and accuracy by epoch, drawn by ``evaluate``
+    ``confusion_matrix.png``           drawn by ``evaluate``
+    ``onnx/``                          the network as ONNX, a folder like this one, written by ``export``
+    ``tensorboard/``                   event files, where that tracker was asked for
+    ``checkpoints/``                   only while training
+    ``.slices/``                       the slices, only while other processes train the folds
+    ================================== ==========================================================================
     """
 
     def __init__(self, path: StrPath):

@@ -20,6 +20,7 @@ from brainstage.core.arrays import IntArray
 from brainstage.core.config import Protocol, TrainConfig
 from brainstage.core.errors import ConfigError, DataError, LeakageError
 from brainstage.core.files import write_json
+from brainstage.core.notebooks import Displayed, Tabular
 from brainstage.core.run import StrPath
 from brainstage.core.schema import SPLIT_NAMES
 from brainstage.datasets.grouping import Grouping
@@ -103,7 +104,7 @@ class Fold:
 
 
 @dataclass(frozen=True)
-class Splits:
+class Splits(Displayed, Tabular):
     """A protocol's folds. The leakage verdict is computed when it is made.
 
     Attributes:

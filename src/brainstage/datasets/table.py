@@ -15,6 +15,7 @@ from brainstage.core.arrays import IntArray, Pixels
 from brainstage.core.columns import to_shared_list
 from brainstage.core.errors import DataError
 from brainstage.core.levels import PUBLIC, LevelSet
+from brainstage.core.notebooks import Displayed, Plotted, Tabular
 from brainstage.core.schema import Value
 
 SLICE_SCHEMA = pa.schema(
@@ -34,7 +35,7 @@ SLICE_SCHEMA = pa.schema(
 
 
 @dataclass(frozen=True)
-class SliceTable:
+class SliceTable(Displayed, Plotted, Tabular):
     """Slices in memory.
 
     Attributes:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from brainstage.core.errors import ConfigError, DataError
+from brainstage.core.notebooks import Displayed, Plotted, Tabular
 from brainstage.core.run import RunFolder
 from brainstage.core.schema import RESEARCH_NOTICE, choice_caution
 from brainstage.evaluation.slices import Baseline, Evaluation, Side, judge, labelled_sides, read_side
@@ -44,7 +45,7 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Comparison(Displayed, Plotted, Tabular):
     """Runs on the same slices, the run of the highest accuracy first.
 
     Attributes:

@@ -17,6 +17,7 @@ import numpy as np
 
 from brainstage.core.arrays import Float64Array
 from brainstage.core.errors import DataError, LeakageError
+from brainstage.core.notebooks import Displayed, Plotted, Tabular
 from brainstage.core.run import AGE_AND_SEX, BASELINE, NEAREST_SLICE, RunFolder
 from brainstage.core.schema import RESEARCH_NOTICE, SYNTHETIC_NOTICE, figure_title, is_dementia_stage
 from brainstage.evaluation.aggregation import People, aggregate
@@ -82,7 +83,7 @@ class PredictionSets:
 
 
 @dataclass(frozen=True)
-class PatientEvaluation:
+class PatientEvaluation(Displayed, Plotted, Tabular):
     """The performance of a run's predictions of people.
 
     Attributes:

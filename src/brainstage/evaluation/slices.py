@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from brainstage.core.arrays import Float64Array, IntArray
 from brainstage.core.errors import ConfigError, DataError, LeakageError
+from brainstage.core.notebooks import Displayed, Plotted, Tabular
 from brainstage.core.run import AGE_AND_SEX, NEAREST_SLICE, RunFolder
 from brainstage.core.schema import (
     CONFORMAL_THRESHOLD,
@@ -59,7 +60,7 @@ class Baseline:
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class Evaluation(Displayed, Plotted, Tabular):
     """The scores of one side of a prediction table, and the protocol and verdict that they are reported with.
 
     Attributes:

@@ -4,7 +4,7 @@ A slice's coarse anatomy (32×32 pixels less their surroundings) is correlated w
 training slices, at most one for each level; its out-of-distribution score is 1 minus the largest correlation. On
 registered heads, as these are, that score separates brain slices from everything else: other pictures, other
 planes, species and contrasts, heads with skull (`benchmarks/refusal.py`). Of the whole brain's levels a single
-picture that lies upside down can pass (``docs/decisions/levels.md``).
+picture that lies upside down can pass (``docs/explanation/levels.md``).
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ from brainstage.core.arrays import BoolArray, Float32Array, Pixels
 from brainstage.core.errors import ConfigError, DataError, RefusalError, RunError
 from brainstage.core.hub import HubId
 from brainstage.core.levels import LevelSet, check_levels
+from brainstage.core.notebooks import Displayed, Tabular
 from brainstage.core.progress import Progress, silent
 from brainstage.core.run import RunFolder
 from brainstage.core.schema import (
@@ -69,7 +70,7 @@ class PersonPrediction(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Predictions:
+class Predictions(Displayed, Tabular):
     """The predictions for some scans.
 
     Attributes:

@@ -338,12 +338,13 @@ class PatientModel:
 
     def _folds(self) -> Iterator[tuple[IntArray, IntArray]]:
         """Yield inner folds; all scans of a person are on one side."""
-        from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold  # a second, others need not wait
-
         strata, rows = _strata(self._labels), np.arange(len(self._labels))
         if len(self) == len(rows):
-            yield from StratifiedKFold(_FOLDS, shuffle=True, random_state=0).split(rows, strata)
+            fold = stratified_folds(strata, _FOLDS)
+            yield from ((rows[fold != number], rows[fold == number]) for number in range(_FOLDS))
         else:
+            from sklearn.model_selection import StratifiedGroupKFold  # a second, others need not wait
+
             folds = StratifiedGroupKFold(_FOLDS, shuffle=True, random_state=0)
             yield from folds.split(rows, strata, self._people)
 
@@ -358,6 +359,28 @@ def _strata(labels: IntArray) -> IntArray:
     """Return the stages, with those of fewer people than folds joined to the largest."""
     counts = np.bincount(labels)
     return np.where(counts[labels] < _FOLDS, counts.argmax(), labels)
+
+
+def stratified_folds(strata: IntArray, folds: int) -> IntArray:
+    """Return the test fold of each row, as scikit-learn's ``StratifiedKFold`` shuffles them with seed 0.
+
+    The patient model is fitted when it is first asked for some levels, and importing scikit-learn takes longer than
+    the rest of that prediction.
+
+    Args:
+        strata: Number of each row's stratum, shape (n,); each has as many rows as folds or more.
+        folds: Number of folds.
+    """
+    _, first, number = np.unique(strata, return_index=True, return_inverse=True)
+    number = np.argsort(np.argsort(first))[number]  # scikit-learn numbers strata as they come
+    in_order = np.sort(number)
+    counts = [np.bincount(in_order[fold::folds], minlength=len(first)) for fold in range(folds)]
+    random, fold = np.random.RandomState(0), np.empty(len(strata), np.int64)
+    for stratum, count in enumerate(np.transpose(counts)):
+        chosen = np.arange(folds).repeat(count)
+        random.shuffle(chosen)
+        fold[number == stratum] = chosen
+    return fold
 
 
 def people_rows(patients: Sequence[str | None]) -> Iterator[IntArray]:

@@ -4,7 +4,7 @@ An effect in a small part of the brain is in a few of ten thousand features. Rid
 alike, and from some dozens of people it cannot tell such an effect from chance. Where a share of the weight goes to
 the features that are correlated with the target among the training people, as in the adaptive lasso (Zou 2006, JASA
 101, 1418), it can; a weak effect in all features is then seen less. So the patient model chooses the share by its
-training people (``docs/decisions/levels.md``).
+training people (``docs/explanation/levels.md``).
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ The patient model's file holds a number for each feature of each slice of each t
 levels. That of thousands would be too large to hand on. So, above :data:`BYTES`, a slice is described by as many
 principal components as fit. The slices of a person who is predicted are seen through the same components, so that
 training people and others differ from each other as before. What is lost is measured in
-``docs/decisions/patient.md``.
+``docs/explanation/patient-model.md``.
 """
 
 from __future__ import annotations

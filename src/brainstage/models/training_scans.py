@@ -28,7 +28,7 @@ from brainstage.models.slice_components import MIDDLE, SliceComponents, centred,
 
 DIRECTIONS_KEPT = 64
 """Principal directions of acquisitions that are kept. With 16 a larger head changes more predictions; 200 are no
-better (``docs/decisions/patient.md``)."""
+better (``docs/explanation/patient-model.md``)."""
 _SCANS_OF_DIRECTIONS = 200
 """Scans from which the directions are measured: a cohort of thousands needs no more."""
 _SCANS_AT_ONCE = 128

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from PIL import ImageColor
+from scipy.ndimage import binary_erosion, zoom
 
-from brainstage.core.arrays import Float64Array
+from brainstage.core.arrays import Float64Array, Pixels
 from brainstage.core.schema import RESEARCH_NOTICE
-from brainstage.report.charts import Cut, draw_cuts
+from brainstage.report.charts import ORANGE, Cut, draw_cuts
 from brainstage.scans.registration import mapped, sample
 from brainstage.scans.skull_strip import Extraction, brain_mask
 from brainstage.scans.volume import Volume
@@ -24,6 +26,10 @@ PLACES = {
 """Millimetres of MNI152 at which a head is shown, so that everyone's picture shows the same parts."""
 FRAME = ((-95, 96), (-135, 100), (-75, 105))
 """Millimetres of MNI152, along each axis, between which a head is shown."""
+SHOWN = {"axial": (14,), "coronal": (-20,), "sagittal": (10,)}
+"""Where there is one cut of each plane: through thalamus and ventricles, and beside the midline."""
+ENLARGED, LINE_WIDTH = 2, 3
+"""Pixels to a millimetre of these cuts, and of the line."""
 TITLE = (
     "The line must follow the edge of the brain in every cut; it may run a few millimetres outside. In axial and "
     f"coronal cuts the person's right is on the right. {RESEARCH_NOTICE}"
@@ -32,16 +38,35 @@ TITLE = (
 
 def draw_extraction(target: Path, extraction: Extraction) -> None:
     """Draw axial, coronal and sagittal cuts of a head with the outline of its brain to a PNG file."""
-    draw_cuts(target, list(_cuts(extraction)), TITLE)
+    draw_cuts(list(_cuts(extraction)), TITLE).save(target)
 
 
-def _cuts(extraction: Extraction) -> Iterator[list[Cut]]:
+def outline_pictures(extraction: Extraction) -> dict[str, Pixels]:
+    """Return one cut of a head for each plane with the outline of its brain, uint8 of shape (H, W, 3).
+
+    As radiologists look at it: the person's right is on the left.
+    """
+    rows = dict(zip(PLACES, _cuts(extraction, SHOWN), strict=True))
+    return {plane: _outlined(cut, mirrored=plane != "sagittal") for plane, (cut,) in rows.items()}
+
+
+def _outlined(cut: Cut, *, mirrored: bool) -> Pixels:
+    upwards = np.s_[::-1, ::-1] if mirrored else np.s_[::-1]
+    head, inside = (zoom(image[upwards], ENLARGED, order=1) for image in (cut.head, cut.inside))
+    grey = (head / cut.white * 255).clip(0, 255)
+    picture = np.repeat(grey[..., None], 3, axis=2).round().astype(np.uint8)
+    brain = inside > 0.5
+    picture[brain & ~binary_erosion(brain, iterations=LINE_WIDTH)] = ImageColor.getrgb(ORANGE)
+    return picture
+
+
+def _cuts(extraction: Extraction, cuts: Mapping[str, Sequence[int]] = PLACES) -> Iterator[list[Cut]]:
     """Yield a row of cuts for each plane."""
     head, affine = extraction.head, extraction.registration.affine
     mask = brain_mask(head, affine)
     inside = Volume(mask.astype(np.float32), head.affine)
     white = float(np.percentile(head.voxels[mask], 99.5))
-    for plane, places in PLACES.items():
+    for plane, places in cuts.items():
         row = []
         for place in places:
             points = mapped(affine, _plane(AXES[plane], place))

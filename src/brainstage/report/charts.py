@@ -1,29 +1,65 @@
-"""Charts of a run as PNG files: readable in print and by colour-blind people."""
+"""Charts: readable in print and by colour-blind people."""
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
+from html import escape
 from itertools import chain
 from pathlib import Path
 from textwrap import fill
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from brainstage.core.arrays import Float32Array, IntArray
+from brainstage.core.arrays import Float32Array, IntArray, Pixels
 from brainstage.core.files import atomic
+from brainstage.core.schema import RESEARCH_NOTICE, SYNTHETIC_NOTICE
+from brainstage.report.pages import data_uri
 
 if TYPE_CHECKING:
     from brainstage.evaluation.comparison import Comparison
+    from brainstage.evaluation.patients import PatientEvaluation
+    from brainstage.stats.metrics import Score
     from brainstage.studies.external_validation import ExternalValidation
     from brainstage.studies.protocols import ProtocolComparison
     from brainstage.training.sweep import Sweep
 
-matplotlib.use("Agg")
-
 BLUE, ORANGE = "#0072B2", "#D55E00"  # Okabe and Ito's colours for all kinds of colour vision
+
+
+class Chart(Figure):
+    """A figure that notebooks show and :meth:`save` writes.
+
+    ``pyplot`` does not know of it: it is shown where it is asked for and nowhere else, and what a user has set in
+    ``pyplot`` stays as it is.
+
+    Args:
+        width, height: In inches.
+        title: Names the protocol and the verdict.
+        facecolor: Colour behind the pictures.
+    """
+
+    def __init__(self, width: float, height: float, title: str, facecolor: str = "w"):
+        super().__init__(figsize=(width, height), layout="constrained", facecolor=facecolor)
+        self.title = title
+        self.suptitle(fill(title, round(14 * width)), fontsize=9, color="k" if facecolor == "w" else "w")
+
+    def save(self, target: Path) -> None:
+        """Write a PNG file, whole or not at all."""
+        with atomic(target) as part:
+            self.savefig(part, format="png", dpi=150)
+
+    def _repr_png_(self) -> bytes:
+        stream = io.BytesIO()
+        self.savefig(stream, format="png", dpi=150)
+        return stream.getvalue()
+
+    def _repr_html_(self) -> str:
+        size = f"width:{self.get_figwidth() * 96:.0f}px;max-width:100%;height:auto"
+        picture = f'<img src="{data_uri(self._repr_png_(), "png")}" alt="{escape(self.title)}" style="{size}">'
+        return f'<figure style="margin:0">{picture}<figcaption>{RESEARCH_NOTICE}</figcaption></figure>'
 
 
 class Cut(NamedTuple):
@@ -37,16 +73,15 @@ class Cut(NamedTuple):
     """Grey value that is shown white."""
 
 
-def draw_confusion_matrix(target: Path, confusion: IntArray, classes: Sequence[str], title: str) -> None:
-    """Draw counts, and shares of each true stage as shades, to a PNG file.
+def draw_confusion_matrix(confusion: IntArray, classes: Sequence[str], title: str) -> Chart:
+    """Draw counts, and shares of each true stage as shades.
 
     Args:
-        target: The file.
         confusion: int64 of shape (K, K), true stages in rows.
         classes: K class names.
         title: Names the protocol and the verdict.
     """
-    figure = Figure(figsize=(6.4, 5.6), layout="constrained")
+    figure = Chart(6.4, 5.6, title)
     axes = figure.subplots()
     shares = confusion / confusion.sum(1, keepdims=True).clip(min=1)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
@@ -64,24 +99,21 @@ def draw_confusion_matrix(target: Path, confusion: IntArray, classes: Sequence[s
     axes.set_xticks(range(len(classes)), labels, rotation=20, ha="right")
     axes.set_yticks(range(len(classes)), labels)
     axes.set(xlabel="predicted", ylabel="true")
-    figure.suptitle(fill(title, 90), fontsize=9)
-    _save(figure, target)
+    return figure
 
 
 def _cells(count: int) -> list[tuple[int, int]]:
     return [(row, column) for row in range(count) for column in range(count)]
 
 
-def draw_curves(target: Path, history: Sequence[dict[str, Any]], title: str) -> None:
-    """Draw losses and validation scores by epoch to a PNG file.
+def draw_curves(history: Sequence[dict[str, Any]], title: str) -> Chart:
+    """Draw losses and validation scores by epoch.
 
     Args:
-        target: The file.
         history: One mapping an epoch, as in ``history.jsonl``.
         title: Names the protocol and the verdict.
     """
-    figure = Figure(figsize=(8.4, 3.8), layout="constrained")
-    figure.suptitle(fill(title, 120), fontsize=9)
+    figure = Chart(8.4, 3.8, title)
     left, right = figure.subplots(1, 2)
     side = "test" if any("test_loss" in line for line in history) else "validation"
     _line(left, history, "train_loss", "training", BLUE, "-")
@@ -96,7 +128,7 @@ def draw_curves(target: Path, history: Sequence[dict[str, Any]], title: str) -> 
             axes.legend(frameon=False)
     if not right.lines:
         right.text(0.5, 0.5, "no validation slices", ha="center", va="center", transform=right.transAxes)
-    _save(figure, target)
+    return figure
 
 
 def _line(axes: Any, history: Sequence[dict[str, Any]], key: str, label: str, colour: str, style: str) -> None:
@@ -105,21 +137,17 @@ def _line(axes: Any, history: Sequence[dict[str, Any]], key: str, label: str, co
         axes.plot(*zip(*points, strict=True), style, color=colour, label=label, marker=".", markersize=4)
 
 
-def draw_comparison(target: Path, comparison: Comparison) -> None:
-    """Draw accuracy and weighted F1 of each run with their intervals, and the baselines, to a PNG file."""
+def draw_comparison(comparison: Comparison) -> Chart:
+    """Draw accuracy and weighted F1 of each run with their intervals, and the baselines."""
     rows = comparison.candidates[::-1]
-    figure = Figure(figsize=(8.4, 1.9 + 0.5 * len(rows)), layout="constrained")
+    figure = Chart(8.4, 1.9 + 0.5 * len(rows), comparison.title)
     axes = figure.subplots()
     for name, label, colour, marker, offset in (
         ("accuracy", "accuracy", BLUE, "o", 0.12),
         ("weighted_f1", "weighted F1", ORANGE, "s", -0.12),
     ):
         scores = [candidate.evaluation.scores.overall[name] for candidate in rows]
-        places = [row + offset for row in range(len(rows))]
-        spread = [[s.value - s.low for s in scores], [s.high - s.value for s in scores]]
-        axes.errorbar(
-            [s.value for s in scores], places, xerr=spread, fmt=marker, color=colour, label=label, capsize=3
-        )
+        _intervals(axes, scores, [row + offset for row in range(len(rows))], colour, marker, label)
     leader = comparison.leader.evaluation
     for baseline, style in zip(comparison.baselines.values(), (":", "--", "-."), strict=False):
         axes.axvline(baseline.accuracy.value, linestyle=style, color="0.4", label=f"{baseline.name} (accuracy)")
@@ -128,14 +156,16 @@ def draw_comparison(target: Path, comparison: Comparison) -> None:
     axes.set_xlabel(f"{leader.split} slices, 95 % intervals over {leader.resampled}")
     _plain(axes)
     figure.legend(frameon=False, ncols=3, loc="outside lower center", fontsize=9)
-    figure.suptitle(fill(comparison.title, 110), fontsize=9)
-    _save(figure, target)
+    return figure
 
 
-def draw_protocols(target: Path, comparison: ProtocolComparison) -> None:
-    """Draw the accuracy of each row on slices of people in and not in the training set, to a PNG file."""
+def draw_protocols(comparison: ProtocolComparison) -> Chart:
+    """Draw the accuracy of each row on slices of people in and not in the training set."""
     rows = comparison.rows[::-1]
-    figure = Figure(figsize=(8.4, 2.2 + 0.75 * len(rows)), layout="constrained")
+    stamp = f"{SYNTHETIC_NOTICE} · " if comparison.official.synthetic else ""
+    against = (f"protocol {one.protocol} ({one.leakage})" for one in (comparison.official, comparison.patient))
+    title = stamp + " against ".join(against)
+    figure = Chart(8.4, 2.2 + 0.75 * len(rows), title)
     axes = figure.subplots()
     for place, row in enumerate(rows):
         axes.plot([row.official["accuracy"].value, row.people["accuracy"].value], [place] * 2, color="0.8", lw=6)
@@ -146,10 +176,8 @@ def draw_protocols(target: Path, comparison: ProtocolComparison) -> None:
     )
     for label, side, colour, marker, offset in sides:
         scores = [getattr(row, side)["accuracy"] for row in rows]
-        spread = [[s.value - s.low for s in scores], [s.high - s.value for s in scores]]
         places = [place + offset for place in range(len(rows))]
-        values = [s.value for s in scores]
-        axes.errorbar(values, places, xerr=spread, fmt=marker, color=colour, label=label, capsize=3)
+        _intervals(axes, scores, places, colour, marker, label)
         for one, height in zip(scores, places, strict=True):
             beside = (one.high, height)
             axes.annotate(f"{one.value:.2f}", beside, (5, -3), textcoords="offset points", fontsize=8, color=colour)
@@ -161,15 +189,34 @@ def draw_protocols(target: Path, comparison: ProtocolComparison) -> None:
     axes.set_xlabel(f"accuracy over {len(comparison.patient.classes)} stages, 95 % intervals over people")
     _plain(axes)
     figure.legend(frameon=False, ncols=2, loc="outside lower center", fontsize=9)
-    stamp = "synthetic: says nothing about real brains · " if comparison.official.synthetic else ""
-    title = f"{stamp}official ({comparison.official.leakage}) against patient ({comparison.patient.leakage})"
-    figure.suptitle(fill(title, 110), fontsize=9)
-    _save(figure, target)
+    return figure
 
 
-def draw_calibration(target: Path, result: ExternalValidation) -> None:
-    """Draw observed shares by predicted probability with their intervals, to a PNG file."""
-    figure = Figure(figsize=(5.6, 5.0), layout="constrained")
+def draw_people(evaluation: PatientEvaluation) -> Chart:
+    """Draw accuracy and AUROC of predictions of people beside what needs no model, with stages apart and joined."""
+    count = len(evaluation.views)
+    rows = [*evaluation.views[0].rows][::-1]
+    figure = Chart(3.2 + 2.4 * count, 1.8 + 0.45 * len(rows), evaluation.title)
+    panels = figure.subplots(1, count, sharey=True, squeeze=False)[0]
+    for axes, view in zip(panels, evaluation.views, strict=True):
+        for name, label, colour, marker, offset in (
+            ("accuracy", "accuracy", BLUE, "o", 0.12),
+            ("auroc_ovr", "AUROC, mean of the stages", ORANGE, "s", -0.12),
+        ):
+            places = [place + offset for place in range(len(rows))]
+            _intervals(axes, [view.rows[row][name] for row in rows], places, colour, marker, label)
+        axes.set(xlim=(0, 1.03), xticks=(0, 0.5, 1), title=view.name, xlabel="95 % intervals over people")
+        _plain(axes)
+    panels[0].set_yticks(range(len(rows)), rows)
+    figure.legend(
+        *panels[0].get_legend_handles_labels(), frameon=False, ncols=2, loc="outside lower center", fontsize=9
+    )
+    return figure
+
+
+def draw_calibration(result: ExternalValidation) -> Chart:
+    """Draw observed shares by predicted probability with their intervals."""
+    figure = Chart(5.6, 5.0, result.title)
     axes = figure.subplots()
     axes.plot([0, 1], [0, 1], ":", color="0.4", label="perfect")
     observed = [one.observed for one in result.curve]
@@ -184,13 +231,12 @@ def draw_calibration(target: Path, result: ExternalValidation) -> None:
     )
     axes.legend(frameon=False)
     _plain(axes)
-    figure.suptitle(fill(result.title, 80), fontsize=8)
-    _save(figure, target)
+    return figure
 
 
-def draw_decisions(target: Path, result: ExternalValidation) -> None:
-    """Draw the net benefit of the model, of acting on everyone and on nobody, to a PNG file."""
-    figure = Figure(figsize=(6.4, 4.4), layout="constrained")
+def draw_decisions(result: ExternalValidation) -> Chart:
+    """Draw the net benefit of the model, of acting on everyone and on nobody."""
+    figure = Chart(6.4, 4.4, result.title)
     axes = figure.subplots()
     curve = result.decisions
     axes.plot(curve.thresholds, curve.model, color=BLUE, label="the model")
@@ -203,15 +249,15 @@ def draw_decisions(target: Path, result: ExternalValidation) -> None:
     )
     axes.legend(frameon=False)
     _plain(axes)
-    figure.suptitle(fill(result.title, 90), fontsize=8)
-    _save(figure, target)
+    return figure
 
 
-def draw_sweep(target: Path, sweep: Sweep) -> None:
-    """Draw loss, accuracy and weighted F1 of the trials by each factor to a PNG file."""
+def draw_sweep(sweep: Sweep) -> Chart:
+    """Draw loss, accuracy and weighted F1 of the trials by each factor."""
     figures = (("loss", "loss", BLUE), ("accuracy", "accuracy", ORANGE), ("weighted_f1", "weighted F1", "k"))
     count = len(sweep.factors)
-    figure = Figure(figsize=(1.6 + 2.9 * count, 6.4), layout="constrained")
+    title = f"{sweep.title} · ring: lowest loss · lines: 95 % intervals"
+    figure = Chart(1.6 + 2.9 * count, 6.4, title)
     grid = figure.subplots(3, count, sharex="col", sharey="row", squeeze=False)
     for column, factor in enumerate(sweep.factors):
         trials = [trial for trial in sweep.of(factor) if trial["state"] == "complete"]
@@ -238,37 +284,34 @@ def draw_sweep(target: Path, sweep: Sweep) -> None:
             )
             axes.set_xlim(-0.5, len(values) - 0.5)
         axes.set_xlabel(factor.field)
-    figure.suptitle(fill(f"{sweep.title} · ring: lowest loss · lines: 95 % intervals", 40 * count + 20), fontsize=9)
-    _save(figure, target)
+    return figure
 
 
-def draw_importance(target: Path, sweep: Sweep) -> None:
-    """Draw the share of the loss's variance that each factor explains to a PNG file."""
+def draw_importance(sweep: Sweep) -> Chart:
+    """Draw the share of the loss's variance that each factor explains."""
     shares = sorted(sweep.importance.items(), key=lambda pair: pair[1])
-    figure = Figure(figsize=(6.4, 1.4 + 0.4 * len(shares)), layout="constrained")
+    figure = Chart(6.4, 1.4 + 0.4 * len(shares), sweep.title)
     axes = figure.subplots()
     bars = axes.barh([name for name, _ in shares], [share for _, share in shares], color=BLUE)
     axes.bar_label(bars, fmt="%.2f", padding=3)
     axes.set_xlim(0, 1.1)
     axes.set_xlabel("share of the loss's variance")
     _plain(axes)
-    figure.suptitle(fill(sweep.title, 90), fontsize=9)
-    _save(figure, target)
+    return figure
 
 
 def _number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def draw_cuts(target: Path, cuts: Sequence[Sequence[Cut]], title: str) -> None:
-    """Draw cuts of a head with the outline of its brain to a PNG file, for a person to judge.
+def draw_cuts(cuts: Sequence[Sequence[Cut]], title: str) -> Chart:
+    """Draw cuts of a head with the outline of its brain, for a person to judge.
 
     Args:
-        target: The file.
         cuts: Rows of cuts.
         title: Says what to look for.
     """
-    figure = Figure(figsize=(10, 6.4), layout="constrained", facecolor="k")
+    figure = Chart(10, 6.4, title, facecolor="k")
     cells = figure.subplots(len(cuts), len(cuts[0]), squeeze=False)
     for cut, axes in zip(chain(*cuts), cells.flat, strict=True):
         axes.imshow(cut.head, cmap="gray", vmin=0, vmax=cut.white, origin="lower")
@@ -276,15 +319,37 @@ def draw_cuts(target: Path, cuts: Sequence[Sequence[Cut]], title: str) -> None:
             axes.contour(cut.inside, [0.5], colors=ORANGE, linewidths=0.8)
         axes.set_axis_off()
         axes.set_title(cut.name, color="w", fontsize=7)
-    figure.suptitle(fill(title, 150), color="w", fontsize=8)
-    _save(figure, target)
+    return figure
+
+
+def draw_slices(rows: Sequence[Sequence[tuple[str, Pixels]]], title: str) -> Chart:
+    """Draw slices as they are.
+
+    Args:
+        rows: Rows of slices, each with what stands above it; uint8 of shape (H, W).
+        title: Says what they are.
+    """
+    columns = max(map(len, rows))
+    figure = Chart(1.5 * columns + 0.2, 1.75 * len(rows) + 0.6, title)
+    cells = figure.subplots(len(rows), columns, squeeze=False)
+    for axes in cells.flat:
+        axes.set_axis_off()
+    for row, line in zip(rows, cells, strict=True):
+        for (name, image), axes in zip(row, line, strict=False):
+            axes.imshow(image, cmap="gray", vmin=0, vmax=255)
+            axes.set_title(name, fontsize=8)
+    return figure
+
+
+def _intervals(
+    axes: Any, scores: Sequence[Score], places: Sequence[float], colour: str, marker: str, label: str
+) -> None:
+    """Draw scores, one above the other, with their intervals."""
+    spread = [[s.value - s.low for s in scores], [s.high - s.value for s in scores]]
+    values = [s.value for s in scores]
+    axes.errorbar(values, places, xerr=spread, fmt=marker, color=colour, label=label, capsize=3)
 
 
 def _plain(axes: Any) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.3)
-
-
-def _save(figure: Figure, target: Path) -> None:
-    with atomic(target) as part:
-        figure.savefig(part, format="png", dpi=150)

@@ -31,12 +31,12 @@ def write_evaluation(evaluation: Evaluation, folder: Path, history: Path | None 
     files = [folder / f"{prefix}metrics.json", folder / f"{prefix}confusion_matrix.png"]
     write_json(files[0], evaluation.to_dict())
     title = f"{evaluation.title} · {evaluation.beside}"
-    charts.draw_confusion_matrix(files[1], evaluation.scores.confusion, evaluation.classes, title)
+    charts.draw_confusion_matrix(evaluation.scores.confusion, evaluation.classes, title).save(files[1])
     if history is not None and history.is_file():
         files.append(folder / "curves.png")
         what = evaluation.titled("training and validation")
         title = f"{what} · on the {evaluation.split} slices: {evaluation.beside}"
-        charts.draw_curves(files[-1], read_json_lines(history), title)
+        charts.draw_curves(read_json_lines(history), title).save(files[-1])
     return files
 
 
@@ -50,17 +50,17 @@ def write_patient_evaluation(evaluation: PatientEvaluation, folder: Path) -> Pat
 def write_comparison(comparison: Comparison, folder: Path) -> None:
     """Write ``comparison.json`` and ``comparison.png``."""
     write_json(folder / "comparison.json", comparison.to_dict())
-    charts.draw_comparison(folder / "comparison.png", comparison)
+    charts.draw_comparison(comparison).save(folder / "comparison.png")
 
 
 def write_protocols(comparison: ProtocolComparison) -> None:
     """Write ``protocols.json`` and ``protocols.png`` into the comparison's folder."""
     write_json(comparison.folder / "protocols.json", comparison.to_dict())
-    charts.draw_protocols(comparison.folder / "protocols.png", comparison)
+    charts.draw_protocols(comparison).save(comparison.folder / "protocols.png")
 
 
 def write_sweep(sweep: Sweep) -> None:
     """Write ``sweep.png`` into the sweep's folder, and ``importance.png`` where the importance is known."""
-    charts.draw_sweep(sweep.folder / "sweep.png", sweep)
+    charts.draw_sweep(sweep).save(sweep.folder / "sweep.png")
     if sweep.importance:
-        charts.draw_importance(sweep.folder / "importance.png", sweep)
+        charts.draw_importance(sweep).save(sweep.folder / "importance.png")

@@ -50,8 +50,8 @@ def write_validation(result: ExternalValidation, slices: SliceTable, folder: Pat
     """
     write_json(folder / "validation.json", result.to_dict())
     charts = {"calibration": folder / "calibration.png", "decisions": folder / "decision_curve.png"}
-    draw_calibration(charts["calibration"], result)
-    draw_decisions(charts["decisions"], result)
+    draw_calibration(result).save(charts["calibration"])
+    draw_decisions(result).save(charts["decisions"])
     content: dict[str, Any] = {
         "result": result,
         "synthetic": SYNTHETIC_NOTICE if result.synthetic else None,

@@ -52,6 +52,7 @@ SERIES_TAGS = [
     "NumberOfFrames",
     "SpecificCharacterSet",
     "SeriesDescription",
+    "Modality",
     "PixelSpacing",
     "ImagePositionPatient",
     "ImageOrientationPatient",
@@ -86,6 +87,8 @@ class SeriesHeader(NamedTuple):
     its position is not known."""
     slices: int
     """Number of images."""
+    modality: str
+    """DICOM's code of two letters, such as MR or CT; empty where there is none."""
     description: str
     """Series description. It can name people: it may be shown to the user, and nothing else."""
 
@@ -158,17 +161,20 @@ def describe_series(files: Iterable[Callable[[], BinaryIO]]) -> SeriesHeader:
         DataError: A header cannot be read.
     """
     places: list[tuple[Float64Array, Float64Array]] = []
-    slices = 0
+    slices, modality = 0, ""
     try:
         for open_file in files:
             with open_file() as stream:
                 dataset = _read(stream, stop_before_pixels=True, specific_tags=SERIES_TAGS)
             slices += int(dataset.get("NumberOfFrames", 1) or 1)
             places += _places(dataset)
+            modality = str(dataset.get("Modality") or "")
         matrix, description = (int(dataset.Rows), int(dataset.Columns)), str(dataset.get("SeriesDescription") or "")
     except Exception as error:  # pydicom raises anything for foreign files
         raise DataError(f"not a usable DICOM file ({type(error).__name__}); export it again") from error
-    return SeriesHeader(matrix, _spacing(places), slices, "".join(filter(str.isprintable, description))[:64])
+    modality = modality if re.fullmatch("[A-Z]{2}", modality) else ""  # any other text could name someone
+    description = "".join(filter(str.isprintable, description))[:64]
+    return SeriesHeader(matrix, _spacing(places), slices, modality, description)
 
 
 def _places(dataset: Any) -> list[tuple[Float64Array, Float64Array]]:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import accumulate
+from math import isfinite
 from os.path import commonpath
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, Protocol
@@ -76,6 +77,7 @@ class ScanInfo:
         slices: Number of slices or pictures; None where the header cannot be read.
         matrix: Rows and columns of a slice, for NIfTI voxels along the first two axes; None where not known.
         spacing: Millimetres from row to row, column to column and slice to slice; shorter where not known.
+        modality: DICOM's code, such as MR or CT; empty where there is none.
         description: A DICOM series' own description. It can name people, so it is shown to the user alone: it is
             neither in :meth:`to_dict` nor in the text of this object.
     """
@@ -86,6 +88,7 @@ class ScanInfo:
     slices: int | None = None
     matrix: tuple[int, int] | None = None
     spacing: tuple[float, ...] = ()
+    modality: str = ""
     description: str = field(default="", repr=False)
 
     @property
@@ -101,10 +104,15 @@ class ScanInfo:
             "number": self.number,
             "source": self.source or None,
             "kind": self.kind,
+            "modality": self.modality or None,
             "slices": self.slices,
             "matrix": self.matrix and list(self.matrix),
-            "spacing_mm": [round(distance, 3) for distance in self.spacing],
+            "spacing_mm": [round(distance, 3) for distance in self.spacing if isfinite(distance)],
         }
+
+
+class SingleImageError(DataError):
+    """A DICOM file holds a single image where a volume is needed."""
 
 
 class SeveralVolumesError(DataError):
@@ -375,7 +383,7 @@ def _cut(read: Callable[[], Volume | Frame], where: str, level_set: LevelSet = P
 def _whole(read: Callable[[], Volume | Frame], where: str) -> Volume:
     scan = read()
     if isinstance(scan, Frame):
-        raise DataError(f"{where}: a single image, expected a volume; give the whole series")
+        raise SingleImageError(f"{where}: a single image, expected a volume; give the whole series")
     return scan
 
 

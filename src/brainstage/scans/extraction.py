@@ -10,7 +10,7 @@ from typing import Literal
 
 from brainstage.core.errors import ConfigError, DataError
 from brainstage.core.levels import PUBLIC, LevelSet
-from brainstage.scans.discover import Scan, Slices, find_volume
+from brainstage.scans.discover import Scan, SingleImageError, Slices, find_volume
 from brainstage.scans.nifti import as_integers, write_nifti
 from brainstage.scans.registration import Registration, register
 from brainstage.scans.skull_strip import Extraction, check_extra, extract_brain
@@ -71,7 +71,7 @@ def without_skulls(scans: Sequence[Scan], skull: Skull, taken_off: Callable[[int
             that reads it.
     """
     return [
-        replace(scan, read=partial(_read_without_skull, scan.volume, scan.name, skull, partial(taken_off, number)))
+        replace(scan, read=partial(_read_without_skull, scan, scan.volume, skull, partial(taken_off, number)))
         if scan.volume
         else scan
         for number, scan in enumerate(scans)
@@ -79,16 +79,20 @@ def without_skulls(scans: Sequence[Scan], skull: Skull, taken_off: Callable[[int
 
 
 def _read_without_skull(
+    scan: Scan,
     read: Callable[[], Volume],
-    where: str,
     skull: Skull,
     taken_off: Callable[[Extraction], None],
     level_set: LevelSet = PUBLIC,
 ) -> Slices:
-    brain, registration, extraction = take_off_skull(read(), where, skull)
+    try:
+        volume = read()
+    except SingleImageError:  # it cannot be registered, nor its skull be taken off
+        return scan.read(level_set)
+    brain, registration, extraction = take_off_skull(volume, scan.name, skull)
     if extraction:
         taken_off(extraction)
-    images, levels = registered_stack(brain, registration, where, level_set)
+    images, levels = registered_stack(brain, registration, scan.name, level_set)
     return Slices(list(images), levels)
 
 

@@ -96,13 +96,22 @@ def write_nifti(target: Path, voxels: NDArray[Any], affine: Float64Array, space:
     Raises:
         RunError: The disk is full or the folder is not writable.
     """
+    with atomic(target) as part:
+        part.write_bytes(encode_nifti(voxels, affine, space))
+
+
+def encode_nifti(voxels: NDArray[Any], affine: Float64Array, space: int | None = None) -> bytes:
+    """Return the bytes of a gzipped NIfTI-1 file.
+
+    Args:
+        voxels, affine, space: As for :func:`write_nifti`.
+    """
     image = _nibabel().Nifti1Image(voxels, affine)
     if space is not None:
         image.set_sform(affine, space)
         image.set_qform(affine, space)
         image.header.set_xyzt_units("mm")
-    with atomic(target) as part:
-        part.write_bytes(gzip.compress(image.to_bytes(), GZIP_LEVEL, mtime=0))
+    return gzip.compress(image.to_bytes(), GZIP_LEVEL, mtime=0)
 
 
 def as_integers(voxels: Float32Array) -> NDArray[np.int16]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
@@ -11,7 +9,6 @@ from importlib.resources import files
 from typing import Any
 
 from fastapi import FastAPI, Request
-from PIL import Image
 from starlette.exceptions import HTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.responses import JSONResponse, RedirectResponse, Response
@@ -20,19 +17,22 @@ from starlette.staticfiles import StaticFiles
 from brainstage import __version__
 from brainstage.core.arrays import Pixels
 from brainstage.core.schema import RESEARCH_NOTICE
+from brainstage.datasets.patient_map import is_public
 from brainstage.inference.explanations import SliceExplanation
-from brainstage.report.explanations import draw
-from brainstage.scans.discover import Scan, scans_of
+from brainstage.inference.predictions import Predictions
+from brainstage.scans.discover import File, Scan, ScanInfo, scans_of
 from brainstage.serve.guard import UNFORESEEN, Limits, RequestGuard
+from brainstage.serve.heads import CHECK, SkullRemoval
 from brainstage.serve.openapi import (
     EXPLAIN_FIELDS,
     PREDICT_FIELDS,
     PROBLEM,
-    add_security,
-    explain_form,
+    describe_api,
     predict_form,
+    scans_form,
     takes_form,
 )
+from brainstage.serve.pictures import png
 from brainstage.serve.problems import Problem
 from brainstage.serve.registry import ModelRegistry
 from brainstage.serve.tokens import PAGE, TokenCheck
@@ -70,6 +70,7 @@ def create_app(
         description=f"Stages dementia from brain MRI slices. {RESEARCH_NOTICE}",
         docs_url=None,  # these pages load scripts and fonts from other sites
         redoc_url=None,
+        openapi_url=None,  # it describes all models, which are opened for it
         lifespan=lifespan,
         max_body_size=limits.request_bytes,
     )
@@ -78,10 +79,10 @@ def create_app(
     _add_problems(app, limits)
     _add_page(app, token)
     _add_state(app, registry, guard)
+    _add_scans(app, registry, limits)
     _add_predict(app, registry, limits)
     _add_explain(app, registry, limits)
-    if token:
-        add_security(app.openapi(), token.cookie)
+    _add_description(app, registry, limits, token)
     app.mount(PAGE, StaticFiles(directory=str(files("brainstage.serve").joinpath("static")), html=True))
     return guard
 
@@ -133,26 +134,51 @@ def _add_state(app: FastAPI, registry: ModelRegistry, guard: RequestGuard) -> No
 
     @app.get("/v1/models", summary="The models, and their performance on people outside their training sets")
     async def models() -> dict[str, Any]:
-        return {"notice": RESEARCH_NOTICE, "models": registry.describe()}
+        return {"notice": RESEARCH_NOTICE, "models": await registry.run_when_opened(registry.describe)}
+
+
+def _add_description(app: FastAPI, registry: ModelRegistry, limits: Limits, token: TokenCheck | None) -> None:
+    describe = partial(describe_api, app, registry, limits.files, token.cookie if token else None)
+
+    @app.api_route("/openapi.json", methods=["GET", "HEAD"], include_in_schema=False)
+    async def description() -> JSONResponse:
+        return JSONResponse(await registry.run_when_opened(describe))
+
+
+def _add_scans(app: FastAPI, registry: ModelRegistry, limits: Limits) -> None:
+    @app.post(
+        "/v1/scans",
+        summary="List the scans that files hold, by their headers",
+        **takes_form(scans_form(limits.files)),
+    )
+    async def scans(request: Request) -> JSONResponse:
+        upload = await read_upload(request, limits.files, ())
+        return JSONResponse(
+            {"notice": RESEARCH_NOTICE, "scans": await registry.run(partial(_listed, upload.files))}
+        )
 
 
 def _add_predict(app: FastAPI, registry: ModelRegistry, limits: Limits) -> None:
     @app.post("/v1/predict", summary="Stage scans", **takes_form(predict_form(registry, limits.files)))
     async def predict(request: Request) -> JSONResponse:
         upload = await read_upload(request, limits.files, PREDICT_FIELDS)
-        model = registry.model(upload.fields.get("model"))
+        model = await registry.opened(upload.fields.get("model"))
         one_person, with_pictures = upload.flag("one_person"), upload.flag("pictures")
         scans = await registry.run(partial(scans_of, upload.files))
-        predictions, people = await model.predict(scans, one_person)
+        skulls = SkullRemoval(scans)
+        predictions, people = await model.predict(skulls.scans, one_person)
         rows = _with_file_numbers(predictions.rows, scans)
         if with_pictures:
             pictures = [{"picture": image} for person in people for image in person.images]
             rows = await registry.run(partial(_with_pictures, rows, pictures))
         return JSONResponse(
             {
-                "notice": predictions.notice,
+                "notice": " ".join([predictions.notice, *([CHECK] if skulls.extracted else [])]),
                 "details": predictions.details,
+                "version": __version__,
                 "model": model.identity,
+                "extracted": skulls.extracted,
+                "training_slices": _training_slices(predictions),
                 "calibrated": predictions.calibrated,
                 "classes": predictions.classes,
                 "predictions": rows,
@@ -161,12 +187,10 @@ def _add_predict(app: FastAPI, registry: ModelRegistry, limits: Limits) -> None:
 
 
 def _add_explain(app: FastAPI, registry: ModelRegistry, limits: Limits) -> None:
-    form = takes_form(explain_form(registry, limits.files))
-
-    @app.post("/v1/explain", summary="Show what moved the score of a scan", **form)
+    @app.post("/v1/explain", summary="Show what moved the score of a scan", responses={"default": PROBLEM})
     async def explain(request: Request) -> JSONResponse:
         upload = await read_upload(request, limits.files, EXPLAIN_FIELDS)
-        model = registry.model(upload.fields.get("model"))
+        model = await registry.opened(upload.fields.get("model"))
         one_person = upload.flag("one_person")
         scans = await registry.run(partial(scans_of, upload.files))
         explanations, people = await model.explain(
@@ -185,6 +209,12 @@ def _add_explain(app: FastAPI, registry: ModelRegistry, limits: Limits) -> None:
         )
 
 
+def _training_slices(predictions: Predictions) -> int:
+    """Return how many slices show people in the training set of a bundled model: it has a performance."""
+    known = sum(row["slice_id"] is not None and is_public(row["slice_id"]) for row in predictions.rows)
+    return known if "performance" in predictions.about else 0
+
+
 def _with_file_numbers(rows: Sequence[dict[str, Any]], scans: Sequence[Scan]) -> list[dict[str, Any]]:
     """Return rows that name their files by the files' numbers in the request."""
     by_scan, all_numbers = {scan.name: file_numbers([scan]) for scan in scans}, file_numbers(scans)
@@ -200,8 +230,20 @@ def _without_source(row: dict[str, Any], numbers: list[int]) -> dict[str, Any]:
     return {"files": numbers, **{key: row[key] for key in row if key != "source"}, "reason": reason}
 
 
+def _listed(files: Sequence[File]) -> list[dict[str, Any]]:
+    """Describe the scans of an upload without a name of theirs."""
+    rows = []
+    for scan in scans_of(files):
+        info = scan.describe() if scan.describe else ScanInfo("", "picture", slices=1)
+        about = {key: value for key, value in info.to_dict().items() if key not in ("number", "source")}
+        rows.append({"files": file_numbers([scan]), **about})
+    return rows
+
+
 def _drawn(rows: Sequence[dict[str, Any]], slices: Sequence[SliceExplanation]) -> list[dict[str, Any]]:
     """Return the rows of explanations with each slice and its overlay."""
+    from brainstage.report.explanations import draw  # Matplotlib, for which predictions need not wait
+
     pictures = [{"picture": explanation.image, "overlay": draw(explanation)} for explanation in slices]
     return _with_pictures(rows, pictures)
 
@@ -209,17 +251,8 @@ def _drawn(rows: Sequence[dict[str, Any]], slices: Sequence[SliceExplanation]) -
 def _with_pictures(
     rows: Sequence[dict[str, Any]], pictures: Sequence[dict[str, Pixels | None]]
 ) -> list[dict[str, Any]]:
-    """Return rows with their pictures as PNG in base64. Takes about a millisecond for each."""
+    """Return rows with their pictures as PNG in base64."""
     return [
-        {**row, **{name: _png(picture) for name, picture in of_row.items()}}
+        {**row, **{name: None if picture is None else png(picture) for name, picture in of_row.items()}}
         for row, of_row in zip(rows, pictures, strict=True)
     ]
-
-
-def _png(picture: Pixels | None) -> str | None:
-    """Return a picture as PNG in base64."""
-    if picture is None:
-        return None
-    stream = io.BytesIO()
-    Image.fromarray(picture).save(stream, format="PNG")
-    return base64.b64encode(stream.getvalue()).decode("ascii")

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from fastapi import FastAPI
+
 from brainstage.inference.attribution import CONTRIBUTIONS
 from brainstage.serve.problems import TITLES
 from brainstage.serve.registry import LoadedModel, ModelRegistry
@@ -53,6 +55,11 @@ def predict_form(registry: ModelRegistry, max_files: int) -> dict[str, Any]:
     )
 
 
+def scans_form(max_files: int) -> dict[str, Any]:
+    """Return the schema of the form of ``/v1/scans``."""
+    return _form({"files": _files(max_files)})
+
+
 def explain_form(registry: ModelRegistry, max_files: int) -> dict[str, Any]:
     """Return the schema of the form of ``/v1/explain``: each model has its methods and its stages."""
     models = [registry.model(name) for name in registry.names]
@@ -91,6 +98,23 @@ def takes_form(schema: dict[str, Any]) -> dict[str, Any]:
     """Return the arguments of a route that takes a form."""
     body = {"required": True, "content": {"multipart/form-data": {"schema": schema}}}
     return {"openapi_extra": {"requestBody": body}, "responses": {"default": PROBLEM}}
+
+
+def describe_api(app: FastAPI, registry: ModelRegistry, max_files: int, cookie: str | None) -> dict[str, Any]:
+    """Return the description of the API, with the methods and the stages of all models: it opens them.
+
+    Args:
+        app: The application.
+        registry: The models.
+        max_files: Most files of a request.
+        cookie: Name of the token's cookie; None where no token is needed.
+    """
+    schema = app.openapi()
+    explain = takes_form(explain_form(registry, max_files))["openapi_extra"]
+    schema["paths"]["/v1/explain"]["post"].update(explain)
+    if cookie:
+        add_security(schema, cookie)
+    return schema
 
 
 def add_security(schema: dict[str, Any], cookie: str) -> None:

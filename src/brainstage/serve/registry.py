@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
@@ -98,6 +99,7 @@ class LoadedModel:
             "levels": predictor.level_set.name,
             "explained_by": default_method(predictor),
             "performance": predictor.about.get("performance"),
+            "people": predictor.about.get("people"),
             "details": predictor.about.get("details", []),
             "figures": {**predictor.about.get("nested", {}), **predictor.about.get("figures", {})},
         }
@@ -152,14 +154,17 @@ class LoadedModel:
 
 
 class ModelRegistry:
-    """The models in memory, each by its name.
+    """The models, each by its name.
+
+    The default is opened at once, and so is every run folder, which may be damaged. Another bundled model is opened
+    when it is first asked for: the network among them takes seconds, for PyTorch.
 
     Attributes:
         names: Names of the models; the first is the default.
     """
 
     def __init__(self, models: Sequence[str], processes: int = 1):
-        """Open models.
+        """Open the default model and the run folders.
 
         Args:
             models: Run folders, names of bundled models, or ids of models on the hub, which are called ``NAME``.
@@ -173,32 +178,51 @@ class ModelRegistry:
         if len(paths) < len(models):
             raise ConfigError(f"{', '.join(models)}: two models have the same name; rename a run folder")
         self.names = list(paths)
-        self._pools = ExitStack()
-        self._threads = self._pools.enter_context(worker_pool())
-        self._models = {
-            name: LoadedModel(name, Predictor.open(path), self._pools, processes) for name, path in paths.items()
-        }
+        self._paths, self._processes = paths, processes
+        self._models: dict[str, LoadedModel] = {}
+        self._pools, self._opening = ExitStack(), threading.Lock()
+        self._threads, self._opener = (self._pools.enter_context(worker_pool(count)) for count in (None, 1))
+        for name, path in paths.items():
+            if name == self.names[0] or path not in BUNDLED:
+                self.model(name)
 
     def close(self) -> None:
         """End the threads, once they have finished the work that they began."""
         self._pools.close()
 
     def model(self, name: str | None = None) -> LoadedModel:
-        """Return a model by its name; None for the default.
+        """Return a model by its name, opened if it is not yet; None for the default.
+
+        Raises:
+            Problem: There is no model of that name.
+        """
+        name = self.names[0] if name is None else name
+        if name not in self._paths:
+            raise Problem(404, "unknown-model", f"the models served are {', '.join(self.names)}")
+        with self._opening:
+            if name not in self._models:
+                predictor = Predictor.open(self._paths[name])
+                self._models[name] = LoadedModel(name, predictor, self._pools, self._processes)
+        return self._models[name]
+
+    def describe(self) -> list[dict[str, Any]]:
+        """Return what each model is, and its performance on people outside its training set; opens them all."""
+        return [
+            {"name": name, "default": name == self.names[0], **self.model(name).describe()} for name in self.names
+        ]
+
+    async def opened(self, name: str | None = None) -> LoadedModel:
+        """Return :meth:`model`, opened in a thread of its own if it is not yet.
 
         Raises:
             Problem: There is no model of that name.
         """
         model = self._models.get(self.names[0] if name is None else name)
-        if model is None:
-            raise Problem(404, "unknown-model", f"the models served are {', '.join(self.names)}")
-        return model
+        return await self.run_when_opened(partial(self.model, name)) if model is None else model
 
-    def describe(self) -> list[dict[str, Any]]:
-        """Return what each model is, and its performance on people outside its training set."""
-        return [
-            {"name": name, "default": name == self.names[0], **self._models[name].describe()} for name in self.names
-        ]
+    async def run_when_opened(self, function: Callable[[], Result]) -> Result:
+        """Call a function that may open models, which takes seconds, in the thread for that."""
+        return await run_in_thread(self._opener, function)
 
     async def run(self, function: Callable[[], Result]) -> Result:
         """Call a function that takes milliseconds, and needs no model, in a thread."""
@@ -216,6 +240,6 @@ def _name_of(model: str) -> str:
 def _warm_up(predictor: Predictor) -> None:
     """Predict once: the patient model is fitted to each set of levels that it meets, which takes a moment."""
     noise = np.random.default_rng(0).integers(0, 255, predictor.level_set.shape, dtype=np.uint8)
-    features = predictor.extract_features(list(noise))
+    features = predictor.extract_features(list(noise), as_it_is=True)
     for patients in (["one person"] * len(noise), None):
         predictor.predict_features(features, patients, range(len(noise)))

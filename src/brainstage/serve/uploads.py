@@ -60,7 +60,7 @@ async def read_upload(request: Request, max_files: int, fields: Collection[str])
     if not parts:
         raise Problem(400, "no-files", "send at least one file in a part named files")
     if not {*form} <= {"files", *fields}:
-        raise Problem(400, "bad-form", f"the form's fields are files, {', '.join(fields)}; another was sent")
+        raise Problem(400, "bad-form", f"the form's fields are {', '.join(['files', *fields])}; another was sent")
     contents = [part.file.read() for part in parts]
     await form.close()
     return Upload(

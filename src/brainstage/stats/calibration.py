@@ -10,7 +10,7 @@ rare stage can be missed more often, a common one less.
 **Different people for the two.** Cross-fitting over people: the people are dealt into five parts, and each part's
 probabilities come from the temperature of the other four; all parts together give the threshold, and all people the
 temperature that is kept. As in cross-conformal prediction (Vovk 2015, Ann. Math. Artif. Intell. 74, 9) coverage is
-near 90 % and is measured (``docs/decisions/calibration.md``), not guaranteed for finite samples.
+near 90 % and is measured (``docs/explanation/calibration.md``), not guaranteed for finite samples.
 
 **Stacks.** The mean over many slices has another calibration than one slice has, so each number of slices (1, 2, 4,
 8, …) has its own parameters.

@@ -23,6 +23,7 @@ from brainstage.core.arrays import BoolArray, Float64Array
 from brainstage.core.config import did_you_mean
 from brainstage.core.errors import ConfigError, DataError, LeakageError
 from brainstage.core.files import make_folder, write_table
+from brainstage.core.notebooks import Displayed, Plotted, Tabular
 from brainstage.core.progress import Progress, silent
 from brainstage.core.run import RunFolder, StrPath
 from brainstage.core.schema import (
@@ -69,7 +70,7 @@ class Miss:
 
 
 @dataclass(frozen=True)
-class ExternalValidation:
+class ExternalValidation(Displayed, Plotted, Tabular):
     """The performance of a model on a cohort that it has never seen.
 
     Attributes:

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from brainstage.core.config import TrainConfig
 from brainstage.core.errors import LeakageError
 from brainstage.core.files import write_table
+from brainstage.core.notebooks import Displayed, Plotted, Tabular
 from brainstage.core.progress import Progress, silent
 from brainstage.core.run import RunFolder, StrPath
 from brainstage.core.schema import RESEARCH_NOTICE, SYNTHETIC_NOTICE, read_metadata
@@ -60,7 +61,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class ProtocolComparison:
+class ProtocolComparison(Displayed, Plotted, Tabular):
     """A recipe under both protocols.
 
     Attributes:

@@ -10,6 +10,7 @@ from typing import Any
 
 from brainstage.core.config import TrainConfig
 from brainstage.core.errors import ConfigError
+from brainstage.core.notebooks import Displayed
 from brainstage.core.parallel import THIS_PROCESS, Workers
 from brainstage.core.progress import Progress, silent
 from brainstage.core.run import RunFolder, StrPath
@@ -59,7 +60,7 @@ REPORT_FACTORS = (
 
 
 @dataclass(frozen=True)
-class Study:
+class Study(Displayed):
     """The results of a study.
 
     Attributes:

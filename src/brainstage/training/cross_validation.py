@@ -25,7 +25,7 @@ from brainstage.training.baselines import age_and_sex_baseline, linear_baseline,
 from brainstage.training.feature_tasks import compute_features
 from brainstage.training.side_by_side import TrainTask, train_side_by_side
 from brainstage.training.start import begin_run, read_splits
-from brainstage.training.tracking import Tracker
+from brainstage.training.tracking import check_tracker
 from brainstage.training.train import calibrate, train_fold
 
 EVERYONE = "everyone"
@@ -40,7 +40,7 @@ def cross_validate(
     out: StrPath = "runs",
     splits: Splits | StrPath | None = None,
     resume: bool = False,
-    track: Tracker | None = None,
+    track: str | None = None,
     workers: Workers = THIS_PROCESS,
     progress: Progress = silent,
 ) -> RunFolder:
@@ -64,7 +64,7 @@ def cross_validate(
             ``config.folds`` folds, ``config.repeats`` times.
         resume: Go on with a run that was stopped; folds that are finished are kept. Of a finished run the settings,
             the data and the splits are checked, and nothing is trained.
-        track: A local tracker that gets the figures of each epoch too, in each fold's folder.
+        track: As for :func:`brainstage.train`, of each fold.
         workers: Where folds are trained, each by one process; those of a cluster must see ``out`` under the same
             path. Without it one after the other in this process, which then has all processors.
         progress: How to show progress.
@@ -76,6 +76,7 @@ def cross_validate(
         ConfigError, DataError, LeakageError, RunError: As :func:`brainstage.train`.
     """
     config = config if isinstance(config, TrainConfig) else load_recipe(config)
+    check_tracker(track, config)
     splits = read_splits(splits, slices)
     config = _for_folds(config.replace(protocol="patient", fold=0), splits)
     run = RunFolder.new(name, config.recipe, out)
@@ -93,7 +94,7 @@ def _train_folds(
     slices: SliceTable,
     splits: Splits,
     config: TrainConfig,
-    track: Tracker | None,
+    track: str | None,
     workers: Workers,
     progress: Progress,
 ) -> tuple[list[RunFolder], RunFolder]:

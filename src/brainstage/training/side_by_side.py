@@ -15,7 +15,6 @@ from brainstage.core.run import RunFolder
 from brainstage.datasets.splits import Splits, make_everyone
 from brainstage.datasets.stored import open_slices, store_slices
 from brainstage.datasets.table import SliceTable
-from brainstage.training.tracking import Tracker
 from brainstage.training.train import train_fold
 
 
@@ -35,7 +34,7 @@ class TrainTask:
     config: TrainConfig
     splits: Path | None = None
     everyone: bool = False
-    track: Tracker | None = None
+    track: str | None = None
 
 
 def train_side_by_side(

@@ -17,6 +17,7 @@ from scipy.stats import binomtest
 from brainstage.core.config import TrainConfig
 from brainstage.core.errors import ConfigError
 from brainstage.core.files import write_json, write_text
+from brainstage.core.notebooks import Displayed, Plotted, Tabular
 from brainstage.core.parallel import THIS_PROCESS, Processes, Workers
 from brainstage.core.progress import Progress, silent
 from brainstage.core.run import RunFolder, StrPath
@@ -39,7 +40,7 @@ _FIXED = (
 
 
 @dataclass(frozen=True)
-class Sweep:
+class Sweep(Displayed, Plotted, Tabular):
     """The trials of a sweep, the lowest loss first.
 
     Attributes:

@@ -48,7 +48,7 @@ from brainstage.training.probe import classify
 from brainstage.training.processes import is_first, on_first, process_count, share_of_batch
 from brainstage.training.provenance import optimism
 from brainstage.training.start import begin_run, read_splits
-from brainstage.training.tracking import Tracker, tensorboard
+from brainstage.training.tracking import check_tracker, open_tracker
 from brainstage.training.trainer import fit_network
 
 
@@ -60,7 +60,7 @@ def train(
     out: StrPath = "runs",
     splits: Splits | StrPath | None = None,
     resume: bool = False,
-    track: Tracker | None = None,
+    track: str | None = None,
     progress: Progress = silent,
 ) -> RunFolder:
     """Train one model, pick its epoch on validation slices, predict validation and test slices once, save all.
@@ -79,7 +79,9 @@ def train(
             number of threads and processes it ends with the same weights as one that was never stopped; where it
             was stopped within an epoch, ``train_loss`` of that epoch is of its later steps. Of a finished run the
             settings, the data and the splits are checked, and nothing is trained.
-        track: A local tracker that gets the figures of each epoch too, in the run's folder.
+        track: A tracker that gets the figures of each epoch too, by the name that ``transformers`` has for it:
+            ``tensorboard`` writes into the run's folder, others where their own settings say, which may be another
+            machine.
         progress: How to show progress.
 
     Returns:
@@ -108,7 +110,7 @@ def train_fold(
     out: StrPath,
     splits: Splits | StrPath | None,
     resume: bool,
-    track: Tracker | None,
+    track: str | None,
     progress: Progress,
     alone: bool = False,
 ) -> RunFolder:
@@ -124,6 +126,7 @@ def train_fold(
     """
     config = config if isinstance(config, TrainConfig) else load_recipe(config)
     share_of_batch(config)  # refused before anything is written
+    check_tracker(track, config)
     begun: list[Splits] = []
     with ExitStack() as stack:
 
@@ -136,7 +139,7 @@ def train_fold(
         path, unfinished = on_first(begin)
         run = RunFolder(path)
         if unfinished:
-            trackers = [tensorboard(run.tensorboard)] if track and is_first() else []
+            trackers = [open_tracker(track, run)] if track and is_first() else []
             fold_splits = begun[0] if begun else begin_run(run, slices, config)
             _fit(run, slices, config, fold_splits, progress, trackers, alone=alone)
     return run

@@ -24,6 +24,11 @@ export function explain(files, { model, signal }) {
   return post("../v1/explain", files, { model, one_person: true }, signal);
 }
 
+/** List the scans that files hold, by their headers. */
+export async function listScans(files, signal) {
+  return (await post("../v1/scans", files, {}, signal)).scans;
+}
+
 function post(address, files, fields, signal) {
   const form = new FormData();
   for (const [name, value] of Object.entries(fields)) form.set(name, String(value));

@@ -1,18 +1,21 @@
 /** The page: sends dropped or chosen files to the server, and shows the reply in a view. */
 
 import { fetchModels, predict } from "./api.js";
-import { addPeople, clearBatch, runBatch, startBatch, summarise } from "./batch.js";
+import { addPeople, clearBatch, runBatch, startBatch, summarise, updatePerson } from "./batch.js";
 import { byId, say } from "./dom.js";
 import { chosen, dropped, nameOfAll, recognise, requests } from "./files.js";
 import { startControls } from "./heat.js";
 import { showModels } from "./models.js";
+import { showOutline, startOutline } from "./outline.js";
 import { peopleOf } from "./people.js";
-import { showPerson, startSheet } from "./person.js";
+import { showPerson, startPerson } from "./person.js";
+import { seriesOf, showSeries } from "./series.js";
 
-const VIEWS = ["start", "working", "batch", "person"];
-let selectedModel = null; // returns the selected model
+const VIEWS = ["start", "working", "series", "batch", "outline", "person"];
+const BACK = { start: "Another scan", series: "All series", batch: "All scans" };
+let models = null; // promises what returns the selected model
 let work = null; // the AbortController of the work in progress
-let hasTable = false; // whether there is a table to go back to
+let origin = "start"; // the view to go back to from a person
 
 /** Show a view, and add it to the browser's history. */
 function show(view, { keep = true, focus = true } = {}) {
@@ -29,46 +32,82 @@ function showProblem(text) {
 
 /** Take files from a drop or an input. */
 async function take(files) {
-  if (!selectedModel || !files.length) return;
+  if (!files.length) return;
   showProblem("");
   work?.abort();
   work = new AbortController();
+  const { signal } = work;
   const { items, skipped } = await recognise(files);
   if (!items.length) {
     show("start", { keep: false });
-    showProblem("None of these files is a scan: choose JPEG, PNG, NIfTI or DICOM files.");
+    showProblem("None of these files is a scan. Choose JPEG, PNG, NIfTI or DICOM files.");
     return;
   }
-  const batches = requests(items, byId("one-person").checked);
-  const options = { model: selectedModel(), onePerson: byId("one-person").checked, skipped, signal: work.signal };
-  if (batches.length === 1 && (items.length === 1 || options.onePerson || items[0].kind === "dicom")) {
-    await takeOne(batches[0], options);
-  } else {
-    hasTable = true;
-    clearBatch();
-    show("batch");
-    await runBatch(batches, options);
-  }
+  const onePerson = byId("one-person").checked;
+  await atWork(items, signal, async () => {
+    const model = (await models)();
+    const series = onePerson ? [] : await seriesOf(items, signal);
+    const options = { model, onePerson, skipped, signal };
+    if (series.length > 1) offer(series, options);
+    else await stage(series.length ? series[0].items : items, options);
+  });
 }
 
-/** Stage files that may show one person; if the server finds several, show them as a table. */
-async function takeOne(items, { model, onePerson, skipped, signal }) {
+/** Show that files are being read while a function runs, and what is wrong if it fails. */
+async function atWork(items, signal, run) {
   byId("working-name").textContent = nameOfAll(items);
   show("working", { keep: false });
   say("Reading the scan.");
   const clock = startClock();
   try {
-    const reply = await predict(items.map(({ file }) => file), { model: model.name, onePerson, signal });
-    const people = peopleOf(reply, items, model.name);
-    hasTable = people.length > 1;
-    if (hasTable) showTable(people, items.length, skipped);
-    else open(people[0]);
+    await run();
   } catch (error) {
     if (!signal.aborted) showProblem(`${nameOfAll(items)}: ${error.message}`);
     if (!byId("working").hidden) show("start", { keep: false });
   } finally {
     clearInterval(clock);
   }
+}
+
+/** Let the user choose one of several series, or all. */
+function offer(series, options) {
+  showSeries(
+    series,
+    (items) => {
+      work?.abort();
+      work = new AbortController();
+      const { signal } = work;
+      atWork(items, signal, () => stageOne(items, { ...options, signal }, "series"));
+    },
+    () => {
+      work = new AbortController();
+      stageMany(series.map(({ items }) => items), { ...options, signal: work.signal });
+    },
+  );
+  show("series");
+}
+
+async function stage(items, options) {
+  const batches = requests(items, options.onePerson);
+  if (batches.length === 1 && (items.length === 1 || options.onePerson || items[0].kind === "dicom")) await stageOne(items, options);
+  else await stageMany(batches, options);
+}
+
+/** Stage files that may show one person; if the server finds several, show them as a table. */
+async function stageOne(items, { model, onePerson, skipped, signal }, from = "start") {
+  const reply = await predict(items.map(({ file }) => file), { model: model.name, onePerson, signal });
+  const people = peopleOf(reply, items, model.name);
+  origin = people.length > 1 ? "batch" : from;
+  if (people.length > 1) showTable(people, items.length, skipped);
+  else open(people[0]);
+}
+
+/** Stage files that show several people, request by request. */
+async function stageMany(batches, options) {
+  origin = "batch";
+  clearBatch();
+  show("batch");
+  await runBatch(batches, options);
 }
 
 function showTable(people, files, skipped) {
@@ -78,10 +117,21 @@ function showTable(people, files, skipped) {
   show("batch");
 }
 
+/** Show a person's prediction; of a head first where its brain was cut out. */
 function open(person) {
-  byId("back").querySelector("span").textContent = hasTable ? "All scans" : "Another scan";
-  show("person");
-  showPerson(person);
+  if (person.approved) {
+    byId("back").querySelector("span").textContent = BACK[origin];
+    show("person");
+    showPerson(person);
+  } else {
+    showOutline(person);
+    show("outline");
+  }
+}
+
+function approve(person) {
+  updatePerson(person);
+  open(person);
 }
 
 function startClock() {
@@ -130,7 +180,7 @@ function startNavigation() {
     work?.abort();
     show("start");
   });
-  byId("back").addEventListener("click", () => show(hasTable ? "batch" : "start"));
+  byId("back").addEventListener("click", () => show(origin));
   byId("cancel").addEventListener("click", () => work?.abort());
   history.replaceState({ view: "start" }, "");
   addEventListener("popstate", (event) => {
@@ -145,10 +195,12 @@ async function start() {
   startDrops();
   startNavigation();
   startControls();
-  startSheet();
+  startPerson();
+  startOutline(approve);
   startBatch(open, () => work?.abort());
+  models = fetchModels().then(showModels);
   try {
-    selectedModel = showModels(await fetchModels());
+    await models;
   } catch (error) {
     showProblem(`The models cannot be shown: ${error.message}`);
   }

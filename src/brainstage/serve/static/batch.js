@@ -1,18 +1,27 @@
 /** Many scans: requests one after another, a growing table, and a CSV at the end. */
 
 import { Problem, predict } from "./api.js";
-import { csvOf, save } from "./csv.js";
-import { byId, count, element, say, sentence, shownAs } from "./dom.js";
-import { failed, likeliest, peopleOf, stagesOf } from "./people.js";
+import { csvOf } from "./csv.js";
+import { byId, count, element, save, say, sentence, shownAs } from "./dom.js";
+import { answerOf, failed, likeliest, peopleOf, stagesOf } from "./people.js";
 
 let people = [];
 let open = () => {};
+let ended = []; // how the batch ended, as summarise takes it
 
 /** Wire the buttons; `show` opens the view of a person, `stop` ends the work. */
 export function startBatch(show, stop) {
   open = show;
   byId("stop").addEventListener("click", stop);
-  byId("save").addEventListener("click", () => save(csvOf(people, byId("with-names").checked), "brainstage.csv"));
+  byId("save").addEventListener("click", () => save(["\ufeff", csvOf(people, byId("with-names").checked)], "text/csv", "brainstage.csv"));
+}
+
+/** Show the row of a person again, whose outline was approved. */
+export function updatePerson(person) {
+  const index = people.indexOf(person);
+  if (index < 0) return;
+  byId("results").querySelector("tbody").children[index].replaceWith(row(person, index + 1));
+  if (!byId("batch-summary").hidden) summarise(...ended);
 }
 
 /** Empty the table. */
@@ -81,12 +90,14 @@ export function addPeople(added) {
 
 /** Show how the batch ended. */
 export function summarise(done, all, skipped) {
-  const total = (status) => people.filter(({ prediction }) => prediction.status === status).length;
+  ended = [done, all, skipped];
+  const total = (status) => people.filter((person) => answerOf(person).status === status).length;
   const text = [
     done < all ? `Stopped after ${done} of ${count(all, "file")}:` : `${count(all, "file")}, ${count(people.length, "scan")}:`,
     `${total("predicted")} predicted, ${total("refused")} refused, ${total("failed")} could not be read.`,
+    total("unchecked") ? `${count(total("unchecked"), "head")}: open each to check where its brain was cut out.` : "",
     skipped ? `${count(skipped, "file")} in the folder ${skipped === 1 ? "is not a scan and was" : "are not scans and were"} left out.` : "",
-  ].join(" ").trim();
+  ].filter(Boolean).join(" ");
   byId("batch-title").textContent = done < all ? "Stopped" : "Done";
   byId("batch").querySelector(".bar").hidden = true;
   byId("batch-summary").hidden = false;
@@ -102,14 +113,15 @@ function head({ short, reply }) {
 }
 
 function row(person, number) {
-  const { prediction, name } = person;
+  const { name } = person;
+  const { status, reason } = answerOf(person);
   const button = element("button", { class: "plain name", type: "button" }, name);
   const tableRow = element(
     "tr",
-    { class: prediction.status },
+    { class: status },
     element("td", { class: "index" }, String(number)),
     element("th", { scope: "row" }, button),
-    ...(prediction.status === "predicted" ? figures(person) : [reasonCell(person)]),
+    ...(status === "predicted" ? figures(person) : [reasonCell(person, status, reason)]),
   );
   tableRow.addEventListener("click", () => open(person));
   return tableRow;
@@ -129,7 +141,8 @@ function figures(person) {
   ];
 }
 
-function reasonCell({ prediction, short, reply }) {
-  const label = prediction.status === "refused" ? "Refused" : "Could not be read";
-  return element("td", { class: "reason", colspan: short.length + (reply.calibrated ? 2 : 1) }, element("strong", {}, label), ` ${sentence(prediction.reason)}`);
+const LABELS = { refused: "Refused", failed: "Could not be read", unchecked: "To be checked" };
+
+function reasonCell({ short, reply }, status, reason) {
+  return element("td", { class: "reason", colspan: short.length + (reply.calibrated ? 2 : 1) }, element("strong", {}, LABELS[status]), ` ${sentence(reason)}`);
 }

@@ -1,5 +1,7 @@
 /** The table of a batch as a CSV file, made in the browser. */
 
+import { answerOf } from "./people.js";
+
 /** Return the CSV of people, a row each; file names only where asked for. */
 export function csvOf(people, withNames) {
   const classes = people[0].reply.classes;
@@ -21,7 +23,8 @@ export function csvOf(people, withNames) {
     ["calibrated", ({ reply }) => reply.calibrated],
     ["notice", ({ reply }) => reply.notice],
   ];
-  const rows = people.map((person, index) => columns.map(([, value]) => value(person, index + 1)));
+  const shown = people.map((person) => ({ ...person, prediction: answerOf(person) }));
+  const rows = shown.map((person, index) => columns.map(([, value]) => value(person, index + 1)));
   return [columns.map(([name]) => name), ...rows].map((row) => `${row.map(cell).join(",")}\r\n`).join("");
 }
 
@@ -32,11 +35,3 @@ function cell(value) {
   return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
 }
 
-/** Have the browser save a text as a file. */
-export function save(text, name) {
-  const address = URL.createObjectURL(new Blob(["\ufeff", text], { type: "text/csv" }));
-  const link = document.createElement("a");
-  Object.assign(link, { href: address, download: name });
-  link.click();
-  setTimeout(() => URL.revokeObjectURL(address), 10_000);
-}

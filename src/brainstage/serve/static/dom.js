@@ -53,8 +53,21 @@ export function picture(base64, alt) {
   return element("img", { src: `data:image/png;base64,${base64}`, alt, draggable: "false" });
 }
 
+/** Mark the person's right and left on a picture that shows the right on the left, as radiologists look at it. */
+export function markSides(place) {
+  place.append(element("b", { class: "right", title: "The person's right" }, "R"), element("b", { class: "left", title: "The person's left" }, "L"));
+}
+
 /** Fill a details element with a list of sentences; hide it where there is none. */
 export function showDetails(place, sentences) {
   place.hidden = !sentences?.length;
   place.querySelector("ul").replaceChildren(...(sentences ?? []).map((text) => element("li", {}, text)));
+}
+
+/** Have the browser save the parts of a text as a file. */
+export function save(parts, type, name) {
+  const address = URL.createObjectURL(new Blob(parts, { type }));
+  const link = element("a", { href: address, download: name });
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(address), 10_000);
 }

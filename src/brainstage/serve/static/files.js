@@ -93,7 +93,7 @@ export function requests(items, onePerson) {
 }
 
 /** Put DICOM folders into few requests; a folder is never split. */
-function packed(items) {
+export function packed(items) {
   const folders = Object.values(Object.groupBy(items, folderOf));
   const batches = [];
   for (const folder of folders) {

@@ -1,6 +1,7 @@
 /** The choice of the model: what it is, its performance on people outside its training set. */
 
 import { byId, element, showDetails } from "./dom.js";
+import { referenceOf } from "./meaning.js";
 
 const METRICS = {
   accuracy: "Accuracy",
@@ -13,8 +14,14 @@ const METRICS = {
   calibration_error: "Calibration error",
 };
 
+let known = [];
+
+/** Return a model by its name. */
+export const modelNamed = (name) => known.find((model) => model.name === name);
+
 /** Fill the chooser; return a function that returns the selected model. */
 export function showModels(models) {
+  known = models;
   const chooser = byId("model");
   chooser.replaceChildren(...models.map(({ name }) => element("option", { value: name }, name)));
   chooser.disabled = models.length < 2;
@@ -28,6 +35,7 @@ function describe(model) {
   const facts = {
     Recipe: model.recipe ?? "unknown",
     Evaluated: `protocol ${model.protocol ?? "unknown"}`,
+    "Reference people": model.people ? `${model.people.count} of ${model.people.study.split(" (")[0]}` : "not described",
     Leakage: model.leakage?.sentence ?? "leakage unknown",
     Weights: model.hash.slice(0, 12),
   };
@@ -38,9 +46,10 @@ function describe(model) {
   byId("model-performance").textContent = [
     model.performance ?? "Its performance on people outside its training set is not known.",
     model.calibrated ? "" : "It returns scores, not probabilities: it was not calibrated.",
-    model.refuses ? "" : "It refuses nothing: it predicts a stage for pictures of anything.",
-    model.synthetic ? "Trained on phantoms: its predictions mean nothing for real brains." : "",
+    model.refuses ? "" : "It refuses no picture: it predicts a stage for anything.",
+    model.synthetic ? "It was trained on phantoms, so its predictions mean nothing for real brains." : "",
   ].join(" ").trim();
+  showDetails(byId("model-people"), referenceOf(model));
   showDetails(byId("model-details"), model.details);
   showFigures(model);
 }
@@ -54,7 +63,7 @@ function showFigures(model) {
     ? "Its figures on people outside its training set"
     : `Its figures (protocol ${model.protocol ?? "unknown"} unless a row says otherwise)`;
   const metrics = Object.keys(METRICS).filter((key) => groups.some(([, scores]) => scores[key]));
-  const head = ["", ...metrics.map((key) => METRICS[key])].map((text) => element("th", { scope: "col" }, text));
+  const head = ["Judged on", ...metrics.map((key) => METRICS[key])].map((text) => element("th", { scope: "col" }, text));
   const rows = groups.map(([name, scores]) =>
     element("tr", {}, element("th", { scope: "row" }, name), ...metrics.map((key) => figure(scores[key]))),
   );

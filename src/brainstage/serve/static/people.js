@@ -14,6 +14,8 @@ import { shortNames } from "./dom.js";
  * @property {string} model - Name of the model.
  * @property {object} reply - All but the predictions: notice, model, classes, calibrated.
  * @property {string[]} short - Names of the stages on the screen.
+ * @property {object[]} outlines - Where a skull was taken off: a picture of each plane, with the outline of the brain.
+ * @property {boolean} approved - Whether the user has seen the outlines and found them right; true where there are none.
  * @property {Map<string, object>} maps - The explanations of slices, by the slice's key, where requested.
  * @property {object} [explained] - What moved the score of all slices together, where requested.
  */
@@ -24,13 +26,27 @@ import { shortNames } from "./dom.js";
  * @param {string} model - Name of the model.
  * @returns {Person[]}
  */
-export function peopleOf({ predictions, ...reply }, sent, model) {
+export function peopleOf({ predictions, extracted, ...reply }, sent, model) {
   const people = Object.values(Object.groupBy(predictions, (row) => row.person));
   return people.map((rows) => {
-    const numbers = [...new Set(rows.flatMap((row) => row.files))];
-    const items = numbers.map((number) => sent[number - 1]);
-    return { ...split(rows), items, sent, name: nameOfAll(items), ...about(reply, model) };
+    const numbers = new Set(rows.flatMap((row) => row.files));
+    const items = [...numbers].map((number) => sent[number - 1]);
+    const brains = extracted.filter(({ files }) => files.every((number) => numbers.has(number)));
+    const outlines = brains.map(({ outline }) => outline);
+    return { ...withBrains(rows, sent, brains), items, name: nameOfAll(items), ...about(reply, model), outlines, approved: !brains.length };
   });
+}
+
+/** Have the rows of heads name the brain that the server took out, so that it is what further requests send. */
+function withBrains(rows, uploaded, brains) {
+  const sent = [...uploaded];
+  const instead = new Map();
+  for (const { files, brain } of brains) {
+    sent.push({ file: new File([Uint8Array.from(atob(brain), (letter) => letter.charCodeAt(0))], "brain.nii.gz"), kind: "nifti" });
+    files.forEach((number) => instead.set(number, sent.length));
+  }
+  const renumbered = rows.map((row) => ({ ...row, files: [...new Set(row.files.map((number) => instead.get(number) ?? number))] }));
+  return { ...split(renumbered), sent };
 }
 
 /** Return a person for a file whose request failed. */
@@ -39,7 +55,15 @@ export function failed(item, reason, model, reply) {
   return { prediction, slices: [], items: [item], sent: [item], name: nameOfAll([item]), ...about(reply, model) };
 }
 
-const about = (reply, model) => ({ reply, model, short: shortNames(reply.classes), maps: new Map() });
+const about = (reply, model) => ({ reply, model, short: shortNames(reply.classes), maps: new Map(), outlines: [], approved: true });
+
+const UNCHECKED = "a skull was taken off: open the scan and check where the brain was cut out";
+
+/** Return what is shown of a person: the prediction, but of a head only once its outline is approved. */
+export const answerOf = ({ prediction, approved }) => (approved ? prediction : { status: "unchecked", reason: UNCHECKED });
+
+/** Return whether it is known which side of a row's slice is the person's right: a lone picture does not tell. */
+export const knowsSides = (row, { sent }) => row.files.every((number) => ["dicom", "nifti"].includes(sent[number - 1].kind));
 
 /** Separate the row of the person, which there is where there are several slices, from those of the slices. */
 function split(rows) {

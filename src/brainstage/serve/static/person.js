@@ -1,8 +1,11 @@
 /** The view of one person: the probability of each stage, the 90 % set, and the slices. */
 
-import { byId, count, element, picture, sentence, showDetails, shownAs } from "./dom.js";
+import { saveCase } from "./case.js";
+import { byId, count, element, markSides, picture, sentence, showDetails, shownAs } from "./dom.js";
 import { heatFor, startHeat, update } from "./heat.js";
-import { likeliest, stagesOf, titleOf } from "./people.js";
+import { detailsOf, meaningOf, noticeOf, referenceOf } from "./meaning.js";
+import { modelNamed } from "./models.js";
+import { knowsSides, likeliest, stagesOf, titleOf } from "./people.js";
 import { showVolume } from "./volume.js";
 
 let shown = null; // the person
@@ -13,8 +16,8 @@ export function showPerson(person) {
   [shown, selected] = [person, first(person)];
   byId("person-title").textContent = person.name;
   byId("person-facts").textContent = facts(person);
-  byId("notice").textContent = person.reply.notice ?? "";
-  showDetails(byId("details"), person.reply.details);
+  byId("notice").textContent = noticeOf(person);
+  showDetails(byId("details"), detailsOf(person.reply));
   byId("person-model").textContent = titleOf(person.reply.model);
   showReason(person.prediction);
   showPrediction(person);
@@ -53,22 +56,25 @@ function showReason({ status, reason }) {
 
 function showPrediction(person) {
   const { prediction, reply, slices } = person;
-  byId("prediction").hidden = prediction.status !== "predicted";
+  byId("prediction").hidden = byId("case").hidden = prediction.status !== "predicted";
   byId("prediction-title").textContent = reply.calibrated ? "Probability of each stage" : "Score of each stage";
   byId("bars").replaceChildren(...(prediction.status === "predicted" ? stagesOf(prediction, person).map((stage) => bar(stage, reply.calibrated)) : []));
   byId("words").textContent = reply.calibrated
     ? prediction.words ? `${prediction.words}.` : ""
-    : "Scores, not probabilities: the model was not calibrated on people outside its training set.";
+    : "These are scores, not probabilities: the model was not calibrated on people outside its training set.";
+  byId("meaning").querySelector("summary").textContent = reply.calibrated ? "What does a probability mean?" : "What does a score mean?";
+  showDetails(byId("meaning"), meaningOf(person, modelNamed(person.model)));
+  showDetails(byId("people"), referenceOf(modelNamed(person.model)));
   byId("reading").textContent = [
-    reply.calibrated ? "A filled circle: the stage is not ruled out." : "",
     Number.isFinite(prediction.spread) ? steadiness(prediction) : "",
-    slices.length > 1 ? "From all slices together; the prediction from each alone stands below it." : "From one slice, which says less than a whole brain.",
+    slices.length > 1 ? "This is the prediction from all slices together; that from each slice alone stands below the slice." : "",
   ].join(" ").trim();
 }
 
 /** Say how far the probability hangs on how the scan was acquired. */
 function steadiness({ spread }) {
-  return `Over the simulated acquisitions the probability of the most probable stage varies by ${(100 * spread).toFixed(0)} points (standard deviation).`;
+  const points = Math.round(100 * spread);
+  return `Another scanner could change the probability of the likeliest stage: over the simulated scanners its standard deviation is ${count(points, "point")}.`;
 }
 
 function bar({ name, probability, inSet }, calibrated) {
@@ -104,6 +110,7 @@ function showSlices() {
   byId("slices").hidden = !slices.some((row) => row.picture);
   byId("sheet").hidden = slices.length < 2;
   byId("sheet-note").hidden = !slices.some((row) => row.level !== null);
+  byId("sides-note").hidden = !slices.some((row) => row.picture && knowsSides(row, shown));
   byId("slices-title").textContent = slices.length < 2 ? "The picture, as the model was given it" : "Slices, as the model was given them";
   byId("sheet").replaceChildren(...(slices.length > 1 ? slices.map(cell) : []));
   showLarge();
@@ -159,14 +166,9 @@ function showLarge() {
   if (!row) return;
   const place = row.level === null ? (shown.slices.length > 1 ? `Picture ${selected + 1}` : "") : `Level ${row.level}`;
   byId("large").replaceChildren(layers(row, place ? `Slice: ${place}` : "The picture, as the model was given it"));
-  if (shown.explained?.registered) byId("large").firstChild.append(...sides());
+  if (knowsSides(row, shown)) markSides(byId("large").firstChild);
   byId("large-caption").replaceChildren(element("strong", {}, place), element("span", {}, captionOf(row)));
   update();
-}
-
-/** Return the marks of the person's right and left, which are known of slices of a volume. */
-function sides() {
-  return [element("span", { class: "side right" }, "R"), element("span", { class: "side left" }, "L")];
 }
 
 function captionOf(row) {
@@ -178,8 +180,9 @@ function captionOf(row) {
   return `Alone: ${numbers.join(", ")}`;
 }
 
-/** Let the arrow keys move over the sheet. */
-export function startSheet() {
+/** Wire the button that saves the case, and let the arrow keys move over the sheet. */
+export function startPerson() {
+  byId("save-case").addEventListener("click", () => saveCase(shown));
   byId("sheet").addEventListener("keydown", (event) => {
     const last = shown.slices.length - 1;
     const steps = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -columns(), ArrowDown: columns(), Home: -selected, End: last - selected };

@@ -2,8 +2,8 @@
 
 import { byId } from "./dom.js";
 
-const HINT = "Drawn in the browser by NiiVue, from your own file. Click to move the cross.";
-const NO_DRAWING = "This browser cannot draw volumes (it needs WebGL 2); the model used the slices above and nothing else.";
+const HINT = "NiiVue draws it here in your browser, from your own file. Click to move the cross. The person's right is on the left.";
+const NO_DRAWING = "This browser cannot draw volumes (that needs WebGL 2). The prediction does not depend on it: the model saw the slices above.";
 let viewer = null;
 let wanted = null; // the file that was requested last
 
@@ -29,9 +29,11 @@ async function opened(Niivue) {
     crosshairWidth: 0.7,
     crosshairWidthUnit: "mm",
     fontColor: [0.75, 0.8, 0.83, 1],
-    isCornerOrientationText: true,
+    showAllOrientationMarkers: true,
+    isRadiologicalConvention: true, // the person's right is on the left, as on the slices
     dragAndDropEnabled: false,
     logLevel: "error",
+    multiplanarPadPixels: 24, // else the L of one plane touches the next
     multiplanarShowRender: 0,
     scrollRequiresFocus: true,
     show3Dcrosshair: false,
