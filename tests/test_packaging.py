@@ -25,6 +25,7 @@ def _instructions():
     """Yield each file that tells people what to type."""
     for folder, pattern in (("src", "*.py"), ("docs", "*.md"), (".github", "*.yml"), ("tools", "*.py")):
         yield from (ROOT / folder).rglob(pattern)
+    yield ROOT / "README.md"
 
 
 @pytest.fixture(scope="module")

@@ -9,11 +9,11 @@ from typing import Any
 FOLDER = "reference/commands"
 GROUPS = {
     "Start": ("quickstart",),
-    "Data": ("data fetch", "data describe", "data phantom", "data clear-slices", "audit"),
+    "Data": ("data example", "data fetch", "data describe", "data phantom", "data clear-slices", "audit"),
     "Scans and cohorts": ("scans", "extract", "prepare", "bids"),
     "Training": ("train", "cross-validate", "sweep", "compare-backbones", "compare-protocols", "study"),
     "Evaluation": ("evaluate", "compare", "validate"),
-    "Use a model": ("predict", "explain", "export", "serve"),
+    "Use a model": ("predict", "explain", "export", "push", "serve"),
     "Pretrained backbones": ("models fetch", "models clear-features"),
 }
 """What the index shows together; a command that no group names stands under "More"."""
@@ -28,6 +28,7 @@ READ_ON = {
     "extract": ("how-to/heads", "explanation/skull-stripping"),
     "predict": ("start/first-answer", "explanation/calibration", "explanation/refusal"),
     "prepare": ("how-to/cohorts", "explanation/registration"),
+    "push": ("how-to/publish", "explanation/data-statement"),
     "serve": ("how-to/serve",),
     "study": ("how-to/reproduce-the-report",),
     "sweep": ("how-to/sweeps",),

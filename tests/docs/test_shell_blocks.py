@@ -20,7 +20,7 @@ BLOCK = re.compile(
 SHELL = ("bash", "", "{code-block} bash", "powershell")
 WRITTEN = [path for path in DOCS.rglob("*.md") if not {"_build", "commands", "benchmarks"} & set(path.parts)]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(WRITTEN)]
-RUN = [DOCS / "start" / name for name in ("install.md", "first-answer.md")]
+RUN = [ROOT / "README.md", *(DOCS / "start" / name for name in ("install.md", "first-answer.md"))]
 """Pages whose blocks are run, but for those that say why not: ``<!-- skip: reason -->`` above them."""
 
 
