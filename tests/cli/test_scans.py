@@ -57,6 +57,7 @@ def test_json_has_the_same_list_without_descriptions(study):
         "number": 1,
         "source": str(study / "a"),
         "kind": "DICOM",
+        "modality": "MR",
         "slices": 63,
         "matrix": [66, 77],
         "spacing_mm": [3.0, 3.0, 3.0],

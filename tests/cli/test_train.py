@@ -30,7 +30,9 @@ def test_train_saves_an_evaluated_run_that_names_its_protocol(tmp_path, phantom_
 def test_evaluate_shows_the_figures_of_a_run(trained):
     code, out, _ = run_cli("evaluate", trained.path)
     assert code == ExitCode.DONE
-    assert "synthetic: says nothing about real brains · test · 102 slices · protocol official · leaky" in out
+    assert "synthetic: says nothing about real brains · test · 102 slices · protocol official · leaky" in " ".join(
+        out.split()
+    )
     assert "never a diagnosis" in out
 
 

@@ -65,9 +65,14 @@ def test_what_dask_logs_is_not_printed(dask):  # in a process of its own: Dask s
 
 def test_a_scheduler_that_goes_away_is_one_sentence(tmp_path):
     with dask_cluster(tmp_path, workers=1) as (address, processes):
-        threading.Timer(1.0, processes[0].kill).start()
+
+        def numbers():
+            yield from range(20)
+            processes[0].kill()
+            yield from range(20, 100_000)
+
         with pytest.raises(RunError, match="scheduler is gone .* what is finished is kept"):
-            results(tasks.slow_double, range(100_000), address)
+            results(tasks.slow_double, numbers(), address)
 
 
 # --- protection -------------------------------------------------------------------------------------------------

@@ -77,8 +77,8 @@ def test_what_is_not_readable_is_told_again(tmp_path, cache, no_decoding):
     for table in slices:
         assert len(table) == 0
         assert [sentence.rpartition("/")[2] for sentence in table.unreadable] == [
-            "1.png: not a JPEG or PNG image",
-            "0.png: not a JPEG or PNG image",
+            "1.png: not a JPEG or PNG image; save it as one of these",
+            "0.png: not a JPEG or PNG image; save it as one of these",
         ]
 
 

@@ -53,7 +53,7 @@ def test_each_prediction_belongs_to_its_image(predictor, phantom):
         slice_id(image) for number, image in enumerate(pixels) if number != 70
     ]
     assert (rows[70]["status"], rows[80]["status"]) == ("failed", "refused")
-    assert rows[70]["reason"] == "70: not a JPEG, PNG, NIfTI, DICOM or parquet file"
+    assert rows[70]["reason"] == "70: not a JPEG, PNG, NIfTI, DICOM or parquet file; give or make one of these"
     assert rows[80]["reason"].startswith("80: does not look like the slices that the model was trained on")
     assert rows[70]["stage"] is rows[80]["stage"] is None
     assert all(row["stage"] for number, row in enumerate(rows) if number not in (70, 80))

@@ -65,7 +65,7 @@ def test_pictures_get_the_answers_of_the_predictor(client, registry, heads):
             known[key] for key in ("person", "slice_id", "stage", "words")
         ]
         assert row["prob_Non_Demented"] == pytest.approx(known["prob_Non_Demented"], abs=1e-5)
-    assert rows[1]["reason"] == "not a JPEG, PNG, NIfTI, DICOM or parquet file"
+    assert rows[1]["reason"] == "not a JPEG, PNG, NIfTI, DICOM or parquet file; give or make one of these"
     assert rows[3]["reason"].startswith("does not look like the slices")
     assert slice_id(decoded(rows[0]["picture"])) == rows[0]["slice_id"]
     assert rows[1]["picture"] is None

@@ -348,8 +348,8 @@ def _what_to_do(error: Exception, *, writes: bool) -> str:
 
 _BAD_CARD = "Invalid metadata in README.md."
 """How the library's error begins where the hub does not accept a card's metadata."""
-_STORAGE, _STORAGE_STATUS = "Network error:", re.compile(r"Network error:.* error \((\d{3}) ")
-"""How errors of the client of the hub's storage (``hf_xet``) begin; they have no kind of their own."""
+_STORAGE, _STORAGE_STATUS = "Network error:", re.compile(r"\berror \((\d{3}) [A-Z]")
+"""How errors of the client of the hub's storage (``hf_xet``) begin and name a status; they have no own kind."""
 _ANSWERS = {
     401: "the hub does not accept your login; log in again with `hf auth login`, or correct HF_TOKEN",
     409: "the name is taken, or it was changed at the same time; look at its page, then try again",
@@ -369,7 +369,7 @@ def _status(chain: Sequence[BaseException]) -> int:
         answer = getattr(cause, "response", None)
         if answer is not None:
             return int(answer.status_code)
-        if match := _STORAGE_STATUS.match(str(cause)):
+        if match := _STORAGE_STATUS.search(str(cause)):
             return int(match[1])
     return 0
 

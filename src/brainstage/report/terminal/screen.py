@@ -47,7 +47,13 @@ def shorten(path: str, width: int) -> str:
 
 
 def draw_bar(share: float, width: int, *, ascii_only: bool = False) -> str:
-    """Return a bar that fills a share, from 0 to 1, of ``width`` columns."""
+    """Return a bar of block characters.
+
+    Args:
+        share: How much of it is filled, from 0 to 1.
+        width: Columns of a full bar.
+        ascii_only: Draw it of ``#``, where the terminal has no block characters.
+    """
     if ascii_only:
         return "#" * round(share * width)
     whole, eighth = divmod(round(share * width * 8), 8)
