@@ -70,7 +70,7 @@ def without_scans(root):
         (("{bids}", "{none}", "group"), 65, "run the participant level first"),
         (("{none}", "out", "participant"), 66, "no such folder"),
         ((without_scans, "out", "participant"), 66, "holds no T1-weighted scan"),
-        (("{bids}", "out", "participant", "--model", "./runs/none"), 66, "no such run"),
+        (("{bids}", "out", "participant", "--model", "runs/none"), 66, "no such run"),
         (("{bids}", "/dev/null/out", "participant"), 73, "cannot make this folder"),
     ],
 )

@@ -19,6 +19,9 @@ MANIFEST = "manifest.json"
 PUBLISHED = ("README.md", MANIFEST, *(f"model/{name}" for name in MODEL_FILES))
 """Every file that a published model may have: laid out like a run."""
 
+RUNS = "runs"
+"""The folder that runs are written into unless another is named."""
+
 _FILE_SUFFIXES = (
     *(".csv", ".dcm", ".gz", ".hdr", ".html", ".ima", ".img", ".jpeg", ".jpg", ".json", ".mgz", ".nii", ".npy"),
     *(".onnx", ".parquet", ".png", ".safetensors", ".tif", ".tiff", ".toml", ".tsv", ".zip"),
@@ -49,12 +52,14 @@ def hub_id_of(name: str) -> HubId | None:
     """Return the id on the hub that a model's name stands for; None where it is the name of something local.
 
     What may be the name of a local file is never asked of the hub, since such names can tell of people: not a name
-    that ends like a file, and not one below a folder that exists here, unless it has a revision.
+    that ends like a file, and not one below a folder that exists here, or below ``runs``, where training writes,
+    unless it has a revision.
     """
     hub_id = HubId.parse(name)
     if hub_id is None or Path(name).exists() or Path(name).suffix.lower() in _FILE_SUFFIXES:
         return None
-    return None if hub_id.revision is None and Path(name).parent.exists() else hub_id
+    folder = Path(name).parent
+    return None if hub_id.revision is None and (folder.exists() or folder.name == RUNS) else hub_id
 
 
 def pin(hub_id: HubId, *, quiet: bool = True) -> str:
