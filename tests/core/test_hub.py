@@ -3,7 +3,6 @@
 import hashlib
 import http.server
 import json
-import threading
 from contextlib import contextmanager
 
 import pytest
@@ -12,6 +11,7 @@ from huggingface_hub import constants
 from brainstage.core.errors import DataError
 from brainstage.datasets import public as hub
 from brainstage.models import backbones
+from hub import serving
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 FILES = {f"data/{name}-0.parquet": name.encode() * 50_000 for name in ("train", "test")}
@@ -89,13 +89,8 @@ def lfs(data):
 @contextmanager
 def stand_in(mode="good", files=FILES):
     handler = type("Handler", (StandIn,), {"mode": mode, "files": files, "served": []})
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}", handler
-    finally:
-        server.shutdown()
-        server.server_close()
+    with serving(handler) as address:
+        yield address, handler
 
 
 @pytest.fixture(autouse=True)

@@ -276,10 +276,17 @@ def entry(path, data):
 def hub():
     """Give the address of a stand-in, and what it holds."""
     held = Hub()
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), type("Own", (Handler,), {"hub": held}))
+    with serving(type("Own", (Handler,), {"hub": held})) as address:
+        yield address, held
+
+
+@contextmanager
+def serving(handler):
+    """Give the address of a server in a thread."""
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
-        yield f"http://127.0.0.1:{server.server_port}", held
+        yield f"http://127.0.0.1:{server.server_port}"
     finally:
         server.shutdown()
         server.server_close()

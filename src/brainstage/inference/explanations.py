@@ -9,8 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from brainstage.core.arrays import Float32Array, Pixels
-from brainstage.core.errors import ConfigError, DataError, RefusalError
-from brainstage.core.levels import LevelSet
+from brainstage.core.errors import ConfigError
 from brainstage.core.schema import RESEARCH_NOTICE
 from brainstage.inference.attribution import (
     CONTRIBUTIONS,
@@ -22,9 +21,9 @@ from brainstage.inference.attribution import (
     similarity_to_randomised,
 )
 from brainstage.inference.contributions import ExplainedSeverity, rim_cells
-from brainstage.inference.predictions import FAILED, MIN_ACCEPTED_SHARE, PREDICTED, REFUSED, Person
+from brainstage.inference.predictions import MIN_ACCEPTED_SHARE, Person
 from brainstage.inference.predictor import Predictor
-from brainstage.scans.discover import Scan
+from brainstage.inference.scan_slices import PREDICTED, ScanSlice, images_of, mark_refused, read_scan
 
 NOTICE = "Shows what moved the score; it is not a lesion map."
 MAX_RANDOMISED_SIMILARITY = 0.3
@@ -146,17 +145,6 @@ class PersonExplanation(NamedTuple):
     """Whether the slices were cut out of a registered volume, so that left and right are known."""
 
 
-@dataclass
-class _Slice:
-    """A slice that is explained, or why it is not."""
-
-    source: str
-    image: Pixels | None = None
-    level: int | None = None
-    status: str = PREDICTED
-    reason: str | None = None
-
-
 def model_title(model: str, about: Mapping[str, Any], method: str) -> str:
     """Return which model is explained, and how.
 
@@ -207,12 +195,13 @@ def explain_person(
         sanity: Compare the maps with those of the same model with its weights randomised.
     """
     name, scans = person
-    slices = [item for scan in scans for item in _read(scan, predictor.level_set)]
+    slices = [item for scan in scans for item in read_scan(ScanSlice, scan, predictor.level_set)]
     readable = [item for item in slices if item.image is not None]
-    kept = _accepted(predictor, readable)
+    mark_refused(predictor, readable)
+    kept = [item for item in readable if item.status == PREDICTED]
     if not kept or len(kept) < MIN_ACCEPTED_SHARE * len(readable):
         return _unexplained(name, slices)
-    images, levels = [item.image for item in kept if item.image is not None], [item.level for item in kept]
+    images, levels = images_of(kept), [item.level for item in kept]
     features = predictor.extract_features(images)
     probabilities = predictor.predict_features(features, ["one person"] * len(kept), levels).probabilities[0]
     target = predictor.classes.index(stage) if stage else int(probabilities.argmax())
@@ -243,7 +232,7 @@ def explain_person(
     return PersonExplanation(explanations, summary, severity, registered)
 
 
-def _unexplained(name: str, slices: Sequence[_Slice]) -> PersonExplanation:
+def _unexplained(name: str, slices: Sequence[ScanSlice]) -> PersonExplanation:
     """Return why a person is not explained: one reason for all slices that were refused, and each unread scan's."""
     refused = [
         replace(item, source=name, level=None, reason=f"{name}: {item.reason.removeprefix(f'{item.source}: ')}")
@@ -254,32 +243,13 @@ def _unexplained(name: str, slices: Sequence[_Slice]) -> PersonExplanation:
     return PersonExplanation([SliceExplanation(_row(item)) for item in (*refused[:1], *unread)], {})
 
 
-def _read(scan: Scan, level_set: LevelSet) -> list[_Slice]:
-    try:
-        images, levels = scan.read(level_set)
-    except RefusalError as error:
-        return [_Slice(scan.name, status=REFUSED, reason=str(error))]
-    except DataError as error:
-        return [_Slice(scan.name, status=FAILED, reason=str(error))]
-    return [_Slice(scan.name, image, level) for image, level in zip(images, levels, strict=True)]
-
-
-def _accepted(predictor: Predictor, slices: Sequence[_Slice]) -> list[_Slice]:
-    """Return the slices that are not out of distribution; the others get the reason."""
-    refusals = predictor.refusals([item.image for item in slices if item.image is not None])
-    for item, reason in zip(slices, refusals, strict=True):
-        if reason:
-            item.status, item.reason = REFUSED, f"{item.source}: {reason}"
-    return [item for item in slices if item.status == PREDICTED]
-
-
 def _full_colour(maps: Sequence[Float32Array]) -> float:
     """Return the strength that is shown in full colour in all slices of a person."""
     strengths = np.concatenate([np.abs(map_[map_ != 0]) for map_ in maps])
     return float(np.quantile(strengths, FULL_COLOUR_QUANTILE)) if len(strengths) else 1.0
 
 
-def _row(item: _Slice, stage: str | None = None, similarity: float | None = None) -> dict[str, Any]:
+def _row(item: ScanSlice, stage: str | None = None, similarity: float | None = None) -> dict[str, Any]:
     return {
         "source": item.source,
         "level": item.level,

@@ -6,7 +6,7 @@ import glob
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
-from itertools import groupby
+from itertools import chain, groupby
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from brainstage.core.arrays import BoolArray, Float32Array, Pixels
-from brainstage.core.errors import ConfigError, DataError, RefusalError, RunError
+from brainstage.core.errors import ConfigError, RunError
 from brainstage.core.hub import HubId
-from brainstage.core.levels import LevelSet, check_levels
+from brainstage.core.levels import check_levels
 from brainstage.core.notebooks import Displayed, Tabular
 from brainstage.core.progress import Progress, silent
 from brainstage.core.run import RunFolder
@@ -33,12 +33,12 @@ from brainstage.datasets.images import CHUNK
 from brainstage.datasets.patient_map import is_public
 from brainstage.datasets.table import slice_id
 from brainstage.inference.predictor import Prediction, Predictor
+from brainstage.inference.scan_slices import PREDICTED, REFUSED, ScanSlice, images_of, mark_refused, read_scan
 from brainstage.models.find import hub_id_of
 from brainstage.models.weights import BUNDLED, DEFAULT
 from brainstage.scans.discover import Scan
 from brainstage.stats.calibration import describe_set, in_set
 
-PREDICTED, REFUSED, FAILED = "predicted", "refused", "failed"
 CALIBRATED = (
     "The stages that are not ruled out hold the true one for nine of ten people like those of its data, and for "
     "fewer of those with a rare stage."
@@ -310,14 +310,9 @@ class _Stages(NamedTuple):
 
 
 @dataclass
-class _Slice:
+class _Slice(ScanSlice):
     """A slice on its way to a prediction, or a scan without slices."""
 
-    source: str
-    image: Pixels | None = None
-    level: int | None = None
-    status: str = PREDICTED
-    reason: str | None = None
     alone: _Stages | None = None
     """Predicted from this slice."""
     joint: _Stages | None = None
@@ -327,12 +322,9 @@ class _Slice:
 def predict_people(predictor: Predictor, people: Sequence[Person]) -> list[PersonPrediction]:
     """Predict people in this thread. The slices of all of them pass through the model in the same batches."""
     slices_by_person = [
-        [item for scan in scans for item in _read(scan, predictor.level_set)] for _, scans in people
+        [item for scan in scans for item in read_scan(_Slice, scan, predictor.level_set)] for _, scans in people
     ]
-    readable = [item for slices in slices_by_person for item in slices if item.status == PREDICTED]
-    for item, reason in zip(readable, predictor.refusals(_images(readable)), strict=True):
-        if reason:
-            item.status, item.reason = REFUSED, f"{item.source}: {reason}"
+    mark_refused(predictor, chain.from_iterable(slices_by_person))
     accepted = [
         (str(number), item)
         for number, slices in enumerate(slices_by_person)
@@ -340,7 +332,7 @@ def predict_people(predictor: Predictor, people: Sequence[Person]) -> list[Perso
         if item.status == PREDICTED
     ]
     owners, levels = [owner for owner, _ in accepted], [item.level for _, item in accepted]
-    features = predictor.extract_features(_images(item for _, item in accepted))
+    features = predictor.extract_features(images_of(item for _, item in accepted))
     alone, joint = (
         _stages(predictor.predict_features(features, who, levels), ordered=predictor.ordered)
         for who in (None, owners)
@@ -360,20 +352,6 @@ def _stages(prediction: Prediction, *, ordered: bool) -> list[_Stages]:
         _Stages(row, members, *(map(float, both) if both else ()))
         for row, members, both in zip(probabilities, inside, steady, strict=True)
     ]
-
-
-def _images(slices: Iterable[_Slice]) -> list[Pixels]:
-    return [item.image for item in slices if item.image is not None]
-
-
-def _read(scan: Scan, level_set: LevelSet) -> list[_Slice]:
-    try:
-        images, levels = scan.read(level_set)
-    except RefusalError as error:
-        return [_Slice(scan.name, status=REFUSED, reason=str(error))]
-    except DataError as error:
-        return [_Slice(scan.name, status=FAILED, reason=str(error))]
-    return [_Slice(scan.name, image, level) for image, level in zip(images, levels, strict=True)]
 
 
 @dataclass(frozen=True)

@@ -249,15 +249,7 @@ def _study(result: Study) -> Page:
 
 
 def _validation(result: ExternalValidation) -> Page:
-    shown = {
-        "AUROC": result.scores["auroc"],
-        "balanced accuracy": result.scores["balanced_accuracy"],
-        "sensitivity": result.scores["sensitivity"],
-        "specificity": result.scores["specificity"],
-        "calibration slope": result.line.slope,
-        "calibration intercept": result.line.intercept,
-        "calibration error": result.calibration_error,
-    }
+    shown = {**result.figures, "calibration error": result.calibration_error}
     head = (f"{result.first} against any other", "value [95 % interval over people]")
     flow = [(f"{status}{f': {reason}' if reason else ''}", f"{count:,}") for status, reason, count in result.flow]
     shared = f"{result.shared_ids} people have ids that occur in the model's own data too: the same people?"

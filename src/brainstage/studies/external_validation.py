@@ -123,6 +123,16 @@ class ExternalValidation(Displayed, Plotted, Tabular):
     misses: list[Miss]
     predictions: pa.Table
 
+    @property
+    def figures(self) -> dict[str, metrics.Score]:
+        """The figures that every summary shows, by their names."""
+        names = ("auroc", "balanced_accuracy", "sensitivity", "specificity")
+        return {
+            **{name.replace("auroc", "AUROC").replace("_", " "): self.scores[name] for name in names},
+            "calibration slope": self.line.slope,
+            "calibration intercept": self.line.intercept,
+        }
+
     def to_dict(self) -> dict[str, Any]:
         """Return everything for ``validation.json``."""
         covariates = self.with_covariates

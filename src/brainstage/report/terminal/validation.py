@@ -22,14 +22,7 @@ def show_validation(result: ExternalValidation) -> None:
     table = Table(box=SIMPLE_HEAD)
     table.add_column(f"{result.first} against any other")
     table.add_column("value [95 % interval]", justify="right")
-    shown = {
-        "AUROC": result.scores["auroc"],
-        "balanced accuracy": result.scores["balanced_accuracy"],
-        "sensitivity": result.scores["sensitivity"],
-        "specificity": result.scores["specificity"],
-        "calibration slope": result.line.slope,
-        "calibration intercept": result.line.intercept,
-    }
+    shown = result.figures
     covariates = result.with_covariates
     if covariates and covariates.auroc:
         shown["AUROC of age and sex alone"] = covariates.auroc["covariates"]
