@@ -243,6 +243,7 @@ def test_a_token_that_may_not_write(site, trained):
 def test_the_storage_that_users_have_says_what_to_do_too(site, trained, monkeypatch):
     """The stand-in has no such storage, so what is seen is how its client, ``hf_xet``, fails."""
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", False)
+    monkeypatch.setenv("HF_XET_CLIENT_RETRY_BASE_DELAY", "10ms")  # else it waits four minutes in all
     for fault, text in (((403, {}), "your login may not write there"), ((429, {}), "too many requests")):
         site.faults["xet-write-token"] = fault
         assert says(push(trained), text)

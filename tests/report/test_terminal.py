@@ -3,11 +3,13 @@
 import io
 import json
 import re
+import shutil
 from contextlib import redirect_stdout
 
 import pytest
 
 from brainstage.cli.shared import ExitCode
+from brainstage.core.run import RunFolder
 from brainstage.core.schema import RESEARCH_NOTICE
 from brainstage.evaluation.patients import evaluate_patients
 from brainstage.evaluation.slices import evaluate
@@ -19,6 +21,12 @@ from volumes import brain, with_skull, write_nifti
 
 CLASSES = ("Non_Demented", "Very_Mild_Demented", "Mild_Demented", "Moderate_Demented")
 LONG = "a-folder-with-the-long-name-of-a-study/sub-0001/ses-baseline/anat"
+
+
+@pytest.fixture
+def copied(trained, tmp_path):
+    """``evaluate`` writes into the run: other tests share the one that it would change."""
+    return RunFolder(shutil.copytree(trained.path, tmp_path / "run"))
 
 
 def row(person, source, *, level=None, slices=1, shares=(0.6, 0.25, 0.1, 0.05), kept=2, status="predicted"):
@@ -172,15 +180,15 @@ def test_a_bar_fills_its_share():
     assert draw_bar(0.5, 8, ascii_only=True) == "####"
 
 
-def test_an_evaluation_leads_with_one_line_and_ends_with_one_notice(trained):
-    evaluation, people = evaluate(trained), evaluate_patients(trained)
-    by_slice = run_cli("evaluate", trained.path).out
+def test_an_evaluation_leads_with_one_line_and_ends_with_one_notice(copied):
+    evaluation, people = evaluate(copied), evaluate_patients(copied)
+    by_slice = run_cli("evaluate", copied.path).out
     accuracy = evaluation.scores.overall["accuracy"].value
     nearest = evaluation.baselines["nearest_training_slice"].accuracy.value
     head = " ".join(by_slice.split())
     assert head.startswith(f"synthetic, official protocol: accuracy {accuracy:.2f}; always Very Mild ")
     assert f"nearest training slice {nearest:.2f} synthetic: says nothing" in head
-    by_person = run_cli("evaluate", trained.path, "--level", "patient").out
+    by_person = run_cli("evaluate", copied.path, "--level", "patient").out
     four, two = (view.rows["model"] for view in (people.views[0], people.views[-1]))
     first = by_person.splitlines()[0]
     assert first.startswith(f"synthetic, four stages {four['accuracy'].value:.2f}, always the largest 0.")
@@ -191,10 +199,10 @@ def test_an_evaluation_leads_with_one_line_and_ends_with_one_notice(trained):
         assert out.splitlines()[-1].startswith("https://")
 
 
-def test_json_of_an_evaluation_has_nothing_beside_it(trained):
+def test_json_of_an_evaluation_has_nothing_beside_it(copied):
     for level in ("slice", "patient"):
         assert (
-            json.loads(run_cli("evaluate", trained.path, "--level", level, "--json").out)["protocol"] == "official"
+            json.loads(run_cli("evaluate", copied.path, "--level", level, "--json").out)["protocol"] == "official"
         )
 
 
