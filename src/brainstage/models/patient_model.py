@@ -22,6 +22,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from threading import Lock
 from typing import NamedTuple
 
 import numpy as np
@@ -31,6 +32,7 @@ from scipy.special import ndtri
 from brainstage.core.arrays import Float32Array, Float64Array, IntArray, Pixels
 from brainstage.core.errors import DataError
 from brainstage.core.levels import BRAIN, LEVELS_KEY, PUBLIC, LevelSet
+from brainstage.core.parallel import one_blas_thread
 from brainstage.models.coordinates import fit_line, out_of_fold
 from brainstage.models.folder import CONFIG, WEIGHTS, read_json, trained_levels
 from brainstage.models.histograms import CELL, DIRECTIONS, SIDE
@@ -134,7 +136,7 @@ class PatientModel:
         edges = scans.mean_slices()[:, :EDGES]
         self._centre = edges.mean(axis=0)
         self._atlas = _unit(edges - self._centre)
-        self._fitted = lru_cache(maxsize=256)(self._fit)
+        self._fits, self._fitting = lru_cache(maxsize=256)(self._fit), Lock()
 
     def __len__(self) -> int:
         """Return the number of training people."""
@@ -210,7 +212,7 @@ class PatientModel:
         thresholds = np.empty(len(features))
         for key, members in alike.items():
             given = np.frombuffer(key, dtype=np.int64)
-            fitted = self._fitted(tuple(given.tolist()))
+            fitted = self._fitted(given)
             for rows in members:
                 each[rows] = fitted.odds.predict(self._scores(fitted, features[rows], places[rows], given))
                 thresholds[rows] = fitted.conformal_threshold
@@ -241,7 +243,7 @@ class PatientModel:
         """
         places = self._places(features, levels)
         given = given_levels(places, self.level_set.count)
-        fitted = self._fitted(tuple(given.tolist()))
+        fitted = self._fitted(given)
         weights = self._scans.weights_of_roots(fitted.weights, given)
         shares = nearest_slices(places, given).astype(np.float64)
         roots, means = as_roots(features).mean(axis=1, dtype=np.float64), self._scans.mean_slices()[given]
@@ -319,6 +321,12 @@ class PatientModel:
         stacks = stack_of(as_roots(features), places, given).swapaxes(0, 1)  # (a, levels, …)
         return fitted.scores(feature_blocks(self._scans.seen(stacks, given), given))
 
+    def _fitted(self, levels: IntArray) -> _Fitted:
+        """Return the model at some levels; who asks while it is being fitted waits, and does not fit it again."""
+        with self._fitting:
+            return self._fits(tuple(levels.tolist()))
+
+    @one_blas_thread
     def _fit(self, levels: tuple[int, ...]) -> _Fitted:
         """Fit to the training people at some levels; odds and threshold are fitted to out-of-fold scores."""
         people, scaling = self._scans.at(np.array(levels))

@@ -7,6 +7,9 @@ from scipy.special import expit
 
 from brainstage.core.arrays import Float64Array, IntArray
 
+_LEAST = 1e-9
+"""Least probability of a stage that a loss is taken of."""
+
 
 class ProportionalOdds:
     """The probability of each stage given a score: P(stage > k) = expit(slope · score - threshold of k).
@@ -30,11 +33,14 @@ class ProportionalOdds:
         first, *others = np.log(1 / above - 1)
         start = [1.0, first, *np.log(np.diff([first, *others]).clip(0.05))]
 
-        def penalised_loss(parameters: Float64Array) -> float:
-            fitted = _probabilities(parameters, self._scaled(scores))[np.arange(len(labels)), labels]
-            return float(-np.log(fitted.clip(1e-9)).mean() + 1e-3 * np.square(parameters).mean())
+        scaled = self._scaled(scores)
 
-        self._parameters: Float64Array = minimize(penalised_loss, start, method="BFGS").x
+        def penalised_loss(parameters: Float64Array) -> tuple[float, Float64Array]:
+            loss, gradient = _loss(parameters, scaled, labels)
+            penalty, slope = 1e-3 * np.square(parameters).mean(), 2e-3 * parameters / len(parameters)
+            return loss + float(penalty), gradient + slope
+
+        self._parameters: Float64Array = minimize(penalised_loss, start, method="BFGS", jac=True).x
 
     def predict(self, scores: Float64Array) -> Float64Array:
         """Return the probabilities of the stages, float64 of shape (n, classes)."""
@@ -65,10 +71,28 @@ class ProportionalOdds:
 
 def _probabilities(parameters: Float64Array, scores: Float64Array) -> Float64Array:
     """Return the stages' probabilities for the slope, the first threshold and the logarithms of the steps."""
-    above = expit(parameters[0] * scores[:, None] - _thresholds(parameters))
-    edges = np.concatenate([np.ones((len(scores), 1)), above, np.zeros((len(scores), 1))], axis=1)
+    edges = _edges(parameters, scores)
     probabilities: Float64Array = edges[:, :-1] - edges[:, 1:]
     return probabilities
+
+
+def _edges(parameters: Float64Array, scores: Float64Array) -> Float64Array:
+    """Return the probability of each stage or a later one, and zeros, float64 of shape (n, classes + 1)."""
+    above = expit(parameters[0] * scores[:, None] - _thresholds(parameters))
+    return np.concatenate([np.ones((len(scores), 1)), above, np.zeros((len(scores), 1))], axis=1)
+
+
+def _loss(parameters: Float64Array, scores: Float64Array, labels: IntArray) -> tuple[float, Float64Array]:
+    """Return the mean negative log-likelihood of the stages, and its gradient in the parameters."""
+    rows, edges = np.arange(len(labels)), _edges(parameters, scores)
+    fitted = (edges[rows, labels] - edges[rows, labels + 1]).clip(_LEAST)
+    steepness = edges * (1 - edges) * np.where(fitted > _LEAST, 1 / fitted, 0)[:, None] / len(labels)
+    upper, lower = steepness[rows, labels], steepness[rows, labels + 1]
+    classes = edges.shape[1] - 1
+    of_thresholds = np.bincount(labels, upper, classes)[1:] - np.bincount(labels, lower, classes)[:-1]
+    of_steps = np.exp(parameters[2:]) * np.cumsum(of_thresholds[::-1])[::-1][1:]
+    gradient = np.concatenate([[((lower - upper) * scores).sum(), of_thresholds.sum()], of_steps])
+    return float(-np.log(fitted).mean()), gradient
 
 
 def _thresholds(parameters: Float64Array) -> Float64Array:
