@@ -138,7 +138,7 @@ def one_blas_thread(function: Callable[Arguments, Result]) -> Callable[Arguments
     """Make a function compute its linear algebra in one thread, called by one thread at a time.
 
     NumPy and SciPy each bring an OpenBLAS with threads of its own, and those of the one that has nothing to do keep
-    the processors from the other: on two cores a fit to 200 people took three times as long, beside other work seven.
+    the processors from the other: on two cores a fit to 200 people took 3 times as long, beside other work 7.
     """
 
     @wraps(function)
