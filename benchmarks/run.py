@@ -30,7 +30,12 @@ ALL = (
     *("official", "patient", "people", "precision", "predict", "processes", "refusal", "scale", "serve"),
     *("stability", "study", "sweep", "volumes"),
 )
-ARGUMENTS = {"claims": ("--figure", "docs/benchmarks/claims.png"), "stability": ("--networks",)}
+ARGUMENTS = {
+    "claims": ("--figure", "docs/benchmarks/claims.png"),
+    # what Debian's mate-backgrounds, gnome-backgrounds and mricron-data install; heads finds the last by itself
+    "refusal": ("--far", "/usr/share/backgrounds", "--near", "/usr/share/mricron/templates"),
+    "stability": ("--networks",),
+}
 LIBRARIES = ("numpy", "scipy", "scikit-learn", "torch", "transformers")
 
 
