@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -37,6 +38,8 @@ EXAMPLE_COMMANDS = (
     "brainstage serve",
 )
 """What can be done with the files of ``data example``; 0 is their folder."""
+OF_EXTRAS = ("SimpleITK", "fastapi")
+"""What the last two of them need beside the rest."""
 
 
 @app.command(epilog="Example: brainstage audit --data scans/ --out audit/")
@@ -170,4 +173,5 @@ def example(
     say("Try these commands:", quiet)
     for command in EXAMPLE_COMMANDS:
         say(f"  {command.format(out)}", quiet)
-    say('extract and serve need: pip install "brainstage[all]"', quiet)
+    if not all(map(find_spec, OF_EXTRAS)):
+        say('extract and serve need: pip install "brainstage[all]"', quiet)

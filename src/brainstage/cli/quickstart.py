@@ -24,14 +24,17 @@ ROW = f"{OPTIMISTIC}: slices of {NEW_PEOPLE}, 4 stages"
 FEW_EPOCHS = 5
 
 
-def find_data(progress: Progress = silent) -> tuple[Path, str]:
+def find_data(named: Path | None = None, progress: Progress = silent) -> tuple[Path, str]:
     """Return the path of the quickstart's data and a sentence that says what it is.
 
-    It is that of ``BRAINSTAGE_DATA``, else of the cache, else of the hub; without any of them the phantom cohort.
+    It is the one named, else that of ``BRAINSTAGE_DATA``, else of the cache, else of the hub; without any of them
+    the phantom cohort.
 
     Raises:
         RunError: The cache is not writable.
     """
+    if named:
+        return named, f"Data: {named}"
     try:
         source = default_source()
         if source.exists():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import IntEnum
 from functools import partial
@@ -18,6 +18,7 @@ from brainstage.core.progress import Progress, progress_bar, silent
 from brainstage.training.processes import is_first
 
 if TYPE_CHECKING:
+    from brainstage.core.config import TrainConfig
     from brainstage.core.parallel import Workers
 
 BACKBONE = "Hub id (ORG/NAME or ORG/NAME@REVISION) or folder, in place of the recipe's own."
@@ -160,6 +161,15 @@ def takes_data(command: Callable[..., None]) -> Callable[..., None]:
     keywords = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in shown.values()]
     with_data.__signature__ = inspect.Signature(keywords)  # type: ignore[attr-defined]
     return with_data
+
+
+def find_backbones(configs: Iterable[TrainConfig], quiet: bool) -> None:
+    """Find the backbones of settings, or download them, before minutes are spent on the data."""
+    from brainstage.models.backbones import find_backbone
+
+    for config in configs:
+        if config.backbone:
+            find_backbone(config.backbone, quiet=quiet)
 
 
 def read_slices(load: Callable[[], Any]) -> Any:

@@ -22,6 +22,7 @@ from brainstage.cli.shared import (
     Settings,
     TrainingJobs,
     ValidationShare,
+    find_backbones,
     given,
     open_workers,
     parse_settings,
@@ -96,8 +97,8 @@ def compare_backbones(
 
     changes = given(train_rows=rows, protocol=protocol, seed=seed, validation_share=validation_share)
     changes |= parse_settings(settings)
-    for backbone in names:
-        candidate(backbone, recipe, **changes)  # a wrong setting is refused before the data is read
+    wanted = [candidate(backbone, recipe, **changes) for backbone in names]
+    find_backbones(wanted, quiet)  # what is wrong or missing is told before the data is read
     slices = read_slices(load)
     changes = with_protocol(changes, slices, quiet or as_json)
     folder = begin("compare", name, out, resume).path
@@ -160,8 +161,9 @@ def sweep(
 
     changes = given(backbone=backbone, protocol=protocol, seed=seed, validation_share=validation_share)
     changes |= parse_settings(settings)
-    load_recipe(recipe, **changes)  # a wrong setting is refused before the data is read
+    wanted = load_recipe(recipe, **changes)  # a wrong setting is refused before the data is read
     factors = [Factor.parse(text) for text in vary]
+    find_backbones([wanted], quiet)
     slices = read_slices(load)
     with open_workers(jobs, cluster, quiet=quiet, without=1) as workers:
         result = sweep(
@@ -208,6 +210,7 @@ def compare_protocols(
 
     changes = given(backbone=backbone, seed=seed, validation_share=validation_share) | parse_settings(settings)
     config = load_recipe(recipe, **changes)  # a wrong setting is refused before the data is read
+    find_backbones([config], quiet)
     comparison = run_comparison(
         read_slices(load),
         config,
@@ -254,9 +257,10 @@ def study(
     from brainstage.report.terminal.comparisons import show_comparison, show_sweep
     from brainstage.report.terminal.evaluations import show_evaluation
     from brainstage.report.terminal.screen import show_notice
-    from brainstage.studies.study import run_study
+    from brainstage.studies.study import BACKBONES, candidate, run_study
 
     tell = partial(say, quiet=quiet)
+    find_backbones((candidate(one, "linear-probe") for one in names or BACKBONES), quiet)
     result = run_study(
         read_slices(load),
         names or (),

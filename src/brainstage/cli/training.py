@@ -14,6 +14,7 @@ from brainstage.cli.shared import (
     BACKBONE,
     ClassOrder,
     Cluster,
+    Data,
     Json,
     Out,
     Quiet,
@@ -23,6 +24,7 @@ from brainstage.cli.shared import (
     SplitsFile,
     TrainingJobs,
     ValidationShare,
+    find_backbones,
     given,
     open_workers,
     parse_order,
@@ -52,7 +54,7 @@ Epochs = Annotated[int | None, typer.Option(help="Number of epochs.")]
 
 
 @app.command(epilog="Example: brainstage quickstart")
-def quickstart(out: Out = Path("runs"), quiet: Quiet = False) -> None:
+def quickstart(data: Data = None, out: Out = Path("runs"), quiet: Quiet = False) -> None:
     """Train and evaluate a first classifier.
 
     It learns from the public dataset, or where that is out of reach from the phantom cohort.
@@ -63,7 +65,7 @@ def quickstart(out: Out = Path("runs"), quiet: Quiet = False) -> None:
     from brainstage.report.terminal.evaluations import show_evaluation
     from brainstage.report.terminal.screen import facts_table, open_console, show_notice
 
-    source, sentence = find_data(progress_of(quiet))
+    source, sentence = find_data(data, progress_of(quiet))
     say(sentence, quiet)
     slices = load_slices(source, progress=progress_of(quiet))
     run, evaluation = _train(slices, load_recipe("compact"), quiet=quiet, out=out)
@@ -117,7 +119,9 @@ def train(
     changes = given(backbone=backbone, protocol=protocol, fold=fold, epochs=epochs, seed=seed)
     changes |= given(validation_share=validation_share) | parse_settings(settings)
     with first_goes_first():
-        share_of_batch(load_recipe(recipe, **changes))  # a wrong setting is refused before the data is read
+        wanted = load_recipe(recipe, **changes)  # a wrong setting is refused before the data is read
+        share_of_batch(wanted)
+        find_backbones([wanted], quiet)
         slices = read_slices(load)
         changes = with_protocol(changes, slices, quiet or as_json)
         config = load_recipe(recipe, **changes)
@@ -175,6 +179,7 @@ def cross_validate(
     changes = given(backbone=backbone, folds=folds, repeats=repeats, group_by=group_by, epochs=epochs, seed=seed)
     changes |= given(validation_share=validation_share) | parse_settings(settings)
     config = load_recipe(recipe, **{"protocol": "patient", **changes})
+    find_backbones([config], quiet)
     if config.protocol != "patient" or "fold" in changes:
         raise typer.BadParameter(
             "cross-validate trains all folds of the patient protocol; train takes another protocol, or one fold",

@@ -65,10 +65,13 @@ def _side_by_side(values: NDArray[Any]) -> NDArray[Any]:
 
 @cache
 def _points() -> Float64Array:
-    """Return the millimetres of MNI152 of the pixels of all cuts, (3, n), each cut row by row from the top."""
+    """Return the millimetres of MNI152 of the pixels of all cuts, (3, n), each cut row by row from the top.
+
+    As radiologists look at it: the person's right is on the left.
+    """
     cuts = []
     for axis, place in PLANES:
         across, upwards = (steps for other, steps in enumerate(_STEPS) if other != axis)
-        columns, rows = np.meshgrid(across, upwards[::-1])
+        columns, rows = np.meshgrid(across if axis == 0 else across[::-1], upwards[::-1])
         cuts.append(np.insert(np.stack([columns.ravel(), rows.ravel()]), axis, place, axis=0))
     return np.concatenate(cuts, axis=1).astype(np.float64)

@@ -14,6 +14,7 @@ from brainstage.cohorts.phantom import Participant, Session, draw_brain
 from brainstage.core.arrays import Float64Array
 from brainstage.core.errors import ConfigError
 from brainstage.core.files import atomic, make_folder, write_text
+from brainstage.core.run import StrPath
 from brainstage.core.schema import SYNTHETIC_NOTICE
 from brainstage.scans.dicom import LPS_TO_RAS
 from brainstage.scans.nifti import as_integers, write_nifti
@@ -30,7 +31,7 @@ SHELL = ((4.0, 0.25), (9.0, 0.06), (15.0, 0.9))
 """How far from the brain fluid, bone and scalp end, in millimetres, and how bright each is against the brain."""
 
 
-def write_example(folder: Path) -> dict[str, str]:
+def write_example(folder: StrPath) -> dict[str, str]:
     """Write scans of one synthetic person in each format that is read. Each call writes equal bytes.
 
     ``brain.nii.gz`` is a T1-weighted brain without its skull, drawn as those of
@@ -48,6 +49,7 @@ def write_example(folder: Path) -> dict[str, str]:
         ConfigError: The folder is not empty.
         OutputError: The folder is not writable.
     """
+    folder = Path(folder)
     if any(make_folder(folder).iterdir()):
         raise ConfigError(f"{folder}: is not empty; choose another folder")
     brain = draw_brain(PERSON, PERSON.sessions[0])

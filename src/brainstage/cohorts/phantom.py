@@ -26,6 +26,7 @@ from brainstage.core.errors import ConfigError
 from brainstage.core.files import atomic, make_folder, write_json, write_text
 from brainstage.core.parallel import parallel_map
 from brainstage.core.progress import Progress, silent
+from brainstage.core.run import StrPath
 from brainstage.core.schema import SYNTHETIC_NOTICE
 from brainstage.scans.nifti import decode_nifti
 from brainstage.scans.volume import Volume
@@ -127,7 +128,7 @@ class _Template(NamedTuple):
 
 
 def write_phantom_bids(
-    folder: Path,
+    folder: StrPath,
     *,
     participants: int = 60,
     effects: tuple[str, ...] = EFFECTS,
@@ -156,6 +157,7 @@ def write_phantom_bids(
         ConfigError: There are fewer than 5 people, an effect is not known, or the folder is not empty.
         RunError: The folder is not writable.
     """
+    folder = Path(folder)
     if participants < MIN_PARTICIPANTS:
         raise ConfigError(f"participants: {participants} is too few; give {MIN_PARTICIPANTS} or more")
     unknown = sorted(set(effects) - set(EFFECTS))

@@ -317,7 +317,13 @@ def with_classes(source: CohortSource, order: tuple[str, ...] | None) -> tuple[C
         else replace(one, scan=None, label=None, problem=f"unknown label {one.label}, {unknown}")
         for one in scans
     ]
-    return replace(source, scans=checked), classes, bool(order or usual)
+    notes = list(source.notes)
+    if not (order or usual) and len(classes) > 1:
+        notes.append(
+            f"the order of the classes {', '.join(classes)} is not known, so they stand in that of the alphabet"
+            "; give it from the least to the most severe with --class-order"
+        )
+    return replace(source, scans=checked, notes=tuple(notes)), classes, bool(order or usual)
 
 
 def _check_split(scans: Sequence[CohortScan]) -> None:

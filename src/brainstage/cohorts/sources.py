@@ -13,6 +13,7 @@ from pathlib import Path
 
 from brainstage.cohorts.ledger import Status
 from brainstage.cohorts.participants import (
+    LABEL_COLUMNS,
     SESSION_COLUMN,
     SPLIT_COLUMN,
     Participants,
@@ -152,6 +153,8 @@ def find_cohort(
     known = known or Participants()
     chosen, notes = (located, []) if all_runs else _one_a_session(located)
     scans = [*_described(chosen, known), *_without_scan(located, known, salt)]
+    if known.rows and not any(one.label for one in scans):
+        notes.append(_without_label(known))
     notes += _alike({one.participant_id for one in located} | known.people)
     ordered = sorted(scans, key=attrgetter("scan_id"))
     return CohortSource(ordered, known.label_column, known.covariates, tuple(notes), _is_phantom(source))
@@ -265,6 +268,17 @@ def _alike(people: Iterable[str]) -> list[str]:
     groups = groupby(sorted(people, key=lambda one: (without_zeros(one), one)), key=without_zeros)
     alike = [", ".join(names) for _, names in groups]
     return [f"{names}: these ids differ by zeros alone; is it one person?" for names in alike if ", " in names]
+
+
+def _without_label(known: Participants) -> str:
+    """Return a sentence for a table none of whose columns is a label."""
+    columns = ", ".join(next(iter(known.rows.values())))
+    if known.label_column:
+        return f"{known.file}: column {known.label_column} is empty for every scan, so none has a label"
+    return (
+        f"{known.file}: none of its columns ({columns}) is called {', '.join(LABEL_COLUMNS)}, so no scan has a "
+        "label; name the column with --label-column"
+    )
 
 
 def _described(located: list[_Located], known: Participants) -> Iterator[CohortScan]:

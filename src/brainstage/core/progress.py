@@ -15,6 +15,9 @@ Progress = Callable[[str, int], AbstractContextManager[Advance]]
 
 SECONDS_BETWEEN_BARS = 0.2
 """Shortest time between two pictures of a bar in a notebook."""
+SECONDS_BETWEEN_LINES = 60.0
+"""Shortest time between two lines in a log."""
+_last_line = time.monotonic()
 
 
 @contextmanager
@@ -24,8 +27,13 @@ def silent(_description: str, _total: int) -> Iterator[Advance]:
 
 
 def progress_bar(description: str, total: int) -> AbstractContextManager[Advance]:
-    """Show a bar with the time left, in a notebook or on the terminal's error stream, until the work is done."""
-    return (_notebook_bar if _in_notebook() else _terminal_bar)(description, total)
+    """Show a bar with the time left, in a notebook or on the terminal's error stream, until the work is done.
+
+    Where the error stream is no terminal but a file or a pipe, there is a line a minute in place of a bar.
+    """
+    if _in_notebook():
+        return _notebook_bar(description, total)
+    return (_terminal_bar if sys.stderr.isatty() else _log_lines)(description, total)
 
 
 def _in_notebook() -> bool:
@@ -57,10 +65,31 @@ def _notebook_bar(description: str, total: int) -> Iterator[Advance]:
 
 def _bar(description: str, done: int, total: int, seconds: float) -> dict[str, str]:
     """Return a bar as a notebook shows it."""
-    left = f", {seconds / done * (total - done):,.0f} s left" if done else ""
-    words = f"{done:,} of {total:,}{left}"
+    words = _words(done, total, seconds)
     html = f'{escape(description)} <progress value="{done}" max="{total}"></progress> {words}'
     return {"text/html": html, "text/plain": f"{description}: {words}"}
+
+
+def _words(done: int, total: int, seconds: float) -> str:
+    """Return how far work is, and how long it will take from here on."""
+    left = f", {seconds / done * (total - done):,.0f} s left" if done else ""
+    return f"{done:,} of {total:,}{left}"
+
+
+@contextmanager
+def _log_lines(description: str, total: int) -> Iterator[Advance]:
+    """Say once a minute how far the work is."""
+    started, done = time.monotonic(), 0
+
+    def advance(steps: int) -> None:
+        global _last_line
+        nonlocal done
+        done += steps
+        if (now := time.monotonic()) - _last_line > SECONDS_BETWEEN_LINES:
+            _last_line = now
+            print(f"{description}: {_words(done, total, now - started)}", file=sys.stderr, flush=True)
+
+    yield advance
 
 
 @contextmanager

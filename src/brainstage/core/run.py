@@ -76,6 +76,7 @@ class RunFolder(Displayed, Plotted, Tabular):
         self.baseline = self.path / BASELINE
         self.age_and_sex = self.path / AGE_AND_SEX
         self.metrics = self.path / "metrics.json"
+        self.patient_metrics = self.path / "patient_metrics.json"
         self.curves = self.path / "curves.png"
         self.confusion_matrix = self.path / "confusion_matrix.png"
         self.tensorboard = self.path / "tensorboard"

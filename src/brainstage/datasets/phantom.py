@@ -23,6 +23,7 @@ from brainstage.core.errors import ConfigError
 from brainstage.core.files import make_folder, write_table
 from brainstage.core.parallel import parallel_map
 from brainstage.core.progress import Progress, silent
+from brainstage.core.run import StrPath
 from brainstage.core.schema import SLICE_SIDE, STACK_LEVELS, STACK_SHAPE, STAGES
 
 STAGE_SHARES = (0.50, 0.35, 0.14, 0.01)
@@ -47,7 +48,7 @@ class _Head:
     noise: float
 
 
-def write_phantom(folder: Path, *, patients: int = 200, seed: int = 0, progress: Progress = silent) -> Path:
+def write_phantom(folder: StrPath, *, patients: int = 200, seed: int = 0, progress: Progress = silent) -> Path:
     """Write a phantom cohort in the layout and schema of the public dataset.
 
     Each person has 32 axial slices of 128×128 pixels (JPEG). As in the public dataset the slices are shuffled one
@@ -70,6 +71,7 @@ def write_phantom(folder: Path, *, patients: int = 200, seed: int = 0, progress:
     """
     if patients < 8:
         raise ConfigError(f"patients: {patients} is too few for four stages; give 8 or more")
+    folder = Path(folder)
     make_folder(folder / "data")  # before minutes are spent on drawing
     stages = np.repeat(np.arange(len(STAGES)), stage_counts(patients)).tolist()
     with progress("Drawing the phantom cohort", patients) as advance:

@@ -10,8 +10,10 @@ from brainstage.datasets.images import IMAGE_SUFFIXES
 
 SPLIT_FOLDERS = ("train", "test")
 """Sides that a source may have; validation slices are drawn from train."""
-OTHER_IMAGES = (".bmp", ".tif", ".tiff", ".gif", ".webp", ".jp2", ".nii", ".nii.gz", ".dcm", ".mgz", ".mha", ".npy")
-"""Endings of images and volumes that a source of slices does not hold."""
+OTHER_IMAGES = (".bmp", ".tif", ".tiff", ".gif", ".webp", ".jp2", ".npy")
+"""Endings of images that a source of slices does not hold."""
+VOLUMES = (".nii", ".nii.gz", ".dcm", ".mgz", ".mha")
+"""Endings of volumes, of which a cohort's slices are cut first."""
 ABOUT_FILES = ("readme", "license", "licence", "citation", "dataset_infos", "dataset_dict", "thumbs", "desktop")
 """Names, without their ending, of files that stand beside data and hold none."""
 COHORT_FILES = ("cohort.json", "croissant.json", "dataset_description.json", "qc.html", "scans.parquet")
@@ -63,6 +65,8 @@ def _reason(file: Path, splits: tuple[str, ...], *, of_hub: bool) -> str:
         return _parquet_reason(name)
     if name.endswith(OTHER_IMAGES):
         return "only JPEG and PNG images are read; convert them to PNG"
+    if name.endswith(VOLUMES):
+        return "a volume is no slice; make a cohort of them first: brainstage prepare FOLDER --out cohort/"
     if name.endswith(".csv"):
         return "a CSV file is read where it is named itself; name it with --data to use it"
     if not name.endswith(IMAGE_SUFFIXES):

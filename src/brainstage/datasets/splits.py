@@ -27,6 +27,9 @@ from brainstage.datasets.grouping import Grouping
 from brainstage.datasets.same_heads import same_heads
 from brainstage.datasets.table import SliceTable
 
+NAMED = 3
+"""People that an error names."""
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -51,7 +54,8 @@ class Verdict:
             return f"clean: no {self._patient}{group} on both sides{self._kept}"
         if self.status == "unknown":
             return "leakage unknown: the data has no patient ids"
-        who = f"{self.shared_patients} {self._patient}s on both sides, " if self.shared_patients else ""
+        several = "s" * (self.shared_patients != 1)
+        who = f"{self.shared_patients} {self._patient}{several} on both sides, " if self.shared_patients else ""
         return f"leaky: {who}{self.shared_slices:,} of {self.test_slices:,} test slices affected"
 
     @property
@@ -146,9 +150,21 @@ class Splits(Displayed, Tabular):
             for verdict in (worst, *inner):
                 if verdict.status != "clean":
                     raise LeakageError(
-                        f"these folds are not a patient protocol ({verdict})"
+                        f"these folds are not a patient protocol ({verdict}{self._named_on_two_sides()})"
                         "; give folds that keep each person on one side"
                     )
+
+    def _named_on_two_sides(self) -> str:
+        """Return the first people who are on two sides of a fold, in words; empty where nobody is known to be."""
+        found: set[str] = set()
+        for fold in self.folds:
+            train, validation, test = (
+                {self.patient_of.get(slice_id) for slice_id in side} - {None}
+                for side in (fold.train, fold.validation, fold.test)
+            )
+            found |= {str(patient) for patient in (train & validation) | ((train | validation) & test)}
+        first = sorted(found)[:NAMED]
+        return f": {', '.join(first)}{', …' if len(found) > len(first) else ''}" if first else ""
 
     def _judge(self, test: Sequence[str], train: Sequence[str]) -> Verdict:
         return find_leaks(test, train, self.patient_of, inferred=self.inferred, same_heads=self.same_heads)

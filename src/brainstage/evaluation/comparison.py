@@ -80,7 +80,10 @@ class Comparison(Displayed, Plotted, Tabular):
         basis = "95 % intervals of accuracy, simultaneous for all pairs"
         if close:
             return f"{slices} cannot distinguish {self.leader.name} from {_in_words(close)} ({basis})."
-        return f"On {slices} the accuracy of {self.leader.name} is above that of all others ({basis})."
+        first = f"On {slices} the accuracy of {self.leader.name} is above that of all other runs ({basis})."
+        own = self.leader.evaluation.scores.overall["accuracy"].value
+        above = [one for one in self.baselines.values() if one.accuracy.value > own]
+        return " ".join([first, *(f"Above it is what needs no learning: {one.name}." for one in above)])
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything for a JSON file."""

@@ -149,8 +149,9 @@ class PatientEvaluation(Displayed, Plotted, Tabular):
         """What must be said of stages with few people."""
         if not self.few:
             return None
-        counts = " and ".join(f"{self.people[name]} people in {name}" for name in self.few)
-        return f"With {counts} nothing can be claimed for that stage alone."
+        counts = ", ".join(f"{self.people[name]} people in {name}" for name in self.few)
+        alone = "that stage" if len(self.few) == 1 else "any of these stages"
+        return f"With {counts} nothing can be claimed for {alone} alone."
 
     @property
     def aggregation(self) -> str:
@@ -167,6 +168,7 @@ class PatientEvaluation(Displayed, Plotted, Tabular):
             "leakage": self.leakage,
             "optimistic": self.optimistic,
             "level": "patient",
+            "headline": self.headline,
             "class_order_known": self.ordinal,
             "joined_by": self.aggregation,
             "people": self.people,

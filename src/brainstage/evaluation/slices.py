@@ -82,6 +82,7 @@ class Evaluation(Displayed, Plotted, Tabular):
             the training slice with the most similar pixels has; they are there where the run's folder holds them.
         unlabelled: Number of slices of that side that were left out because their label is not known.
         age_and_sex: As in :class:`brainstage.PatientEvaluation`.
+        repeats: How often each slice was predicted.
     """
 
     scores: metrics.Scores
@@ -99,16 +100,18 @@ class Evaluation(Displayed, Plotted, Tabular):
     optimistic: str | None = None
     unlabelled: int = 0
     age_and_sex: str | None = None
+    repeats: int = 1
 
     @property
     def slices(self) -> int:
-        """Number of slices judged."""
+        """Number of predictions judged; with repeats of a cross-validation each slice has several."""
         return int(self.scores.confusion.sum())
 
     @property
     def title(self) -> str:
         """What every table and chart says above its figures."""
-        return self.titled(f"{self.split} · {self.slices:,} slices")
+        often = f" × {self.repeats}" if self.repeats > 1 else ""
+        return self.titled(f"{self.split} · {self.slices // self.repeats:,} slices{often}")
 
     @property
     def beside(self) -> str:
@@ -317,6 +320,7 @@ def judge(side: Side) -> Evaluation:
         baselines=make_baselines(side.labels, _beside(side), side.classes, side.patients),
         unlabelled=side.unlabelled,
         age_and_sex=side.about.get("age_and_sex"),
+        repeats=len(side.slice_ids) // len(set(side.slice_ids)),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import chain, groupby
@@ -46,6 +46,7 @@ CALIBRATED = (
 UNCALIBRATED = "Scores, not probabilities: the model was not calibrated on people outside its training set."
 ELSEWHERE = "How often it is wrong on scans from elsewhere, as these volumes are, is not known."
 UNKNOWN_PERFORMANCE = "How often it is wrong on people whom it has not seen is not known."
+OWN_PERFORMANCE = "On people of its own cohort whom it had not seen: {}."
 TRAINING_PEOPLE = (
     "{:,} of {:,} slices show people in the model's training set; predictions for them are no test of it."
 )
@@ -193,7 +194,7 @@ def describe_worth(
     """
     known, shown = slices
     sentences = [
-        about.get("performance", UNKNOWN_PERFORMANCE),
+        describe_performance(about),
         f"Model trained on phantoms, {SYNTHETIC_NOTICE}." if about.get("synthetic") else None,
         None if calibrated else UNCALIBRATED,
         ELSEWHERE if volumes else None,
@@ -202,6 +203,17 @@ def describe_worth(
         None if refuses else REFUSES_NOTHING,
     ]
     return " ".join(sentence for sentence in sentences if sentence)
+
+
+def describe_performance(about: Mapping[str, Any]) -> str:
+    """Return what is known of a model's performance on people whom it has not seen.
+
+    Args:
+        about: As :attr:`brainstage.Predictor.about`.
+    """
+    if "performance" in about:
+        return str(about["performance"])
+    return OWN_PERFORMANCE.format(about["new_people"]) if "new_people" in about else UNKNOWN_PERFORMANCE
 
 
 def find_model(inputs: Sequence[str]) -> tuple[str, Sequence[str]]:

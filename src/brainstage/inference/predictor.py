@@ -31,6 +31,7 @@ from brainstage.models.folder import (
     PROCESSOR,
     class_names,
     read_config,
+    read_json,
     refuse_pickles,
     trained_levels,
     weights_file,
@@ -74,7 +75,8 @@ class Predictor:
     Attributes:
         classes: Class names, in the order of the probabilities.
         hash: SHA-256 of the weights file.
-        about: The run's manifest: protocol, leakage verdict, whether the data was synthetic.
+        about: The run's manifest: protocol, leakage verdict, whether the data was synthetic; and ``new_people``,
+            its performance on people not in the training set in words, where it was evaluated on such.
     """
 
     def __init__(
@@ -110,7 +112,7 @@ class Predictor:
         if not run.path.is_dir():
             raise RunError(f"{run.path}: no such run; `brainstage train --name NAME` makes runs/NAME")
         with _usable(run.model):
-            about = run.read_manifest() if run.finished else {}
+            about = run.read_manifest() | _on_new_people(run) if run.finished else {}
             model, detector = open_model(run.model), OutOfDistributionDetector.open(run.model)
             hashes = run.verify(run.model) if run.finished else {}
             weights = weights_file(run.model)
@@ -386,6 +388,13 @@ def softmax(logits: Float32Array) -> Float32Array:
     powers = np.exp(logits - logits.max(axis=1, keepdims=True))
     scores: Float32Array = powers / powers.sum(axis=1, keepdims=True)
     return scores
+
+
+def _on_new_people(run: RunFolder) -> dict[str, str]:
+    """Return what an evaluation by person found, in words, where no person was on both sides."""
+    judged = read_json(run.patient_metrics) if run.patient_metrics.is_file() else {}
+    clean = judged.get("protocol") == "patient" and judged.get("leakage", {}).get("status") == "clean"
+    return {"new_people": judged["headline"]} if clean and "headline" in judged else {}
 
 
 @contextmanager

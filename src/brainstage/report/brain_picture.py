@@ -32,7 +32,7 @@ ENLARGED, LINE_WIDTH = 2, 3
 """Pixels to a millimetre of these cuts, and of the line."""
 TITLE = (
     "The line must follow the edge of the brain in every cut; it may run a few millimetres outside. In axial and "
-    f"coronal cuts the person's right is on the right. {RESEARCH_NOTICE}"
+    f"coronal cuts the person's right is on the left. {RESEARCH_NOTICE}"
 )
 
 
@@ -42,17 +42,13 @@ def draw_extraction(target: Path, extraction: Extraction) -> None:
 
 
 def outline_pictures(extraction: Extraction) -> dict[str, Pixels]:
-    """Return one cut of a head for each plane with the outline of its brain, uint8 of shape (H, W, 3).
-
-    As radiologists look at it: the person's right is on the left.
-    """
+    """Return one cut of a head for each plane with the outline of its brain, uint8 of shape (H, W, 3)."""
     rows = dict(zip(PLACES, _cuts(extraction, SHOWN), strict=True))
-    return {plane: _outlined(cut, mirrored=plane != "sagittal") for plane, (cut,) in rows.items()}
+    return {plane: _outlined(cut) for plane, (cut,) in rows.items()}
 
 
-def _outlined(cut: Cut, *, mirrored: bool) -> Pixels:
-    upwards = np.s_[::-1, ::-1] if mirrored else np.s_[::-1]
-    head, inside = (zoom(image[upwards], ENLARGED, order=1) for image in (cut.head, cut.inside))
+def _outlined(cut: Cut) -> Pixels:
+    head, inside = (zoom(image[::-1], ENLARGED, order=1) for image in (cut.head, cut.inside))
     grey = (head / cut.white * 255).clip(0, 255)
     picture = np.repeat(grey[..., None], 3, axis=2).round().astype(np.uint8)
     brain = inside > 0.5
@@ -61,7 +57,7 @@ def _outlined(cut: Cut, *, mirrored: bool) -> Pixels:
 
 
 def _cuts(extraction: Extraction, cuts: Mapping[str, Sequence[int]] = PLACES) -> Iterator[list[Cut]]:
-    """Yield a row of cuts for each plane."""
+    """Yield a row of cuts for each plane, as radiologists look at it: the person's right is on the left."""
     head, affine = extraction.head, extraction.registration.affine
     mask = brain_mask(head, affine)
     inside = Volume(mask.astype(np.float32), head.affine)
@@ -78,6 +74,7 @@ def _cuts(extraction: Extraction, cuts: Mapping[str, Sequence[int]] = PLACES) ->
 
 def _plane(axis: int, place: float) -> Float64Array:
     """Return the points of a plane across an axis, (3, n), row by row from below."""
-    across, upwards = np.meshgrid(*(np.arange(*FRAME[other]) for other in range(3) if other != axis))
+    millimetres = [np.arange(*FRAME[other])[:: -1 if other == 0 else 1] for other in range(3) if other != axis]
+    across, upwards = np.meshgrid(*millimetres)
     points = np.insert(np.stack([across.ravel(), upwards.ravel()]), axis, place, axis=0)
     return points.astype(np.float64)

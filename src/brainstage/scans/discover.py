@@ -327,7 +327,7 @@ def _names(groups: Sequence[tuple[str, Sequence[str]]]) -> list[str]:
     Series of one folder have their number among all volumes, as :func:`describe_scans` has it.
     """
     places = [_place(files) for _, files in groups]
-    numbers = accumulate(kind in VOLUME_KINDS for kind, _ in groups)
+    numbers = accumulate(int(kind in VOLUME_KINDS) for kind, _ in groups)
     counts = Counter(places)
     return [
         f"{place}, series {number}" if counts[place] > 1 else place

@@ -70,7 +70,8 @@ def decode_nifti(data: bytes, where: str) -> Volume:
         size = _checked_size(header, where)
         content = _decompressed(data, size)
         if len(content) < size:
-            raise DataError(f"{where}: damaged, it ends after {len(content):,} of {size:,} bytes; copy it again")
+            ends = f"ends after {len(content):,} of" if content else "cannot be decompressed to"
+            raise DataError(f"{where}: damaged, it {ends} {size:,} bytes; copy it again")
         image = kind.from_bytes(content)
         voxels = np.asarray(image.dataobj, dtype=np.float32).reshape(image.shape[:3])
     except DataError:

@@ -18,8 +18,8 @@ from brainstage.serve.pictures import png
 from brainstage.serve.uploads import file_numbers
 
 CHECK = (
-    "A skull was taken off: use the prediction only if the line in `extracted` follows the edge of the brain in "
-    "every cut."
+    "A skull was taken off: use the prediction only if the line in the pictures (`extracted`) follows the edge of "
+    "the brain in every cut."
 )
 
 

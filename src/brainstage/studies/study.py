@@ -144,6 +144,11 @@ def compare_candidates(
     configs = {_slug(name): candidate(name, recipe, **changes) for name in names}
     if len(configs) < 2 or len(configs) < len(names):
         raise ConfigError("a comparison needs two candidates or more, of different names")
+    if split == "validation" and (without := [name for name, one in configs.items() if not one.validation_share]):
+        raise ConfigError(
+            f"{', '.join(without)}: nothing is held out for validation to compare on; hold out a tenth with "
+            "--validation-share 0.1, or compare on --split test once every choice is made"
+        )
     with started_with(folder, slices, configs):
         if workers != THIS_PROCESS:
             tasks = [TrainTask(name, config) for name, config in configs.items()]

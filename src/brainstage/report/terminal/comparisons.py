@@ -105,7 +105,7 @@ def show_sweep(sweep: Sweep) -> None:
     if sweep.importance:
         shares = ", ".join(f"{name} {share:.2f}" for name, share in sweep.importance.items())
         console.print(f"importance: {shares}")
-    console.print(f"lowest loss: {', '.join(f'{k}={v}' for k, v in sweep.chosen.items())}")
+    console.print(sweep.choice)
     console.print(
         f"95 % Wilson intervals over {sweep.judged:,} slices, as if each were another person.", style="dim"
     )

@@ -30,6 +30,9 @@ def show_cohort(cohort: Cohort) -> None:
     for label, people, scans in cohort.counts:
         table.add_row(label or "no label", f"{people:,}", f"{scans:,}")
     console.print(table)
+    if (several := sum(people for _, people, _ in cohort.counts) - about["people"]) > 0:
+        whose = "person has scans" if several == 1 else "people have scans"
+        console.print(f"{several} {whose} of more than one class, and count{'s' * (several == 1)} in each.")
     for status, reason, count in count_reasons(cohort.ledger):
         if reason:
             console.print(f"{count:>5,} {status}: {reason}")
@@ -98,11 +101,17 @@ def show_audit(audit: Audit) -> None:
             f"the most similar training slice is of the same person for {closest['same_person']:,} of "
             f"{closest['test_slices']:,} test slices"
         )
-    facts["checks"] = f"{checks['people_with_one_label']} of {people['patients']} people have a single label"
+    facts["checks"] = (
+        f"{checks['people_with_one_label']} of {people['patients']} people have a single label, not several or none"
+    )
     if checks["grain_agrees"] is not None:
-        facts["checks"] += f"; grain agrees on {checks['grain_agrees']:.2%} of slices"
+        facts["checks"] += (
+            f"; a second feature, the grain of the pictures, agrees on {checks['grain_agrees']:.2%} of slices"
+        )
     if checks["agreement_with_given"] is not None:
-        facts["given ids"] = f"adjusted Rand index {checks['agreement_with_given']:.4f} with the recovered people"
+        facts["given ids"] = (
+            f"adjusted Rand index {checks['agreement_with_given']:.4f} with the recovered people (1: the same)"
+        )
         if checks["compared_people"]:
             facts["given ids"] += f", of {checks['compared_people']:,} people drawn at random"
     console.print(facts_table(facts))

@@ -28,7 +28,10 @@ def show_evaluation(evaluation: Evaluation) -> None:
     table.add_column(f"95 % interval over {evaluation.resampled}", justify="right")
     for name, score in evaluation.scores.overall.items():
         cells = (f"{score.value:.4f}", f"{score.low:.4f} – {score.high:.4f}")
-        table.add_row(name.replace("_", " "), *(("not given", "") if isnan(score.value) else cells))
+        table.add_row(
+            name.replace("_", " ").replace("auroc ovr", "AUROC, mean of the stages"),
+            *(("not given", "") if isnan(score.value) else cells),
+        )
     table.add_section()
     for baseline in evaluation.baselines.values():
         for score_name, score in (("accuracy", baseline.accuracy), ("weighted F1", baseline.weighted_f1)):

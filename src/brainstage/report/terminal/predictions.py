@@ -48,8 +48,10 @@ def show_predictions(predictions: Predictions, *, slices: bool = False, details:
             _show_person(console, rows, names, slices=slices)
     if alone:
         _show_alone(console, alone, names, every=slices)
-    if predictions.worth:
+    if predictions.worth and any(rows[0]["stage"] for rows in people):  # of no stage there is nothing to say
         console.print(predictions.worth)
+    if sum(row["stage"] is not None for row in alone) > 1:
+        console.print("Each slice was staged as a person of its own; --one-person stages those of one together.")
     console.print(_say_where_the_rest_is(people, slices=slices, details=details))
     if details:
         for sentence in predictions.details:
