@@ -195,6 +195,8 @@ def slice_table(images: list[Pixels], labels: list[str], sides: Sequence[str | N
         "split": list(sides),
         "mode": ["L"] * len(images),
         "source": [f"row {number}" for number in range(len(images))],
+        "session_id": [None] * len(images),
+        "scan_id": [None] * len(images),
     }
     return SliceTable(pa.table(rows, schema=SLICE_SCHEMA), images, tuple(dict.fromkeys(labels)))
 

@@ -194,7 +194,8 @@ class ExplainedSeverity:
             "bin": _joined(pa.nulls(len(number), pa.int64()), bin_),
             "rim": _joined(self.rim[number, row, column], pa.nulls(count, pa.bool_())),
             **self._positions(number, row, column, count),
-            "contribution": np.concatenate([self.contributions.edges.ravel(), self.contributions.tones.ravel()]),
+            "contribution": 0.0  # no zero with a minus
+            + np.concatenate([self.contributions.edges.ravel(), self.contributions.tones.ravel()]),
         }
         return pa.table(columns)
 
