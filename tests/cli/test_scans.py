@@ -108,3 +108,9 @@ def test_extract_names_the_series_and_takes_one(study, monkeypatch):
     assert "(flair, " in err
     _, _, err = run_cli("extract", study, "--out", study / "brain.nii.gz", "--series", 3)
     assert "b.nii.gz: " in err  # a brain without its skull
+
+
+def test_each_series_of_a_folder_has_its_number_in_predictions(study):
+    _, out, _ = run_cli("predict", study, "--json")
+    sources = {row["source"] for row in json.loads(out)["predictions"]}
+    assert sources == {f"{study / 'a'}, series 1", f"{study / 'a'}, series 2", str(study / "b.nii.gz")}

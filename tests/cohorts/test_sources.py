@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from brainstage.cohorts.participants import read_participants
-from brainstage.cohorts.sources import find_cohort
+from brainstage.cohorts.prepare import with_classes
+from brainstage.cohorts.sources import CohortScan, CohortSource, find_cohort
 from brainstage.core.errors import DataError
 from brainstage.scans.volume import Volume
 from volumes import brain, write_nifti, write_series
@@ -172,3 +173,20 @@ def test_a_table_of_people_may_name_dicom_patients_as_their_files_do(tmp_path):
     assert [one.label for one in scans if one.scan] == ["AD"]
     assert [one.problem for one in scans if not one.scan] == ["no scan, but a row of people.csv"]
     assert not any(name in str(vars(one) | {"scan": None}) for one in scans for name in ("4711", "4712"))
+
+
+def test_a_table_without_a_label_is_told_with_its_columns(tmp_path):
+    scan(tmp_path / "sub-01" / "anat", "sub-01_T1w.nii.gz")
+    write(tmp_path / "participants.tsv", "participant_id\tage\tclinical_group\nsub-01\t70\tCN\n")
+    (note,) = find_cohort(tmp_path, salt=b"salt").notes
+    assert "(participant_id, age, clinical_group) is called diagnosis" in note
+    assert note.endswith("name the column with --label-column")
+    assert find_cohort(tmp_path, salt=b"salt", label_column="clinical_group").notes == ()
+
+
+def test_classes_of_unknown_order_are_told(tmp_path):
+    cohort = CohortSource([CohortScan(name, name, label=name) for name in ("aMCI", "HC", "ADD")])
+    told, classes, ordered = with_classes(cohort, None)
+    assert (classes, ordered) == (("ADD", "HC", "aMCI"), False)
+    assert "--class-order" in told.notes[0]
+    assert with_classes(cohort, ("HC", "aMCI", "ADD"))[0].notes == ()

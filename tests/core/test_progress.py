@@ -60,3 +60,15 @@ def test_where_the_output_is_no_terminal_nothing_is_printed(capsys):
     with progress_bar("Training", 2) as advance:
         advance(2)
     assert capsys.readouterr() == ("", "")
+
+
+def test_a_log_has_a_line_a_minute_of_all_that_is_done(capsys, monkeypatch):
+    monkeypatch.setattr(progress, "_last_line", 0.0)
+    clock = iter(range(0, 600, 20))
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
+    with progress_bar("Training", 10) as advance:
+        for _ in range(10):
+            advance(1)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "Training: 4 of 10, 120 s left"
+    assert len(lines) == 2

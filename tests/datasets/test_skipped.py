@@ -38,7 +38,7 @@ def test_twelve_files_give_four_rows_and_a_word_about_each_of_the_others(tmp_pat
 @pytest.mark.parametrize(
     ("names", "says"),
     [
-        (["CN/a.nii.gz", "CN/b.dcm"], "2 files (CN/a.nii.gz, CN/b.dcm): only JPEG and PNG"),
+        (["CN/a.nii.gz", "CN/b.dcm"], "2 files (CN/a.nii.gz, CN/b.dcm): a volume is no slice; make a cohort"),
         (["a.png"], "1 file (a.png): outside of any class folder"),
         (["CN/one/a.png"], "1 file (CN/one/a.png): in a folder inside of a class folder"),
         (["notes.txt", "CN/more.json"], "2 files (notes.txt, CN/more.json): not images"),

@@ -11,7 +11,7 @@ BLOCK = re.compile(r"^```text\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
 def quotations():
-    """Yield the page, the benchmarks and the lines of each block of output in a section that links to benchmarks."""
+    """Yield benchmarks and lines of each block of output in a section that links to benchmarks."""
     for page in sorted(DOCS.rglob("*.md")):
         for section in re.split(r"^## ", page.read_text(encoding="utf-8"), flags=re.MULTILINE):
             names = LINK.findall(section)

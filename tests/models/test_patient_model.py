@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -11,6 +12,7 @@ from safetensors.numpy import load_file, save_file
 from sklearn.linear_model import Ridge
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedKFold
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from brainstage.core.config import TrainConfig
 from brainstage.core.errors import ConfigError, LeakageError, RunError
@@ -291,3 +293,26 @@ def test_a_model_of_the_whole_brain_sees_an_effect_wherever_it_is(cells, effect)
     )
     found = model.predict_proba(features[half:], names[half:], levels[half:].tolist())
     assert roc_auc_score(labels[half:], found[:, 1]) > 0.92
+
+
+def test_who_asks_while_it_is_fitted_waits_for_that_fit(people, histograms, levels, monkeypatch):
+    fits, fit = [], PatientModel._fit
+
+    def counted(model, given):
+        fits.append(given)
+        return fit(model, given)
+
+    monkeypatch.setattr(PatientModel, "_fit", counted)
+    own = fitted(people, histograms, levels, list(range(len(people))))
+    with ThreadPoolExecutor(4) as pool:
+        first, *others = pool.map(lambda _: own.predict_proba(histograms[:1], None, levels[:1]), range(4))
+    assert len(fits) == 1
+    assert all(np.array_equal(first, other) for other in others)
+
+
+def test_a_fit_leaves_the_threads_of_linear_algebra_as_they_were(people, histograms, levels):
+    with threadpool_limits(2, "blas"):
+        fitted(people, histograms, levels, list(range(len(people)))).predict_proba(histograms[:1], None, levels[:1])
+        libraries = [one for one in threadpool_info() if one["user_api"] == "blas"]
+    assert libraries
+    assert {one["num_threads"] for one in libraries} == {2}

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import optuna
@@ -196,3 +197,19 @@ def test_another_sweep_of_the_same_name_is_refused(few, probe, tmp_path):
     with pytest.raises(ConfigError, match="not a hub id"):
         sweep(few, probe.replace(backbone="none"), [STEPS], name="t", out=tmp_path)
     assert not (tmp_path / "t").exists()
+
+
+def test_the_choice_says_what_was_not_trained_together_and_what_would_do_as_well(few, probe, tmp_path):
+    result = sweep(few, probe.replace(learning_rate=1e-4), [RATES, STEPS], out=tmp_path)
+    trials = [
+        {"learning_rate": 1e-4, "gradient_accumulation": 2, "loss": 0.1},
+        {"learning_rate": 1e-2, "gradient_accumulation": 1, "loss": 0.2},
+        {"learning_rate": 3e-3, "gradient_accumulation": 1, "loss": 0.2},
+        {"learning_rate": 1e-4, "gradient_accumulation": 1, "loss": 0.3},
+    ]
+    assert replace(result, trials=tuple(trials)).choice == (
+        "lowest loss of each setting by itself: learning_rate=0.01, gradient_accumulation=2; no trial had them all "
+        "together; learning_rate 0.003 has the same loss"
+    )
+    together = {"learning_rate": 1e-2, "gradient_accumulation": 2, "loss": 0.05}
+    assert replace(result, trials=(together, *trials)).choice.startswith("lowest loss: learning_rate=0.01, ")

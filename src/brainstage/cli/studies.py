@@ -93,12 +93,12 @@ def compare_backbones(
     from brainstage.report.results import write_comparison
     from brainstage.report.terminal.comparisons import show_comparison
     from brainstage.studies.folder import begin
-    from brainstage.studies.study import candidate, compare_candidates
+    from brainstage.studies.study import candidates, compare_candidates
 
     changes = given(train_rows=rows, protocol=protocol, seed=seed, validation_share=validation_share)
     changes |= parse_settings(settings)
-    wanted = [candidate(backbone, recipe, **changes) for backbone in names]
-    find_backbones(wanted, quiet)  # what is wrong or missing is told before the data is read
+    wanted = candidates(names, recipe, **changes)
+    find_backbones(wanted.values(), quiet)  # what is wrong or missing is told before the data is read
     slices = read_slices(load)
     changes = with_protocol(changes, slices, quiet or as_json)
     folder = begin("compare", name, out, resume).path
@@ -156,13 +156,15 @@ def sweep(
     from brainstage.models.recipes import load_recipe
     from brainstage.report.results import write_sweep
     from brainstage.report.terminal.comparisons import show_sweep
-    from brainstage.training.sweep import sweep
+    from brainstage.training.sweep import Method, plan, sweep
     from brainstage.training.sweep_trials import Factor
 
     changes = given(backbone=backbone, protocol=protocol, seed=seed, validation_share=validation_share)
     changes |= parse_settings(settings)
     wanted = load_recipe(recipe, **changes)  # a wrong setting is refused before the data is read
     factors = [Factor.parse(text) for text in vary]
+    method: Method = "tpe" if trials is not None else "grid" if grid else "one-factor"
+    plan(wanted, factors, method)
     find_backbones([wanted], quiet)
     slices = read_slices(load)
     with open_workers(jobs, cluster, quiet=quiet, without=1) as workers:
@@ -170,7 +172,7 @@ def sweep(
             slices,
             load_recipe(recipe, **with_protocol(changes, slices, quiet or as_json)),
             factors,
-            method="tpe" if trials is not None else "grid" if grid else "one-factor",
+            method=method,
             trials=trials or 0,
             name=name,
             out=out,
@@ -257,10 +259,10 @@ def study(
     from brainstage.report.terminal.comparisons import show_comparison, show_sweep
     from brainstage.report.terminal.evaluations import show_evaluation
     from brainstage.report.terminal.screen import show_notice
-    from brainstage.studies.study import BACKBONES, candidate, run_study
+    from brainstage.studies.study import BACKBONES, candidates, run_study
 
-    tell = partial(say, quiet=quiet)
-    find_backbones((candidate(one, "linear-probe") for one in names or BACKBONES), quiet)
+    tell, changes = partial(say, quiet=quiet), parse_settings(settings)
+    find_backbones(candidates(names or BACKBONES, "linear-probe", **changes).values(), quiet)
     result = run_study(
         read_slices(load),
         names or (),
@@ -270,7 +272,7 @@ def study(
         resume=resume,
         progress=progress_of(quiet),
         say=tell,
-        **parse_settings(settings),
+        **changes,
     )
     page = write_study(result, ["brainstage", *sys.argv[1:]])
     show_comparison(result.comparison)

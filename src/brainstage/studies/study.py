@@ -107,6 +107,21 @@ def candidate(name: str, recipe: str, **changes: Any) -> TrainConfig:
     return load_recipe(recipe, **{"backbone": name, **changes})
 
 
+def candidates(names: Sequence[str], recipe: str, **changes: Any) -> dict[str, TrainConfig]:
+    """Return the settings of each candidate, by the name of its run.
+
+    Args:
+        names, recipe, changes: As for :func:`compare_candidates`.
+
+    Raises:
+        ConfigError: There are not two candidates, two have the same name, or a setting is not valid.
+    """
+    configs = {_slug(name): candidate(name, recipe, **changes) for name in names}
+    if len(configs) < 2 or len(configs) < len(names):
+        raise ConfigError("a comparison needs two candidates or more, of different names")
+    return configs
+
+
 def compare_candidates(
     slices: SliceTable,
     names: Sequence[str],
@@ -141,9 +156,7 @@ def compare_candidates(
         DataError: The folder was started with different data.
         BrainstageError: As :func:`brainstage.train`.
     """
-    configs = {_slug(name): candidate(name, recipe, **changes) for name in names}
-    if len(configs) < 2 or len(configs) < len(names):
-        raise ConfigError("a comparison needs two candidates or more, of different names")
+    configs = candidates(names, recipe, **changes)
     if split == "validation" and (without := [name for name, one in configs.items() if not one.validation_share]):
         raise ConfigError(
             f"{', '.join(without)}: nothing is held out for validation to compare on; hold out a tenth with "

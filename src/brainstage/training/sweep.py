@@ -172,7 +172,7 @@ def sweep(
         DataError, LeakageError: As :func:`brainstage.train`.
         RunError: The sweep exists, is in use, or cannot be written, or the process of a trial was killed twice.
     """
-    plan = _plan(config, factors, method)
+    planned = plan(config, factors, method)
     if method == "one-factor":  # the trials of the other factors have the value of the settings
         factors = [factor.including(getattr(config, factor.field)) for factor in factors]
     splits = make_splits(slices, config)
@@ -188,18 +188,25 @@ def sweep(
     study: optuna.Study | None = None
     with run.kept_if_used(lambda: has_trials(study)), run.lock():
         study = open_study(run, storage, _identity(slices, config, factors, method), resume)
-        for values in plan:
+        for values in planned:
             study.enqueue_trial(values, skip_if_exists=True)
         runner = TrialRunner(slices, fold, config, tuple(factors), progress)
-        run_trials(study, runner, len(plan) or trials, run, storage, workers)
+        run_trials(study, runner, len(planned) or trials, run, storage, workers)
         result = _result(study, slices, splits, config, factors, method, run.path)
         write_json(run.path / "sweep.json", result.to_dict())
         write_text(run.path / "best.toml", result.best.to_toml())
     return result
 
 
-def _plan(config: TrainConfig, factors: Sequence[Factor], method: Method) -> list[dict[str, Any]]:
-    """Return the settings of each trial, none where TPE is to choose them. Every value is checked."""
+def plan(config: TrainConfig, factors: Sequence[Factor], method: Method) -> list[dict[str, Any]]:
+    """Return the settings of each trial, none where TPE is to choose them.
+
+    Args:
+        config, factors, method: As for :func:`sweep`.
+
+    Raises:
+        ConfigError: A value is not valid, or a setting cannot be varied so.
+    """
     if config.model == "patient" or any(factor.field == "model" for factor in factors):
         raise ConfigError(
             "a sweep varies settings of networks, and the patient model has none; compare runs instead"
