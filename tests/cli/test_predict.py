@@ -153,6 +153,16 @@ def test_predict_takes_a_skull_off_where_one_is_and_draws_the_brain(tmp_path):
     assert f"head.nii.gz: its skull was taken off; check {tmp_path / 'brains' / '002.png'}" in written.err
 
 
+def test_explain_takes_a_skull_off_too(tmp_path):
+    pytest.importorskip("SimpleITK")
+    write_nifti(tmp_path / "head.nii.gz", with_skull(brain((3.0, 3.0, 3.0))))
+    code, _, err = run_cli("explain", tmp_path / "head.nii.gz", "--skull", "auto", "--out", tmp_path / "pictures")
+    assert code == ExitCode.DONE, err
+    assert f"its skull was taken off; check {tmp_path / 'brains' / '001.png'}" in err
+    assert (tmp_path / "brains" / "001.png").is_file()
+    assert (tmp_path / "pictures" / "001.png").is_file()
+
+
 def test_predict_stages_a_volume_whole_and_slice_by_slice_and_names_no_patient(tmp_path):
     volume = brain((3, 3, 3))
     write_series(tmp_path / "study", volume)

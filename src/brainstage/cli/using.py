@@ -225,6 +225,7 @@ def explain(
             "--sanity", help="Compare with the maps of the same model, its weights randomised: must differ."
         ),
     ] = False,
+    skull: Skull = "stripped",
     series: Series = None,
     image_column: ImageColumn = "image",
     as_json: Json = False,
@@ -233,13 +234,16 @@ def explain(
     """Draw and list what moved the score.
 
     One picture a person shows all slices with one colour scale. The patient model's contributions are exact and add
-    up to the score; a network's maps are Captum's. Neither shows lesions.
+    up to the score; a network's maps are Captum's. Neither shows lesions. With --skull auto each brain that is
+    taken out of a head is drawn into the folder brains beside --out, to be checked.
     """
     from brainstage.report.explanations import explain as run
     from brainstage.report.terminal.explanations import show_explanations
     from brainstage.report.terminal.screen import show_notice
 
     predictor, scans = _open(inputs, image_column, series, quiet)
+    if skull != "stripped":
+        scans = _without_skulls(scans, skull, out.parent / "brains")
     explanations = run(
         predictor,
         scans,

@@ -147,7 +147,8 @@ class ExplainedSeverity:
             f"training people, towards {self.towards(self.difference)}: the odds of a later stage are "
             f"{math.exp(self.difference):.2g} times theirs.",
             f"Of this, {self.grey_values.sum():+.2f} comes from the grey values of whole slices and "
-            f"{self.cells.sum():+.2f} from the edges in their cells.",
+            f"{self.cells.sum():+.2f} from the edges in their cells. Neighbouring levels see much the same and are "
+            "weighed against each other, so large parts cancel: read these sums before the parts.",
             f"{self.rim_share:.0%} of what edges add, by size, lies at the rim of the brain: the outline there "
             f"can be the {outline}'s, not the person's.",
         ]

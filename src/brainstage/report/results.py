@@ -34,7 +34,7 @@ def write_evaluation(evaluation: Evaluation, folder: Path, history: Path | None 
     charts.draw_confusion_matrix(evaluation.scores.confusion, evaluation.classes, title).save(files[1])
     if history is not None and history.is_file():
         files.append(folder / "curves.png")
-        what = evaluation.titled("training and validation")
+        what = evaluation.titled(f"training and {evaluation.selection}")
         title = f"{what} · on the {evaluation.split} slices: {evaluation.beside}"
         charts.draw_curves(read_json_lines(history), title).save(files[-1])
     return files

@@ -171,7 +171,7 @@ def refusal(registration: Registration) -> str | None:
     if registration.outside > MAX_OUTSIDE:
         return (
             f"shows a head with its skull ({registration.outside:.0%} of its brightness lies around the brain); "
-            "take the brain out first: `brainstage predict --skull auto`, `brainstage extract`, or another tool "
+            "take the brain out first: `--skull auto`, `brainstage extract`, or another tool "
             "(SynthStrip, HD-BET, FSL's BET)"
         )
     if registration.similarity < MIN_SIMILARITY:
