@@ -17,7 +17,8 @@ SECONDS_BETWEEN_BARS = 0.2
 """Shortest time between two pictures of a bar in a notebook."""
 SECONDS_BETWEEN_LINES = 60.0
 """Shortest time between two lines in a log."""
-_last_line = time.monotonic()
+_last_line = 0.0
+"""When the last line was printed, or the work began that it would have told of; seconds of a monotonic clock."""
 
 
 @contextmanager
@@ -79,7 +80,10 @@ def _words(done: int, total: int, seconds: float) -> str:
 @contextmanager
 def _log_lines(description: str, total: int) -> Iterator[Advance]:
     """Say once a minute how far the work is."""
+    global _last_line
     started, done = time.monotonic(), 0
+    if started - _last_line > SECONDS_BETWEEN_LINES:  # nothing was done since, or this process began long ago
+        _last_line = started
 
     def advance(steps: int) -> None:
         global _last_line
