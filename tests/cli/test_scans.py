@@ -114,3 +114,16 @@ def test_each_series_of_a_folder_has_its_number_in_predictions(study):
     _, out, _ = run_cli("predict", study, "--json")
     sources = {row["source"] for row in json.loads(out)["predictions"]}
     assert sources == {f"{study / 'a'}, series 1", f"{study / 'a'}, series 2", str(study / "b.nii.gz")}
+
+
+def test_series_of_several_patients_are_told_apart_without_their_ids(tmp_path):
+    for number, person in enumerate(("Doe", "Roe", "Doe")):
+        write_series(tmp_path / f"{number}", BRAIN, uid=f"1.{number}", PatientID=person)
+    code, out, _ = run_cli("scans", tmp_path, "--json")
+    assert code == ExitCode.DONE
+    assert [scan["patient"] for scan in json.loads(out)["scans"]] == [1, 2, 1]
+    table = run_cli("scans", tmp_path).out
+    assert "Their headers name several patients" in table
+    _, _, err = run_cli("extract", tmp_path, "--out", tmp_path / "brain.nii.gz")
+    assert "patient 2, 66×77" in err
+    assert not any(name in text for name in ("Doe", "Roe") for text in (out, table, err))

@@ -53,6 +53,7 @@ SERIES_TAGS = [
     "SpecificCharacterSet",
     "SeriesDescription",
     "Modality",
+    "PatientID",
     "PixelSpacing",
     "ImagePositionPatient",
     "ImageOrientationPatient",
@@ -91,6 +92,8 @@ class SeriesHeader(NamedTuple):
     """DICOM's code of two letters, such as MR or CT; empty where there is none."""
     description: str
     """Series description. It can name people: it may be shown to the user, and nothing else."""
+    patient: str
+    """The patient's id: to be compared, and neither shown nor stored; empty where there is none."""
 
 
 def is_dicom(start: bytes) -> bool:
@@ -161,20 +164,20 @@ def describe_series(files: Iterable[Callable[[], BinaryIO]]) -> SeriesHeader:
         DataError: A header cannot be read.
     """
     places: list[tuple[Float64Array, Float64Array]] = []
-    slices, modality = 0, ""
+    slices, modality, patient = 0, "", ""
     try:
         for open_file in files:
             with open_file() as stream:
                 dataset = _read(stream, stop_before_pixels=True, specific_tags=SERIES_TAGS)
             slices += int(dataset.get("NumberOfFrames", 1) or 1)
             places += _places(dataset)
-            modality = str(dataset.get("Modality") or "")
+            modality, patient = str(dataset.get("Modality") or ""), str(dataset.get("PatientID") or "")
         matrix, description = (int(dataset.Rows), int(dataset.Columns)), str(dataset.get("SeriesDescription") or "")
     except Exception as error:  # pydicom raises anything for foreign files
         raise DataError(f"not a usable DICOM file ({type(error).__name__}); export it again") from error
     modality = modality if re.fullmatch("[A-Z]{2}", modality) else ""  # any other text could name someone
     description = "".join(filter(str.isprintable, description))[:64]
-    return SeriesHeader(matrix, _spacing(places), slices, modality, description)
+    return SeriesHeader(matrix, _spacing(places), slices, modality, description, patient)
 
 
 def _places(dataset: Any) -> list[tuple[Float64Array, Float64Array]]:

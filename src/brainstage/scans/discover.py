@@ -80,6 +80,9 @@ class ScanInfo:
         modality: DICOM's code, such as MR or CT; empty where there is none.
         description: A DICOM series' own description. It can name people, so it is shown to the user alone: it is
             neither in :meth:`to_dict` nor in the text of this object.
+        patient: The id of a DICOM series' patient, which is shown nowhere.
+        patient_number: Number of its patient among those of a list (:func:`number_patients`); None where all are of
+            one patient or that is not known.
     """
 
     source: str
@@ -90,6 +93,8 @@ class ScanInfo:
     spacing: tuple[float, ...] = ()
     modality: str = ""
     description: str = field(default="", repr=False)
+    patient: str = field(default="", repr=False)
+    patient_number: int | None = None
 
     @property
     def size(self) -> str:
@@ -100,6 +105,7 @@ class ScanInfo:
 
     def to_dict(self) -> dict[str, Any]:
         """Return it for JSON, without the description."""
+        whose = {} if self.patient_number is None else {"patient": self.patient_number}
         return {
             "number": self.number,
             "source": self.source or None,
@@ -108,6 +114,7 @@ class ScanInfo:
             "slices": self.slices,
             "matrix": self.matrix and list(self.matrix),
             "spacing_mm": [round(distance, 3) for distance in self.spacing if isfinite(distance)],
+            **whose,
         }
 
 
@@ -130,7 +137,8 @@ class SeveralVolumesError(DataError):
         volumes = []
         for volume in self.volumes:
             description = f"{volume.description}, " if described and volume.description else ""
-            volumes.append(f"{volume.number} {Path(volume.source).name} ({description}{volume.size})")
+            whose = f"patient {volume.patient_number}, " if volume.patient_number else ""
+            volumes.append(f"{volume.number} {Path(volume.source).name} ({description}{whose}{volume.size})")
         return (
             f"{self.name}: expected one volume (NIfTI or a DICOM series), found {len(volumes)}: "
             f"{', '.join(volumes)}; choose one with --series N"
@@ -244,6 +252,16 @@ def describe_scans(inputs: StrPath | Iterable[StrPath]) -> list[ScanInfo]:
     return [*infos, *([ScanInfo("", "pictures", slices=pictures)] if pictures else [])]
 
 
+def number_patients(infos: Sequence[ScanInfo]) -> list[ScanInfo]:
+    """Number the patients of scans from 1, as they come, where their headers name more than one."""
+    patients = list(dict.fromkeys(info.patient for info in infos if info.patient))
+    if len(patients) < 2:
+        return list(infos)
+    return [
+        replace(info, patient_number=patients.index(info.patient) + 1) if info.patient else info for info in infos
+    ]
+
+
 def choose_series(scans: Sequence[Scan], number: int) -> Scan:
     """Return the volume or DICOM series that has a number in :func:`describe_scans`.
 
@@ -277,7 +295,7 @@ def find_volume(name: str, series: int | None = None) -> Scan:
 def _numbered(scans: Sequence[Scan]) -> list[ScanInfo]:
     """Describe the volumes among scans, numbered from 1."""
     volumes = [scan.describe() for scan in scans if scan.volume and scan.describe]
-    return [replace(info, number=number) for number, info in enumerate(volumes, 1)]
+    return number_patients([replace(info, number=number) for number, info in enumerate(volumes, 1)])
 
 
 def _files(inputs: Sequence[str]) -> Iterator[File]:

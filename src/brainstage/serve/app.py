@@ -20,7 +20,7 @@ from brainstage.core.schema import RESEARCH_NOTICE
 from brainstage.datasets.patient_map import is_public
 from brainstage.inference.explanations import SliceExplanation
 from brainstage.inference.predictions import Predictions
-from brainstage.scans.discover import File, Scan, ScanInfo, scans_of
+from brainstage.scans.discover import File, Scan, ScanInfo, number_patients, scans_of
 from brainstage.serve.guard import UNFORESEEN, Limits, RequestGuard
 from brainstage.serve.heads import CHECK, SkullRemoval
 from brainstage.serve.openapi import (
@@ -232,12 +232,15 @@ def _without_source(row: dict[str, Any], numbers: list[int]) -> dict[str, Any]:
 
 def _listed(files: Sequence[File]) -> list[dict[str, Any]]:
     """Describe the scans of an upload without a name of theirs."""
-    rows = []
-    for scan in scans_of(files):
-        info = scan.describe() if scan.describe else ScanInfo("", "picture", slices=1)
-        about = {key: value for key, value in info.to_dict().items() if key not in ("number", "source")}
-        rows.append({"files": file_numbers([scan]), **about})
-    return rows
+    scans = scans_of(files)
+    infos = [scan.describe() if scan.describe else ScanInfo("", "picture", slices=1) for scan in scans]
+    return [
+        {
+            "files": file_numbers([scan]),
+            **{key: value for key, value in info.to_dict().items() if key not in ("number", "source")},
+        }
+        for scan, info in zip(scans, number_patients(infos), strict=True)
+    ]
 
 
 def _drawn(rows: Sequence[dict[str, Any]], slices: Sequence[SliceExplanation]) -> list[dict[str, Any]]:

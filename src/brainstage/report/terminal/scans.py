@@ -29,6 +29,9 @@ def show_scans(scans: Sequence[ScanInfo], *, described: bool) -> None:
         table.add_column("description", overflow="fold", min_width=DESCRIPTION_WIDTH)
     for heading in ("matrix", "spacing (mm)", "slices"):
         table.add_column(heading, justify="right", no_wrap=True)
+    patients = any(info.patient_number for info in scans)
+    if patients:
+        table.add_column("patient", justify="right")
     table.add_column("kind")
     table.add_column("source", no_wrap=True)
     for info in scans:
@@ -38,7 +41,10 @@ def show_scans(scans: Sequence[ScanInfo], *, described: bool) -> None:
             "×".join(map(str, info.matrix or ())),
             " × ".join(f"{distance:.3g}" for distance in info.spacing),
             "" if info.slices is None else f"{info.slices:,}",
+            *([f"{info.patient_number or ''}"] if patients else []),
             info.kind,
             shorten(info.source, max(MIN_SOURCE_WIDTH, source_width)),
         )
     console.print(table)
+    if patients:
+        console.print("Their headers name several patients: --one-person would mix them.")

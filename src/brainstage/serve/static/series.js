@@ -6,7 +6,7 @@ import { packed } from "./files.js";
 
 /**
  * A DICOM series as its headers describe it.
- * @typedef {{modality: string|null, slices: number|null, matrix: number[]|null, spacing_mm: number[], items: import("./files.js").Item[]}} Series
+ * @typedef {{modality: string|null, slices: number|null, matrix: number[]|null, spacing_mm: number[], patient?: number, items: import("./files.js").Item[]}} Series
  */
 
 /**
@@ -37,8 +37,9 @@ export function showSeries(series, choose, all) {
   byId("series-all").onclick = all;
 }
 
-function wordsOf({ modality, slices, matrix, spacing_mm: spacing }) {
+function wordsOf({ modality, slices, matrix, spacing_mm: spacing, patient }) {
   return [
+    patient && `patient ${patient}`, // where the headers name several
     modality ?? "modality not stated",
     slices === null ? "size not known" : count(slices, "slice"),
     matrix && `${matrix[0]} × ${matrix[1]} pixels`,
