@@ -138,7 +138,8 @@ def one_blas_thread(function: Callable[Arguments, Result]) -> Callable[Arguments
     """Make a function compute its linear algebra in one thread, called by one thread at a time.
 
     NumPy and SciPy each bring an OpenBLAS with threads of its own, and those of the one that has nothing to do keep
-    the processors from the other: on two cores a fit to 200 people took 3 times as long, beside other work 7.
+    the processors from the other: without this a new server on two cores used 13 s of processor time before its
+    first answer to a volume, with it 5 (``benchmarks/serve.py --first-only``).
     """
 
     @wraps(function)

@@ -196,6 +196,11 @@ def table_classes(predictions: pa.Table, order: Sequence[str] | None = None) -> 
     return ordered, is_ordered(ordered)
 
 
+def score_in_words(name: str) -> str:
+    """Return what readers see of a score's name, such as ``weighted_f1``."""
+    return "AUROC, mean of the stages" if name == "auroc_ovr" else name.replace("_", " ")
+
+
 def short_names(names: Sequence[str]) -> list[str]:
     """Return class names as words, without the last word where all have it in common."""
     words = [name.split("_") for name in names]

@@ -47,6 +47,8 @@ class Verdict:
     same_heads: int = 0
     """Patients whose head is that of another patient (:func:`brainstage.datasets.same_heads.same_heads`): the two
     are judged as one."""
+    people: tuple[str, ...] = field(default=(), repr=False)
+    """The first people on both sides, of those that are known: only errors name them."""
 
     def __str__(self) -> str:
         if self.status == "clean":
@@ -150,21 +152,10 @@ class Splits(Displayed, Tabular):
             for verdict in (worst, *inner):
                 if verdict.status != "clean":
                     raise LeakageError(
-                        f"these folds are not a patient protocol ({verdict}{self._named_on_two_sides()})"
+                        f"these folds are not a patient protocol ({verdict}{': ' if verdict.people else ''}"
+                        f"{', '.join(verdict.people)}{', …' * (verdict.shared_patients > len(verdict.people))})"
                         "; give folds that keep each person on one side"
                     )
-
-    def _named_on_two_sides(self) -> str:
-        """Return the first people who are on two sides of a fold, in words; empty where nobody is known to be."""
-        found: set[str] = set()
-        for fold in self.folds:
-            train, validation, test = (
-                {self.patient_of.get(slice_id) for slice_id in side} - {None}
-                for side in (fold.train, fold.validation, fold.test)
-            )
-            found |= {str(patient) for patient in (train & validation) | ((train | validation) & test)}
-        first = sorted(found)[:NAMED]
-        return f": {', '.join(first)}{', …' if len(found) > len(first) else ''}" if first else ""
 
     def _judge(self, test: Sequence[str], train: Sequence[str]) -> Verdict:
         return find_leaks(test, train, self.patient_of, inferred=self.inferred, same_heads=self.same_heads)
@@ -481,4 +472,5 @@ def find_leaks(
         len(test),
         inferred,
         same_heads=len(same_heads),
+        people=tuple(sorted(map(str, patients))[:NAMED]),
     )

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from brainstage.core.arrays import Float32Array, IntArray, Pixels
 from brainstage.core.files import atomic
-from brainstage.core.schema import RESEARCH_NOTICE, SYNTHETIC_NOTICE
+from brainstage.core.schema import RESEARCH_NOTICE, SYNTHETIC_NOTICE, score_in_words
 from brainstage.report.pages import data_uri
 
 if TYPE_CHECKING:
@@ -199,10 +199,8 @@ def draw_people(evaluation: PatientEvaluation) -> Chart:
     figure = Chart(3.2 + 2.4 * count, 1.8 + 0.45 * len(rows), evaluation.title)
     panels = figure.subplots(1, count, sharey=True, squeeze=False)[0]
     for axes, view in zip(panels, evaluation.views, strict=True):
-        for name, label, colour, marker, offset in (
-            ("accuracy", "accuracy", BLUE, "o", 0.12),
-            ("auroc_ovr", "AUROC, mean of the stages", ORANGE, "s", -0.12),
-        ):
+        for name, colour, marker, offset in (("accuracy", BLUE, "o", 0.12), ("auroc_ovr", ORANGE, "s", -0.12)):
+            label = score_in_words(name)
             places = [place + offset for place in range(len(rows))]
             _intervals(axes, [view.rows[row][name] for row in rows], places, colour, marker, label)
         axes.set(xlim=(0, 1.03), xticks=(0, 0.5, 1), title=view.name, xlabel="95 % intervals over people")

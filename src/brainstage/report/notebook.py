@@ -20,6 +20,7 @@ from brainstage.core.schema import (
     UNORDERED_NOTICE,
     define_stages,
     figure_title,
+    score_in_words,
     short_names,
 )
 from brainstage.datasets.describe import describe
@@ -195,16 +196,13 @@ def _protocols(result: ProtocolComparison) -> Page:
     sides = ("official: slices", "patient: slices", "patient: people")
     tables = [
         Table(
-            (heading, *sides),
+            (score_in_words(score), *sides),
             [
                 (row.name, *(_score(side[score]) for side in (row.official, row.patient, row.people)))
-                for row in rows
+                for row in result.rows
             ],
         )
-        for score, heading, rows in (
-            ("accuracy", "accuracy", result.rows),
-            ("auroc_ovr", "AUROC, mean of the stages", result.rows),
-        )
+        for score in ("accuracy", "auroc_ovr")
     ]
     always = (result.always_name.replace("_", " "), *map(_score, result.always))
     tables[0] = tables[0]._replace(rows=[*tables[0].rows, always])
@@ -382,7 +380,7 @@ def _prediction(row: dict[str, Any], names: dict[str, str], *, calibrated: bool)
 
 
 def _words(name: str) -> str:
-    return {"auroc_ovr": "AUROC, mean of the stages"}.get(name, name.replace("_", " ").replace("f1", "F1"))
+    return score_in_words(name).replace("f1", "F1")
 
 
 def _score(score: Score) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from brainstage.core.files import read_json_lines
-from brainstage.core.schema import SYNTHETIC_NOTICE
+from brainstage.core.schema import SYNTHETIC_NOTICE, score_in_words
 from brainstage.report.pages import data_uri, write_page
 from brainstage.report.results import write_comparison, write_evaluation, write_sweep
 from brainstage.studies.study import REPORTED, Study
@@ -39,6 +39,7 @@ def _content(study: Study, command: list[str]) -> dict[str, Any]:
     return {
         "synthetic": SYNTHETIC_NOTICE if study.evaluation.synthetic else None,
         "study": study,
+        "in_words": score_in_words,
         "reported": REPORTED if study.as_reported else {},
         "charts": {name: data_uri(file.read_bytes(), "png") for name, file in charts.items() if file.is_file()},
         "history": read_json_lines(study.final.history),

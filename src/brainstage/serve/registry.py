@@ -41,9 +41,9 @@ class LoadedModel:
     """A model in memory with its workers.
 
     Pictures, volumes and explanations have workers of their own, because a picture takes milliseconds, a volume
-    half a second and an explanation up to a minute: a picture never waits for either. All processors but one serve
-    volumes; explanations are computed one at a time. Where several processes serve, each has its share of the
-    processors.
+    half a second and an explanation up to a minute: a picture waits for neither, only for the fraction of a second
+    in which the patient model is fitted to levels that it has not met. All processors but one serve volumes;
+    explanations are computed one at a time. Where several processes serve, each has its share of the processors.
 
     Attributes:
         name: The name that requests know the model by.

@@ -93,13 +93,13 @@ class Sweep(Displayed, Plotted, Tabular):
     def choice(self) -> str:
         """What was chosen, in words: whether one trial had all of it, and which values would do as well."""
         values = ", ".join(f"{name}={value}" for name, value in self.chosen.items())
-        together = any(all(trial[name] == value for name, value in self.chosen.items()) for trial in self.trials)
-        sentences = [f"lowest loss: {values}" if together else f"lowest loss of each setting by itself: {values}"]
-        if not together:
-            sentences.append("no trial had them all together")
-        for name, value in self.chosen.items():
-            best, *others = self.of(next(factor for factor in self.factors if factor.field == name))
-            alike = sorted({trial[name] for trial in others if trial["loss"] == best["loss"]} - {value})
+        if any(self.chosen.items() <= trial.items() for trial in self.trials):
+            sentences = [f"lowest loss: {values}"]
+        else:
+            sentences = [f"lowest loss of each setting by itself: {values}", "no trial had them all together"]
+        for factor in self.factors:
+            name, (best, *others) = factor.field, self.of(factor)
+            alike = sorted({trial[name] for trial in others if trial["loss"] == best["loss"]} - {best[name]})
             if alike:
                 sentences.append(f"{name} {', '.join(map(str, alike))} has the same loss")
         return "; ".join(sentences)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from brainstage.core.schema import score_in_words
 from brainstage.report.terminal.screen import in_two_lines, open_console
 
 if TYPE_CHECKING:
@@ -21,8 +22,8 @@ def show_protocols(comparison: ProtocolComparison) -> None:
     console = open_console()
     for title in (comparison.official.title, comparison.patient.title, comparison.people.title):
         console.print(title, style="bold")
-    for score, heading in (("accuracy", "accuracy"), ("auroc_ovr", "AUROC, mean of the stages")):
-        table = Table(box=SIMPLE_HEAD, title=heading, title_justify="left")
+    for score in ("accuracy", "auroc_ovr"):
+        table = Table(box=SIMPLE_HEAD, title=score_in_words(score), title_justify="left")
         for column in ("", "official\nslices", "patient\nslices", "patient\npeople"):
             table.add_column(column, justify="right" if column else "left", no_wrap=True)
         for row in comparison.rows:

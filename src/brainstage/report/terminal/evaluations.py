@@ -9,7 +9,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from brainstage.core.schema import UNORDERED_NOTICE, short_names
+from brainstage.core.schema import UNORDERED_NOTICE, score_in_words, short_names
 from brainstage.report.terminal.screen import in_one_line, in_two_lines, open_console, show_stages
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def show_evaluation(evaluation: Evaluation) -> None:
     for name, score in evaluation.scores.overall.items():
         cells = (f"{score.value:.4f}", f"{score.low:.4f} – {score.high:.4f}")
         table.add_row(
-            name.replace("_", " ").replace("auroc ovr", "AUROC, mean of the stages"),
+            score_in_words(name),
             *(("not given", "") if isnan(score.value) else cells),
         )
     table.add_section()
