@@ -173,6 +173,15 @@ def test_leak_between_validation_and_train_is_refused_too():
         Splits("patient", (Fold(("a",), ("b",), ("c",)),), 0, "hash", who)
 
 
+@pytest.mark.parametrize(("count", "told"), [(1, "affected: p0)"), (5, "affected: p0, p1, p2, …)")])
+def test_who_is_on_two_sides_is_named(count, told):
+    people = {f"{side}{number}": f"p{number}" for side in "ab" for number in range(count)}
+    fold = Fold(tuple(name for name in people if name < "b"), (), tuple(name for name in people if name > "b"))
+    with pytest.raises(LeakageError, match="leaky") as refused:
+        Splits("patient", (fold,), 0, "hash", people)
+    assert told in str(refused.value)
+
+
 def sited(people, **columns):
     """Return two slices of each person, whose label, and covariates, are given by person."""
     labels = [label for label in people for _ in range(2)]
