@@ -196,6 +196,21 @@ def test_slices_without_a_label_are_left_out_of_people(tmp_path):
     assert (evaluation.unlabelled, sum(evaluation.people.values())) == (1, 40)
 
 
+def test_it_is_said_how_slices_become_a_prediction_of_their_person(tmp_path):
+    people, probabilities = cohort()
+    file = predictions(tmp_path, people, probabilities)
+    assert evaluate_patients(file).aggregation == "prediction from all slices together"
+    table = pq.read_table(file)
+    names = [name for name in table.column_names if name.startswith("prob_")]
+    for name in names:  # of one slice of a person other probabilities, all the same
+        column = table[name].to_pylist()
+        table = table.set_column(table.column_names.index(name), name, [[1 / len(names), *column[1:]]])
+    pq.write_table(table, file)
+    assert evaluate_patients(file).aggregation == "mean of the slices' probabilities"
+    single = predictions(tmp_path, people, probabilities, slices=1)
+    assert evaluate_patients(single).aggregation == "mean of the slices' probabilities"
+
+
 def test_stages_with_few_people_are_named(tmp_path):
     people = [(0, f"a{n}") for n in range(12)] + [(1, f"b{n}") for n in range(12)] + [(3, "c0"), (3, "c1")]
     people += [(2, f"d{n}") for n in range(12)]

@@ -39,6 +39,7 @@ class People:
         fewest: Number of predictions of the person with the fewest. Where it is below the number of repeats, such
             people's predictions are repeated in turn, so that each repeat holds everyone and everyone weighs the
             same.
+        together: Whether the slices of each scan have one prediction, as those of a patient model have.
     """
 
     names: tuple[str, ...]
@@ -49,6 +50,7 @@ class People:
     temperatures: dict[int, float]
     calibrated_on: str | None
     fewest: int
+    together: bool
 
     def in_order(self, names: Sequence[str], where: str) -> People:
         """Return the same people in another order.
@@ -124,6 +126,7 @@ def aggregate(side: Side, validation: Side | None) -> People:
         temperatures=temperatures,
         calibrated_on=" and ".join(sorted(sources)) or None,
         fewest=min(each),
+        together=_predicted_together(side),
     )
 
 
@@ -139,6 +142,14 @@ def find_repeats(side: Side) -> dict[int, int]:
         people |= tested
         repeat_of_fold[fold] = repeat
     return repeat_of_fold
+
+
+def _predicted_together(side: Side) -> bool:
+    """Return whether all slices of a scan have the same prediction in a fold, of scans that have several."""
+    scans = np.unique(np.array(side.scans), return_inverse=True)[1]
+    _, first, number = np.unique(np.stack([side.folds, scans]), axis=1, return_index=True, return_inverse=True)
+    shared = np.array_equal(side.probabilities, side.probabilities[first][number.ravel()])
+    return shared and len(first) < len(scans)
 
 
 def _number_scans(side: Side, rows: BoolArray) -> tuple[list[str], IntArray, IntArray]:

@@ -98,6 +98,7 @@ class PatientEvaluation(Displayed, Plotted, Tabular):
         temperatures: Of each fold, by its number; 1 where a fold has no people to calibrate it.
         calibrated_on: Who calibrated: ``people of the other folds`` or ``validation people``; None where nobody
             did.
+        together: Whether the slices of each scan have one prediction, as those of a patient model have.
         sets: Coverage and size of the 90 % sets; None where there are no people to fit them to.
         calibration_error_if_perfect: The calibration error of all stages that a perfectly calibrated model would
             show on so few people.
@@ -117,6 +118,7 @@ class PatientEvaluation(Displayed, Plotted, Tabular):
     fewest_repeats: int
     temperatures: dict[int, float]
     calibrated_on: str | None
+    together: bool
     sets: PredictionSets | None
     calibration_error_if_perfect: metrics.Score
     title: str
@@ -157,7 +159,8 @@ class PatientEvaluation(Displayed, Plotted, Tabular):
     def aggregation(self) -> str:
         """How a person's slices become one prediction."""
         after = f", after a temperature fitted on {self.calibrated_on}" if self.calibrated_on else ""
-        return f"mean of the slices' probabilities{after}"
+        how = "prediction from all slices together" if self.together else "mean of the slices' probabilities"
+        return f"{how}{after}"
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything for ``patient_metrics.json``."""
@@ -244,6 +247,7 @@ def evaluate_patients(
         fewest_repeats=people.fewest,
         temperatures=people.temperatures,
         calibrated_on=people.calibrated_on,
+        together=people.together,
         sets=_sets(people, side.classes, ordered=side.ordinal),
         calibration_error_if_perfect=metrics.calibration_error_if_perfect(people.repeats),
         title=figure_title(
