@@ -144,8 +144,10 @@ def test_predict_takes_a_skull_off_where_one_is_and_draws_the_brain(tmp_path):
     names = [tmp_path / "brain.nii.gz", tmp_path / "head.nii.gz"]
     written = run_cli("predict", *names, "--skull", "auto", "--out", tmp_path / "out.json")
     assert written.code == ExitCode.DONE, written.err
-    rows = json.loads((tmp_path / "out.json").read_text())["predictions"]
-    people = [row for row in rows if row["level"] is None]
+    reply = json.loads((tmp_path / "out.json").read_text())
+    assert reply["skulls_removed"] == [str(names[1])]
+    assert f"The skull was taken off {names[1]}: use a prediction only if" in reply["notice"]
+    people = [row for row in reply["predictions"] if row["level"] is None]
     assert [row["status"] for row in people] == ["predicted", "predicted"]
     alone, taken_out = (row["prob_Non_Demented"] for row in people)
     assert taken_out == pytest.approx(alone, abs=0.15)

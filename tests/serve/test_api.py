@@ -154,6 +154,14 @@ def test_the_scans_in_files_are_listed_without_names(client, tmp_path, heads):
     assert (text["kind"], text["slices"]) == ("unknown", None)
 
 
+def test_a_reason_names_no_file_of_a_series(client, tmp_path):
+    series = write_series(tmp_path / "study", brain((4, 4, 4)), Modality="CT")
+    [row] = client.post("/v1/predict", files=parts(*(one.read_bytes() for one in series.iterdir()))).json()[
+        "predictions"
+    ]
+    assert (row["status"], row["reason"]) == ("refused", "is of modality CT, expected MR; give an MR series")
+
+
 def test_a_bundled_model_is_opened_when_it_is_asked_for():
     registry = ModelRegistry(["patient", "compact"])
     try:

@@ -393,7 +393,7 @@ def test_a_batch_of_fifty_ends_in_a_csv_that_names_no_file(open_page, folder, tm
 
     text, rows = saved(page)
     assert "Sommer" not in text
-    assert [row["scan"] for row in rows] == [str(number) for number in range(1, 51)]
+    assert [row["person"] for row in rows] == [str(number) for number in range(1, 51)]
     assert [row["status"] for row in rows] == ["predicted"] * 48 + ["refused", "failed"]
     answered = rows[0]
     assert sum(float(answered[key]) for key in answered if key.startswith("prob_")) == pytest.approx(1, abs=1e-5)
@@ -404,7 +404,7 @@ def test_a_batch_of_fifty_ends_in_a_csv_that_names_no_file(open_page, folder, tm
 
     page.check("#with-names")
     _, named = saved(page)
-    assert [row["file"] for row in named][:2] == ["'=Sommer, Karl 1.png", "'=Sommer, Karl 2.png"]
+    assert [row["source"] for row in named][:2] == ["'=Sommer, Karl 1.png", "'=Sommer, Karl 2.png"]
 
     page.click("#results tbody tr >> nth=4")
     assert page.inner_text("#person-title") == "=Sommer, Karl 5.png"

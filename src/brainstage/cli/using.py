@@ -8,6 +8,7 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -105,9 +106,11 @@ def predict(
     if out:
         check_target(out)
     predictor, scans = _open(inputs, image_column, series, quiet)
+    heads: list[int] = []
     if skull != "stripped":
-        scans = _without_skulls(scans, skull, (out.parent if out else Path()) / "brains")
+        scans, heads = _without_skulls(scans, skull, (out.parent if out else Path()) / "brains")
     predictions = predict_scans(predictor, scans, one_person=one_person, progress=progress_of(quiet))
+    predictions = replace(predictions, skulls_removed=tuple(scans[number].name for number in sorted(heads)))
     if out:
         write_predictions(predictions, out)
     if as_json:
@@ -157,21 +160,28 @@ def _show_reasons(reasons: Sequence[str]) -> None:
         warn(f"{rest:,} more reasons are in column reason of the file that --out writes")
 
 
-def _without_skulls(scans: Sequence[Any], skull: Any, folder: Path) -> list[Any]:
-    """Return scans that are read without their skull, each brain that is taken out drawn into a folder."""
+def _without_skulls(scans: Sequence[Any], skull: Any, folder: Path) -> tuple[list[Any], list[int]]:
+    """Return scans that are read without their skull, each brain that is taken out drawn into a folder.
+
+    Returns:
+        The scans; and a list that gets the number of each one whose skull is taken off, when it is read.
+    """
     from brainstage.core.files import make_folder
     from brainstage.report.brain_picture import draw_extraction
     from brainstage.scans.extraction import without_skulls
 
+    heads: list[int] = []
+
     def draw(number: int, extraction: Any) -> None:
         picture = make_folder(folder) / f"{number + 1:03d}.png"
         draw_extraction(picture, extraction)
+        heads.append(number)
         warn(
             f"{scans[number].name}: its skull was taken off; check {picture}: the line must follow the edge of the "
             "brain in every cut, else do not use the prediction"
         )
 
-    return without_skulls(scans, skull, draw)
+    return without_skulls(scans, skull, draw), heads
 
 
 def _open(inputs: list[str], image_column: str, series: int | None, quiet: bool) -> tuple[Any, Any]:
@@ -243,7 +253,7 @@ def explain(
 
     predictor, scans = _open(inputs, image_column, series, quiet)
     if skull != "stripped":
-        scans = _without_skulls(scans, skull, out.parent / "brains")
+        scans, _ = _without_skulls(scans, skull, out.parent / "brains")
     explanations = run(
         predictor,
         scans,

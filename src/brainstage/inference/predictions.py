@@ -50,6 +50,10 @@ OWN_PERFORMANCE = "On people of its own cohort whom it had not seen: {}."
 TRAINING_PEOPLE = (
     "{:,} of {:,} slices show people in the model's training set; predictions for them are no test of it."
 )
+SKULLS_REMOVED = (
+    "The skull was taken off {}: use a prediction only if the line in its picture follows the edge of the brain in "
+    "every cut."
+)
 REFUSES_NOTHING = (
     "This run cannot detect out-of-distribution images, so it predicts a stage for any image; train it again to "
     "have them refused."
@@ -89,6 +93,7 @@ class Predictions(Displayed, Tabular):
         calibrated: Whether probabilities were calibrated on people outside the training set; else they are raw
             scores.
         refuses: Whether out-of-distribution slices were refused.
+        skulls_removed: The sources whose skull was taken off first.
     """
 
     rows: list[dict[str, Any]]
@@ -97,6 +102,7 @@ class Predictions(Displayed, Tabular):
     model: str
     calibrated: bool
     refuses: bool
+    skulls_removed: tuple[str, ...] = ()
 
     @classmethod
     def collect(cls, predictor: Predictor, people: Iterable[PersonPrediction]) -> Predictions:
@@ -127,8 +133,9 @@ class Predictions(Displayed, Tabular):
 
     @property
     def notice(self) -> str:
-        """What accompanies every prediction: research use, and what it is worth."""
-        return f"{RESEARCH_NOTICE} {self.worth}"
+        """What accompanies every prediction: research use, what it is worth, and whose skull was taken off."""
+        skulls = SKULLS_REMOVED.format(", ".join(self.skulls_removed)) if self.skulls_removed else ""
+        return f"{RESEARCH_NOTICE} {self.worth} {skulls}".strip()
 
     @property
     def worth(self) -> str:
@@ -176,6 +183,7 @@ class Predictions(Displayed, Tabular):
             "model": self.model,
             "calibrated": self.calibrated,
             **about,
+            "skulls_removed": list(self.skulls_removed),
             "predictions": self.rows,
         }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
@@ -36,7 +37,7 @@ from brainstage.serve.pictures import png
 from brainstage.serve.problems import Problem
 from brainstage.serve.registry import ModelRegistry
 from brainstage.serve.tokens import PAGE, TokenCheck
-from brainstage.serve.uploads import file_numbers, read_upload
+from brainstage.serve.uploads import FOLDER, file_numbers, read_upload
 from brainstage.serve.usage import Usage
 
 
@@ -226,7 +227,8 @@ def _without_name(person: dict[str, Any]) -> dict[str, Any]:
 
 
 def _without_source(row: dict[str, Any], numbers: list[int]) -> dict[str, Any]:
-    reason = row["reason"] and row["reason"].removeprefix(f"{row['source']}: ")
+    # a series is named after its folder, but an error may name a file of it
+    reason = row["reason"] and re.sub(rf"^{FOLDER}\b[^:]*: ", "", row["reason"])
     return {"files": numbers, **{key: row[key] for key in row if key != "source"}, "reason": reason}
 
 

@@ -6,8 +6,8 @@ import { answerOf } from "./people.js";
 export function csvOf(people, withNames) {
   const classes = people[0].reply.classes;
   const columns = [
-    ["scan", (_, number) => number],
-    ...(withNames ? [["file", (person) => person.name]] : []),
+    ["person", (_, number) => number],
+    ...(withNames ? [["source", (person) => person.name]] : []),
     ["status", ({ prediction }) => prediction.status],
     ["slices", ({ prediction }) => prediction.slices],
     ["stage", ({ prediction }) => prediction.stage],
