@@ -1,6 +1,8 @@
 """One head under two patient ids: found, named, and never on both sides of a fold."""
 
 import json
+import re
+from dataclasses import replace
 
 import nibabel as nib
 import numpy as np
@@ -15,6 +17,7 @@ from brainstage.core.parallel import Processes
 from brainstage.datasets.same_heads import same_heads
 from brainstage.datasets.sources import load_slices
 from brainstage.datasets.splits import Splits, make_splits
+from brainstage.report.audit_page import write_audit
 from helpers import run_cli
 
 PEOPLE = 9
@@ -81,6 +84,25 @@ def test_an_audit_names_the_two(slices, cohort, tmp_path):
     outcome = run_cli("audit", "--data", str(cohort), "--out", str(tmp_path / "audit"))
     assert "09 and 03" in outcome.out
     assert "03" in json.loads((tmp_path / "audit" / "audit.json").read_text())["people"]["same_heads"].values()
+
+
+def test_the_page_calls_duplicates_of_a_cohort_by_scan_and_level(slices, tmp_path):
+    first, second = ([row for row, one in enumerate(slices.patients) if one == name] for name in ("03", "09"))
+    source = list(range(len(slices)))
+    for row, copied in zip(second, first, strict=True):
+        source[row] = copied
+    ids = [slices.slice_ids[row] for row in source]
+    place = slices.rows.column_names.index("slice_id")
+    copied = replace(
+        slices,
+        rows=slices.rows.set_column(place, "slice_id", [ids]),
+        images=[slices.images[row] for row in source],
+    )
+    scans = slices.rows["scan_id"].to_pylist()
+    page = write_audit(audit(copied), tmp_path, [])[2].read_text()
+    named = re.findall(r"<figcaption>(.+), level (\d+) · (.+), level (\d+)</figcaption>", page)
+    assert {(one, other) for one, _, other, _ in named} == {(scans[first[0]], scans[second[0]])}
+    assert all(one == other for _, one, _, other in named)
 
 
 def test_pictures_whose_levels_are_not_known_are_not_compared(phantom):

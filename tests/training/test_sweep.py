@@ -159,6 +159,9 @@ def test_trials_are_ranked_by_the_cross_entropy_whatever_they_are_trained_on(few
         table = pq.read_table(run.predictions).to_pylist()
         loss = np.mean([-np.log(row[f"prob_{row['label']}"]) for row in table if row["split"] == "validation"])
         assert trial["loss"] == pytest.approx(loss, abs=1e-4)
+    best = load_recipe(result.folder / "best.toml")
+    assert config.train_rows > best.train_rows == best.test_rows == 0
+    assert best.label_smoothing == result.chosen["label_smoothing"]
 
 
 def test_what_was_chosen_on_one_fold_is_optimistic_on_the_others(few, probe, tmp_path):

@@ -80,17 +80,23 @@ def _duplicates(result: Audit) -> list[dict[str, Any]]:
     """Return a sample of duplicates beside the picture that they repeat."""
     repeats = np.flatnonzero(result.duplicate_of != np.arange(len(result.duplicate_of)))
     rows = np.random.default_rng(0).permutation(repeats)[:SHOWN_PAIRS].tolist()
-    sources = result.slices.rows["source"].to_pylist()
     return [
         {
             "picture": jpeg_uri(
                 np.concatenate(list(_thumbnails(result, [result.duplicate_of[row], row], _PAIR_SIDE)), axis=1),
                 _QUALITY,
             ),
-            "names": f"{sources[result.duplicate_of[row]]} · {sources[row]}",
+            "names": f"{_name(result, int(result.duplicate_of[row]))} · {_name(result, row)}",
         }
         for row in rows
     ]
+
+
+def _name(result: Audit, row: int) -> str:
+    """Return what a slice is called: its scan and level in a cohort, else where it came from."""
+    of_row = {name: result.slices.rows[name][row].as_py() for name in ("scan_id", "slice_index", "source")}
+    in_cohort = None not in (of_row["scan_id"], of_row["slice_index"])
+    return f"{of_row['scan_id']}, level {of_row['slice_index']}" if in_cohort else str(of_row["source"])
 
 
 def _strip(result: Audit, patient: str, rows: list[int]) -> dict[str, Any]:

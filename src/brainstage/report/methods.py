@@ -15,11 +15,11 @@ _OF_ALL_NETWORKS = (
     *("epochs", "batch_size", "gradient_accumulation", "optimizer", "schedule", "warmup_share", "learning_rate"),
     *("weight_decay", "label_smoothing", "max_shift", "mirror", "augment", "precision"),
 )
-_OF_NEW_NETWORKS = (
+OF_NEW_NETWORKS = (
     *("image_size", "crop_share", "stem_channels", "stage_channels", "stage_blocks", "downsample_first"),
     "filter_learning_rate",
 )
-"""Settings that matter for a network trained from scratch, beside those that matter for all."""
+"""Settings of a network that is trained from scratch alone, beside those of all."""
 _FOCAL = (
     "Inside each fold its training people alone choose, by inner cross-validation, whether half of the weight goes "
     "to the features that are correlated with the stage."
@@ -85,7 +85,7 @@ def describe_method(config: TrainConfig, manifest: Mapping[str, Any], aggregatio
         kind=_kind_of_network(config),
         input=f"Pictures become grey, 8 bits a pixel. {_input_of_network(config)}",
         start=_start_of_network(config, manifest),
-        settings=_listed(config, _OF_ALL_NETWORKS if config.backbone else _OF_NEW_NETWORKS + _OF_ALL_NETWORKS),
+        settings=_listed(config, _OF_ALL_NETWORKS if config.backbone else OF_NEW_NETWORKS + _OF_ALL_NETWORKS),
         selection=f"{_selection(config)} {tuned}".strip(),
         output=f"The probability of each stage is, of a person, the {aggregation}. {_ANSWER}",
     )

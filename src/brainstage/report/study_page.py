@@ -9,6 +9,7 @@ from typing import Any
 
 from brainstage.core.files import read_json_lines
 from brainstage.core.schema import SYNTHETIC_NOTICE, score_in_words
+from brainstage.report.methods import OF_NEW_NETWORKS
 from brainstage.report.pages import data_uri, write_page
 from brainstage.report.results import write_comparison, write_evaluation, write_sweep
 from brainstage.studies.study import REPORTED, Study
@@ -43,10 +44,17 @@ def _content(study: Study, command: list[str]) -> dict[str, Any]:
         "reported": REPORTED if study.as_reported else {},
         "charts": {name: data_uri(file.read_bytes(), "png") for name, file in charts.items() if file.is_file()},
         "history": read_json_lines(study.final.history),
-        "settings": json.loads(study.final.config.read_text(encoding="utf-8")),
+        "settings": _settings(study),
         "manifest": manifest,
         "commands": [shlex.join(command), *_commands(study)],
     }
+
+
+def _settings(study: Study) -> dict[str, Any]:
+    """Return the settings of the final training, of a pretrained backbone without those of new networks."""
+    settings: dict[str, Any] = json.loads(study.final.config.read_text(encoding="utf-8"))
+    unused = OF_NEW_NETWORKS if settings["backbone"] else ()
+    return {name: value for name, value in settings.items() if name not in unused}
 
 
 def _commands(study: Study) -> list[str]:

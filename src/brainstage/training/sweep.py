@@ -194,7 +194,8 @@ def sweep(
         run_trials(study, runner, len(planned) or trials, run, storage, workers)
         result = _result(study, slices, splits, config, factors, method, run.path)
         write_json(run.path / "sweep.json", result.to_dict())
-        write_text(run.path / "best.toml", result.best.to_toml())
+        # rows are drawn so that trials are quick; what is trained with the recipe takes all rows
+        write_text(run.path / "best.toml", result.best.replace(train_rows=0, test_rows=0).to_toml())
     return result
 
 
