@@ -10,21 +10,17 @@ from numpy.typing import NDArray
 from scipy.ndimage import binary_erosion
 
 from brainstage.core.arrays import BoolArray, Float64Array, Pixels
+from brainstage.scans.planes import plane_points
 from brainstage.scans.registration import Registration, averaged, mapped, mni152, sample
 from brainstage.scans.skull_strip import TRAINING_BRAIN_EDGE
 from brainstage.scans.volume import Volume
 
-PLANES = ((2, 14.0), (1, -20.0), (0, 8.0))
-"""Axial, coronal and sagittal: the axis that a plane stands across, and its place in millimetres of MNI152."""
-FRAME = ((-95, 96), (-135, 100), (-75, 105))
-"""Millimetres of MNI152, along each axis, between which a scan is shown."""
+PLACES = {"axial": 14.0, "coronal": -20.0, "sagittal": 8.0}
+"""Where each plane stands, in millimetres of MNI152."""
 SPACING = 2.0
 """Millimetres of a pixel."""
 WHITE_PERCENTILE = 99.5
 """Percentile of the grey values that is shown white."""
-_STEPS = [np.arange(*ends, SPACING) for ends in FRAME]
-_SHAPES = [tuple(len(steps) for other, steps in enumerate(_STEPS) if other != axis)[::-1] for axis, _ in PLANES]
-"""Height and width of each cut."""
 
 
 def check_cuts(volume: Volume, registration: Registration) -> Pixels:
@@ -53,25 +49,20 @@ def template_outline() -> BoolArray:
 
 def _side_by_side(values: NDArray[Any]) -> NDArray[Any]:
     """Put the cuts, whose pixels follow each other, side by side, lower ones in the middle: (H, W)."""
-    cuts, start = [], 0
-    for height, width in _SHAPES:
-        cuts.append(values[start : start + height * width].reshape(height, width))
-        start += height * width
-    tall = max(height for height, _ in _SHAPES)
-    above = [(tall - height) // 2 for height, _ in _SHAPES]
+    shapes = [shape for _, shape in _planes()]
+    ends = np.cumsum([height * width for height, width in shapes])[:-1]
+    cuts = [cut.reshape(shape) for cut, shape in zip(np.split(values, ends), shapes, strict=True)]
+    tall = max(map(len, cuts))
+    above = [(tall - len(cut)) // 2 for cut in cuts]
     padded = [np.pad(cut, ((top, tall - len(cut) - top), (0, 0))) for cut, top in zip(cuts, above, strict=True)]
     return np.concatenate(padded, axis=1)
 
 
-@cache
 def _points() -> Float64Array:
-    """Return the millimetres of MNI152 of the pixels of all cuts, (3, n), each cut row by row from the top.
+    """Return the millimetres of MNI152 of the pixels of all cuts, (3, n)."""
+    return np.concatenate([points for points, _ in _planes()], axis=1)
 
-    As radiologists look at it: the person's right is on the left.
-    """
-    cuts = []
-    for axis, place in PLANES:
-        across, upwards = (steps for other, steps in enumerate(_STEPS) if other != axis)
-        columns, rows = np.meshgrid(across if axis == 0 else across[::-1], upwards[::-1])
-        cuts.append(np.insert(np.stack([columns.ravel(), rows.ravel()]), axis, place, axis=0))
-    return np.concatenate(cuts, axis=1).astype(np.float64)
+
+@cache
+def _planes() -> list[tuple[Float64Array, tuple[int, int]]]:
+    return [plane_points(plane, place, SPACING) for plane, place in PLACES.items()]

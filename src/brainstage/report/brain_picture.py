@@ -9,23 +9,20 @@ import numpy as np
 from PIL import ImageColor
 from scipy.ndimage import binary_erosion, zoom
 
-from brainstage.core.arrays import Float64Array, Pixels
+from brainstage.core.arrays import Pixels
 from brainstage.core.schema import RESEARCH_NOTICE
 from brainstage.report.charts import ORANGE, Cut, draw_cuts
+from brainstage.scans.planes import AXES, plane_points
 from brainstage.scans.registration import mapped, sample
 from brainstage.scans.skull_strip import Extraction, brain_mask
 from brainstage.scans.volume import Volume
 
-AXES = {"axial": 2, "coronal": 1, "sagittal": 0}
-"""The axis that each plane stands across."""
 PLACES = {
     "axial": (2, 8, 14, 21, 27, 33),  # the levels of the training data
     "coronal": (-80, -55, -30, -5, 20, 45),
     "sagittal": (-50, -30, -10, 10, 30, 50),
 }
 """Millimetres of MNI152 at which a head is shown, so that everyone's picture shows the same parts."""
-FRAME = ((-95, 96), (-135, 100), (-75, 105))
-"""Millimetres of MNI152, along each axis, between which a head is shown."""
 SHOWN = {"axial": (14,), "coronal": (-20,), "sagittal": (10,)}
 """Where there is one cut of each plane: through thalamus and ventricles, and beside the midline."""
 ENLARGED, LINE_WIDTH = 2, 3
@@ -48,7 +45,7 @@ def outline_pictures(extraction: Extraction) -> dict[str, Pixels]:
 
 
 def _outlined(cut: Cut) -> Pixels:
-    head, inside = (zoom(image[::-1], ENLARGED, order=1) for image in (cut.head, cut.inside))
+    head, inside = (zoom(image, ENLARGED, order=1) for image in (cut.head, cut.inside))
     grey = (head / cut.white * 255).clip(0, 255)
     picture = np.repeat(grey[..., None], 3, axis=2).round().astype(np.uint8)
     brain = inside > 0.5
@@ -57,7 +54,7 @@ def _outlined(cut: Cut) -> Pixels:
 
 
 def _cuts(extraction: Extraction, cuts: Mapping[str, Sequence[int]] = PLACES) -> Iterator[list[Cut]]:
-    """Yield a row of cuts for each plane, as radiologists look at it: the person's right is on the left."""
+    """Yield a row of cuts for each plane."""
     head, affine = extraction.head, extraction.registration.affine
     mask = brain_mask(head, affine)
     inside = Volume(mask.astype(np.float32), head.affine)
@@ -65,16 +62,7 @@ def _cuts(extraction: Extraction, cuts: Mapping[str, Sequence[int]] = PLACES) ->
     for plane, places in cuts.items():
         row = []
         for place in places:
-            points = mapped(affine, _plane(AXES[plane], place))
-            shape = [len(range(*FRAME[axis])) for axis in reversed(range(3)) if axis != AXES[plane]]
-            shown, within = (sample(volume, points).reshape(shape) for volume in (head, inside))
+            points, shape = plane_points(plane, place)
+            shown, within = (sample(volume, mapped(affine, points)).reshape(shape) for volume in (head, inside))
             row.append(Cut(f"{plane}, {'xyz'[AXES[plane]]} = {place} mm", shown, within, white))
         yield row
-
-
-def _plane(axis: int, place: float) -> Float64Array:
-    """Return the points of a plane across an axis, (3, n), row by row from below."""
-    millimetres = [np.arange(*FRAME[other])[:: -1 if other == 0 else 1] for other in range(3) if other != axis]
-    across, upwards = np.meshgrid(*millimetres)
-    points = np.insert(np.stack([across.ravel(), upwards.ravel()]), axis, place, axis=0)
-    return points.astype(np.float64)

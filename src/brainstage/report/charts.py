@@ -63,7 +63,7 @@ class Chart(Figure):
 
 
 class Cut(NamedTuple):
-    """One plane of a head, rows upwards."""
+    """One plane of a head, its rows from the top."""
 
     name: str
     head: Float32Array
@@ -312,7 +312,7 @@ def draw_cuts(cuts: Sequence[Sequence[Cut]], title: str) -> Chart:
     figure = Chart(10, 6.4, title, facecolor="k")
     cells = figure.subplots(len(cuts), len(cuts[0]), squeeze=False)
     for cut, axes in zip(chain(*cuts), cells.flat, strict=True):
-        axes.imshow(cut.head, cmap="gray", vmin=0, vmax=cut.white, origin="lower")
+        axes.imshow(cut.head, cmap="gray", vmin=0, vmax=cut.white)
         if np.ptp(cut.inside) > 0:
             axes.contour(cut.inside, [0.5], colors=ORANGE, linewidths=0.8)
         axes.set_axis_off()
