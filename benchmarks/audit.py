@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import io
 import multiprocessing
-import resource
 import tempfile
 import time
 from collections.abc import Sequence
@@ -42,6 +41,7 @@ from brainstage.datasets.phantom import draw_head, stage_counts
 from brainstage.datasets.signatures import describe_slices
 from brainstage.datasets.sources import load_slices
 from brainstage.datasets.table import SLICE_SCHEMA, SliceTable, slice_id
+from peak import peak_memory
 
 SCALES = (6_400, 12_800, 25_600, 51_200)
 COPIES = {"Non_Demented": 2, "Very_Mild_Demented": 3, "Mild_Demented": 9, "Moderate_Demented": 100}
@@ -163,9 +163,8 @@ def timed(slices: SliceTable) -> tuple[NDArray[np.int64], str]:
     start, cpu = time.perf_counter(), time.process_time()
     result = audit(slices)
     wall, cpu = time.perf_counter() - start, time.process_time() - cpu
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
     print(f"  {result.to_dict()['duplicates']}")
-    return result.recovered.patient, f"{wall:6.1f} s  {cpu:6.1f} s of processor  peak {peak:.2f} GB"
+    return result.recovered.patient, f"{wall:6.1f} s  {cpu:6.1f} s of processor  peak {peak_memory():.2f} GB"
 
 
 def in_own_process(function: Any, *arguments: Any) -> None:

@@ -12,7 +12,6 @@ with as many components a slice as models of more people have.
 from __future__ import annotations
 
 import argparse
-import resource
 import subprocess
 import sys
 import tempfile
@@ -33,6 +32,7 @@ from brainstage.models.patient_features import FEATURES, patient_features
 from brainstage.models.patient_model import PREDICTION_SEEDS, PatientModel
 from brainstage.models.training_scans import FeatureRows
 from brainstage.training.inputs import acquired_features, training_seeds
+from peak import peak_memory
 
 Result = TypeVar("Result")
 LEVELS = 32
@@ -90,10 +90,9 @@ def measure(people: int, real: Path) -> None:
     _, single = timed(lambda: model.predict(asked[:1], None, [16]))
     stacks = asked.reshape(ASKED, LEVELS, *asked.shape[1:])
     _, others = timed(lambda: [model.predict(stack, ["x"] * LEVELS, levels) for stack in stacks])
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
     print(
         f"{people:6,} {fitting:8.1f} s {size:8.1f} MB {opening:8.2f} s {first:8.2f} s {single:8.2f} s "
-        f"{1e3 * others / ASKED:8.1f} ms {peak:8.2f} GB",
+        f"{1e3 * others / ASKED:8.1f} ms {peak_memory():8.2f} GB",
         flush=True,
     )
 

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -34,6 +33,7 @@ import tasks
 from brainstage.core.cluster import open_cluster
 from brainstage.core.parallel import Processes, Workers, run_tasks
 from dask_cluster import dask_cluster
+from peak import peak_memory
 
 
 def main() -> None:
@@ -85,8 +85,10 @@ def show_empty_tasks(what: str, workers: Workers) -> None:
         started = time.perf_counter()
         done = sum(1 for _ in run_tasks(tasks.double, range(count), workers))
         each = (time.perf_counter() - started) / done
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        print(f"{what:12} {done:7,} empty tasks: {1e6 * each:6.1f} µs each · driver {peak:.0f} MiB", flush=True)
+        print(
+            f"{what:12} {done:7,} empty tasks: {1e6 * each:6.1f} µs each · driver {1e3 * peak_memory():.0f} MB",
+            flush=True,
+        )
     with mock.patch("brainstage.core.parallel.MAX_CHUNK", 1):
         started = time.perf_counter()
         done = sum(1 for _ in run_tasks(tasks.double, range(2000), workers))
