@@ -1,6 +1,6 @@
 """Claim: the patient model's cost grows linearly in people, and its file stays below 50 MB.
 
-    OMP_NUM_THREADS=1 python benchmarks/people.py [--sizes 200 1000 5000]
+    python benchmarks/people.py [--sizes 200 1000 5000 20000]
 
 Each size runs in a process of its own, so that its peak memory is that of the size. The first 200 people are those
 of the public dataset, in nine acquisitions each; each further one is a mixture of two of them of one stage, with
@@ -37,7 +37,7 @@ from peak import peak_memory
 Result = TypeVar("Result")
 LEVELS = 32
 CLASSES = ("none", "very mild", "mild", "moderate")
-SIZES = (200, 1000, 5000)
+SIZES = (200, 1_000, 5_000, 20_000)
 KEPT_BY = {5_000: 250, 10_000: 125, 20_000: 62, 50_000: 25}
 """Components a slice that a model of so many people keeps."""
 ASKED = 20

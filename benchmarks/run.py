@@ -1,6 +1,6 @@
 """Run benchmarks, and write what they print into pages of the documentation.
 
-    python benchmarks/run.py                    # all of them: a night on two cores
+    python benchmarks/run.py                    # all but gpu, which needs one: a night on two cores
     python benchmarks/run.py claims patient     # some
 
 ``docs/benchmarks/NAME.md`` gets what ``benchmarks/NAME.py`` claims and printed, with the machine, the versions
@@ -26,9 +26,9 @@ from brainstage.core.files import atomic
 HERE = Path(__file__).parent
 PAGES = HERE.parent / "docs" / "benchmarks"
 ALL = (
-    *("audit", "calibration", "claims", "cohort", "data", "heads", "kill", "levels", "libraries", "membership"),
-    *("official", "patient", "people", "precision", "predict", "processes", "refusal", "scale", "serve"),
-    *("stability", "study", "sweep", "volumes"),
+    *("audit", "calibration", "claims", "cohort", "data", "heads", "kill", "large", "levels", "libraries"),
+    *("membership", "official", "patient", "people", "precision", "predict", "processes", "refusal", "scale"),
+    *("serve", "stability", "study", "sweep", "tune", "volumes"),
 )
 ARGUMENTS = {
     "claims": ("--figure", "docs/benchmarks/claims.png"),
