@@ -26,9 +26,12 @@ from functools import cache, wraps
 from importlib import metadata
 from itertools import chain, islice
 from pathlib import Path
-from typing import ParamSpec, Protocol, TypeVar
+from typing import TYPE_CHECKING, ParamSpec, Protocol, TypeVar
 
 from brainstage.core.errors import RunError
+
+if TYPE_CHECKING:
+    from threadpoolctl import ThreadpoolController
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -144,12 +147,19 @@ def one_blas_thread(function: Callable[Arguments, Result]) -> Callable[Arguments
 
     @wraps(function)
     def in_one_thread(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
-        from threadpoolctl import threadpool_limits  # others need not wait for its import
-
-        with _blas, threadpool_limits(1, "blas"):
+        with _blas, _libraries().limit(limits=1, user_api="blas"):
             return function(*args, **kwargs)
 
     return in_one_thread
+
+
+@cache
+def _libraries() -> ThreadpoolController:
+    """Return what limits the threads of NumPy's and SciPy's OpenBLAS; to look for them takes milliseconds."""
+    import scipy.linalg  # noqa: F401 - its OpenBLAS is loaded, and found
+    from threadpoolctl import ThreadpoolController  # others need not wait for its import
+
+    return ThreadpoolController()
 
 
 def is_worker() -> bool:

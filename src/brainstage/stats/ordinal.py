@@ -84,11 +84,12 @@ def _edges(parameters: Float64Array, scores: Float64Array) -> Float64Array:
 
 def _loss(parameters: Float64Array, scores: Float64Array, labels: IntArray) -> tuple[float, Float64Array]:
     """Return the mean negative log-likelihood of the stages, and its gradient in the parameters."""
-    rows, edges = np.arange(len(labels)), _edges(parameters, scores)
-    fitted = (edges[rows, labels] - edges[rows, labels + 1]).clip(_LEAST)
-    steepness = edges * (1 - edges) * np.where(fitted > _LEAST, 1 / fitted, 0)[:, None] / len(labels)
-    upper, lower = steepness[rows, labels], steepness[rows, labels + 1]
-    classes = edges.shape[1] - 1
+    ends = np.array([-np.inf, *_thresholds(parameters), np.inf])
+    odds, classes = parameters[0] * scores, len(ends) - 1
+    above, beyond = expit(odds - ends[labels]), expit(odds - ends[labels + 1])
+    fitted = (above - beyond).clip(_LEAST)
+    inverse = np.where(fitted > _LEAST, 1 / fitted, 0) / len(labels)
+    upper, lower = above * (1 - above) * inverse, beyond * (1 - beyond) * inverse
     of_thresholds = np.bincount(labels, upper, classes)[1:] - np.bincount(labels, lower, classes)[:-1]
     of_steps = np.exp(parameters[2:]) * np.cumsum(of_thresholds[::-1])[::-1][1:]
     gradient = np.concatenate([[((lower - upper) * scores).sum(), of_thresholds.sum()], of_steps])
