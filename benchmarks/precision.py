@@ -1,6 +1,6 @@
 """What rounding the features of a frozen backbone changes: features, predictions and figures against fp32.
 
-    python benchmarks/precision.py [--data FOLDER] [--rows 1024 512] [--backbone FOLDER]
+    python benchmarks/precision.py [--data FOLDER] [--rows 400 200] [--backbone FOLDER]
 
 Without a backbone a ViT-base of random weights at 224 pixels is taken. The head is the report's final training,
 on ``--rows`` training and test rows. Features: mean difference, as a share of a feature's standard deviation over
@@ -44,7 +44,7 @@ def main() -> None:
     """Print one line an engine."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--data")
-    parser.add_argument("--rows", type=int, nargs=2, default=(1024, 512), metavar=("TRAIN", "TEST"))
+    parser.add_argument("--rows", type=int, nargs=2, default=(400, 200), metavar=("TRAIN", "TEST"))
     parser.add_argument("--backbone")
     options = parser.parse_args()
     slices = load_slices(options.data)
