@@ -38,7 +38,8 @@ from brainstage.datasets.sources import load_slices
 from brainstage.datasets.splits import Fold, Splits, make_splits
 from brainstage.datasets.table import SliceTable
 from brainstage.evaluation.slices import read_side
-from brainstage.inference.predictor import Predictor, SliceClassifier
+from brainstage.inference.classifiers import SliceClassifier
+from brainstage.inference.predictor import Predictor
 from brainstage.models.backbones import backbones_folder, find_backbone
 from brainstage.models.engines.torch import TorchEngine
 from brainstage.models.folder import CONFIG, WEIGHTS

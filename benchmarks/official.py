@@ -25,7 +25,8 @@ from brainstage.core.config import TrainConfig
 from brainstage.datasets.sources import load_slices
 from brainstage.datasets.splits import Fold, make_splits
 from brainstage.datasets.table import SliceTable
-from brainstage.inference.predictor import Predictor, SliceClassifier
+from brainstage.inference.classifiers import SliceClassifier
+from brainstage.inference.predictor import Predictor
 from brainstage.models.engines.torch import TorchEngine
 from brainstage.models.network import build_model, build_optimizer
 from brainstage.models.recipes import load_recipe

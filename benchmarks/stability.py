@@ -35,7 +35,8 @@ from brainstage.core.parallel import parallel_map
 from brainstage.datasets.sources import load_slices
 from brainstage.datasets.splits import Splits, make_splits
 from brainstage.datasets.table import SliceTable
-from brainstage.inference.predictor import Prediction, Predictor
+from brainstage.inference.classifiers import Prediction
+from brainstage.inference.predictor import Predictor
 from brainstage.models.acquisitions import Acquisition
 from brainstage.models.histograms import white_matter
 from brainstage.models.patient_features import patient_features

@@ -30,7 +30,8 @@ from brainstage.datasets.splits import Splits
 from brainstage.datasets.table import SliceTable
 from brainstage.evaluation.patients import PatientEvaluation
 from brainstage.evaluation.slices import evaluate
-from brainstage.inference.predictor import Predictor, prediction_table
+from brainstage.inference.prediction_table import prediction_table
+from brainstage.inference.predictor import Predictor
 from brainstage.models.folder import WEIGHTS
 from brainstage.models.weights import bundled_folder
 from brainstage.report.cards import NEW_PEOPLE, OPTIMISTIC, Card, write_card

@@ -34,8 +34,9 @@ if TYPE_CHECKING:
     from brainstage.evaluation.patients import PatientEvaluation, evaluate_patients
     from brainstage.evaluation.slices import Evaluation, evaluate
     from brainstage.exports.export import Export, export
+    from brainstage.inference.classifiers import Prediction
     from brainstage.inference.predictions import Predictions, predict_scans
-    from brainstage.inference.predictor import Prediction, Predictor
+    from brainstage.inference.predictor import Predictor
     from brainstage.models.recipes import load_recipe
     from brainstage.report.derivatives import run_participants
     from brainstage.report.explanations import explain
@@ -134,7 +135,7 @@ _HOME = {
     "Factor": "training.sweep_trials",
     "LeakageError": "core.errors",
     "PatientEvaluation": "evaluation.patients",
-    "Prediction": "inference.predictor",
+    "Prediction": "inference.classifiers",
     "Predictions": "inference.predictions",
     "Predictor": "inference.predictor",
     "Processes": "core.parallel",

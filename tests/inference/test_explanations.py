@@ -27,9 +27,10 @@ from brainstage.datasets.preprocessing import Preprocessing
 from brainstage.inference import captum_methods
 from brainstage.inference.attribution import attribute, default_method, outside, similarity_to_randomised
 from brainstage.inference.captum_methods import blurred
+from brainstage.inference.classifiers import SliceClassifier
 from brainstage.inference.contributions import rim_cells
 from brainstage.inference.explanations import MAX_RANDOMISED_SIMILARITY, NOTICE, Explanations, explain_person
-from brainstage.inference.predictor import Predictor, SliceClassifier
+from brainstage.inference.predictor import Predictor
 from brainstage.models.engines.torch import TorchEngine
 from brainstage.report import montage
 from brainstage.report.explanations import _legend, draw, explain

@@ -27,7 +27,8 @@ from brainstage.datasets.splits import Splits
 from brainstage.datasets.table import SliceTable
 from brainstage.exports.onnx import OPSET, to_int8, to_onnx
 from brainstage.inference import out_of_distribution
-from brainstage.inference.predictor import BATCH, SliceClassifier, open_model, softmax
+from brainstage.inference.classifiers import SliceClassifier, open_model, softmax
+from brainstage.inference.predictor import BATCH
 from brainstage.models.engines.onnx import INPUT, OUTPUT
 from brainstage.models.find import find_folder, hub_id_of
 from brainstage.models.folder import CONFIG, ONNX, PROCESSOR, WEIGHTS

@@ -14,7 +14,7 @@ from brainstage.core.errors import ConfigError
 from brainstage.core.files import sha256
 from brainstage.core.hub import HubId, Repository
 from brainstage.core.run import RunFolder, StrPath
-from brainstage.inference.predictor import PatientClassifier, SliceClassifier, open_model
+from brainstage.inference.classifiers import PatientClassifier, SliceClassifier, open_model
 from brainstage.models.find import MANIFEST, PUBLISHED, is_published
 from brainstage.models.folder import DETECTOR, WEIGHTS, is_named_like_pickle, weights_file
 from brainstage.models.patient_model import PatientModel

@@ -32,7 +32,8 @@ from brainstage.core.schema import (
 from brainstage.datasets.images import CHUNK
 from brainstage.datasets.patient_map import is_public
 from brainstage.datasets.table import slice_id
-from brainstage.inference.predictor import Prediction, Predictor
+from brainstage.inference.classifiers import Prediction
+from brainstage.inference.predictor import Predictor
 from brainstage.inference.scan_slices import PREDICTED, REFUSED, ScanSlice, images_of, mark_refused, read_scan
 from brainstage.models.find import hub_id_of
 from brainstage.models.weights import BUNDLED, DEFAULT

@@ -31,7 +31,7 @@ from brainstage.datasets.signatures import (
 )
 from brainstage.datasets.splits import Fold, Splits
 from brainstage.datasets.table import SliceTable
-from brainstage.inference.predictor import prediction_table
+from brainstage.inference.prediction_table import prediction_table
 from brainstage.stats.age_and_sex import age_and_sex, regression
 
 LINEAR, NEAREST, AGE_AND_SEX = "linear baseline", "nearest training slice", "age and sex"

@@ -26,8 +26,10 @@ from brainstage.core.run import RunFolder, StrPath
 from brainstage.datasets.preprocessing import Preprocessing
 from brainstage.datasets.splits import Fold, Splits
 from brainstage.datasets.table import SliceTable
+from brainstage.inference.classifiers import Prediction
 from brainstage.inference.out_of_distribution import OutOfDistributionDetector
-from brainstage.inference.predictor import Prediction, Predictor, prediction_table
+from brainstage.inference.prediction_table import prediction_table
+from brainstage.inference.predictor import Predictor
 from brainstage.models.backbones import find_backbone
 from brainstage.models.folder import WEIGHTS
 from brainstage.models.network import to_rgb
