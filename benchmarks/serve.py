@@ -1,4 +1,4 @@
-"""Claim: exported networks are faster, a fresh process predicts within 1.5 s, a server serves 64 clients correctly.
+"""Claim: an exported network is faster and starts within 1.5 s, and a server serves 64 clients correctly.
 
     python benchmarks/serve.py [--vit] [--seconds 60] [--workers-only] [--first-only]
 
