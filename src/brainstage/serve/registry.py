@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -65,8 +64,7 @@ class LoadedModel:
         predict = partial(predict_people, predictor)
         cpus = max(1, usable_cpus() // processes)
         picture_threads = pools.enter_context(predictor.pool())
-        # a volume often comes alone, so all processors work on what the patient model measures in its slices
-        volume_threads = pools.enter_context(predictor.pool() if predictor.by_slice else ThreadPoolExecutor(cpus))
+        volume_threads = pools.enter_context(predictor.pool())
         explanation_threads = pools.enter_context(predictor.pool())
         self._pictures: MicroBatcher[Person, PersonPrediction] = MicroBatcher(
             predict, picture_threads, workers=cpus, batch_size=CHUNK
