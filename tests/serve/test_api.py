@@ -156,9 +156,8 @@ def test_the_scans_in_files_are_listed_without_names(client, tmp_path, heads):
 
 def test_a_reason_names_no_file_of_a_series(client, tmp_path):
     series = write_series(tmp_path / "study", brain((4, 4, 4)), Modality="CT")
-    [row] = client.post("/v1/predict", files=parts(*(one.read_bytes() for one in series.iterdir()))).json()[
-        "predictions"
-    ]
+    reply = client.post("/v1/predict", files=parts(*(one.read_bytes() for one in series.iterdir()))).json()
+    [row] = reply["predictions"]
     assert (row["status"], row["reason"]) == ("refused", "is of modality CT, expected MR; give an MR series")
 
 

@@ -71,15 +71,10 @@ class ProportionalOdds:
 
 def _probabilities(parameters: Float64Array, scores: Float64Array) -> Float64Array:
     """Return the stages' probabilities for the slope, the first threshold and the logarithms of the steps."""
-    edges = _edges(parameters, scores)
+    later = expit(parameters[0] * scores[:, None] - _thresholds(parameters))
+    edges = np.concatenate([np.ones((len(scores), 1)), later, np.zeros((len(scores), 1))], axis=1)
     probabilities: Float64Array = edges[:, :-1] - edges[:, 1:]
     return probabilities
-
-
-def _edges(parameters: Float64Array, scores: Float64Array) -> Float64Array:
-    """Return the probability of each stage or a later one, and zeros, float64 of shape (n, classes + 1)."""
-    above = expit(parameters[0] * scores[:, None] - _thresholds(parameters))
-    return np.concatenate([np.ones((len(scores), 1)), above, np.zeros((len(scores), 1))], axis=1)
 
 
 def _loss(parameters: Float64Array, scores: Float64Array, labels: IntArray) -> tuple[float, Float64Array]:
