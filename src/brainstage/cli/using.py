@@ -169,6 +169,7 @@ def _without_skulls(scans: Sequence[Any], skull: Any, folder: Path) -> tuple[lis
     from brainstage.core.files import make_folder
     from brainstage.report.brain_picture import draw_extraction
     from brainstage.scans.extraction import without_skulls
+    from brainstage.scans.skull_strip import OUTLINE_CHECK
 
     heads: list[int] = []
 
@@ -177,8 +178,8 @@ def _without_skulls(scans: Sequence[Any], skull: Any, folder: Path) -> tuple[lis
         draw_extraction(picture, extraction)
         heads.append(number)
         warn(
-            f"{scans[number].name}: its skull was taken off; check {picture}: the line must follow the edge of the "
-            "brain in every cut, else do not use the prediction"
+            f"{scans[number].name}: its skull was taken off; check {picture}: {OUTLINE_CHECK}, else do not use the "
+            "prediction"
         )
 
     return without_skulls(scans, skull, draw), heads
@@ -344,6 +345,7 @@ def extract(
     from brainstage.scans.discover import SeveralVolumesError
     from brainstage.scans.extraction import check_brain_target, picture_path, write_brain
     from brainstage.scans.extraction import extract as run
+    from brainstage.scans.skull_strip import OUTLINE_CHECK
 
     check_brain_target(scan, out)
     with progress_of(quiet)("Extracting the brain", 1):
@@ -358,7 +360,7 @@ def extract(
             "brain": str(out),
             "picture": str(picture_path(out)),
             "similarity": f"{extraction.similarity:.2f} to the MNI152 template",
-            "check": "in the picture the line must follow the edge of the brain in every cut",
+            "check": f"in the picture {OUTLINE_CHECK}",
         }
         show_facts("Extracted the brain", facts, f"brainstage predict {out}")
         show_notice("explanation/registration")

@@ -27,6 +27,8 @@ from brainstage.stats.calibration import COVERAGE, in_set
 
 ALWAYS_LARGEST = "always the largest"
 """Row of a baseline: everyone gets the shares of the stages, so that the largest is the answer."""
+MEAN_OF_SLICES = "mean of the slices' probabilities"
+"""How a person is predicted by a model that sees one slice at a time."""
 REST = "any other"
 """Name of all stages but the first, joined."""
 WORDS = {2: "two", 3: "three", 4: "four", 5: "five", 6: "six"}
@@ -159,7 +161,7 @@ class PatientEvaluation(Displayed, Plotted, Tabular):
     def aggregation(self) -> str:
         """How a person's slices become one prediction."""
         after = f", after a temperature fitted on {self.calibrated_on}" if self.calibrated_on else ""
-        how = "prediction from all slices together" if self.together else "mean of the slices' probabilities"
+        how = "prediction from all slices together" if self.together else MEAN_OF_SLICES
         return f"{how}{after}"
 
     def to_dict(self) -> dict[str, Any]:

@@ -38,6 +38,7 @@ from brainstage.inference.scan_slices import PREDICTED, REFUSED, ScanSlice, imag
 from brainstage.models.find import hub_id_of
 from brainstage.models.weights import BUNDLED, DEFAULT
 from brainstage.scans.discover import Scan
+from brainstage.scans.skull_strip import OUTLINE_CHECK
 from brainstage.stats.calibration import describe_set, in_set
 
 CALIBRATED = (
@@ -51,10 +52,7 @@ OWN_PERFORMANCE = "On people of its own cohort whom it had not seen: {}."
 TRAINING_PEOPLE = (
     "{:,} of {:,} slices show people in the model's training set; predictions for them are no test of it."
 )
-SKULLS_REMOVED = (
-    "The skull was taken off {}: use a prediction only if the line in its picture follows the edge of the brain in "
-    "every cut."
-)
+SKULLS_REMOVED = f"The skull was taken off {{}}: in its picture {OUTLINE_CHECK}, else do not use the prediction."
 REFUSES_NOTHING = (
     "This run cannot detect out-of-distribution images, so it predicts a stage for any image; train it again to "
     "have them refused."

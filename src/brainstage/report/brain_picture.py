@@ -14,7 +14,7 @@ from brainstage.core.schema import RESEARCH_NOTICE
 from brainstage.report.charts import ORANGE, Cut, draw_cuts
 from brainstage.scans.planes import AXES, plane_points
 from brainstage.scans.registration import mapped, sample
-from brainstage.scans.skull_strip import Extraction, brain_mask
+from brainstage.scans.skull_strip import OUTLINE_CHECK, Extraction, brain_mask
 from brainstage.scans.volume import Volume
 
 PLACES = {
@@ -28,7 +28,7 @@ SHOWN = {"axial": (14,), "coronal": (-20,), "sagittal": (10,)}
 ENLARGED, LINE_WIDTH = 2, 3
 """Pixels to a millimetre of these cuts, and of the line."""
 TITLE = (
-    "The line must follow the edge of the brain in every cut; it may run a few millimetres outside. In axial and "
+    f"{OUTLINE_CHECK.capitalize()}; it may run a few millimetres outside. In axial and "
     f"coronal cuts the person's right is on the left. {RESEARCH_NOTICE}"
 )
 

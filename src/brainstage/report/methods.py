@@ -9,6 +9,7 @@ from typing import Any
 
 from brainstage.core.config import TrainConfig
 from brainstage.core.levels import BRAIN
+from brainstage.evaluation.patients import MEAN_OF_SLICES
 from brainstage.report.pages import plain
 
 _OF_ALL_NETWORKS = (
@@ -100,7 +101,7 @@ def unknown_method(recipe: str) -> Method:
         start=author,
         settings=author,
         selection=author,
-        output=f"The probability of each stage is, of a person, the mean of the slices' probabilities. {_ANSWER}",
+        output=f"The probability of each stage is, of a person, the {MEAN_OF_SLICES}. {_ANSWER}",
     )
 
 

@@ -11,7 +11,7 @@ from brainstage.core.links import docs_page
 from brainstage.core.run import RunFolder
 from brainstage.core.schema import SYNTHETIC_NOTICE, define_stages
 from brainstage.datasets.public import DATA_HASH, DATASET
-from brainstage.evaluation.patients import PatientEvaluation, evaluate_patients
+from brainstage.evaluation.patients import MEAN_OF_SLICES, PatientEvaluation, evaluate_patients
 from brainstage.evaluation.slices import Evaluation, evaluate, labelled_sides
 from brainstage.report.cards import Card, card_text
 from brainstage.report.checklists import find_origin
@@ -21,7 +21,6 @@ from brainstage.report.run_facts import limits_of
 from brainstage.stats.metrics import Score
 
 NO_FIGURES = "No predictions came with this model, so its figures are not known here. Ask its author for them."
-_ALL_SLICES = "mean of the slices' probabilities"
 
 
 @dataclass(frozen=True)
@@ -75,7 +74,7 @@ def run_card(
     inferred = about.get("leakage", {}).get("patient_id_source") == "inferred"
     config = TrainConfig.from_json(run.config) if run.config.is_file() else None
     recipe = str(about.get("recipe", "not known"))
-    method = describe_method(config, about, people.aggregation if people else _ALL_SLICES) if config else None
+    method = describe_method(config, about, people.aggregation if people else MEAN_OF_SLICES) if config else None
     method = method or unknown_method(recipe)
     names = ", ".join(map(plain, classes))
     card = RunCard(

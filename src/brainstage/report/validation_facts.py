@@ -11,6 +11,7 @@ from brainstage.core.config import TrainConfig
 from brainstage.core.run import RunFolder, StrPath
 from brainstage.core.schema import CONFORMAL_THRESHOLD, PROB_PREFIX, SYNTHETIC_NOTICE
 from brainstage.datasets.table import SliceTable
+from brainstage.evaluation.patients import MEAN_OF_SLICES
 from brainstage.evaluation.subgroups import Subgroup
 from brainstage.models.recipes import load_recipe
 from brainstage.models.weights import BUNDLED
@@ -104,7 +105,7 @@ def _method(config: TrainConfig | None, result: ExternalValidation) -> Method:
     calibrated = CONFORMAL_THRESHOLD in result.predictions.column_names
     after = ", after the temperature that the model brings" if calibrated else ""
     own = {name: value for name, value in result.about.items() if name != "optimistic"}
-    method = describe_method(config, own, f"mean of the slices' probabilities{after}")
+    method = describe_method(config, own, f"{MEAN_OF_SLICES}{after}")
     versions = ", ".join(f"{name} {number}" for name, number in own.get("versions", {}).items())
     return replace(method, settings=f"{method.settings} Made with {versions}.") if versions else method
 

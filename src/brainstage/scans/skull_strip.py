@@ -46,6 +46,10 @@ MIN_HEAD_SIMILARITY = 0.4
 """Correlation with the template within its brain that a head must have: heads have 0.5 to 0.75, failures 0.3."""
 
 
+OUTLINE_CHECK = "the line must follow the edge of the brain in every cut"
+"""What a person must see in the pictures of an extracted brain before anything that follows from it is used."""
+
+
 @dataclass(frozen=True)
 class Extraction:
     """A brain taken out of a head.

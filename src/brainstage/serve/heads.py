@@ -13,14 +13,11 @@ from brainstage.core.levels import PUBLIC, LevelSet
 from brainstage.scans.discover import Scan, SliceReader, Slices
 from brainstage.scans.extraction import without_skulls
 from brainstage.scans.nifti import as_integers, encode_nifti
-from brainstage.scans.skull_strip import Extraction
+from brainstage.scans.skull_strip import OUTLINE_CHECK, Extraction
 from brainstage.serve.pictures import png
 from brainstage.serve.uploads import file_numbers
 
-CHECK = (
-    "A skull was taken off: use the prediction only if the line in the pictures (`extracted`) follows the edge of "
-    "the brain in every cut."
-)
+CHECK = f"A skull was taken off: in the pictures (`extracted`) {OUTLINE_CHECK}, else do not use the prediction."
 
 
 class SkullRemoval:
