@@ -23,7 +23,8 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
-from brainstage.cohorts.phantom import Participant, Session, draw_brain, draw_participants
+from brainstage.cohorts.phantom_brains import draw_brain
+from brainstage.cohorts.phantom_people import Participant, Session, draw_participants
 from brainstage.cohorts.prepare import prepare
 from brainstage.core.levels import LEVEL_SETS
 from brainstage.core.parallel import parallel_map

@@ -29,7 +29,8 @@ from scipy.spatial.transform import Rotation
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedKFold
 
-from brainstage.cohorts.phantom import DIAGNOSES, draw_anatomy
+from brainstage.cohorts.phantom_brains import draw_anatomy
+from brainstage.cohorts.phantom_people import DIAGNOSES
 from brainstage.core.arrays import Float32Array, Float64Array, IntArray, Pixels
 from brainstage.core.levels import PUBLIC
 from brainstage.core.parallel import parallel_map

@@ -23,7 +23,7 @@ import numpy as np
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
 
-from brainstage.cohorts.phantom import draw_anatomy
+from brainstage.cohorts.phantom_brains import draw_anatomy
 
 
 def write_series(folder, voxels, spacing, number, description):

@@ -12,14 +12,17 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from brainstage.cohorts import phantom
-from brainstage.cohorts.phantom import DEFECTS, DIAGNOSES, draw_brain, draw_participants, write_phantom_bids
+from brainstage.cohorts import phantom_people as phantom
+from brainstage.cohorts.phantom import write_phantom_bids
+from brainstage.cohorts.phantom_brains import EFFECTS, draw_brain
+from brainstage.cohorts.phantom_people import DEFECTS, DIAGNOSES, draw_participants
 from brainstage.core.errors import ConfigError, DataError, RefusalError
 from brainstage.core.parallel import parallel_map
 from brainstage.core.schema import SYNTHETIC_NOTICE
 from brainstage.scans.discover import find_scans
 from brainstage.scans.registration import register
 from brainstage.scans.stack import cut, refusal
+from brainstage.scans.volume import Volume
 from helpers import run_cli
 
 PARTICIPANTS = 16
@@ -157,7 +160,7 @@ def test_an_effect_changes_its_own_region_and_no_other():
     person = draw_participants(5)[0]
     session = phantom.Session("ses-01", "AD", 2.0)
     plain, both, hippocampus = (
-        draw_brain(person, session, effects=effects).voxels for effects in ((), phantom.EFFECTS, ("hippocampus",))
+        draw_brain(person, session, effects=effects).voxels for effects in ((), EFFECTS, ("hippocampus",))
     )
     assert plain.shape == both.shape == hippocampus.shape
     # the hippocampi lie in the lower half of the brain
@@ -165,7 +168,7 @@ def test_an_effect_changes_its_own_region_and_no_other():
     assert len(changed) > 50
     height = np.nonzero(plain)[2]
     assert np.percentile(changed, 99) < (height.min() + height.max()) / 2
-    assert _central_fluid(phantom.Volume(both, np.eye(4))) > _central_fluid(phantom.Volume(plain, np.eye(4)))
+    assert _central_fluid(Volume(both, np.eye(4))) > _central_fluid(Volume(plain, np.eye(4)))
 
 
 def _central_fluid(volume):

@@ -10,7 +10,8 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID, ExplicitVRLittleEndian, MRImageStorage, generate_uid
 from scipy.ndimage import distance_transform_edt
 
-from brainstage.cohorts.phantom import Participant, Session, draw_brain
+from brainstage.cohorts.phantom_brains import draw_brain
+from brainstage.cohorts.phantom_people import Participant, Session
 from brainstage.core.arrays import Float64Array
 from brainstage.core.errors import ConfigError
 from brainstage.core.files import atomic, make_folder, write_text
