@@ -17,8 +17,15 @@ from brainstage.core.files import write_text
 from brainstage.datasets.public import DATASET
 from brainstage.report.pages import render_page
 
-SCORES = ("accuracy", "balanced_accuracy", "auroc_ovr", "quadratic_kappa", "log_loss", "calibration_error")
-"""Scores of a card's table, and of the tables of other pages."""
+SCORES = {
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "auroc_ovr": "AUROC",
+    "quadratic_kappa": "quadratic kappa",
+    "log_loss": "log loss",
+    "calibration_error": "calibration error",
+}
+"""Scores of a card's table, and of the tables of other pages, with their names in words."""
 OPTIMISTIC = "optimistic"
 NEW_PEOPLE = "people not in the training set"
 """Words in the name of a row of protocol ``patient`` in the card of a model whose other rows are of another one."""
@@ -26,7 +33,6 @@ BASELINES = ("linear baseline", "nearest training slice", "age and sex", "always
 """Words in the names of rows that are not the model's: they stand in the table, and not among its results."""
 _HUB_METRICS = {"auroc_ovr": "roc_auc"}
 """Names that the hub has for scores of ours."""
-_IN_WORDS = {"auroc_ovr": "AUROC"}
 _HUB_SPLITS = {"official": "test", "patient": "train+test"}
 """Sides of the hub's dataset that each protocol judges; out of fold that is everyone."""
 
@@ -132,10 +138,10 @@ def _is_baseline(row: str) -> bool:
 def _metadata(card: Card, about: Mapping[str, Any]) -> ModelCardData:
     """Return what the hub reads of a card."""
     results = [
-        _result(card, f"{row}: {_IN_WORDS.get(name, name.replace('_', ' '))}", name, scores[name], protocol, about)
+        _result(card, f"{row}: {words}", name, scores[name], protocol, about)
         for row, protocol, scores in _rows(about)
         if not _is_baseline(row) and not about.get("synthetic")
-        for name in SCORES
+        for name, words in SCORES.items()
         if scores.get(name, {}).get("value") is not None
     ]
     return ModelCardData(

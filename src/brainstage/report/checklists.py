@@ -8,7 +8,7 @@ external validations (:mod:`brainstage.report.validation_facts`) alike; these ga
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,13 +17,12 @@ import numpy as np
 from brainstage.core.schema import STAGES_DEFINED, Value
 from brainstage.datasets.public import DATA_HASH, DATASET
 from brainstage.evaluation.patients import PatientEvaluation
-from brainstage.report.cards import SCORES, shown_score
+from brainstage.report.cards import shown_score
 from brainstage.report.methods import Method
 from brainstage.report.pages import plain, write_page
 from brainstage.stats import metrics
 
 PAGES = ("claim.md", "tripod.md")
-SCORES_IN_WORDS = tuple(name.replace("_", " ").replace("auroc ovr", "AUROC") for name in SCORES)
 
 
 @dataclass(frozen=True)
@@ -167,7 +166,7 @@ def shown(score: metrics.Score) -> str:
 
 
 def score_rows(
-    rows: Mapping[str, Mapping[str, metrics.Score]], names: Sequence[str]
+    rows: Mapping[str, Mapping[str, metrics.Score]], names: Iterable[str]
 ) -> list[tuple[str, list[str]]]:
     """Return the cells of each row of a table of scores."""
     return [(plain(row), [shown_score(scores[name].to_dict()) for name in names]) for row, scores in rows.items()]

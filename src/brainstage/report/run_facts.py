@@ -17,7 +17,6 @@ from brainstage.evaluation.slices import Evaluation
 from brainstage.models.folder import WEIGHTS
 from brainstage.report.cards import SCORES, shown_score
 from brainstage.report.checklists import (
-    SCORES_IN_WORDS,
     FigureTable,
     ReportFacts,
     describe_sets,
@@ -128,7 +127,7 @@ def _headline(people: PatientEvaluation, title: str, nested: Nested) -> str:
 def _measures(people: PatientEvaluation) -> str:
     baselines = ", ".join(plain(row) for row in people.views[0].rows if row != "model")
     return (
-        f"{', '.join(SCORES_IN_WORDS)}; AUROC is the mean of one stage against the rest. Beside them: {baselines}. "
+        f"{', '.join(SCORES.values())}; AUROC is the mean of one stage against the rest. Beside them: {baselines}. "
         "Clinical usefulness is not measured."
     )
 
@@ -144,15 +143,15 @@ def _tables(evaluation: Evaluation, people: PatientEvaluation, title: str, neste
         ]
         of_procedure = "protocol patient: no person on both sides · the recipe itself was chosen inside the folds"
         text = "The tables after this are of the recipe as it is."
-        tables.append(FigureTable(of_procedure, text, ("people", *SCORES_IN_WORDS), chosen))
+        tables.append(FigureTable(of_procedure, text, ("people", *SCORES.values()), chosen))
     for number, view in enumerate(people.views):
         text = f"{view.name}: {', '.join(map(plain, view.classes))}"
         if number == 0:
             text = " ".join(filter(None, said)) + f"\n\n{text}"
         rows = score_rows(view.rows, SCORES)
-        tables.append(FigureTable("" if number else title, text, ("people", *SCORES_IN_WORDS), rows))
+        tables.append(FigureTable("" if number else title, text, ("people", *SCORES.values()), rows))
     text = f"95 % intervals over {evaluation.resampled}. {evaluation.beside}"
-    rows = score_rows(evaluation.scores.by_class, list(BY_STAGE))
+    rows = score_rows(evaluation.scores.by_class, BY_STAGE)
     return [*tables, FigureTable(evaluation.title, text, ("slices", *BY_STAGE.values()), rows)]
 
 

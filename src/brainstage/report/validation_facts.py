@@ -17,7 +17,6 @@ from brainstage.models.recipes import load_recipe
 from brainstage.models.weights import BUNDLED
 from brainstage.report.cards import SCORES
 from brainstage.report.checklists import (
-    SCORES_IN_WORDS,
     FigureTable,
     ReportFacts,
     describe_sets,
@@ -28,8 +27,7 @@ from brainstage.report.checklists import (
 )
 from brainstage.report.methods import Method, describe_method, unknown_method
 from brainstage.report.pages import plain
-from brainstage.report.validation_page import COMPARED, OF_SUBGROUPS
-from brainstage.report.validation_page import SCORES as AT_THRESHOLD
+from brainstage.report.validation_page import BINARY_SCORES, COMPARED, OF_SUBGROUPS
 from brainstage.stats import metrics, validation
 from brainstage.studies.external_validation import ExternalValidation
 
@@ -188,7 +186,7 @@ def _measures(result: ExternalValidation) -> str:
     compared = result.with_covariates
     beside = " Beside them: age and sex alone, cross-fitted." if compared and compared.auroc else ""
     return (
-        f"{', '.join(AT_THRESHOLD.values())}, those of decisions at a probability of {validation.THRESHOLD}; "
+        f"{', '.join(BINARY_SCORES.values())}, those of decisions at a probability of {validation.THRESHOLD}; "
         "calibration slope, intercept, curve and expected error; net benefit "
         f"(`validation.json`, `validation.html`).{beside}"
     )
@@ -197,7 +195,7 @@ def _measures(result: ExternalValidation) -> str:
 def _tables(result: ExternalValidation) -> list[FigureTable]:
     """Return the tables of ``validation.html``."""
     interval = f"95 % intervals over people, {metrics.DRAWS:,} bootstrap draws."
-    rows = [(name, [shown(result.scores[key])]) for key, name in AT_THRESHOLD.items()]
+    rows = [(name, [shown(result.scores[key])]) for key, name in BINARY_SCORES.items()]
     rows += [
         ("calibration slope", [shown(result.line.slope)]),
         ("calibration intercept", [shown(result.line.intercept)]),
@@ -206,14 +204,14 @@ def _tables(result: ExternalValidation) -> list[FigureTable]:
     tables = [FigureTable(result.title, interval, (f"{result.first} against any other", "value"), rows)]
     for view in result.stages.views if result.stages else ():
         text = f"{view.name}: {', '.join(map(plain, view.classes))}"
-        tables.append(FigureTable("", text, ("people", *SCORES_IN_WORDS), score_rows(view.rows, SCORES)))
+        tables.append(FigureTable("", text, ("people", *SCORES.values()), score_rows(view.rows, SCORES)))
     compared = result.with_covariates
     if compared and compared.auroc:
         text = f"{compared.people} people whose age and sex are known, each predicted by a fit to others."
         rows = [(COMPARED[key], [shown(score)]) for key, score in compared.auroc.items()]
         tables.append(FigureTable("", text, ("age and sex", "AUROC"), rows))
     if result.subgroups:
-        head = ("subgroup", "people", "of another class", *(AT_THRESHOLD[key] for key in OF_SUBGROUPS))
+        head = ("subgroup", "people", "of another class", *(BINARY_SCORES[key] for key in OF_SUBGROUPS))
         tables.append(FigureTable("", "Subgroups.", head, [_subgroup(group) for group in result.subgroups]))
     return tables
 

@@ -13,7 +13,7 @@ from brainstage.report.charts import draw_calibration, draw_decisions
 from brainstage.report.pages import data_uri, jpeg_uri, write_page
 from brainstage.studies.external_validation import ExternalValidation
 
-SCORES = {
+BINARY_SCORES = {
     "auroc": "AUROC",
     "balanced_accuracy": "balanced accuracy",
     "sensitivity": "sensitivity",
@@ -55,7 +55,7 @@ def write_validation(result: ExternalValidation, slices: SliceTable, folder: Pat
     content: dict[str, Any] = {
         "result": result,
         "synthetic": SYNTHETIC_NOTICE if result.synthetic else None,
-        "names": SCORES,
+        "names": BINARY_SCORES,
         "of_subgroups": OF_SUBGROUPS,
         "compared": COMPARED,
         "charts": {name: data_uri(file.read_bytes(), "png") for name, file in charts.items()},
