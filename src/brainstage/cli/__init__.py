@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from brainstage import __version__
-from brainstage.cli import bids, cohorts, data, models, publishing, scans, studies, training, using
+from brainstage.cli import bids, cohorts, data, models, publishing, scans, serving, studies, training, using
 from brainstage.cli.shared import EXIT_CODES, USAGE_ERROR, ExitCode, warn
 from brainstage.core.errors import BrainstageError, ConfigError, OtherProcessError
 from brainstage.core.schema import RESEARCH_NOTICE
@@ -28,7 +28,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for commands in (training, studies, using, publishing, scans, cohorts, bids, data, models):
+for commands in (training, studies, using, serving, publishing, scans, cohorts, bids, data, models):
     app.add_typer(commands.app)
 
 

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import secrets
-import sys
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from brainstage.cli.choices import Format, Method, Skull
+from brainstage.cli.choices import Method, Skull
 from brainstage.cli.shared import (
     Cluster,
     ExitCode,
@@ -29,12 +24,9 @@ from brainstage.cli.shared import (
     open_workers,
     print_json,
     progress_of,
-    read_slices,
-    say,
-    takes_data,
     warn,
 )
-from brainstage.core.errors import ConfigError, DataError
+from brainstage.core.errors import DataError
 
 app = typer.Typer()
 
@@ -273,181 +265,3 @@ def explain(
     for reason in explanations.reasons:
         warn(reason)
     end_with([row["status"] for row in explanations.rows])
-
-
-@app.command(epilog="Example: brainstage export runs/compact-001 --to onnx")
-@takes_data
-def export(
-    load: partial[Any],
-    run: Annotated[
-        str, typer.Argument(metavar="RUN", help="Run folder, the bundled model compact, or ORG/NAME on the hub.")
-    ],
-    to: Format = "onnx",
-    int8: Annotated[
-        bool,
-        typer.Option(
-            "--int8",
-            help="8-bit integers, if they change the accuracy on validation slices by less than 0.2 points and the "
-            "stage of at most 1 in 100.",
-        ),
-    ] = False,
-    out: Annotated[
-        Path | None, typer.Option("--out", help="New folder; without it onnx in the run's folder.")
-    ] = None,
-    as_json: Json = False,
-    quiet: Quiet = False,
-) -> None:
-    """Write a network as ONNX and check its predictions.
-
-    The network and the ONNX file predict 256 slices of the data; without data, of phantoms. predict opens the new
-    folder without PyTorch.
-    """
-    from brainstage.exports.export import export as write
-    from brainstage.report.terminal.screen import show_facts, show_notice
-
-    exported = write(
-        named_model(run, quiet), out, int8=int8, slices=_data_if_any(load), progress=progress_of(quiet)
-    )
-    if as_json:
-        print_json({"folder": str(exported.folder), "title": exported.title, **exported.to_dict()})
-    elif not quiet:
-        show_facts(exported.title, exported.facts, f"brainstage predict {exported.folder} IMAGE…")
-        show_notice("how-to/export")
-
-
-def _data_if_any(load: partial[Any]) -> Any | None:
-    """Read the data; return None where none is named and none was downloaded."""
-    from brainstage.datasets.sources import default_source
-
-    if load.keywords["data"] is None:
-        try:
-            default_source()
-        except DataError:
-            return None
-    return read_slices(load)
-
-
-@app.command(epilog="Example: brainstage extract head.nii.gz --out brain.nii.gz")
-def extract(
-    scan: Annotated[str, typer.Argument(metavar="SCAN", help="NIfTI file, DICOM file or folder.")],
-    out: Annotated[
-        Path, typer.Option("--out", help="File for the brain, .nii.gz; its picture is written beside it.")
-    ],
-    series: Series = None,
-    quiet: Quiet = False,
-) -> None:
-    """Extract the brain from a T1-weighted scan of a head.
-
-    A picture is written to check the result.
-    """
-    from brainstage.report.brain_picture import draw_extraction
-    from brainstage.report.terminal.screen import show_facts, show_notice
-    from brainstage.scans.discover import SeveralVolumesError
-    from brainstage.scans.extraction import check_brain_target, picture_path, write_brain
-    from brainstage.scans.extraction import extract as run
-    from brainstage.scans.skull_strip import OUTLINE_CHECK
-
-    check_brain_target(scan, out)
-    with progress_of(quiet)("Extracting the brain", 1):
-        try:
-            extraction = run(scan, series)
-        except SeveralVolumesError as error:
-            raise DataError(error.sentence(described=sys.stderr.isatty())) from error
-        write_brain(extraction.brain, out)
-        draw_extraction(picture_path(out), extraction)
-    if not quiet:
-        facts = {
-            "brain": str(out),
-            "picture": str(picture_path(out)),
-            "similarity": f"{extraction.similarity:.2f} to the MNI152 template",
-            "check": f"in the picture {OUTLINE_CHECK}",
-        }
-        show_facts("Extracted the brain", facts, f"brainstage predict {out}")
-        show_notice("explanation/registration")
-
-
-@app.command(epilog="Example: brainstage serve, then open http://127.0.0.1:8000")
-def serve(
-    models: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="MODEL", help="Run folders, patient, compact, or ORG/NAME on the hub; the first is the default."
-        ),
-    ] = None,
-    host: Annotated[
-        str, typer.Option(help="Address to listen on. Any but this machine's own needs TLS, and clients a token.")
-    ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 8000,
-    allow_host: Annotated[
-        list[str] | None,
-        typer.Option("--allow-host", help="Host name by which other machines reach this one. Repeatable."),
-    ] = None,
-    workers: Annotated[
-        int,
-        typer.Option(
-            min=1,
-            help="Processes that answer. Each has the models in memory of its own, 0.6 GB for the two bundled "
-            "ones; the limits hold for all together.",
-        ),
-    ] = 1,
-    token: Annotated[
-        bool,
-        typer.Option(
-            "--token",
-            help="Ask for a token on this machine too. It is made, and printed once in the address; the "
-            "environment variable BRAINSTAGE_TOKEN sets your own.",
-        ),
-    ] = False,
-    tls_cert: Annotated[
-        Path | None, typer.Option("--tls-cert", help="Certificate for HTTPS, PEM, with those that sign it.")
-    ] = None,
-    tls_key: Annotated[Path | None, typer.Option("--tls-key", help="Its private key, PEM.")] = None,
-    behind_proxy: Annotated[
-        str | None,
-        typer.Option(
-            "--behind-proxy",
-            metavar="ADDRESS",
-            help="Address or network of a reverse proxy that does TLS: only it may connect, and whom it names as "
-            "client is believed.",
-        ),
-    ] = None,
-    quiet: Quiet = False,
-) -> None:
-    """Serve a web page and an HTTP API.
-
-    They answer this machine alone unless --host or --behind-proxy says otherwise.
-    """
-    try:
-        from brainstage.serve.server import serve as run
-        from brainstage.serve.settings import TOKEN_VARIABLE, ServeSettings, needs_token
-    except ImportError as error:
-        raise ConfigError(
-            'the server is not installed; install it with: pip install "brainstage[serve]"'
-        ) from error
-    from brainstage.models.weights import BUNDLED
-    from brainstage.report.terminal.screen import show_notice
-
-    own = os.environ.get(TOKEN_VARIABLE)
-    made = secrets.token_urlsafe(32) if own is None and (token or needs_token(host, behind_proxy)) else None
-    settings = ServeSettings(
-        models=[named_model(model, quiet) for model in models or BUNDLED],
-        host=host,
-        port=port,
-        allowed_hosts=allow_host or (),
-        workers=workers,
-        token=made if own is None else own,
-        certificate=tls_cert,
-        key=tls_key,
-        proxy=behind_proxy,
-    )
-
-    def ready(address: str) -> None:
-        if made:  # nobody knows it yet, so it is printed even with --quiet
-            print(f"{address}/?token={made}", flush=True)
-        else:
-            say(f"{address}/?token=… with {TOKEN_VARIABLE} as token" if own else address, quiet)
-        if not quiet:
-            show_notice("how-to/serve")
-
-    with suppress(KeyboardInterrupt):  # the usual way to stop a server
-        run(settings, ready)
