@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from brainstage.audits.audit import Audit, audit
+    from brainstage.cohorts.assemble import Cohort
     from brainstage.cohorts.bids import open_bids
-    from brainstage.cohorts.prepare import Cohort, prepare
+    from brainstage.cohorts.prepare import prepare
     from brainstage.core.cluster import open_cluster
     from brainstage.core.config import TrainConfig
     from brainstage.core.errors import BrainstageError, ConfigError, DataError, LeakageError, RunError
@@ -124,7 +125,7 @@ _HOME = {
     "Audit": "audits.audit",
     "BidsApp": "studies.bids_app",
     "BrainstageError": "core.errors",
-    "Cohort": "cohorts.prepare",
+    "Cohort": "cohorts.assemble",
     "Columns": "datasets.sources",
     "Comparison": "evaluation.comparison",
     "ConfigError": "core.errors",

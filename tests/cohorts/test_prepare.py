@@ -15,7 +15,8 @@ import pytest
 
 from bids_tree import STAGES, write_bids, write_brain
 from brainstage.cohorts import prepare as module
-from brainstage.cohorts.prepare import CohortFolder, prepare
+from brainstage.cohorts.folder import CohortFolder
+from brainstage.cohorts.prepare import prepare
 from brainstage.core.errors import ConfigError, DataError, LeakageError, RunError
 from brainstage.core.parallel import Processes
 from brainstage.datasets.describe import describe

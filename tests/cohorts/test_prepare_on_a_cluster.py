@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from bids_tree import write_bids
-from brainstage.cohorts.prepare import CohortFolder, prepare
+from brainstage.cohorts.folder import CohortFolder
+from brainstage.cohorts.prepare import prepare
 from brainstage.core import cluster
 from brainstage.core.cluster import open_cluster
 from brainstage.core.errors import RunError

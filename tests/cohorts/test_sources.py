@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from brainstage.cohorts.participants import read_participants
-from brainstage.cohorts.prepare import with_classes
+from brainstage.cohorts.selection import with_classes
 from brainstage.cohorts.sources import CohortScan, CohortSource, find_cohort
 from brainstage.core.errors import DataError
 from brainstage.scans.volume import Volume

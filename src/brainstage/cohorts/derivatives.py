@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from scipy.ndimage import affine_transform
 
-from brainstage.cohorts.prepare import CohortFolder
+from brainstage.cohorts.folder import CohortFolder
 from brainstage.cohorts.scan import RegisteredScan
 from brainstage.cohorts.sources import CohortScan, nifti_stem, safe_name
 from brainstage.core.arrays import Float32Array, Float64Array

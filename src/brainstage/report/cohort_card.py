@@ -10,8 +10,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from brainstage.cohorts.assemble import Cohort
+from brainstage.cohorts.folder import CohortFolder
 from brainstage.cohorts.ledger import covariate_names
-from brainstage.cohorts.prepare import Cohort, CohortFolder
 from brainstage.cohorts.sources import DESCRIPTION
 from brainstage.core.files import sha256, write_json
 from brainstage.report.pages import write_page

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from brainstage.cohorts.assemble import Cohort
 from brainstage.cohorts.checks import template_outline
-from brainstage.cohorts.prepare import Cohort, CohortFolder
+from brainstage.cohorts.folder import CohortFolder
 from brainstage.cohorts.scan import read_cuts
 from brainstage.report.pages import jpeg_uri, write_page
 

@@ -8,10 +8,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from brainstage.cohorts.assemble import assemble
 from brainstage.cohorts.bids import BidsDataset
 from brainstage.cohorts.derivatives import DerivativesFolder
 from brainstage.cohorts.ledger import Measured
-from brainstage.cohorts.prepare import DIED, assemble, with_classes
+from brainstage.cohorts.prepare import DIED
+from brainstage.cohorts.selection import with_classes
 from brainstage.core.errors import ConfigError, DataError
 from brainstage.core.files import make_folder, write_json
 from brainstage.core.parallel import Workers, run_tasks

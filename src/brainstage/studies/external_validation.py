@@ -17,8 +17,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from brainstage.cohorts.folder import CohortFolder
 from brainstage.cohorts.ledger import count_reasons
-from brainstage.cohorts.prepare import CohortFolder
 from brainstage.core.arrays import BoolArray, Float64Array
 from brainstage.core.config import did_you_mean
 from brainstage.core.errors import ConfigError, DataError, LeakageError

@@ -13,7 +13,7 @@ from brainstage.report.terminal.screen import facts_table, open_console
 
 if TYPE_CHECKING:
     from brainstage.audits.audit import Audit
-    from brainstage.cohorts.prepare import Cohort
+    from brainstage.cohorts.assemble import Cohort
 
 
 def show_cohort(cohort: Cohort) -> None:
