@@ -20,10 +20,10 @@ from brainstage.core.errors import DataError
 from brainstage.core.notebooks import Displayed, Plotted, Tabular
 from brainstage.core.progress import Progress, silent
 from brainstage.core.schema import RESEARCH_NOTICE, SYNTHETIC_NOTICE, with_metadata
+from brainstage.datasets.leakage import Verdict, find_leaks
 from brainstage.datasets.neighbours import most_similar, nearest
 from brainstage.datasets.same_heads import same_heads
 from brainstage.datasets.signatures import describe_slices
-from brainstage.datasets.splits import Verdict, find_leaks
 from brainstage.datasets.table import SliceTable
 
 CHECKED_SLICES = 51_200
