@@ -8,8 +8,8 @@ import pytest
 from brainstage import load_slices
 from brainstage.core.errors import ConfigError, RunError
 from brainstage.core.levels import PUBLIC
-from brainstage.inference.predictions import find_model
 from brainstage.inference.predictor import Predictor
+from brainstage.models.find import find_model
 from brainstage.models.weights import BUNDLED, bundled_folder
 from brainstage.report.cards import Card, write_card
 

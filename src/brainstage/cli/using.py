@@ -125,8 +125,8 @@ def _predict_many(
     inputs: list[str], out: Path, image_column: str, jobs: int | None, cluster: str | None, quiet: bool
 ) -> None:
     """Predict many scans into a folder, and say what became of them."""
-    from brainstage.inference.predictions import find_model
     from brainstage.inference.shards import predict_shards
+    from brainstage.models.find import find_model
     from brainstage.report.terminal.predictions import show_saved
     from brainstage.report.terminal.screen import show_notice
 
@@ -189,8 +189,8 @@ def _open(inputs: list[str], image_column: str, series: int | None, quiet: bool)
     Raises:
         typer.Exit: There is no scan; the message says why.
     """
-    from brainstage.inference.predictions import find_model
     from brainstage.inference.predictor import Predictor
+    from brainstage.models.find import find_model
     from brainstage.scans.discover import choose_series, find_scans
 
     model, names = find_model(inputs)

@@ -12,7 +12,7 @@ from brainstage.core.errors import DataError, LeakageError
 from brainstage.core.levels import check_levels
 from brainstage.core.progress import Progress, silent
 from brainstage.datasets.table import SliceTable
-from brainstage.inference.predictions import MIN_ACCEPTED_SHARE
+from brainstage.inference.people import MIN_ACCEPTED_SHARE
 from brainstage.inference.predictor import Predictor
 
 SCANS_A_BATCH = 16

@@ -21,7 +21,7 @@ from brainstage.inference.attribution import (
     similarity_to_randomised,
 )
 from brainstage.inference.contributions import ExplainedSeverity, rim_cells
-from brainstage.inference.predictions import MIN_ACCEPTED_SHARE, Person
+from brainstage.inference.people import MIN_ACCEPTED_SHARE, Person
 from brainstage.inference.predictor import Predictor
 from brainstage.inference.scan_slices import PREDICTED, ScanSlice, images_of, mark_refused, read_scan
 

@@ -19,7 +19,8 @@ from brainstage.cohorts.scan import Task, make_slices, read_part, read_slices, t
 from brainstage.cohorts.sources import CohortScan
 from brainstage.core.files import make_folder, write_json
 from brainstage.core.levels import LevelSet
-from brainstage.inference.predictions import Predictions, predict_people
+from brainstage.inference.people import predict_people
+from brainstage.inference.predictions import Predictions
 from brainstage.inference.predictor import open_once
 from brainstage.inference.scan_slices import FAILED, REFUSED
 from brainstage.scans.discover import scan_of_slices

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import glob
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from brainstage.core.errors import DataError, RunError
+from brainstage.core.errors import ConfigError, DataError, RunError
 from brainstage.core.hub import HubId, cached_commit, fetch_snapshot, look_up
 from brainstage.core.run import RunFolder, StrPath
 from brainstage.models.folder import CONFIG, MODEL_FILES, is_named_like_pickle, refuse_pickles
-from brainstage.models.weights import BUNDLED, bundled_folder
+from brainstage.models.weights import BUNDLED, DEFAULT, bundled_folder
 
 if TYPE_CHECKING:
     from brainstage.core.parallel import Workers
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 MANIFEST = "manifest.json"
 PUBLISHED = ("README.md", MANIFEST, *(f"model/{name}" for name in MODEL_FILES))
 """Every file that a published model may have: laid out like a run."""
+
+_AS_ON_THE_HUB = "a model on the hub is named ORG/NAME@main, with scans after it"
 
 RUNS = "runs"
 """The folder that runs are written into unless another is named."""
@@ -27,6 +30,39 @@ _FILE_SUFFIXES = (
     *(".onnx", ".parquet", ".png", ".safetensors", ".tif", ".tiff", ".toml", ".tsv", ".zip"),
 )
 """Suffixes of names that are files, and no models of the hub."""
+
+
+def find_model(inputs: Sequence[str]) -> tuple[str, Sequence[str]]:
+    """Separate the model from the scans among the names that a user typed: the model may come first.
+
+    Args:
+        inputs: A run folder, a bundled model or one on the hub, which may be left out; then files, folders or
+            globs.
+
+    Returns:
+        The model and the names of the scans.
+
+    Raises:
+        RunError: The first name is neither a model nor a scan. The hub is not asked: what may be the name of a scan
+            stays here.
+        ConfigError: There is a model but no scan.
+    """
+    first, rest = inputs[0], inputs[1:]
+    named = first in BUNDLED or (Path(first) / "model").is_dir() or RunFolder(first).started
+    if not named and not _is_there(first):
+        if hub_id_of(first) is None or not rest:
+            remedy = _AS_ON_THE_HUB if HubId.parse(first) else "check the name"
+            raise RunError(f"{first}: no such run, file or folder; {remedy}")
+        if not any(map(_is_there, rest)):
+            raise RunError(f"{rest[0]}: no such file or folder, so {first} was not looked for on the hub")
+        named = True
+    if named and not rest:
+        raise ConfigError(f"{first}: is a model; name files or folders with scans after it")
+    return (first, rest) if named else (DEFAULT, inputs)
+
+
+def _is_there(name: str) -> bool:
+    return Path(name).exists() or glob.has_magic(name)
 
 
 def find_folder(name: StrPath, *, quiet: bool = True) -> Path:

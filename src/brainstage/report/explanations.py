@@ -23,7 +23,8 @@ from brainstage.inference.explanations import (
     explain_person,
     model_title,
 )
-from brainstage.inference.predictions import check_scans, group_people
+from brainstage.inference.people import group_people
+from brainstage.inference.predictions import check_scans
 from brainstage.inference.predictor import Predictor
 from brainstage.report.montage import Legend, Outline, Panel, draw_montage, overlay
 from brainstage.scans.discover import Scan

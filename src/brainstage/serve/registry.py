@@ -17,7 +17,8 @@ from brainstage.core.parallel import usable_cpus, worker_pool
 from brainstage.datasets.images import CHUNK
 from brainstage.inference.attribution import default_method, methods_for
 from brainstage.inference.explanations import Explanations, PersonExplanation, check_request, explain_person
-from brainstage.inference.predictions import Person, PersonPrediction, Predictions, group_people, predict_people
+from brainstage.inference.people import Person, PersonPrediction, group_people, predict_people
+from brainstage.inference.predictions import Predictions
 from brainstage.inference.predictor import Predictor
 from brainstage.models.find import hub_id_of
 from brainstage.models.weights import BUNDLED
