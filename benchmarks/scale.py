@@ -7,8 +7,8 @@ by two workers of Dask and by two jobs of SLURM. SLURM is a node of its own that
 starts (needs root, and Debian's slurm-wlm and munge). Each time is that of the whole command; that of SLURM has the
 start of its jobs in it. Printed are seconds, the speed-up over one process, and whether the slices are the same
 bytes; what an empty task costs, of 10,000 and of 100,000, and the driver's memory; what it costs to kill a worker
-and to kill the driver in the middle; the folds of `cross-validate --recipe patient` on the public dataset with
-one process, two, and on Dask; and what `benchmarks/large.py` prints.
+and to kill the driver in the middle; and the folds of `cross-validate --recipe patient` on the public dataset with
+one process, two, and on Dask. How far one machine goes is another benchmark, `benchmarks/large.py`.
 """
 
 from __future__ import annotations
@@ -68,7 +68,6 @@ def main() -> None:
         show_folds("1 process", folder, [])
         show_folds("2 processes", folder, ["--jobs", "2"])
         show_folds("Dask", folder, ["--cluster", scheduler])
-    subprocess.run([sys.executable, str(Path(__file__).with_name("large.py"))], check=True)
 
 
 def write_bids(folder: Path, scans: int) -> Path:
