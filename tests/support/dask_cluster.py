@@ -1,4 +1,4 @@
-"""A Dask scheduler and workers as processes of their own, as a user starts them."""
+"""A Dask scheduler and workers as processes of their own, started as docs/how-to/clusters.md says."""
 
 import os
 import re
@@ -8,6 +8,8 @@ import sys
 import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from brainstage.core.cluster import KEEP_MEMORY
 
 SUPPORT = str(Path(__file__).parent)
 
@@ -19,6 +21,7 @@ def dask_cluster(folder, workers=2, host="127.0.0.1", options=()):
     path = os.pathsep.join(filter(None, [SUPPORT, os.environ.get("PYTHONPATH")]))
     environment = {
         **os.environ,
+        **KEEP_MEMORY,
         "PYTHONPATH": path,
         "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "1",
         "DASK_TEMPORARY_DIRECTORY": str(folder),

@@ -1,14 +1,15 @@
 """Folds trained side by side: the same tables whether by this process, by others or on a cluster, and resumed."""
 
+import os
 import shutil
 
 import pyarrow.parquet as pq
 import pytest
 
 from brainstage.core import parallel
-from brainstage.core.cluster import open_cluster
+from brainstage.core.cluster import KEEP_MEMORY, open_cluster
 from brainstage.core.errors import RunError
-from brainstage.core.parallel import Processes
+from brainstage.core.parallel import ONE_THREAD, Processes, run_tasks
 from brainstage.core.run import RunFolder
 from brainstage.training.cross_validation import cross_validate
 
@@ -51,6 +52,8 @@ def test_folds_on_dask_are_those_of_this_process(few, config, here, dask, tmp_pa
 def test_folds_on_slurm_are_those_of_this_process(few, config, here, slurm_file, tmp_path):
     with open_cluster(str(slurm_file)) as workers:
         assert content(cross_validate(few, config, name="slurm", out=tmp_path, workers=workers)) == content(here)
+        expected = ONE_THREAD | KEEP_MEMORY
+        assert dict(run_tasks(os.getenv, expected, workers)) == expected
 
 
 def test_a_fold_whose_process_is_killed_is_named(few, tiny, tmp_path, monkeypatch):
