@@ -138,5 +138,8 @@ def test_jobs_that_never_report_are_given_up(bids, slurm_file, tmp_path, monkeyp
     monkeypatch.setattr(cluster, "LOOK_SECONDS", 0.2)
     file = tmp_path / "slurm.toml"
     file.write_text(f'{slurm_file.read_text()}python = "false"\n')
-    with open_cluster(str(file)) as workers, pytest.raises(RunError, match=r"SLURM jobs have ended before .* logs"):
+    with (
+        open_cluster(str(file)) as workers,
+        pytest.raises(RunError, match=r"SLURM jobs have ended, and no worker stays; their logs"),
+    ):
         prepare(bids, tmp_path / "cohort", workers=workers)

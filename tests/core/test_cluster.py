@@ -63,6 +63,16 @@ def test_what_dask_logs_is_not_printed(dask):  # in a process of its own: Dask s
     assert (done.stdout, done.stderr) == ("", "")
 
 
+def test_workers_of_another_version_are_refused_before_they_are_handed_anything(tmp_path, monkeypatch):
+    other = tmp_path / "brainstage-0.0.1.dist-info"
+    other.mkdir()
+    (other / "METADATA").write_text("Metadata-Version: 2.1\nName: brainstage\nVersion: 0.0.1\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    message = r"the worker has brainstage 0\.0\.1, this machine .*; install the same"
+    with dask_cluster(tmp_path / "dask", workers=1) as (address, _), pytest.raises(RunError, match=message):
+        results(tasks.double, [1], address)
+
+
 def test_a_scheduler_that_goes_away_is_one_sentence(tmp_path):
     with dask_cluster(tmp_path, workers=1) as (address, processes):
 

@@ -13,6 +13,7 @@ from concurrent.futures import Executor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib import import_module
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -44,7 +45,7 @@ Dask sets the second to 64 KB, so that a worker gives all memory back to the sys
 ``prepare`` takes a third longer.
 """
 MAX_FRUITLESS = 3
-"""How many times as many jobs as were asked for may end before any of them has worked."""
+"""How many times as many jobs as were asked for may end while no worker stays."""
 
 
 @dataclass(frozen=True)
@@ -259,7 +260,20 @@ def _client(settings: SchedulerSettings) -> Iterator[Client]:
         known = client.scheduler_info(n_workers=-1)
         for place in (known["address"], *known["workers"]):
             _refuse_unprotected(place, settings)
+        _check_versions(client)
         yield client
+
+
+def _check_versions(client: Client) -> None:
+    """Refuse workers without this version of the package, which would end at the first task they are handed."""
+    here = version("brainstage")
+    for place, worker in client.get_versions(packages=["brainstage"])["workers"].items():
+        there = worker["packages"]["brainstage"]
+        if there != here:
+            raise RunError(
+                f"{place}: the worker has {f'brainstage {there}' if there else 'no brainstage'}, this machine "
+                f"{here}; install the same version on both"
+            )
 
 
 def _security(settings: SchedulerSettings) -> Security | None:
@@ -375,7 +389,9 @@ def _call(program: str, *options: str, text: str | None = None) -> subprocess.Co
 class SlurmKeeper:
     """Replaces jobs that end: cancelled, at their walltime, or with their node.
 
-    Dask's cluster would wait for their workers to come back (dask-jobqueue resubmits nothing by itself).
+    Dask's cluster would wait for their workers to come back (dask-jobqueue resubmits nothing by itself). A worker
+    that cannot import what it is handed reports and ends at once, so only one that stays from one look to the next
+    counts.
     """
 
     cluster: SLURMCluster
@@ -384,12 +400,13 @@ class SlurmKeeper:
     file: str
     _looked: float = field(default_factory=time.monotonic, init=False)
     _fruitless: int = field(default=0, init=False)
+    _workers: set[str] = field(default_factory=set, init=False)
 
     def replace_ended_jobs(self) -> None:
         """Submit a job for each that SLURM no longer has.
 
         Raises:
-            RunError: Jobs end before any of their workers has reported.
+            RunError: Jobs end, and no worker stays.
         """
         if time.monotonic() - self._looked < LOOK_SECONDS:
             return
@@ -398,18 +415,21 @@ class SlurmKeeper:
         if asked.returncode:  # SLURM is busy or restarts; look again later
             return
         left = set(asked.stdout.split())
+        alive = [name for name, job in self.cluster.workers.items() if job.job_id in left]
         # a job that sbatch refused has no number
-        ended = [name for name, job in self.cluster.workers.items() if job.job_id not in left]
-        if self.client.scheduler_info(n_workers=0)["n_workers"]:
+        ended = [name for name in self.cluster.workers if name not in alive]
+        before, self._workers = self._workers, set(self.client.scheduler_info(n_workers=-1)["workers"])
+        if before & self._workers:
             self._fruitless = 0
-        self._fruitless += len(ended)
+        # Dask has forgotten jobs whose workers said farewell
+        self._fruitless += len(ended) if alive or ended else self.settings.jobs
         if self._fruitless > MAX_FRUITLESS * self.settings.jobs:
             _try_submission(self.cluster.job_script(), self.file)
             raise RunError(
-                f"{self.file}: {self._fruitless} SLURM jobs have ended before their workers reported; "
-                f"their logs are in {self.settings.logs}"
+                f"{self.file}: {self._fruitless} SLURM jobs have ended, and no worker stays; their logs are in "
+                f"{self.settings.logs}. Has their Python this version of brainstage?"
             )
         for name in ended:
             del self.cluster.workers[name]
-        if ended:
+        if len(alive) < self.settings.jobs:
             self.cluster.scale(jobs=self.settings.jobs)
