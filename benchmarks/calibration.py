@@ -38,7 +38,7 @@ from brainstage.models.recipes import load_recipe
 from brainstage.stats import metrics
 from brainstage.stats.calibration import Calibration, apply_temperature, in_set
 from brainstage.training.baselines import linear_baseline
-from brainstage.training.inputs import acquired_features, training_seeds
+from brainstage.training.patient import acquired_features, training_seeds
 
 REPEATS, FOLDS = 5, 5
 INPUTS = {"all 32 slices": range(LEVELS), "8 slices, 12 to 19": range(12, 20), "4 slices, 14 to 17": range(14, 18)}

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from PIL import Image
-from transformers import ViTImageProcessorPil
+from transformers import ConvNextImageProcessorPil, ViTImageProcessorPil
 
 from brainstage.core.config import TrainConfig
 from brainstage.datasets.layouts import hub_files
@@ -85,7 +85,8 @@ def main() -> None:
     print(f"{len(frame)} training rows, {config.image_size} px; the report's way on {options.rows} of them")
     print(f"ours, cold (file to input, hashed)                {cold:8.2f} s")
     print(f"ours, each epoch after that                       {warm:8.2f} s")
-    same = Preprocessing(config.image_size, config.crop_share, MEAN, STD).processor()
+    settings = Preprocessing(config.image_size, config.crop_share, MEAN, STD).settings
+    same = ConvNextImageProcessorPil.from_dict(settings)
     for name, processor in (("our processor", same), ("its own processor, ViT 224 px", ViTImageProcessorPil())):
         first, seconds = reports_way(frame.iloc[: options.rows], processor)
         if processor is same:

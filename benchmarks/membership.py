@@ -22,7 +22,7 @@ from brainstage.models.folder import WEIGHTS
 from brainstage.models.patient_features import STEP
 from brainstage.models.patient_model import PatientModel
 from brainstage.stats import metrics
-from brainstage.training.inputs import acquired_features, training_seeds
+from brainstage.training.patient import acquired_features, training_seeds
 
 PEOPLE, LEVELS = 200, 32
 

@@ -48,7 +48,7 @@ from brainstage.models.patient_model import PREDICTION_SEEDS, PatientModel
 from brainstage.models.recipes import load_recipe
 from brainstage.stats import metrics
 from brainstage.stats.ordinal import ProportionalOdds
-from brainstage.training.inputs import ACQUISITIONS, acquired_features, training_seeds
+from brainstage.training.patient import ACQUISITIONS, acquired_features, training_seeds
 from brainstage.training.train import train
 
 Array = NDArray[np.float64]

@@ -31,7 +31,7 @@ from brainstage.datasets.sources import load_slices
 from brainstage.models.patient_features import FEATURES, patient_features
 from brainstage.models.patient_model import PREDICTION_SEEDS, PatientModel
 from brainstage.models.training_scans import FeatureRows
-from brainstage.training.inputs import acquired_features, training_seeds
+from brainstage.training.patient import acquired_features, training_seeds
 from peak import peak_memory
 
 Result = TypeVar("Result")

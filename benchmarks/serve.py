@@ -156,7 +156,7 @@ def random_vit(run: Path) -> Path:
     numbers = {name: number for number, name in enumerate(STAGES)}
     network = ViTForImageClassification(ViTConfig(id2label=dict(enumerate(STAGES)), label2id=numbers))
     network.save_pretrained(run / "model")
-    Preprocessing(224, None, (0.5,) * 3, (0.5,) * 3, resample=2).processor().save_pretrained(run / "model")
+    Preprocessing(224, None, (0.5,) * 3, (0.5,) * 3, resample=2).save(run / "model")
     about = {"recipe": "ViT-base, random", "protocol": "official", "leakage": {"sentence": "fitted on nothing"}}
     (run / "manifest.json").write_text(json.dumps(about), encoding="utf-8")
     return run

@@ -44,7 +44,7 @@ from brainstage.models.patient_model import PREDICTION_SEEDS
 from brainstage.models.recipes import load_recipe
 from brainstage.stats.calibration import in_set
 from brainstage.training.cross_validation import cross_validate
-from brainstage.training.inputs import ACQUISITIONS, fit_patient_model
+from brainstage.training.patient import ACQUISITIONS, fit_patient_model
 
 Change = Callable[[Pixels], Pixels]
 Asked = Callable[[int, list[Pixels], list[str | None], list[int | None]], Prediction]

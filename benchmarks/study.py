@@ -41,8 +41,7 @@ from brainstage.datasets.sources import load_slices
 from brainstage.datasets.splits import make_splits
 from brainstage.datasets.table import SliceTable
 from brainstage.evaluation.slices import evaluate
-from brainstage.models.backbones import open_backbone
-from brainstage.models.features import split_head
+from brainstage.models.backbones import open_backbone, split_head
 from brainstage.models.recipes import load_recipe
 from brainstage.training.train import train
 

@@ -51,7 +51,7 @@ from brainstage.scans.registration import (
 )
 from brainstage.scans.stack import MIN_SIMILARITY, TRAINING_GRID, cut, refusal
 from brainstage.scans.volume import Volume
-from brainstage.training.inputs import ACQUISITIONS, acquired_features, training_seeds
+from brainstage.training.patient import ACQUISITIONS, acquired_features, training_seeds
 
 Cut = tuple[Pixels, list[int]]
 Way = Callable[[Volume], Registration]

@@ -49,7 +49,7 @@ def main() -> None:
     torch.manual_seed(0)
     for name, (model, preprocessing) in stand_ins(options.full).items():
         model.save_pretrained(options.folder / name)
-        preprocessing.processor().save_pretrained(options.folder / name)
+        preprocessing.save(options.folder / name)
         print(options.folder / name)
 
 

@@ -1,12 +1,21 @@
+import json
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from transformers import ConvNextImageProcessorPil, ViTImageProcessorPil
 
 from brainstage.core.errors import DataError
 from brainstage.datasets.preprocessing import Preprocessing, draw_mirrored, draw_shifts, shift
 from helpers import picture
+
+
+def processor_of(ours):
+    """Return transformers' own processor of the same settings."""
+    kinds = {"ViTImageProcessor": ViTImageProcessorPil, "ConvNextImageProcessor": ConvNextImageProcessorPil}
+    return kinds[ours.settings["image_processor_type"]].from_dict(ours.settings)
 
 
 @given(
@@ -20,7 +29,7 @@ from helpers import picture
 def test_arrays_get_what_the_saved_image_processor_gives(shape, size, crop_share, mean, resample):
     pixels = picture(1, shape)
     ours = Preprocessing(size, crop_share, mean=mean, std=0.33, resample=resample)
-    processor = ours.processor()
+    processor = processor_of(ours)
     theirs = processor(Image.fromarray(pixels).convert("RGB"), return_tensors="np")["pixel_values"]
     assert theirs.shape == (1, 3, size, size)
     values = ours.normalise(ours.resize([pixels]))
@@ -31,8 +40,12 @@ def test_arrays_get_what_the_saved_image_processor_gives(shape, size, crop_share
 @pytest.mark.parametrize(
     "ours", [Preprocessing(64, 0.9, 0.3, 0.2), Preprocessing(224, None, (0.1, 0.2, 0.3), (0.1, 0.2, 0.3), 2)]
 )
-def test_the_processor_that_is_saved_is_read_again(ours):
-    read = Preprocessing.of_processor(ours.processor().to_dict())
+def test_what_is_saved_is_what_transformers_would_save_and_is_read_again(ours, tmp_path):
+    ours.save(tmp_path)
+    processor_of(ours).save_pretrained(tmp_path / "theirs")
+    name = "preprocessor_config.json"
+    assert json.loads((tmp_path / name).read_text()) == json.loads((tmp_path / "theirs" / name).read_text())
+    read = Preprocessing.open(tmp_path)
     assert (read.one_channel() or read) == ours
 
 
@@ -46,7 +59,7 @@ def test_the_processor_that_is_saved_is_read_again(ours):
 )
 def test_a_processor_of_another_kind_is_told(change, says):
     with pytest.raises(ValueError, match=says):
-        Preprocessing.of_processor({**Preprocessing(64, None).processor().to_dict(), **change})
+        Preprocessing.of_processor({**Preprocessing(64, None).settings, **change})
 
 
 def test_slices_of_different_shapes_keep_their_places():

@@ -16,8 +16,7 @@ from transformers import (
 
 from brainstage.core.errors import ConfigError, DataError
 from brainstage.core.schema import STAGES
-from brainstage.models.backbones import find_backbone, linear, open_backbone
-from brainstage.models.features import forward, split_head
+from brainstage.models.backbones import find_backbone, forward, linear, open_backbone, split_head
 from helpers import save_backbone, small_vit
 
 SMALL = {

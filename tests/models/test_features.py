@@ -9,7 +9,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from brainstage.core.cache import clear
 from brainstage.core.errors import ConfigError
 from brainstage.models import features
-from brainstage.models.features import FeatureCache, features_folder, split_head
+from brainstage.models.backbones import split_head
+from brainstage.models.features import FeatureCache, features_folder
 from helpers import small_vit
 
 KEY = {"weights": "a", "precision": "fp32"}

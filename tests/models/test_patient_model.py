@@ -27,7 +27,7 @@ from brainstage.models.patient_features import EDGES, FEATURES, patient_features
 from brainstage.models.patient_model import PREDICTION_SEEDS, PatientModel, stratified_folds
 from brainstage.models.recipes import load_recipe
 from brainstage.training.cross_validation import cross_validate
-from brainstage.training.inputs import AcquiredFeatures, acquired_features
+from brainstage.training.patient import AcquiredFeatures, acquired_features
 from brainstage.training.train import train
 
 

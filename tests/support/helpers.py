@@ -99,7 +99,7 @@ def save_backbone(folder, model, size=32):
     from brainstage.datasets.preprocessing import Preprocessing
 
     model.save_pretrained(folder)
-    Preprocessing(size, None, (0.5, 0.4, 0.5), (0.5, 0.5, 0.6), resample=2).processor().save_pretrained(folder)
+    Preprocessing(size, None, (0.5, 0.4, 0.5), (0.5, 0.5, 0.6), resample=2).save(folder)
     return folder
 
 

@@ -14,7 +14,7 @@ from brainstage.models.features import features_folder
 from brainstage.models.patient_features import patient_features
 from brainstage.models.patient_model import PREDICTION_SEEDS
 from brainstage.models.recipes import load_recipe
-from brainstage.training import feature_tasks, inputs, probe
+from brainstage.training import feature_tasks, patient, probe
 from brainstage.training.cross_validation import cross_validate
 from brainstage.training.feature_tasks import compute_features
 
@@ -47,7 +47,7 @@ def test_folds_find_all_features_computed_and_each_once(few, vit_folder, tmp_pat
         assert not len(images), "computed again"
         return patient_features(images, PREDICTION_SEEDS)  # of nobody, where all are trained on
 
-    monkeypatch.setattr(inputs, "patient_features", compute_nothing)
+    monkeypatch.setattr(patient, "patient_features", compute_nothing)
     monkeypatch.setattr(probe, "_network", compute_nothing)
     cross_validate(few, config, splits=splits, out=tmp_path / "runs")
 

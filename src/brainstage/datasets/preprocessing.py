@@ -18,6 +18,7 @@ from PIL import Image
 from brainstage.core.arrays import BoolArray, Float32Array, IntArray, Pixels
 from brainstage.core.cache import scratch_array
 from brainstage.core.errors import DataError
+from brainstage.core.files import write_json
 from brainstage.core.parallel import parallel_map
 
 CHUNK = 32
@@ -75,18 +76,32 @@ class Preprocessing:
         side, crop_share = _side_and_crop(kind, settings)
         return cls(side, crop_share, mean, std, settings["resample"])
 
-    def processor(self) -> Any:
-        """Return the image processor to save beside a model: the same preprocessing, for RGB pictures."""
-        from transformers import ConvNextImageProcessorPil, ViTImageProcessorPil
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The content of ``preprocessor_config.json``: the same preprocessing, for RGB pictures.
 
-        common = {
-            "resample": self.resample,
+        It is what transformers' own processors write, which take seconds to import.
+        """
+        settings: dict[str, Any] = {
+            **dict.fromkeys(("do_normalize", "do_rescale", "do_resize"), True),
             "image_mean": self._of_channels(self.mean),
             "image_std": self._of_channels(self.std),
+            "resample": self.resample,
+            "rescale_factor": 1 / 255,
         }
         if self.crop_share is None:
-            return ViTImageProcessorPil(size={"height": self.size, "width": self.size}, **common)
-        return ConvNextImageProcessorPil(size={"shortest_edge": self.size}, crop_pct=self.crop_share, **common)
+            size = {"height": self.size, "width": self.size}
+            return settings | {"image_processor_type": "ViTImageProcessor", "size": size}
+        size = {"shortest_edge": self.size}
+        return settings | {
+            "image_processor_type": "ConvNextImageProcessor",
+            "crop_pct": self.crop_share,
+            "size": size,
+        }
+
+    def save(self, folder: Path) -> None:
+        """Write ``preprocessor_config.json`` into a model folder."""
+        write_json(folder / "preprocessor_config.json", dict(sorted(self.settings.items())))
 
     def one_channel(self) -> Preprocessing | None:
         """Return this preprocessing for a network of one channel; None where the channels differ."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Callable
 from pathlib import Path
 from textwrap import shorten
 from typing import Any
@@ -10,11 +12,15 @@ import torch
 from transformers import AutoModelForImageClassification
 from transformers.utils import logging as transformers_logging
 
+from brainstage.core.arrays import Float32Array
 from brainstage.core.errors import ConfigError, DataError
 from brainstage.core.files import sha256, write_json
 from brainstage.core.hub import HubId, cache_root, download
+from brainstage.models.device import best_device
 from brainstage.models.folder import CONFIG, PROCESSOR, WEIGHTS, read_config
 
+BATCH = {"cpu": 16, "cuda": 256}
+"""Slices a forward pass; larger batches are no faster on processors (``benchmarks/study.py``)."""
 FETCHED = "fetched.json"
 """Written into a downloaded backbone's folder last, with its id, commit and SHA-256: the download is complete."""
 
@@ -152,3 +158,49 @@ def _new_head(head: torch.nn.Linear, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     torch.nn.init.normal_(head.weight, std=0.02, generator=generator)
     torch.nn.init.zeros_(head.bias)
+
+
+def split_head(model: Any) -> tuple[Any, torch.nn.Module]:
+    """Return a copy of the network that returns features instead of logits, and the head that takes them.
+
+    Every architecture of :data:`MODEL_TYPES` computes
+    ``logits = classifier(features)``: with a flattening for a classifier, its logits are the features.
+    """
+    head, model.classifier = model.classifier, torch.nn.Flatten()
+    body = copy.deepcopy(model).eval()
+    model.classifier = head
+    _leave_out_what_is_not_used(body)
+    return body, head
+
+
+def _leave_out_what_is_not_used(body: Any) -> None:
+    """Let the MLP of a ViT's last layer compute the class token alone, the only one that the head uses.
+
+    After the last attention no token depends on another, so the other tokens, a twentieth of the network's
+    arithmetic, can be left out and the class token is the same.
+    """
+    layers = getattr(body.base_model, "layers", None)
+    if body.config.model_type == "vit" and layers:
+        layers[-1].layernorm_after.register_forward_pre_hook(lambda _module, inputs: (inputs[0][:, :1],))
+
+
+def forward(body: Any, bf16: bool) -> Callable[[Float32Array], Float32Array]:
+    """Return a function from inputs, float32 of shape (N, 3, H, W), to features, float32 of shape (N, D).
+
+    Args:
+        body: The network that :func:`split_head` returned.
+        bf16: Whether to compute in bfloat16; weights and inputs are rounded to it.
+    """
+    device = best_device()
+    dtype = torch.bfloat16 if bf16 else torch.float32
+    body, batch = body.to(device, dtype), BATCH[device.type]
+
+    @torch.inference_mode()
+    def compute(inputs: Float32Array) -> Float32Array:
+        parts = [
+            body(torch.from_numpy(inputs[start : start + batch]).to(device, dtype)).logits.float().cpu()
+            for start in range(0, len(inputs), batch)
+        ]
+        return torch.cat(parts).numpy()
+
+    return compute

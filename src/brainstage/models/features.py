@@ -8,7 +8,6 @@ in.
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
 from collections.abc import Callable, Sequence
@@ -17,22 +16,18 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from brainstage.core.arrays import FeatureArray, Float32Array
+from brainstage.core.arrays import FeatureArray
 from brainstage.core.cache import limit_bytes, make_cache, use
 from brainstage.core.files import atomic
 from brainstage.core.hub import cache_root
 from brainstage.core.progress import Progress, silent
-from brainstage.models.device import best_device
 
 Features = TypeVar("Features", bound=FeatureArray)
 CHUNK = 128
 """Slices a file: at most so many are computed again after an interruption."""
-BATCH = {"cpu": 16, "cuda": 256}
-"""Slices a forward pass; larger batches are no faster on processors (``benchmarks/study.py``)."""
 LIMIT_GB = 10.0
 """Size of the cache above which the least recently used features are removed; the environment
 variable ``BRAINSTAGE_FEATURES_GB`` changes it. 6,400 slices of a ViT-base take 20 MB."""
@@ -159,49 +154,3 @@ def _write(folder: Path, slice_ids: Sequence[str], values: FeatureArray, key: st
     name = hashlib.sha256(lines.encode()).hexdigest()[:32]
     with atomic(folder / f"{name}.safetensors") as part:
         save_file({"features": values}, part, metadata={"slice_ids": lines, "key": key})
-
-
-def split_head(model: Any) -> tuple[Any, torch.nn.Module]:
-    """Return a copy of the network that returns features instead of logits, and the head that takes them.
-
-    Every architecture of :data:`brainstage.models.backbones.MODEL_TYPES` computes
-    ``logits = classifier(features)``: with a flattening for a classifier, its logits are the features.
-    """
-    head, model.classifier = model.classifier, torch.nn.Flatten()
-    body = copy.deepcopy(model).eval()
-    model.classifier = head
-    _leave_out_what_is_not_used(body)
-    return body, head
-
-
-def _leave_out_what_is_not_used(body: Any) -> None:
-    """Let the MLP of a ViT's last layer compute the class token alone, the only one that the head uses.
-
-    After the last attention no token depends on another, so the other tokens, a twentieth of the network's
-    arithmetic, can be left out and the class token is the same.
-    """
-    layers = getattr(body.base_model, "layers", None)
-    if body.config.model_type == "vit" and layers:
-        layers[-1].layernorm_after.register_forward_pre_hook(lambda _module, inputs: (inputs[0][:, :1],))
-
-
-def forward(body: Any, bf16: bool) -> Callable[[Float32Array], Float32Array]:
-    """Return a function from inputs, float32 of shape (N, 3, H, W), to features, float32 of shape (N, D).
-
-    Args:
-        body: The network that :func:`split_head` returned.
-        bf16: Whether to compute in bfloat16; weights and inputs are rounded to it.
-    """
-    device = best_device()
-    dtype = torch.bfloat16 if bf16 else torch.float32
-    body, batch = body.to(device, dtype), BATCH[device.type]
-
-    @torch.inference_mode()
-    def compute(inputs: Float32Array) -> Float32Array:
-        parts = [
-            body(torch.from_numpy(inputs[start : start + batch]).to(device, dtype)).logits.float().cpu()
-            for start in range(0, len(inputs), batch)
-        ]
-        return torch.cat(parts).numpy()
-
-    return compute

@@ -24,8 +24,7 @@ from brainstage.models.recipes import load_recipe
 from brainstage.training.baselines import age_and_sex_baseline, linear_baseline, nearest_training_slice
 from brainstage.training.feature_tasks import compute_features
 from brainstage.training.side_by_side import TrainTask, train_side_by_side
-from brainstage.training.start import begin_run, read_splits
-from brainstage.training.tracking import check_tracker
+from brainstage.training.start import begin_run, check_tracker, read_splits
 from brainstage.training.train import calibrate, train_fold
 
 EVERYONE = "everyone"

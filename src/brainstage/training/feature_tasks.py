@@ -13,9 +13,8 @@ from brainstage.datasets.signatures import blocks
 from brainstage.datasets.splits import Fold
 from brainstage.datasets.stored import open_slices
 from brainstage.datasets.table import SliceTable
-from brainstage.models.engines.openvino import CALIBRATION_SLICES
 from brainstage.models.patient_model import PREDICTION_SEEDS
-from brainstage.training.inputs import AcquiredFeatures, compute_frozen, training_seeds
+from brainstage.training.patient import AcquiredFeatures, training_seeds
 
 SLICES_A_TASK = 512
 """Slices of a task: less than a minute of a ViT-base on one processor."""
@@ -82,6 +81,8 @@ def _tasks(slices: SliceTable, stored: Path, config: TrainConfig, folds: Sequenc
             for part in blocks(len(ids), SLICES_A_TASK):
                 yield FeatureTask(stored, config, ids[part], seeds=tuple(seeds[part]))
     elif config.frozen:
+        from brainstage.models.engines.openvino import CALIBRATION_SLICES  # torch takes seconds to import
+
         ranges = [tuple(sorted(fold.train)[:CALIBRATION_SLICES]) for fold in folds]
         for calibrated_on in ranges if config.precision == "int8" else [()]:  # else the folds' networks are one
             for part in blocks(len(ids), SLICES_A_TASK):
@@ -94,5 +95,7 @@ def _compute(task: FeatureTask) -> int:
     if task.seeds:
         AcquiredFeatures(slices, [slices.row_of[slice_id] for slice_id in task.slice_ids], task.seeds)
     else:
+        from brainstage.training.inputs import compute_frozen
+
         compute_frozen(slices, task.config, task.slice_ids, task.calibrated_on)
     return len(task.slice_ids)

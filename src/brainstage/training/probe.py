@@ -20,8 +20,9 @@ from brainstage.core.files import sha256
 from brainstage.core.progress import Progress, silent
 from brainstage.datasets.preprocessing import Preprocessing
 from brainstage.datasets.table import SliceTable
+from brainstage.models.backbones import forward, split_head
 from brainstage.models.engines import openvino
-from brainstage.models.features import FeatureCache, forward, split_head
+from brainstage.models.features import FeatureCache
 from brainstage.models.folder import WEIGHTS
 
 

@@ -11,6 +11,25 @@ from brainstage.core.files import write_text
 from brainstage.core.run import RunFolder, StrPath
 from brainstage.datasets.splits import Fold, Splits, make_splits
 from brainstage.datasets.table import SliceTable
+from brainstage.training.processes import refuse
+
+
+def check_tracker(name: str | None, config: TrainConfig) -> None:
+    """Refuse a tracker that cannot be used, before anything is read or trained.
+
+    Raises:
+        ConfigError: It is unknown or not installed, or the model has no epochs.
+    """
+    if name is None:
+        return
+    from brainstage.training.tracking import check_installed  # transformers takes seconds to import
+
+    try:
+        check_installed(name)
+    except ConfigError as error:
+        refuse(error)
+    if config.model == "patient":
+        refuse(ConfigError(f"the patient model is fitted without epochs, so there is nothing for {name} to track"))
 
 
 def read_splits(splits: Splits | StrPath | None, slices: SliceTable) -> Splits | None:

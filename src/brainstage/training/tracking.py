@@ -16,10 +16,9 @@ from transformers import TrainerCallback
 from transformers.integrations import TensorBoardCallback, get_available_reporting_integrations
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
-from brainstage.core.config import TrainConfig, did_you_mean
+from brainstage.core.config import did_you_mean
 from brainstage.core.errors import ConfigError
 from brainstage.core.run import RunFolder
-from brainstage.training.processes import refuse
 
 TRACKERS = tuple(sorted(set(INTEGRATION_TO_CALLBACK) - {"flyte"}))  # flyte keeps checkpoints, not figures
 """Their names, as ``transformers`` has them. ``tensorboard`` writes into the run's folder; where the others write,
@@ -33,22 +32,6 @@ MISSING = {
 }
 """What to do where a tracker is not there, other than to install a package of its name."""
 PROJECT = "brainstage"
-
-
-def check_tracker(name: str | None, config: TrainConfig) -> None:
-    """Refuse a tracker that cannot be used, before anything is read or trained.
-
-    Raises:
-        ConfigError: It is unknown or not installed, or the model has no epochs.
-    """
-    if name is None:
-        return
-    try:
-        check_installed(name)
-    except ConfigError as error:
-        refuse(error)
-    if config.model == "patient":
-        refuse(ConfigError(f"the patient model is fitted without epochs, so there is nothing for {name} to track"))
 
 
 def check_installed(name: str) -> None:

@@ -4,54 +4,34 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from transformers import Trainer
 
 from brainstage.core.arrays import FloatArray
 from brainstage.core.config import TrainConfig
 from brainstage.core.errors import RunError
 from brainstage.core.files import sha256, write_table
-from brainstage.core.levels import LEVELS_KEY
 from brainstage.core.progress import Progress, silent
 from brainstage.core.run import RunFolder, StrPath
-from brainstage.datasets.preprocessing import Preprocessing
 from brainstage.datasets.splits import Fold, Splits
 from brainstage.datasets.table import SliceTable
 from brainstage.inference.classifiers import Prediction
 from brainstage.inference.out_of_distribution import OutOfDistributionDetector
 from brainstage.inference.prediction_table import prediction_table
 from brainstage.inference.predictor import Predictor
-from brainstage.models.backbones import find_backbone
 from brainstage.models.folder import WEIGHTS
-from brainstage.models.network import to_rgb
-from brainstage.models.patient_model import PREDICTION_SEEDS
 from brainstage.models.recipes import load_recipe
 from brainstage.stats.calibration import Calibration
 from brainstage.training.baselines import nearest_training_slice
-from brainstage.training.inputs import (
-    WHOLE_SLICE,
-    acquired_features,
-    build_whole,
-    feature_precision,
-    fit_patient_model,
-    open_frozen,
-    prepare_head,
-)
-from brainstage.training.probe import classify
-from brainstage.training.processes import is_first, on_first, process_count, share_of_batch
+from brainstage.training.fitted import Fitted
+from brainstage.training.patient import fit_people
+from brainstage.training.processes import on_first, process_count, share_of_batch
 from brainstage.training.provenance import optimism
-from brainstage.training.start import begin_run, read_splits
-from brainstage.training.tracking import check_tracker, open_tracker
-from brainstage.training.trainer import fit_network
+from brainstage.training.start import begin_run, check_tracker, read_splits
 
 
 def train(
@@ -141,27 +121,9 @@ def train_fold(
         path, unfinished = on_first(begin)
         run = RunFolder(path)
         if unfinished:
-            trackers = [open_tracker(track, run)] if track and is_first() else []
             fold_splits = begun[0] if begun else begin_run(run, slices, config)
-            _fit(run, slices, config, fold_splits, progress, trackers, alone=alone)
+            _fit(run, slices, config, fold_splits, progress, track, alone=alone)
     return run
-
-
-@dataclass(frozen=True)
-class _Fitted:
-    """A fitted model.
-
-    Attributes:
-        save: Writes it into a folder.
-        preprocessing: What slices go through before it.
-        about: Entries of the manifest.
-        prediction: For the validation and test slices, where fitting computed it; None has the saved model predict.
-    """
-
-    save: Callable[[Path], object]
-    preprocessing: Preprocessing
-    about: dict[str, Any]
-    prediction: Prediction | None = None
 
 
 def _fit(
@@ -170,21 +132,17 @@ def _fit(
     config: TrainConfig,
     splits: Splits,
     progress: Progress,
-    trackers: list[Any],
+    track: str | None,
     *,
     alone: bool,
 ) -> None:
     fold = splits.chosen(config)
-    fit = partial(
-        fit_network,
-        config=config,
-        checkpoints=run.checkpoints,
-        progress=progress,
-        history=run.history,
-        trackers=trackers,
-    )
-    fit_model = _fit_people if config.model == "patient" else _fit_head if config.frozen else _fit_whole
-    fitted = fit_model(slices, config, fold, progress, fit)
+    if config.model == "patient":
+        fitted = fit_people(slices, fold, progress)
+    else:
+        from brainstage.training.networks import fit_slices  # torch and Trainer take seconds to import
+
+        fitted = fit_slices(run, slices, config, fold, progress, track)
     on_first(lambda: _finish(run, slices, config, splits, fitted, progress, alone=alone))
 
 
@@ -193,7 +151,7 @@ def _finish(
     slices: SliceTable,
     config: TrainConfig,
     splits: Splits,
-    fitted: _Fitted,
+    fitted: Fitted,
     progress: Progress,
     *,
     alone: bool,
@@ -212,7 +170,7 @@ def _finish(
     if alone:
         nearest = nearest_training_slice(slices, {config.fold: fold}, about, progress=progress)
         write_table(run.nearest_slice, nearest)
-    extra = {"fitted_on": _fitted_on(fold, splits), "threads": torch.get_num_threads(), "versions": _versions()}
+    extra = {"fitted_on": _fitted_on(fold, splits), "versions": _versions()}
     together = {"processes": process_count()} if process_count() > 1 else {}
     run.write_manifest({**about, **fitted.about, **extra, **together})
     shutil.rmtree(run.checkpoints, ignore_errors=True)  # last: a run without a manifest resumes from them
@@ -242,77 +200,7 @@ def _fitted_on(fold: Fold, splits: Splits) -> str:
     return f"{len(fold.train):,} slices{of_people}"
 
 
-def _fit_whole(
-    slices: SliceTable, config: TrainConfig, fold: Fold, _progress: Progress, fit: Callable[..., Trainer]
-) -> _Fitted:
-    """Fit every weight: of a network from scratch, or of a backbone and its new head."""
-    started = time.monotonic()
-    model, preprocessing, training, selecting = build_whole(slices, fold, config)
-    trainer = fit(model, training, selecting)
-    model = trainer.model.cpu().float()
-    if not config.backbone:
-        return _Fitted(_saver(to_rgb(model), slices), preprocessing, _size(model) | _seconds(started))
-    folder = find_backbone(config.backbone)
-    about = _about_backbone(config.backbone, folder) | _size(model) | _seconds(started)
-    return _Fitted(_saver(model, slices), preprocessing, about)
-
-
-def _fit_head(
-    slices: SliceTable, config: TrainConfig, fold: Fold, progress: Progress, fit: Callable[..., Trainer]
-) -> _Fitted:
-    """Fit the head of a frozen backbone on features that are computed once."""
-    started = time.monotonic()
-    frozen = open_frozen(slices, fold, config, progress)
-    about: dict[str, Any] = {"features": f"{config.engine} {feature_precision(config)}"}
-    about["feature_seconds"], started = round(time.monotonic() - started, 1), time.monotonic()
-    classifier, training, selecting = prepare_head(frozen, slices, fold, config)
-    trainer = fit(classifier, training, selecting)
-    frozen.model.classifier = trainer.model.head.cpu()
-    judged = fold.validation + fold.test
-    return _Fitted(
-        _saver(frozen.model, slices),
-        Preprocessing.open(frozen.folder),
-        _about_backbone(str(config.backbone), frozen.folder) | about | _size(frozen.model) | _seconds(started),
-        Prediction(classify(frozen.model.classifier, frozen.of(judged)), None) if judged else None,
-    )
-
-
-def _fit_people(
-    slices: SliceTable, config: TrainConfig, fold: Fold, progress: Progress, _fit: Callable[..., Trainer]
-) -> _Fitted:
-    """Fit the patient model."""
-    started = time.monotonic()
-    model = fit_patient_model(slices, fold, progress)
-    about = {"people": len(model), **_seconds(started)}
-    rows = [slices.row_of[slice_id] for slice_id in fold.validation + fold.test]
-    features = acquired_features(slices, rows, [PREDICTION_SEEDS] * len(rows), progress)
-    prediction = Prediction(
-        *model.predict(features, [slices.stacks[row] for row in rows], [slices.levels[row] for row in rows])
-    )
-    return _Fitted(model.save, WHOLE_SLICE, about, prediction)
-
-
-def _saver(network: Any, slices: SliceTable) -> Callable[[Path], object]:
-    """Return what writes a network into a folder; its configuration names the levels that it was trained on."""
-    network.config.update({LEVELS_KEY: slices.level_set.name})
-    save: Callable[[Path], object] = network.save_pretrained
-    return save
-
-
-def _size(model: Any) -> dict[str, int]:
-    return {"parameters": sum(weight.numel() for weight in model.parameters())}
-
-
-def _seconds(started: float) -> dict[str, float]:
-    """Return the time of fitting in this process; a resumed run's earlier part is not in it."""
-    return {"training_seconds": round(time.monotonic() - started, 1)}
-
-
-def _about_backbone(name: str, folder: Path) -> dict[str, Any]:
-    return {"backbone": {"name": name, "weights": sha256(folder / WEIGHTS)}}
-
-
-def _save_model(run: RunFolder, fitted: _Fitted, detector: OutOfDistributionDetector) -> None:
+def _save_model(run: RunFolder, fitted: Fitted, detector: OutOfDistributionDetector) -> None:
     """Write the model folder beside its place, then move it there whole.
 
     Raises:
@@ -322,7 +210,7 @@ def _save_model(run: RunFolder, fitted: _Fitted, detector: OutOfDistributionDete
         with tempfile.TemporaryDirectory(dir=run.path, prefix=".model.") as temporary:
             folder = Path(temporary) / "model"
             fitted.save(folder)
-            fitted.preprocessing.processor().save_pretrained(folder)
+            fitted.preprocessing.save(folder)
             detector.save(folder)
             shutil.rmtree(run.model, ignore_errors=True)
             folder.replace(run.model)

@@ -17,8 +17,8 @@ import torch
 
 from brainstage.core.arrays import Float32Array
 from brainstage.core.errors import ConfigError
+from brainstage.models.backbones import BATCH
 from brainstage.models.engines.torch import PlainLogits
-from brainstage.models.features import BATCH
 
 CALIBRATION_SLICES = 16
 """Number of slices that the ranges of the 8-bit activations are taken from."""
