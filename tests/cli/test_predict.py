@@ -146,7 +146,7 @@ def test_predict_takes_a_skull_off_where_one_is_and_draws_the_brain(tmp_path):
     assert written.code == ExitCode.DONE, written.err
     reply = json.loads((tmp_path / "out.json").read_text())
     assert reply["skulls_removed"] == [str(names[1])]
-    assert f"The skull was taken off {names[1]}: use a prediction only if" in reply["notice"]
+    assert f"The skull was taken off {names[1]}: in its picture the line must follow the edge of" in reply["notice"]
     people = [row for row in reply["predictions"] if row["level"] is None]
     assert [row["status"] for row in people] == ["predicted", "predicted"]
     alone, taken_out = (row["prob_Non_Demented"] for row in people)

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -316,3 +318,18 @@ def test_a_fit_leaves_the_threads_of_linear_algebra_as_they_were(people, histogr
         libraries = [one for one in threadpool_info() if one["user_api"] == "blas"]
     assert libraries
     assert {one["num_threads"] for one in libraries} == {2}
+
+
+FITTED_ALONE = """
+import sys
+from brainstage import cross_validate, load_slices
+from brainstage.models.recipes import load_recipe
+cross_validate(load_slices(sys.argv[1]), load_recipe("patient", folds=2, repeats=1), out=sys.argv[2])
+print({"torch", "transformers"} & set(sys.modules))
+"""
+
+
+def test_it_is_fitted_without_torch_which_takes_seconds_to_import(phantom_folder, tmp_path):
+    command = [sys.executable, "-c", FITTED_ALONE, str(phantom_folder), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.stdout.splitlines()[-1:] == ["set()"], done.stderr

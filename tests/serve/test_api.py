@@ -112,7 +112,7 @@ def test_a_head_is_stripped_and_what_was_cut_is_sent_back(client, head_file, hea
     reply = client.post("/v1/predict", files=sent).json()
     picture_row, whole, *_ = reply["predictions"]
     assert (picture_row["status"], whole["status"], whole["slices"]) == ("predicted", "predicted", 32)
-    assert "use the prediction only if the line" in reply["notice"]
+    assert "(`extracted`) the line must follow the edge of the brain in every cut" in reply["notice"]
     [extracted] = reply["extracted"]
     assert extracted["files"] == whole["files"] == [2]
     assert set(extracted["outline"]) == {"axial", "coronal", "sagittal"}
