@@ -1,4 +1,6 @@
 import json
+import sqlite3
+from contextlib import closing
 from dataclasses import replace
 
 import numpy as np
@@ -9,6 +11,7 @@ import pytest
 from brainstage.core.errors import ConfigError, RunError
 from brainstage.evaluation.slices import evaluate
 from brainstage.models.recipes import load_recipe
+from brainstage.training import sweep_storage, sweep_trials
 from brainstage.training.cross_validation import cross_validate
 from brainstage.training.sweep import sweep
 from brainstage.training.sweep_storage import retry_stopped_trials
@@ -110,6 +113,19 @@ def test_machines_share_a_storage(few, probe, tmp_path):
     assert [trial["trial"] for trial in first.trials] == [
         trial["trial"] for trial in second.trials
     ]  # nothing again
+
+
+def test_a_trial_whose_machine_died_before_its_first_heartbeat_is_taken_up(few, probe, tmp_path, monkeypatch):
+    monkeypatch.setattr(sweep_storage, "HEARTBEAT_SECONDS", 1)
+    monkeypatch.setattr(sweep_trials, "WAIT_SECONDS", 0.2)
+    address = f"sqlite:///{tmp_path}/shared.db"
+    first = sweep(few, probe, [STEPS], name="s", out=tmp_path / "one", storage=address)
+    with closing(sqlite3.connect(tmp_path / "shared.db")) as database:  # as the machine would have left it
+        database.execute("UPDATE trials SET state = 'RUNNING' WHERE number = 1")
+        database.execute("DELETE FROM trial_heartbeats")
+        database.commit()
+    second = sweep(few, probe, [STEPS], name="s", out=tmp_path / "two", storage=address, resume=True)
+    assert [trial["loss"] for trial in second.trials] == [trial["loss"] for trial in first.trials]
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterable
 from typing import Any
 
 import optuna
@@ -127,6 +128,17 @@ def retry_stale_trials(study: optuna.Study, states: tuple[TrialState, ...]) -> i
     """Queue the trials of machines that have died; return how many trials were started and did not fail."""
     optuna.storages.fail_stale_trials(study)  # does nothing where no other machine shares the sweep
     return len(study.get_trials(deepcopy=False, states=states))
+
+
+def await_heartbeats(study: optuna.Study, trials: Iterable[optuna.trial.FrozenTrial]) -> None:
+    """Have trials that run elsewhere taken up in the end, though their machine died before their first heartbeat.
+
+    Optuna passes over trials without any. So this process gives each one; their own machines, if they live, others.
+    """
+    storage: Any = study._storage
+    if storage.get_heartbeat_interval() is not None:
+        for trial in trials:
+            storage.record_heartbeat(trial._trial_id)
 
 
 def has_trials(study: optuna.Study | None) -> bool:

@@ -26,7 +26,13 @@ from brainstage.datasets.table import SliceTable
 from brainstage.training.feature_tasks import compute_features
 from brainstage.training.inputs import build_whole, open_frozen, prepare_head
 from brainstage.training.probe import FrozenBackbone
-from brainstage.training.sweep_storage import SURPLUS, load_study, retry_stale_trials, retry_stopped_trials
+from brainstage.training.sweep_storage import (
+    SURPLUS,
+    await_heartbeats,
+    load_study,
+    retry_stale_trials,
+    retry_stopped_trials,
+)
 from brainstage.training.trainer import FIGURES, epochs, fit_network
 
 WAIT_SECONDS = 5.0
@@ -200,9 +206,13 @@ def _run_here(study: optuna.Study, runner: TrialRunner, total: int, advance: Cal
 
 def _has_all(study: optuna.Study, total: int) -> bool:
     """Return whether as many trials as asked for have ended; wait where the last ones run on other machines."""
+    awaited: set[int] = set()
     while retry_stale_trials(study, _STARTED) >= total:
-        if not study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        if not running:
             return True
+        await_heartbeats(study, [trial for trial in running if trial.number not in awaited])
+        awaited |= {trial.number for trial in running}
         time.sleep(WAIT_SECONDS)
     return False
 
