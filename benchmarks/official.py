@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -95,19 +96,20 @@ def main() -> None:
     print(f"{torch.get_num_threads()} threads, torch {torch.__version__}")
     print(f"{'recipe':<14}{'loop':<9}{'seed':>4}{'accuracy':>10}{'weighted F1':>13}{'macro F1':>10}{'seconds':>9}")
     for recipe in options.recipes:
-        figures: dict[str, list[Any]] = {"Trainer": [], "plain": []}
-        for seed in options.seeds:
-            config = load_recipe(recipe, seed=seed, validation_share=0.0)
-            fold = make_splits(slices, config).folds[0]
-            loops = {"Trainer": fit_trainer} | ({"plain": fit_plain} if seed == options.seeds[0] else {})
-            for loop, fit in loops.items():
-                model, preprocessing, seconds = fit(slices, fold, config)
-                line = (*judge(model, preprocessing, slices, fold), seconds)
-                figures[loop].append(line)
-                _print(recipe, loop, str(seed), line)
-        _print(recipe, "Trainer", "mean", tuple(np.mean(figures["Trainer"], axis=0)))
-        ratio = figures["Trainer"][0][3] / figures["plain"][0][3]
-        print(f"{recipe}: Trainer takes {ratio:.2f} times the plain loop's time")
+        lines = [_fit(slices, recipe, seed, "Trainer", fit_trainer) for seed in options.seeds]
+        _print(recipe, "Trainer", "mean", tuple(np.mean(lines, axis=0)))
+        plain = _fit(slices, recipe, options.seeds[0], "plain", fit_plain)
+        print(f"{recipe}: Trainer takes {lines[0][3] / plain[3]:.2f} times the plain loop's time")
+
+
+def _fit(slices: SliceTable, recipe: str, seed: int, loop: str, fit: Callable[..., Any]) -> tuple[float, ...]:
+    """Fit once; print and return accuracy, the two F1 and the seconds."""
+    config = load_recipe(recipe, seed=seed, validation_share=0.0)
+    fold = make_splits(slices, config).folds[0]
+    model, preprocessing, seconds = fit(slices, fold, config)
+    line = (*judge(model, preprocessing, slices, fold), seconds)
+    _print(recipe, loop, str(seed), line)
+    return line
 
 
 def _print(recipe: str, loop: str, seed: str, line: tuple[float, ...]) -> None:

@@ -314,7 +314,7 @@ def _run_chunks(
         while True:
             while len(pending) < (1 if alone else workers.slots) and (chunk := list(islice(waiting, size))):
                 try:
-                    pending[executor.submit(_run_chunk, function, chunk, _version())] = chunk
+                    pending[executor.submit(_run_chunk, function, chunk, package_version())] = chunk
                 except BrokenExecutor:  # a process died meanwhile
                     died += [*chunk, *chain.from_iterable(pending.values())]
                     return False
@@ -347,10 +347,7 @@ def _run_chunk(
     function: Callable[[Item], Result], items: Sequence[Item], version: str
 ) -> tuple[list[Result], float]:
     """Return the result of each item, and the seconds that all took; in a worker."""
-    if version != _version():
-        raise RunError(
-            f"a worker has brainstage {_version()}, this machine {version}; install the same version on both"
-        )
+    check_version("a worker", package_version(), version)
     _thread.is_worker = True
     started = time.perf_counter()
     results = [function(item) for item in items]
@@ -358,8 +355,25 @@ def _run_chunk(
 
 
 @cache
-def _version() -> str:
+def package_version() -> str:
+    """Return the version of this package that is installed here."""
     return metadata.version("brainstage")
+
+
+def check_version(worker: str, there: str | None, here: str) -> None:
+    """Refuse a worker of another version.
+
+    Args:
+        worker: Which one, in words.
+        there: The version that it has; None where it has none.
+        here: The version of the machine that hands out the work.
+
+    Raises:
+        RunError: They differ.
+    """
+    if there != here:
+        has = f"brainstage {there}" if there else "no brainstage"
+        raise RunError(f"{worker} has {has}, this machine {here}; install the same version on both")
 
 
 def _begin_process() -> None:

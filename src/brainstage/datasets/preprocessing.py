@@ -21,6 +21,7 @@ from brainstage.core.errors import DataError
 from brainstage.core.files import write_json
 from brainstage.core.parallel import parallel_map
 
+_FILE = "preprocessor_config.json"
 CHUNK = 32
 """Slices of one task of a thread."""
 
@@ -52,7 +53,7 @@ class Preprocessing:
         Raises:
             DataError: Its ``preprocessor_config.json`` is missing, damaged or of another architecture.
         """
-        file = folder / "preprocessor_config.json"
+        file = folder / _FILE
         try:
             return cls.of_processor(json.loads(file.read_text(encoding="utf-8")))
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -101,7 +102,7 @@ class Preprocessing:
 
     def save(self, folder: Path) -> None:
         """Write ``preprocessor_config.json`` into a model folder."""
-        write_json(folder / "preprocessor_config.json", dict(sorted(self.settings.items())))
+        write_json(folder / _FILE, dict(sorted(self.settings.items())))
 
     def one_channel(self) -> Preprocessing | None:
         """Return this preprocessing for a network of one channel; None where the channels differ."""

@@ -1,4 +1,4 @@
-"""Predictions for scans, with what they are worth."""
+"""Predictions for scans, with the sentences that accompany them."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from brainstage.core.progress import Progress, silent
 from brainstage.core.schema import RESEARCH_NOTICE, define_stages, with_metadata
 from brainstage.datasets.patient_map import is_public
 from brainstage.inference.people import PersonPrediction, batch_people, predict_people
+from brainstage.inference.performance import describe_worth
 from brainstage.inference.predictor import Predictor
-from brainstage.inference.worth import describe_worth
 from brainstage.scans.discover import Scan
 from brainstage.scans.skull_strip import OUTLINE_CHECK
 

@@ -20,9 +20,9 @@ from brainstage.datasets.layouts import hub_files
 from brainstage.datasets.patient_map import is_public
 from brainstage.datasets.sources import load_slices
 from brainstage.inference.people import batch_people, predict_people
+from brainstage.inference.performance import describe_worth
 from brainstage.inference.predictions import Predictions, check_scans
 from brainstage.inference.predictor import Predictor, open_once
-from brainstage.inference.worth import describe_worth
 from brainstage.models.find import place_of_model
 from brainstage.scans.discover import Scan, find_scans, scan_of_slices
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from importlib.metadata import version
 
 from brainstage.core.schema import define_stages, short_names
+from brainstage.inference.performance import describe_performance
 from brainstage.inference.predictor import Predictor
-from brainstage.inference.worth import describe_performance
 from brainstage.scans.extraction import Skull
 
 REFERENCES = {

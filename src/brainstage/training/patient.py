@@ -10,7 +10,7 @@ import numpy as np
 from brainstage.audits.recovery import find_levels
 from brainstage.core.arrays import Float64Array, IntArray, Pixels
 from brainstage.core.errors import LeakageError
-from brainstage.core.parallel import parallel_map, usable_cpus
+from brainstage.core.parallel import is_worker, parallel_map, usable_cpus
 from brainstage.core.progress import Progress, silent
 from brainstage.datasets.preprocessing import Preprocessing
 from brainstage.datasets.signatures import describe_coarse
@@ -42,7 +42,7 @@ def fit_people(slices: SliceTable, fold: Fold, progress: Progress = silent) -> F
     """
     started = time.monotonic()
     model = fit_patient_model(slices, fold, progress)
-    about = {"people": len(model), "threads": usable_cpus(), **seconds_since(started)}
+    about = {"people": len(model), "threads": 1 if is_worker() else usable_cpus(), **seconds_since(started)}
     rows = [slices.row_of[slice_id] for slice_id in fold.validation + fold.test]
     features = acquired_features(slices, rows, [PREDICTION_SEEDS] * len(rows), progress)
     prediction = Prediction(

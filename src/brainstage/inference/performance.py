@@ -1,4 +1,4 @@
-"""What predictions are worth, in words."""
+"""The performance of a model, and what else is said beside its predictions, in words."""
 
 from __future__ import annotations
 
