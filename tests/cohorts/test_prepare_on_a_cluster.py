@@ -15,7 +15,7 @@ import pytest
 from bids_tree import write_bids
 from brainstage.cohorts.folder import CohortFolder
 from brainstage.cohorts.prepare import prepare
-from brainstage.core import cluster
+from brainstage.core import slurm
 from brainstage.core.cluster import open_cluster
 from brainstage.core.errors import RunError
 from brainstage.core.parallel import Processes, run_tasks
@@ -80,7 +80,7 @@ def test_the_same_cohort_on_dask_by_a_driver_that_is_stopped_and_goes_on(bids, c
 def test_the_same_cohort_on_slurm_with_a_job_cancelled_and_a_worker_killed(
     bids, content_here, slurm_file, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(cluster, "LOOK_SECONDS", 1.0)
+    monkeypatch.setattr(slurm, "LOOK_SECONDS", 1.0)
     out = tmp_path / "cohort"
 
     def jobs():
@@ -135,7 +135,7 @@ def test_what_slurm_refuses_is_one_sentence(bids, slurm_file, tmp_path, right, w
 
 
 def test_jobs_that_never_report_are_given_up(bids, slurm_file, tmp_path, monkeypatch):
-    monkeypatch.setattr(cluster, "LOOK_SECONDS", 0.2)
+    monkeypatch.setattr(slurm, "LOOK_SECONDS", 0.2)
     file = tmp_path / "slurm.toml"
     file.write_text(f'{slurm_file.read_text()}python = "false"\n')
     with (

@@ -10,9 +10,10 @@ import pytest
 
 import tasks
 from brainstage.core import cluster as cluster_module
-from brainstage.core.cluster import SchedulerSettings, SlurmSettings, open_cluster, read_cluster
+from brainstage.core.cluster import SchedulerSettings, open_cluster, read_cluster
 from brainstage.core.errors import ConfigError, RunError
 from brainstage.core.parallel import run_tasks
+from brainstage.core.slurm import SlurmSettings
 from dask_cluster import dask_cluster
 
 distributed = pytest.importorskip("distributed")
@@ -51,6 +52,7 @@ LOG_OF_DASK = """
 import logging, sys
 from brainstage.core.cluster import open_cluster
 from brainstage.core.parallel import run_tasks
+from brainstage.core.slurm import SlurmSettings
 with open_cluster(sys.argv[1]) as workers:
     assert dict(run_tasks(abs, [-1, -2], workers)) == {-1: 1, -2: 2}
     logging.getLogger("tornado.application").error("a callback failed")

@@ -45,7 +45,7 @@ def test_volumes_in_files_are_predicted_as_without(bids, rows, tmp_path, monkeyp
     assert rows_of(result) == rows
     assert (len(result.files), sum(result.counts.values())) == (2, 2)
     assert "never a diagnosis" in read_metadata(pq.read_table(result.files[0]))["notice"]
-    assert "scans from elsewhere" in result.worth
+    assert "scans from elsewhere" in result.performance
 
 
 def test_the_same_files_on_a_cluster(bids, rows, dask, tmp_path):

@@ -9,7 +9,7 @@ import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from brainstage.core.cluster import KEEP_MEMORY
+from brainstage.core.slurm import KEEP_MEMORY
 
 SUPPORT = str(Path(__file__).parent)
 

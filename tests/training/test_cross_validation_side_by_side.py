@@ -7,10 +7,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from brainstage.core import parallel
-from brainstage.core.cluster import KEEP_MEMORY, open_cluster
+from brainstage.core.cluster import open_cluster
 from brainstage.core.errors import RunError
 from brainstage.core.parallel import ONE_THREAD, Processes, run_tasks
 from brainstage.core.run import RunFolder
+from brainstage.core.slurm import KEEP_MEMORY
 from brainstage.training.cross_validation import cross_validate
 
 TABLES = ("predictions", "nearest_slice", "baseline")

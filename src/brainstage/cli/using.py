@@ -112,7 +112,7 @@ def predict(
         show_notice(PAGE)
     elif not quiet:
         counts = Counter(rows[0]["status"] for rows in predictions.people)
-        show_saved(f"{out} ({len(predictions.rows):,} rows)", counts, predictions.worth)
+        show_saved(f"{out} ({len(predictions.rows):,} rows)", counts, predictions.performance)
         show_notice(PAGE)
     _show_reasons(predictions.reasons)
     statuses = [row["status"] for row in predictions.rows]
@@ -139,7 +139,7 @@ def _predict_many(
     _show_reasons(result.reasons)
     if not quiet:
         files = len(result.files)
-        show_saved(f"{out} ({files:,} file{'' if files == 1 else 's'})", result.counts, result.worth)
+        show_saved(f"{out} ({files:,} file{'' if files == 1 else 's'})", result.counts, result.performance)
         show_notice(PAGE)
     end_with(list(result.counts))
 

@@ -20,7 +20,7 @@ REFUSES_NOTHING = (
 )
 
 
-def describe_worth(
+def describe_performance(
     about: dict[str, Any], *, calibrated: bool, refuses: bool, volumes: bool, slices: tuple[int, int]
 ) -> str:
     """Say what predictions are worth.
@@ -34,7 +34,7 @@ def describe_worth(
     """
     known, shown = slices
     sentences = [
-        describe_performance(about),
+        model_performance(about),
         f"Model trained on phantoms, {SYNTHETIC_NOTICE}." if about.get("synthetic") else None,
         None if calibrated else UNCALIBRATED,
         ELSEWHERE if volumes else None,
@@ -45,7 +45,7 @@ def describe_worth(
     return " ".join(sentence for sentence in sentences if sentence)
 
 
-def describe_performance(about: Mapping[str, Any]) -> str:
+def model_performance(about: Mapping[str, Any]) -> str:
     """Return what is known of a model's performance on people whom it has not seen.
 
     Args:

@@ -17,7 +17,7 @@ from brainstage.core.progress import Progress, silent
 from brainstage.core.schema import RESEARCH_NOTICE, define_stages, with_metadata
 from brainstage.datasets.patient_map import is_public
 from brainstage.inference.people import PersonPrediction, batch_people, predict_people
-from brainstage.inference.performance import describe_worth
+from brainstage.inference.performance import describe_performance
 from brainstage.inference.predictor import Predictor
 from brainstage.scans.discover import Scan
 from brainstage.scans.skull_strip import OUTLINE_CHECK
@@ -90,14 +90,14 @@ class Predictions(Displayed, Tabular):
     def notice(self) -> str:
         """What accompanies every prediction: research use, what it is worth, and whose skull was taken off."""
         skulls = SKULLS_REMOVED.format(", ".join(self.skulls_removed)) if self.skulls_removed else ""
-        return f"{RESEARCH_NOTICE} {self.worth} {skulls}".strip()
+        return f"{RESEARCH_NOTICE} {self.performance} {skulls}".strip()
 
     @property
-    def worth(self) -> str:
+    def performance(self) -> str:
         """What the predictions are worth: the model's performance, and for whom it is not known."""
         shown = [row["slice_id"] for row in self.rows if row["slice_id"]]
         known = sum(map(is_public, shown))
-        return describe_worth(
+        return describe_performance(
             self.about,
             calibrated=self.calibrated,
             refuses=self.refuses,

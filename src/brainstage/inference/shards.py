@@ -20,7 +20,7 @@ from brainstage.datasets.layouts import hub_files
 from brainstage.datasets.patient_map import is_public
 from brainstage.datasets.sources import load_slices
 from brainstage.inference.people import batch_people, predict_people
-from brainstage.inference.performance import describe_worth
+from brainstage.inference.performance import describe_performance
 from brainstage.inference.predictions import Predictions, check_scans
 from brainstage.inference.predictor import Predictor, open_once
 from brainstage.models.find import place_of_model
@@ -58,13 +58,13 @@ class ShardedPredictions:
             numbered in each file anew.
         counts: How many people or scans were ``predicted``, ``refused``, ``failed``.
         reasons: Why scans have no prediction, a sentence each.
-        worth: What the predictions are worth, as :attr:`Predictions.worth`.
+        performance: What the predictions are worth, as :attr:`Predictions.performance`.
     """
 
     files: tuple[Path, ...]
     counts: dict[str, int]
     reasons: tuple[str, ...]
-    worth: str
+    performance: str
 
 
 def predict_shards(
@@ -187,11 +187,11 @@ def _summary(predictor: Predictor, files: Sequence[Path]) -> ShardedPredictions:
         volumes = volumes or any(level is not None for level in levels)
         slices = [slice_id for slice_id in table["slice_id"] if slice_id]
         known, shown = known + sum(map(is_public, slices)), shown + len(slices)
-    worth = describe_worth(
+    performance = describe_performance(
         predictor.about,
         calibrated=predictor.calibrated,
         refuses=predictor.refuses,
         volumes=volumes,
         slices=(known, shown),
     )
-    return ShardedPredictions(tuple(files), dict(counts), tuple(reasons), worth)
+    return ShardedPredictions(tuple(files), dict(counts), tuple(reasons), performance)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.metadata import version
 
 from brainstage.core.schema import define_stages, short_names
-from brainstage.inference.performance import describe_performance
+from brainstage.inference.performance import model_performance
 from brainstage.inference.predictor import Predictor
 from brainstage.scans.extraction import Skull
 
@@ -66,7 +66,7 @@ def methods(predictor: Predictor, skull: Skull) -> str:
         _NETWORK if predictor.by_slice else _PATIENT_MODEL,
         _calibration(predictor),
         "Scans that did not look like those of the training data were refused." if predictor.refuses else "",
-        describe_performance(about),
+        model_performance(about),
     ]
     return " ".join(filter(None, sentences))
 

@@ -28,6 +28,7 @@ from brainstage.report.checklists import (
 from brainstage.report.methods import describe_method
 from brainstage.report.pages import plain
 from brainstage.stats import metrics
+from brainstage.stats.weighted import CALIBRATION_BINS
 
 BY_STAGE = {"precision": "precision", "recall": "recall", "f1": "F1", "auroc": "AUROC"}
 Nested = Mapping[str, Mapping[str, Mapping[str, float]]]
@@ -166,7 +167,7 @@ def _calibration(people: PatientEvaluation) -> str:
     """Return how well the probabilities of people are calibrated."""
     error = people.views[0].rows["model"]["calibration_error"]
     sentence = (
-        f"Expected calibration error of people {shown(error)}, in {metrics.CALIBRATION_BINS} bins; perfectly "
+        f"Expected calibration error of people {shown(error)}, in {CALIBRATION_BINS} bins; perfectly "
         f"calibrated probabilities of so few people would show {shown(people.calibration_error_if_perfect)}."
     )
     if people.calibrated_on:

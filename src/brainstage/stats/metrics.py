@@ -1,7 +1,7 @@
 """Scores of probabilities against labels, with bootstrap intervals. Arrays in, numbers out.
 
-Every score is computed from weights of the rows, so that a bootstrap draw is a weighting and a thousand draws
-cost a few matrix products. With all weights 1 each score equals scikit-learn's; a test holds them together.
+A bootstrap draw weighs the rows, and :mod:`brainstage.stats.weighted` scores many weightings at once: a thousand
+draws cost a few matrix products.
 """
 
 from __future__ import annotations
@@ -13,10 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from brainstage.core.arrays import BoolArray, Float64Array, IntArray
-
-CALIBRATION_BINS = 15
-"""Bins of the expected calibration error, of equal width (Guo et al. 2017, ICML)."""
+from brainstage.core.arrays import Float64Array, IntArray
+from brainstage.stats import weighted
 
 DRAWS = 1000
 WEIGHTS_AT_ONCE = 2**22
@@ -101,6 +99,7 @@ def score(
     sampled = [_weighted(labels, probabilities, weights) for weights in resamples(len(labels), groups, draws, seed)]
     spread = {name: np.concatenate([part[name] for part in sampled]) for name in point}
     scores = {name: intervals(point[name][0], spread[name]) for name in point}
+    truth = weighted.one_hot(labels, len(classes))
     return Scores(
         overall={name: scores[name][0] for name in OVERALL},
         by_class={
@@ -108,7 +107,7 @@ def score(
             for number, class_name in enumerate(classes)
         },
         support={name: int((labels == number).sum()) for number, name in enumerate(classes)},
-        confusion=_confusion(probabilities, _one_hot(labels, len(classes))).astype(np.int64),
+        confusion=weighted.confusion_matrices(probabilities, truth).astype(np.int64),
     )
 
 
@@ -208,8 +207,8 @@ def shuffled_labels(
     """
     rng = np.random.default_rng(seed)
     shuffles = np.array([rng.permutation(labels) for _ in range(draws)])
-    parts = [_one_hot(shuffles[start : start + 100], repeats[0].shape[1]) for start in range(0, draws, 100)]
-    scores = [[_scores(repeat, weights) for repeat in repeats] for weights in parts]
+    parts = [weighted.one_hot(shuffles[start : start + 100], repeats[0].shape[1]) for start in range(0, draws, 100)]
+    scores = [[weighted.scores(repeat, weights) for repeat in repeats] for weights in parts]
     spread = {
         name: np.concatenate([np.mean([repeat[name] for repeat in part], axis=0) for part in scores])
         for name in OVERALL
@@ -240,7 +239,7 @@ def calibration_error_if_perfect(repeats: Sequence[Float64Array], *, draws: int 
         for number, probabilities in enumerate(repeats):
             edges = np.cumsum(probabilities, axis=1)[:, :-1]
             stages = (uniform[:, number, :, None] > edges).sum(axis=2)
-            errors[part, number] = _calibration_error(probabilities, _one_hot(stages, classes))
+            errors[part, number] = weighted.calibration_error(probabilities, weighted.one_hot(stages, classes))
     means = errors.mean(axis=1)
     return intervals(means.mean(keepdims=True), means[:, None])[0]
 
@@ -297,123 +296,7 @@ def intervals(value: Float64Array, spread: Float64Array) -> list[Score]:
 
 def _weighted(labels: IntArray, probabilities: Float64Array, weights: Float64Array) -> dict[str, Float64Array]:
     """Return every score of each weighting of the rows, of shape (weightings, 1 or K)."""
-    return _scores(probabilities, _one_hot(labels, probabilities.shape[1]) * weights[:, None])
-
-
-def _one_hot(labels: IntArray, count: int) -> Float64Array:
-    """Return labels (…, N) as weights of shape (…, K, N): 1 for each row's class, else 0."""
-    encoded: Float64Array = (labels[..., None, :] == np.arange(count)[:, None]).astype(np.float64)
-    return encoded
-
-
-def _scores(probabilities: Float64Array, weights: Float64Array) -> dict[str, Float64Array]:
-    """Return every score of each weighting.
-
-    Args:
-        probabilities: float64 of shape (N, K).
-        weights: How much each row counts as a row of each class, float64 of shape (weightings, K, N).
-
-    Returns:
-        Of shape (weightings, 1), or (weightings, K) for those by class.
-    """
-    with np.errstate(invalid="ignore", divide="ignore"):
-        confusion = _confusion(probabilities, weights)
-        by_class = _by_class(confusion) | {"auroc": auroc(probabilities, weights)}
-        support = confusion.sum(2)
-        # a class that does not occur and is not predicted is left out of the mean, as in scikit-learn
-        occurs = (support > 0) | (confusion.sum(1) > 0)
-        overall = {
-            "accuracy": _accuracy(confusion),
-            "balanced_accuracy": _mean_where(by_class["recall"], support > 0),
-            "weighted_f1": _weighted_f1(confusion),
-            "macro_f1": _mean_where(by_class["f1"], occurs),
-            "auroc_ovr": _mean_where(by_class["auroc"], ~np.isnan(by_class["auroc"])),
-            "quadratic_kappa": _quadratic_kappa(confusion),
-            "log_loss": log_loss(probabilities, weights),
-            "calibration_error": _calibration_error(probabilities, weights),
-        }
-    return {name: values[:, None] for name, values in overall.items()} | by_class
-
-
-def _mean_where(values: Float64Array, where: BoolArray) -> Float64Array:
-    mean: Float64Array = np.where(where, values, 0).sum(1) / where.sum(1)
-    return mean
-
-
-def _confusion(probabilities: Float64Array, weights: Float64Array) -> Float64Array:
-    """Return the confusion matrix of each weighting, of shape (weightings, K, K)."""
-    confusion: Float64Array = weights @ np.eye(probabilities.shape[1])[probabilities.argmax(1)]
-    return confusion
-
-
-def _accuracy(confusion: Float64Array) -> Float64Array:
-    share: Float64Array = np.trace(confusion, axis1=1, axis2=2) / confusion.sum((1, 2))
-    return share
-
-
-def _weighted_f1(confusion: Float64Array) -> Float64Array:
-    support = confusion.sum(2)
-    mean: Float64Array = (_by_class(confusion)["f1"] * support).sum(1) / support.sum(1)
-    return mean
-
-
-def _by_class(confusion: Float64Array) -> dict[str, Float64Array]:
-    correct = np.diagonal(confusion, axis1=1, axis2=2)
-    support, predicted = confusion.sum(2), confusion.sum(1)
-    return {
-        "precision": np.where(predicted > 0, correct / predicted, 0.0),
-        "recall": np.where(support > 0, correct / support, np.nan),
-        "f1": np.where(support + predicted > 0, 2 * correct / (support + predicted), 0.0),
-    }
-
-
-def auroc(probabilities: Float64Array, weights: Float64Array) -> Float64Array:
-    """Return each class's area under the ROC curve against the rest (Mann-Whitney, ties count half).
-
-    Args:
-        probabilities: Of the first k of K classes, float64 of shape (N, k).
-        weights: How much each row counts as a row of each class, float64 of shape (weightings, K, N).
-
-    Returns:
-        float64 of shape (weightings, k); NaN where a class does not occur, or nothing else does.
-    """
-    areas, every = [], weights.sum(1)
-    for number in range(probabilities.shape[1]):
-        order = np.argsort(probabilities[:, number], kind="stable")
-        _, ties = np.unique(probabilities[order, number], return_index=True)
-        positive = np.add.reduceat(weights[:, number, order], ties, axis=1)
-        negative = np.add.reduceat(every[:, order], ties, axis=1) - positive
-        below = np.cumsum(negative, axis=1) - negative
-        areas.append((positive * (below + negative / 2)).sum(1) / (positive.sum(1) * negative.sum(1)))
-    return np.stack(areas, axis=1)
-
-
-def _quadratic_kappa(confusion: Float64Array) -> Float64Array:
-    """Return Cohen's kappa with quadratic weights: stages are ordered, so a miss by two counts four times."""
-    count = confusion.shape[1]
-    distance = (np.arange(count)[:, None] - np.arange(count)) ** 2
-    expected = confusion.sum(2)[:, :, None] * confusion.sum(1)[:, None, :] / confusion.sum((1, 2))[:, None, None]
-    kappa: Float64Array = 1 - (distance * confusion).sum((1, 2)) / (distance * expected).sum((1, 2))
-    return kappa
-
-
-def log_loss(probabilities: Float64Array, weights: Float64Array) -> Float64Array:
-    """Return the mean of -log(probability of the true class), shape (weightings,); arguments as :func:`auroc`."""
-    losses = -np.log(np.clip(probabilities, np.finfo(np.float32).eps, 1.0))
-    loss: Float64Array = np.tensordot(weights, losses.T, 2) / weights.sum((1, 2))
-    return loss
-
-
-def _calibration_error(probabilities: Float64Array, weights: Float64Array) -> Float64Array:
-    """Return the mean gap between confidence and accuracy over bins of confidence, weighted by their size."""
-    confidence, predicted = probabilities.max(1), probabilities.argmax(1)
-    bins = np.minimum((confidence * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
-    in_bin = np.eye(CALIBRATION_BINS)[bins]
-    gaps = weights.sum(1) @ (in_bin * confidence[:, None])
-    for number in range(probabilities.shape[1]):
-        gaps -= weights[:, number] @ (in_bin * (predicted == number)[:, None])
-    error: Float64Array = np.abs(gaps).sum(1) / weights.sum((1, 2))
-    return error
+    return weighted.scores(probabilities, weighted.one_hot(labels, probabilities.shape[1]) * weights[:, None])
 
 
 def score_decisions(
@@ -435,11 +318,11 @@ def score_decisions(
         draws: Number of bootstrap draws.
         seed: Seed of the draws.
     """
-    truth, answers = _one_hot(labels, count), np.eye(count)[decisions]
+    truth, answers = weighted.one_hot(labels, count), np.eye(count)[decisions]
     parts = chain([np.ones((1, len(labels)))], resamples(len(labels), groups, draws, seed))
     confusion = np.concatenate([truth * weights[:, None] @ answers for weights in parts])
     with np.errstate(invalid="ignore", divide="ignore"):
-        values = {"accuracy": _accuracy(confusion), "weighted_f1": _weighted_f1(confusion)}
+        values = {"accuracy": weighted.accuracy(confusion), "weighted_f1": weighted.weighted_f1(confusion)}
     return {name: intervals(column[:1], column[1:, None])[0] for name, column in values.items()}
 
 

@@ -17,17 +17,8 @@ import numpy as np
 
 from brainstage.core.arrays import BoolArray, Float64Array
 from brainstage.stats.age_and_sex import regression
-from brainstage.stats.metrics import (
-    CALIBRATION_BINS,
-    DRAWS,
-    FEW,
-    LEVEL,
-    Score,
-    auroc,
-    intervals,
-    log_loss,
-    resamples,
-)
+from brainstage.stats.metrics import DRAWS, FEW, LEVEL, Score, intervals, resamples
+from brainstage.stats.weighted import CALIBRATION_BINS, auroc, log_loss
 
 THRESHOLD = 0.5
 """Probability from which on a row is called positive."""
@@ -212,7 +203,7 @@ def expected_calibration_error(
     """Return the mean gap between predicted probability and observed share, over 15 bins of equal width.
 
     Naeini et al. 2015, AAAI 29, 2901. The bins are of the probability of the outcome, not of the likelier answer as
-    in :mod:`brainstage.stats.metrics`: there 0.3 and 0.7 share a bin, and risks overestimated in both cancel.
+    in :mod:`brainstage.stats.weighted`: there 0.3 and 0.7 share a bin, and risks overestimated in both cancel.
 
     Args:
         positive: Whether each row has the outcome, bool of shape (N,).

@@ -48,8 +48,8 @@ def show_predictions(predictions: Predictions, *, slices: bool = False, details:
             _show_person(console, rows, names, slices=slices)
     if alone:
         _show_alone(console, alone, names, every=slices)
-    if predictions.worth and any(rows[0]["stage"] for rows in people):  # of no stage there is nothing to say
-        console.print(predictions.worth)
+    if predictions.performance and any(rows[0]["stage"] for rows in people):  # of no stage there is nothing to say
+        console.print(predictions.performance)
     if sum(row["stage"] is not None for row in alone) > 1:
         console.print("Each slice was staged as a person of its own; --one-person stages those of one together.")
     console.print(_say_where_the_rest_is(people, slices=slices, details=details))
@@ -149,15 +149,15 @@ def _say_where_the_rest_is(people: Sequence[Sequence[Row]], *, slices: bool, det
     return f"{', '.join(option for option in options if option)}."
 
 
-def show_saved(saved: str, counts: Mapping[str, int], worth: str) -> None:
+def show_saved(saved: str, counts: Mapping[str, int], performance: str) -> None:
     """Print where predictions were saved, and what became of the scans.
 
     Args:
         saved: The folder.
         counts: Number of scans of each status.
-        worth: What the predictions are worth.
+        performance: What the predictions are worth.
     """
     console = open_console()
     console.print(f"Saved {saved}", soft_wrap=True)
     console.print(", ".join(f"{count:,} {status}" for status, count in counts.items()))
-    console.print(worth)
+    console.print(performance)
