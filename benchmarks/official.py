@@ -31,7 +31,7 @@ from brainstage.models.engines.torch import TorchEngine
 from brainstage.models.network import build_model, build_optimizer
 from brainstage.models.recipes import load_recipe
 from brainstage.training.inputs import prepare
-from brainstage.training.trainer import SliceDataset, fit_network
+from brainstage.training.trainer import SliceDataset, fit_network, uses_bf16
 
 RECIPES = ("compact-fast", "compact", "compact-best")
 
@@ -60,13 +60,12 @@ def _loop(model: Any, training: SliceDataset, config: TrainConfig) -> None:
     steps = -(-len(training) // config.batch_size) * config.epochs
     schedule = get_cosine_schedule_with_warmup(optimizer, int(config.warmup_share * steps), steps)
     loss_of = torch.nn.CrossEntropyLoss(label_smoothing=config.label_smoothing)
-    bf16 = config.precision != "fp32" and torch.cpu._is_avx512_bf16_supported()
     for epoch in range(config.epochs):
         training.start_epoch(epoch)
         order = torch.randperm(len(training)).tolist()
         for first in range(0, len(order), config.batch_size):
             batch = training.__getitems__(order[first : first + config.batch_size])
-            with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            with torch.autocast("cpu", torch.bfloat16, enabled=uses_bf16(config)):
                 loss = loss_of(model(batch["pixel_values"]).logits, batch["labels"])
             loss.backward()
             optimizer.step()
@@ -93,7 +92,10 @@ def main() -> None:
     options = parser.parse_args()
     slices = load_slices(options.data)
     print(f"official split · {make_splits(slices, load_recipe('compact')).verdict}")
-    print(f"{torch.get_num_threads()} threads, torch {torch.__version__}")
+    numbers = (
+        "bf16" if uses_bf16(load_recipe("compact")) else "fp32, since this processor has no instructions for bf16"
+    )
+    print(f"{torch.get_num_threads()} threads, torch {torch.__version__}, {numbers}")
     print(f"{'recipe':<14}{'loop':<9}{'seed':>4}{'accuracy':>10}{'weighted F1':>13}{'macro F1':>10}{'seconds':>9}")
     for recipe in options.recipes:
         lines = [_fit(slices, recipe, seed, "Trainer", fit_trainer) for seed in options.seeds]

@@ -1,13 +1,14 @@
 """The report's final training, its plain way against ours, with a ViT-base of random weights at 224 pixels.
 
-    python benchmarks/study.py [--data FOLDER] [--rows 96] [--engines torch:bf16 openvino:int8]
+    python benchmarks/study.py [--data FOLDER] [--rows 96] [--engines torch:auto openvino:int8]
 
 The plain way is the report's: every image through the image processor and the frozen network in fp32, batches of
 four, at every step and every evaluation. It is measured on ``--rows`` training and as many test rows and
 extrapolated to five epochs of all rows with an evaluation after each and one at the end. Ours is
 ``brainstage train --recipe report`` from the data in memory to the finished run, with an empty cache.
 
-The feature pass is set against the largest matrix products of the same machine, measured in the same run.
+The feature pass is set against the largest matrix products of the same machine, measured in the same run: in bf16
+where its processor has instructions for that, which ``auto`` takes too, else in fp32.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ from brainstage.evaluation.slices import evaluate
 from brainstage.models.backbones import open_backbone, split_head
 from brainstage.models.recipes import load_recipe
 from brainstage.training.train import train
+from brainstage.training.trainer import uses_bf16
 
 SHAPES = ((4096, 4096, 4096), (3152, 768, 3072), (3152, 3072, 768))
 """Matrix products: a large one, and a ViT-base's for a batch of 16."""
@@ -143,7 +145,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--data")
     parser.add_argument("--rows", type=int, default=96, help="rows that the plain way is measured on")
-    parser.add_argument("--engines", nargs="+", default=["torch:bf16", "openvino:int8"], metavar="ENGINE:PRECISION")
+    parser.add_argument("--engines", nargs="+", default=["torch:auto", "openvino:int8"], metavar="ENGINE:PRECISION")
     options = parser.parse_args()
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
@@ -157,11 +159,11 @@ def main() -> None:
         with FlopCounterMode(display=False) as counter, torch.inference_mode():
             body(torch.zeros(1, 3, 224, 224))
         gflop = counter.get_total_flops() / 1e9
-        peaks = {"fp32": matrix_peak(torch.float32), "bf16": matrix_peak(torch.bfloat16)}
-        print(
-            f"matrix peak {peaks['fp32']:.0f} GFLOP/s in fp32, {peaks['bf16']:.0f} in bf16; "
-            f"{gflop:.1f} GFLOP a slice"
-        )
+        peaks = {"fp32": matrix_peak(torch.float32)}
+        if uses_bf16(report):
+            peaks["bf16"] = matrix_peak(torch.bfloat16)
+        found = ", ".join(f"{peak:.0f} GFLOP/s in {kind}" for kind, peak in peaks.items())
+        print(f"matrix peak {found}; {gflop:.1f} GFLOP a slice")
 
         training, evaluating = the_reports_way(slices, report, folder, options.rows)
         trained, evaluated = report.epochs * len(fold.train), (report.epochs + 1) * len(fold.test)
@@ -174,7 +176,7 @@ def main() -> None:
         for engine, _, precision in (name.partition(":") for name in options.engines):
             seconds, about, judged = our_way(slices, report.replace(engine=engine, precision=precision))
             rate = (len(fold.train) + len(fold.test)) / about["feature_seconds"]
-            kind = "fp32" if precision == "fp32" else "bf16"
+            kind = "bf16" if "bf16" in peaks and precision != "fp32" else "fp32"
             accuracy, f1 = (judged.scores.overall[name].value for name in ("accuracy", "weighted_f1"))
             print(
                 f"ours, {about['features']:<14} {seconds:6.0f} s: {plain / seconds:5.1f} times the plain way; "

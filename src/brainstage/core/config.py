@@ -120,8 +120,8 @@ class TrainConfig:
     seed: int = 0
     """Seed of weights, batches and splits."""
     precision: Precision = "auto"
-    """``auto``: bf16 where the processor computes in it, else fp32; ``int8``: features of a frozen backbone in
-    8-bit integers, by engine ``openvino``."""
+    """``auto``: bf16 where the processor computes in it, else fp32; ``bf16``: also where it takes the processor
+    several times as long; ``int8``: features of a frozen backbone in 8-bit integers, by engine ``openvino``."""
     engine: Engine = "torch"
     """Library that computes the features of a frozen backbone; ``openvino`` is an extra, faster on most laptops."""
 
