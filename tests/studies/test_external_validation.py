@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -23,6 +24,7 @@ from brainstage.report.validation_facts import facts_of_validation
 from brainstage.report.validation_page import write_validation
 from brainstage.studies.external_validation import validate
 from brainstage.training.cross_validation import cross_validate
+from brainstage.training.train import train
 from helpers import run_cli
 from volumes import brain, with_skull, write_nifti
 
@@ -90,6 +92,23 @@ def test_people_whom_the_model_was_made_with_are_refused(run, few, others, real_
         validate("patient", load_slices(next(real_folder.rglob("test-*.parquet"))), tmp_path)
     assert not (tmp_path / "predictions.parquet").exists()
     assert validate(run.path, others, tmp_path).shared_ids == len(set(few.patients) & set(others.patients)) > 5
+
+
+def test_training_people_of_a_single_fold_are_refused_and_a_model_without_its_run_does_not_know_them(
+    few, tiny, others, tmp_path
+):
+    run = train(few, tiny.replace(protocol="patient", epochs=1), out=tmp_path)
+    [fold] = json.loads(run.splits.read_text())["folds"][:1]
+    seen = [row for row, one in enumerate(few.patients) if one in fold["train"]]
+    part = replace(few, rows=few.rows.take(seen), images=[few.images[row] for row in seen])
+    with pytest.raises(LeakageError, match=f"{len(seen)} of {len(seen)} slices are in the data"):
+        validate(run.path, part, tmp_path / "seen")
+    assert validate(run.path, others, tmp_path / "known").leakage["status"] == "clean"
+    model = shutil.copytree(run.model, tmp_path / "published" / "model").parent
+    shutil.copy(run.manifest, model)
+    result = validate(model, others, tmp_path / "unknown")
+    assert "leakage unknown: the model does not say which slices" in result.title
+    assert facts_of_validation(result).disjoint.startswith("Slice: not known.")
 
 
 def test_classes_of_other_names_are_compared_by_the_first_alone_or_by_a_mapping(cohort, tmp_path):

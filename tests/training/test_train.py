@@ -41,6 +41,7 @@ def test_a_run_holds_what_it_promises(trained):
         "model/preprocessor_config.json",
         "train_config.json",
         "splits.json",
+        "training_slices.parquet",
         "history.jsonl",
         "predictions.parquet",
         "nearest_training_slice.parquet",

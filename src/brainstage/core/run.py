@@ -44,6 +44,7 @@ class RunFolder(Displayed, Plotted, Tabular):
     ``model/``                         weights, architecture and image processor
     ``train_config.json``              every setting
     ``splits.json``                    the slices or people of each side, and the leakage verdict
+    ``training_slices.parquet``        ``slice_id`` and ``patient_id`` of the slices that the model was fitted to
     ``history.jsonl``                  one line an epoch
     ``predictions.parquet``            probabilities of every validation and test slice
     ``folds/00/`` …                    a run for each fold, where the run is cross-validated
@@ -70,6 +71,7 @@ class RunFolder(Displayed, Plotted, Tabular):
         self.folds = self.path / "folds"
         self.config = self.path / "train_config.json"
         self.splits = self.path / "splits.json"
+        self.training_slices = self.path / "training_slices.parquet"
         self.history = self.path / "history.jsonl"
         self.predictions = self.path / "predictions.parquet"
         self.nearest_slice = self.path / NEAREST_SLICE

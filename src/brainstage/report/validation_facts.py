@@ -133,8 +133,13 @@ def _disjoint(result: ExternalValidation) -> str:
     shared = f" {result.shared_ids} people have ids that occur in the model's own data too." * bool(
         result.shared_ids
     )
+    if result.leakage["status"] == "unknown":
+        return (
+            "Slice: not known. The model does not say which slices it was fitted to, only that its data set as a "
+            f"whole is another.{shared}"
+        )
     return (
-        "Slice: no slice of the cohort is in the data that the model was made with, as far as its files tell. "
+        "Slice: no slice of the cohort is in the data that the model was made with. "
         f"Whether the same people are in both under other slices cannot be seen.{shared}"
     )
 

@@ -7,7 +7,6 @@ by name or by a mapping, all classes are judged too.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,11 +20,11 @@ from brainstage.cohorts.folder import CohortFolder
 from brainstage.cohorts.ledger import count_reasons
 from brainstage.core.arrays import BoolArray, Float64Array
 from brainstage.core.config import did_you_mean
-from brainstage.core.errors import ConfigError, DataError, LeakageError
+from brainstage.core.errors import ConfigError, DataError
 from brainstage.core.files import make_folder, write_table
 from brainstage.core.notebooks import Displayed, Plotted, Tabular
 from brainstage.core.progress import Progress, silent
-from brainstage.core.run import RunFolder, StrPath
+from brainstage.core.run import StrPath
 from brainstage.core.schema import (
     CONFORMAL_THRESHOLD,
     PROB_PREFIX,
@@ -35,19 +34,16 @@ from brainstage.core.schema import (
     short_names,
     with_metadata,
 )
-from brainstage.datasets.patient_map import is_public
 from brainstage.datasets.table import SliceTable
 from brainstage.evaluation.patients import PatientEvaluation, evaluate_patients
 from brainstage.evaluation.subgroups import Subgroup, subgroups
 from brainstage.inference.cohort_predictions import ScanPredictions, predict_cohort
 from brainstage.inference.predictor import Predictor
-from brainstage.models.weights import BUNDLED
 from brainstage.stats import metrics, validation
 from brainstage.stats.age_and_sex import age_and_sex
+from brainstage.studies.unseen import check_unseen, training_people
 
 PREDICTIONS = "predictions.parquet"
-UNSEEN = {"status": "clean", "sentence": "clean: no slice of the data that the model was made with"}
-"""Leakage verdict: of slices, since whether the people are others cannot be seen."""
 MISSES = 12
 """Scans shown for which the probability of the true outcome was lowest."""
 
@@ -78,6 +74,7 @@ class ExternalValidation(Displayed, Plotted, Tabular):
         model: SHA-256 of the weights.
         about: The model's manifest.
         synthetic: Whether the cohort is the phantom cohort.
+        leakage: Whether slices of the cohort were trained on, by :func:`brainstage.studies.unseen.check_unseen`.
         shared_ids: Number of people whose ids the model's own data has too: the same people, or the same numbers.
         classes: Class names of the model.
         mapped: Class of the model that each label stands for; None where the classes are not comparable.
@@ -103,6 +100,7 @@ class ExternalValidation(Displayed, Plotted, Tabular):
     model: str
     about: dict[str, Any]
     synthetic: bool
+    leakage: dict[str, str]
     shared_ids: int
     classes: tuple[str, ...]
     mapped: dict[str, str] | None
@@ -144,7 +142,7 @@ class ExternalValidation(Displayed, Plotted, Tabular):
                 "hash": self.model,
                 **{key: self.about.get(key) for key in ("recipe", "protocol", "data_hash")},
             },
-            "leakage": UNSEEN,
+            "leakage": self.leakage,
             "shared_ids": self.shared_ids,
             "classes": list(self.classes),
             "mapped": self.mapped,
@@ -217,7 +215,7 @@ def validate(
     """
     folder = make_folder(Path(out))
     predictor = Predictor.open(model)
-    _check_unseen(model, predictor, slices)
+    leakage = check_unseen(model, predictor, slices)
     mapped = _map_classes(slices, predictor, class_map)
     ledger = _read_ledger(cohort)
     found = predict_cohort(predictor, slices, progress)
@@ -225,17 +223,18 @@ def validate(
     first, positive = _outcome(found, slices, predictor, mapped)
     probability = 1 - found.probabilities[:, 0]
     kept = {name: values for name, values in covariates.items() if name in ("age", "sex", *by)}
-    table = _table(found, predictor, mapped, kept, slices)
+    table = _table(found, predictor, mapped, kept, slices, leakage)
     write_table(folder / PREDICTIONS, table)
     groups = metrics.groups_of(found.patients)
     people = len(set(found.patients))
     outcomes = set(zip(found.patients, positive.tolist(), strict=True))
     return ExternalValidation(
-        title=_title(people, len(found.scans), predictor, synthetic=slices.synthetic),
+        title=_title(people, len(found.scans), predictor, leakage, synthetic=slices.synthetic),
         model=predictor.hash,
         about=predictor.about,
         synthetic=slices.synthetic,
-        shared_ids=len(set(found.patients) & _training_people(model)),
+        leakage=leakage,
+        shared_ids=len(set(found.patients) & training_people(model)),
         classes=predictor.classes,
         mapped=mapped,
         first=first,
@@ -255,42 +254,6 @@ def validate(
         misses=_misses(found, positive, probability),
         predictions=table,
     )
-
-
-def _check_unseen(model: StrPath, predictor: Predictor, slices: SliceTable) -> None:
-    """Refuse a cohort that shares slices with the data that the model was made with."""
-    known = _training_slices(model)
-    bundled = str(model) in BUNDLED
-    shared = [one for one in slices.slice_ids if (bundled and is_public(one)) or one in known]
-    if shared or predictor.about.get("data_hash") == slices.data_hash:
-        count = len(shared) or len(slices)
-        raise LeakageError(
-            f"{count:,} of {len(slices):,} slices are in the data that {model} was made with: this would be no "
-            "external validation; give people whom it has never seen"
-        )
-
-
-def _training_slices(model: StrPath) -> set[str]:
-    """Return the slices that a run names: those of its splits, or of its predictions; none of a bundled model."""
-    if str(model) in BUNDLED:
-        return set()
-    run = RunFolder(model)
-    known: set[str] = set()
-    if run.splits.is_file():
-        content = json.loads(run.splits.read_text(encoding="utf-8"))
-        if content.get("names") == "slice_id":
-            known |= {one for fold in content["folds"] for side in fold.values() for one in side}
-    if run.predictions.is_file():
-        known |= set(pq.read_table(run.predictions, columns=["slice_id"])["slice_id"].to_pylist())
-    return known
-
-
-def _training_people(model: StrPath) -> set[str]:
-    """Return the people whom a run names; none of a bundled model, whose people have no names elsewhere."""
-    file = RunFolder(model).predictions
-    if str(model) in BUNDLED or not file.is_file():
-        return set()
-    return set(pq.read_table(file, columns=["patient_id"])["patient_id"].to_pylist()) - {None}
 
 
 def _map_classes(
@@ -365,6 +328,7 @@ def _table(
     mapped: dict[str, str] | None,
     covariates: Mapping[str, Sequence[Value]],
     slices: SliceTable,
+    leakage: dict[str, str],
 ) -> pa.Table:
     """Return a prediction table of scans: a row each, which `evaluate` reads where the classes are comparable."""
     columns: dict[str, Any] = {
@@ -385,7 +349,7 @@ def _table(
     about = {
         "protocol": "patient",
         "external": True,
-        "leakage": UNSEEN,
+        "leakage": leakage,
         "synthetic": slices.synthetic,
         "ordered": predictor.ordered,
         "recipe": predictor.about.get("recipe"),
@@ -417,11 +381,11 @@ def _misses(found: ScanPredictions, positive: BoolArray, probability: Float64Arr
     ]
 
 
-def _title(people: int, scans: int, predictor: Predictor, *, synthetic: bool) -> str:
+def _title(people: int, scans: int, predictor: Predictor, leakage: dict[str, str], *, synthetic: bool) -> str:
     stamp = f"{SYNTHETIC_NOTICE} · " if synthetic else ""
     of_scans = f", {scans} scans" if scans > people else ""
     recipe = predictor.about.get("recipe", "unknown recipe")
     return (
         f"{stamp}external validation · {people} people{of_scans} · model {predictor.hash[:12]} ({recipe}) · "
-        f"{UNSEEN['sentence']}"
+        f"{leakage['sentence']}"
     )

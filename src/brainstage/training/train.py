@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from brainstage.core.arrays import FloatArray
 from brainstage.core.config import TrainConfig
@@ -166,6 +167,9 @@ def _finish(
         ),
     )
     about = _about(slices, config, splits, fold)
+    people = [splits.patient_of[slice_id] for slice_id in fold.train]
+    known = {"slice_id": list(fold.train), "patient_id": pa.array(people, pa.string())}
+    write_table(run.training_slices, pa.table(known))
     _predict(run, slices, fold, config.fold, fitted.prediction, about, progress)
     if alone:
         nearest = nearest_training_slice(slices, {config.fold: fold}, about, progress=progress)
