@@ -95,6 +95,19 @@ def test_bids_has_labels_by_session_where_there_are_and_by_person_else(tmp_path)
     assert found(tmp_path, covariates=["sex"])["sub-02"].covariates == {"sex": "M"}
 
 
+def test_people_whose_ids_have_more_than_letters_and_digits_are_told_apart(tmp_path):
+    names = ("01-A", "01-B", "002_S_0295", "002_S_0413", "Jörg", "Jürgen")
+    for name in names:
+        scan(tmp_path, f"sub-{name}/ses-1_a/anat/sub-{name}_ses-1_a_T1w.nii.gz")
+    rows = "".join(f"sub-{name}\tCN\n" for name in names)
+    write(tmp_path / "participants.tsv", f"participant_id\tdiagnosis\n{rows}")
+    cohort = find_cohort(tmp_path, salt=b"")
+    assert cohort.notes == () and len({one.scan_id for one in cohort.scans}) == len(names)
+    assert {(one.participant_id, one.session_id, one.label) for one in cohort.scans} == {
+        (name, "1_a", "CN") for name in names
+    }
+
+
 def test_ids_that_differ_by_zeros_are_named(tmp_path):
     for name in ("1", "01", "10"):
         scan(tmp_path, f"sub-{name}/anat/sub-{name}_T1w.nii.gz")

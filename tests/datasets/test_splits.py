@@ -159,6 +159,18 @@ def test_splits_of_other_data_are_refused(tmp_path, phantom, protocol):
         Splits.load(tmp_path / "splits.json", table(["CN", "AD"] * 10))
 
 
+def test_slices_without_a_label_stay_out_of_splits_by_people_and_a_name_is_listed_once(tmp_path, phantom):
+    make_splits(phantom, config(protocol="patient", folds=2)).save(tmp_path / "splits.json")
+    some = phantom.with_labels([None, *phantom.labels[1:]])
+    loaded = Splits.load(tmp_path / "splits.json", some)
+    assert phantom.slice_ids[0] not in {one for fold in loaded.folds for one in (*fold.train, *fold.test)}
+    content = json.loads((tmp_path / "splits.json").read_text())
+    content["folds"][1]["train"].append(content["folds"][1]["train"][0])
+    (tmp_path / "splits.json").write_text(json.dumps(content))
+    with pytest.raises(DataError, match="is listed twice on one side"):
+        Splits.load(tmp_path / "splits.json", phantom)
+
+
 def test_a_splits_file_with_another_protocol_is_refused(tmp_path, phantom):
     make_splits(phantom, config()).save(tmp_path / "splits.json")
     text = (tmp_path / "splits.json").read_text()

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import time
 from dataclasses import replace
 
@@ -42,6 +43,13 @@ def are_alike(slices, others):
     assert all(np.array_equal(image, other) for image, other in zip(slices.images, others.images, strict=True))
     for name in ALIKE:
         assert getattr(slices, name) == getattr(others, name)
+
+
+def test_slices_that_were_stored_anew_are_opened_anew(phantom, tmp_path):
+    assert open_slices(store_slices(phantom, tmp_path / "stored")).labels == phantom.labels
+    shutil.rmtree(tmp_path / "stored")  # as by a command that is started again, while a worker of Dask goes on
+    other = phantom.with_labels([None, *phantom.labels[1:]])
+    assert open_slices(store_slices(other, tmp_path / "stored")).labels == other.labels
 
 
 @pytest.mark.parametrize("square", [True, False])

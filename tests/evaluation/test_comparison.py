@@ -9,7 +9,9 @@ from brainstage.evaluation.comparison import compare
 from brainstage.stats.metrics import differences_from_leader
 
 
-def table(folder, name, share, count=400, seed=0, patients=None, ids=None, split="validation", folds=None):
+def table(
+    folder, name, share, count=400, seed=0, patients=None, ids=None, split="validation", folds=None, about=None
+):
     """Write predictions of which a share is correct, and return the file."""
     rng = np.random.default_rng(seed)
     labels = np.arange(count) % 4
@@ -25,7 +27,7 @@ def table(folder, name, share, count=400, seed=0, patients=None, ids=None, split
         "model": [name] * count,
     } | {f"prob_{stage}": probabilities[:, number] for number, stage in enumerate(STAGES)}
     file = folder / f"{name}.parquet"
-    pq.write_table(with_metadata(pa.table(columns), {"protocol": "official"}), file)
+    pq.write_table(with_metadata(pa.table(columns), {"protocol": "official"} | (about or {})), file)
     return file
 
 
@@ -51,6 +53,15 @@ def test_the_most_accurate_leads_and_the_others_are_behind_by_the_difference(tmp
     )
     assert "protocol official" in comparison.title
     assert comparison.to_dict()["candidates"][2]["baselines"]["majority"]["accuracy"]["value"] == 0.25
+
+
+def test_a_run_whose_figures_are_optimistic_is_marked_beside_one_whose_are_not(tmp_path):
+    files = [table(tmp_path, "clean", 0.95), table(tmp_path, "tuned", 0.9, about={"selection": "test"})]
+    comparison = compare(files)
+    assert comparison.names == ["clean.parquet", "tuned.parquet (optimistic)"]
+    assert comparison.verdict.endswith(
+        "The figures of tuned.parquet are optimistic: epoch chosen on the test slices."
+    )
 
 
 def test_fifty_slices_cannot_separate_two_models(tmp_path):

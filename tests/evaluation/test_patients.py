@@ -16,13 +16,16 @@ from brainstage.evaluation.comparison import compare
 from brainstage.evaluation.patients import evaluate_patients
 from brainstage.evaluation.slices import evaluate
 from brainstage.inference.predictor import Predictor
+from brainstage.report.results import write_patient_evaluation
 from brainstage.report.terminal.evaluations import show_patient_evaluation
 from brainstage.stats import metrics
 from brainstage.stats.calibration import Calibration, apply_temperature
 from brainstage.training.cross_validation import cross_validate
 
 
-def predictions(tmp_path, people, probabilities, *, folds=None, split="test", slices=3, name="predictions.parquet"):
+def predictions(
+    tmp_path, people, probabilities, *, folds=None, split="test", slices=3, name="predictions.parquet", about=None
+):
     """Write a prediction table in which each of a person's slices has the person's probabilities."""
     labels, ids = zip(*people, strict=True)
     rows = [(n, k) for n in range(len(people)) for k in range(slices)]
@@ -35,7 +38,8 @@ def predictions(tmp_path, people, probabilities, *, folds=None, split="test", sl
         "model": ["m"] * len(rows),
     }
     table |= {f"prob_{stage}": [probabilities[n][k] for n, _ in rows] for k, stage in enumerate(STAGES)}
-    about = {"protocol": "patient", "leakage": {"status": "clean", "sentence": "clean: no patient on both sides"}}
+    clean = {"status": "clean", "sentence": "clean: no patient on both sides"}
+    about = {"protocol": "patient", "leakage": clean} | (about or {})
     file = tmp_path / name
     pq.write_table(with_metadata(pa.table(table), about), file)
     return file
@@ -219,6 +223,31 @@ def test_stages_with_few_people_are_named(tmp_path):
     assert "2 people in Moderate_Demented" in found.caution
 
 
+@pytest.mark.parametrize(
+    ("about", "why"),
+    [
+        (
+            {"optimistic": "the settings were tuned on these same people"},
+            "the settings were tuned on these same people",
+        ),
+        ({"selection": "test"}, "the epoch was picked on the test people"),
+    ],
+)
+def test_figures_of_people_who_played_a_part_are_optimistic_in_every_line(about, why, tmp_path):
+    found = evaluate_patients(predictions(tmp_path, *cohort(), about=about))
+    assert found.headline.startswith("optimistic: four stages ")
+    assert f"optimistic: {why}" in found.title and found.to_dict()["optimistic"] == why
+
+
+@pytest.mark.parametrize(
+    ("split", "file"), [("test", "patient_metrics"), ("validation", "validation_patient_metrics")]
+)
+def test_each_side_has_its_own_file(split, file, tmp_path):
+    found = evaluate_patients(predictions(tmp_path, *cohort(), split=split), split=split)
+    written = write_patient_evaluation(found, tmp_path)
+    assert written.stem == file and json.loads(written.read_text())["split"] == split
+
+
 def test_what_cannot_be_judged_by_people_is_refused(tmp_path):
     people, probabilities = cohort()
     file = predictions(tmp_path, people, probabilities)
@@ -274,6 +303,11 @@ def test_a_crossed_run_is_judged_used_and_shown(crossed, phantom, capsys):
     shown = Calibration.open(crossed.model)
     assert shown.people == len(set(phantom.patients))
     assert Predictor.open(crossed.path).calibrated
+    validation = evaluate_patients(crossed, split="validation")
+    write_patient_evaluation(validation, crossed.path)
+    assert "new_people" not in Predictor.open(crossed.path).about
+    write_patient_evaluation(found, crossed.path)
+    assert Predictor.open(crossed.path).about["new_people"] == found.headline
     show_patient_evaluation(found)
     shown = capsys.readouterr().out
     assert max(len(line) for line in shown.splitlines()) <= 80

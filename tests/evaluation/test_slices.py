@@ -80,6 +80,8 @@ def test_metrics_name_protocol_verdict_and_notice(tmp_path):
         (table(prob_AD=[0.1, 0.2, 0.7, 0.9]), "row 3 has probabilities"),
         (table(prob_AD=[0.1, 0.2, 0.7, float("nan")]), "row 3 has probabilities"),
         (table(prob_AD=["a"] * 4), "does not hold numbers"),
+        (table(fold=["fold-1"] * 4), "column fold holds other than whole numbers"),
+        (table(fold=[0, 0, None, 0]), "column fold has empty rows"),
         (table(split=["dev"] * 4), "split 'dev' is not one of"),
         (table(split=["train"] * 4), "no labelled slice of the test side; it has train"),
     ],

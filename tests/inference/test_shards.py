@@ -10,7 +10,8 @@ from bids_tree import write_bids
 from brainstage.cohorts.prepare import prepare
 from brainstage.core import parallel
 from brainstage.core.cluster import open_cluster
-from brainstage.core.errors import ConfigError, RunError
+from brainstage.core.errors import ConfigError, InUseError, RunError
+from brainstage.core.files import locked
 from brainstage.core.parallel import Processes
 from brainstage.core.schema import read_metadata
 from brainstage.inference import shards as module
@@ -62,7 +63,7 @@ def test_what_is_there_is_kept_and_what_is_of_other_scans_goes(bids, tmp_path, m
     assert sorted(before.items() & after.items()) == sorted(
         item for item in before.items() if "-00001-" not in str(item[0])
     )
-    assert sorted(out.iterdir()) == sorted(after)
+    assert sorted(out.glob("[!.]*")) == sorted(after)
 
 
 def test_each_scan_of_a_cohort_is_predicted_from_all_of_its_slices(bids, rows, tmp_path):
@@ -90,6 +91,18 @@ def test_a_folder_with_other_files_is_refused(bids, tmp_path):
     with pytest.raises(ConfigError, match="holds other files; choose a new folder"):
         predict_shards("patient", [str(bids)], tmp_path)
     assert [file.name for file in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_predictions_of_other_scans_or_by_another_model_are_not_replaced(bids, tmp_path):
+    out, others = tmp_path / "out", shutil.copytree(bids, tmp_path / "others")
+    kept = {file: file.read_bytes() for file in predict_shards("patient", [str(bids)], out).files}
+    with pytest.raises(ConfigError, match=f"out: holds predictions of {bids}; choose a new folder for other scans"):
+        predict_shards("patient", [str(others)], out)
+    with pytest.raises(ConfigError, match="out: holds predictions of another model"):
+        predict_shards("compact", [str(bids)], out)
+    assert {file: file.read_bytes() for file in out.glob("part-*")} == kept
+    with locked(out, "in use"), pytest.raises(InUseError, match="another process writes predictions into it"):
+        predict_shards("patient", [str(bids)], out)
 
 
 def test_a_process_that_is_killed_is_named(bids, tmp_path, monkeypatch):

@@ -12,7 +12,7 @@ from brainstage.core.run import RunFolder
 from brainstage.core.schema import RESEARCH_NOTICE, SYNTHETIC_NOTICE
 from brainstage.datasets.public import DATA_HASH
 from brainstage.datasets.table import SliceTable
-from brainstage.evaluation.patients import evaluate_patients
+from brainstage.evaluation.patients import PICKED_ON_TEST, evaluate_patients
 from brainstage.evaluation.slices import evaluate
 from brainstage.models.recipes import load_recipe
 from brainstage.models.weights import BUNDLED, bundled_folder
@@ -151,7 +151,11 @@ def test_optimistic_figures_are_called_so_wherever_they_stand(run, evaluation, p
         assert f"optimistic: {WHY}" in text
     for page in (claim, tripod):
         assert page.index(f"optimistic: {WHY}") < page.index("| model |")
-    picked = facts_of_run(run, replace(evaluation, selection="test"), people)
+    picked = facts_of_run(
+        run,
+        evaluation,
+        replace(people, title=f"{people.title} · optimistic: {PICKED_ON_TEST}", optimistic=PICKED_ON_TEST),
+    )
     claim = written(picked, tmp_path)["claim.md"]
     assert "optimistic: the epoch was picked on the test people" in item(claim, 37)
     assert "picked on the test people" in item(claim, 40)

@@ -13,7 +13,7 @@ from sklearn.metrics import recall_score, roc_auc_score
 
 from bids_tree import write_bids
 from brainstage.cohorts.prepare import prepare
-from brainstage.core.errors import ConfigError, DataError, LeakageError
+from brainstage.core.errors import ConfigError, DataError, LeakageError, RunError
 from brainstage.core.parallel import Processes
 from brainstage.datasets.phantom import write_phantom
 from brainstage.datasets.sources import load_slices
@@ -104,11 +104,15 @@ def test_training_people_of_a_single_fold_are_refused_and_a_model_without_its_ru
     with pytest.raises(LeakageError, match=f"{len(seen)} of {len(seen)} slices are in the data"):
         validate(run.path, part, tmp_path / "seen")
     assert validate(run.path, others, tmp_path / "known").leakage["status"] == "clean"
+    before = run.predictions.read_bytes()
+    with pytest.raises(RunError, match="is a run, whose predictions would be replaced; give another folder"):
+        validate(run.path, others, run.path)
+    assert run.predictions.read_bytes() == before
     model = shutil.copytree(run.model, tmp_path / "published" / "model").parent
     shutil.copy(run.manifest, model)
     result = validate(model, others, tmp_path / "unknown")
     assert "leakage unknown: the model does not say which slices" in result.title
-    assert facts_of_validation(result).disjoint.startswith("Slice: not known.")
+    assert facts_of_validation(model, result, others).disjoint.startswith("Slice: not known.")
 
 
 def test_classes_of_other_names_are_compared_by_the_first_alone_or_by_a_mapping(cohort, tmp_path):

@@ -143,6 +143,11 @@ def unsplittable(slices, config):
     return slices, config.replace(folds=50)
 
 
+def of_one_class(slices, config):
+    labels = [label if label == "Non_Demented" else None for label in slices.labels]
+    return replace(slices.with_labels(labels), classes=("Non_Demented",)), config
+
+
 def unlabelled(slices, config):
     return replace(slices, classes=(*slices.classes, "Severe")), config
 
@@ -152,7 +157,7 @@ def replace_network(config, **changes):
 
 
 @pytest.mark.parametrize("fit", [train, cross_validate])
-@pytest.mark.parametrize("fault", [without_backbone, unreachable, unsplittable, unlabelled])
+@pytest.mark.parametrize("fault", [without_backbone, unreachable, unsplittable, unlabelled, of_one_class])
 def test_a_run_that_fails_before_it_trained_leaves_no_folder(fault, fit, few, config, tmp_path, monkeypatch):
     monkeypatch.setattr(backbones, "fetch", partial(backbones.fetch, endpoint="http://127.0.0.1:9"))
     monkeypatch.setenv("BRAINSTAGE_CACHE", str(tmp_path / "cache"))

@@ -73,6 +73,19 @@ def stages_of(people, session):
     return {row["patient_id"]: row["label"] for row in rows if row["session_id"] == session}
 
 
+def test_folds_are_joined_where_few_people_have_a_second_scan(people, phantom, tmp_path):
+    one = sorted(set(phantom.patients))[0]
+    rows = [row for row in range(len(people)) if row < len(phantom) or people.patients[row] == one]
+    records = people.rows.take(rows).to_pylist()
+    for record in records:
+        if record["patient_id"] != one:
+            record.update(session_id=None, scan_id=None)
+    table = pa.Table.from_pylist(records, schema=people.rows.schema)
+    some = replace(people, rows=table, images=[people.images[row] for row in rows])
+    run = cross_validate(some, load_recipe("patient", folds=2, repeats=1), out=tmp_path)
+    assert len(evaluate_patients(run).people) == 4
+
+
 def test_each_scan_has_a_prediction_of_its_own(run, people):
     table = pq.read_table(run.predictions).filter(pa.compute.equal(pq.read_table(run.predictions)["split"], "test"))
     rows = table.to_pylist()

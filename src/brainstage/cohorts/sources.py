@@ -189,7 +189,11 @@ def _of_bids(folder: Path) -> list[_Located]:
             f"{folder}: a BIDS dataset without a file sub-*/[ses-*/]anat/*_T1w.nii[.gz]"
             "; give a dataset with such files"
         )
-    return [_Located(_entity(file, "sub") or "", _entity(file, "ses"), *_scan_of(file)) for file in files]
+    places = [file.relative_to(folder) for file in files]
+    return [
+        _Located(_entity(place, "sub") or "", _entity(place, "ses"), *_scan_of(file))
+        for place, file in zip(places, files, strict=True)
+    ]
 
 
 def _of_tree(folder: Path, salt: bytes, *, class_folders: bool) -> list[_Located]:
@@ -327,12 +331,16 @@ def _without_scan(located: list[_Located], known: Participants, salt: bytes) -> 
 
 
 def _entity(path: Path, name: str) -> str | None:
-    """Return the value of an entity of BIDS, as ``sub-01``, in a path; None where it has none."""
-    for part in reversed(path.parts):
-        found = re.search(rf"(?:^|_){name}-([A-Za-z0-9]+)", part)
-        if found:
+    """Return the value of an entity of BIDS, as ``sub-01``, in a path below the source; None where it has none.
+
+    BIDS allows letters and digits alone, but people are told apart by more, as in ``sub-01-A`` or
+    ``sub-002_S_0295``: a folder's name goes up to the next entity, a file's, where no folder has one, up to ``_``.
+    """
+    for part in reversed(path.parts[:-1]):
+        if found := re.search(rf"(?:^|_){name}-(.+?)(?=_[A-Za-z0-9]+-|$)", part):
             return found[1]
-    return None
+    found = re.search(rf"(?:^|_){name}-([^_]+)", nifti_stem(path.name))
+    return found[1] if found else None
 
 
 def nifti_stem(name: str) -> str:

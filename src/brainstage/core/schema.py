@@ -237,7 +237,7 @@ def validate_predictions(table: pa.Table, where: str = "prediction table") -> pa
 
     Raises:
         DataError: A column is missing, a probability is not a number from 0 to 1, a row's probabilities do
-            not add up to 1, or a label is not one of the classes.
+            not add up to 1, a label is not one of the classes, or a fold is no whole number.
     """
     require_columns(table.column_names, PREDICTION_COLUMNS, where)
     names = class_names(table)
@@ -255,6 +255,12 @@ def validate_predictions(table: pa.Table, where: str = "prediction table") -> pa
     splits = sorted({split for split in table["split"].to_pylist() if split not in SPLIT_NAMES}, key=str)
     if splits:
         raise DataError(f"{where}: split {splits[0]!r} is not one of {', '.join(SPLIT_NAMES)}")
+    try:
+        table["fold"].cast(pa.int64())
+    except pa.ArrowInvalid as error:
+        raise DataError(f"{where}: column fold holds other than whole numbers; number the folds from 0") from error
+    if table["fold"].null_count:
+        raise DataError(f"{where}: column fold has empty rows; number the folds from 0")
     _check_probabilities(table, names, where)
     return table
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
@@ -155,7 +156,8 @@ class Splits(Displayed, Tabular):
             slices: The data.
 
         Raises:
-            DataError: The file is not a splits file, or names slices or a covariate that the data does not have.
+            DataError: The file is not a splits file, lists a name twice on a side, or names slices or a covariate
+                that the data does not have. Slices without a label stay out.
             LeakageError: It claims the patient protocol, or groups that are kept apart, and breaks it.
         """
         try:
@@ -169,20 +171,26 @@ class Splits(Displayed, Tabular):
                 raise ValueError("no folds")
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise DataError(f"{path}: not a readable splits file ({error}); write it again") from error
-        patient_of, inferred = _patients(slices)
-        named = {name for fold in folds for names in fold.values() for name in names}
+        everyone, inferred = _patients(slices)
+        labelled = {one for one, label in zip(slices.slice_ids, slices.labels, strict=True) if label is not None}
+        patient_of = {slice_id: patient for slice_id, patient in everyone.items() if slice_id in labelled}
+        lists = [names for fold in folds for names in fold.values()]
+        twice = [name for names in lists for name, count in Counter(names).items() if count > 1]
+        if twice:
+            raise DataError(f"{path}: {twice[0]} is listed twice on one side; list each name once")
+        named = {name for names in lists for name in names}
         missing = named - set(patient_of.values() if by_people else patient_of)
         if missing:
             raise DataError(
                 f"{path}: {len(missing)} of its {len(named)} {'people' if by_people else 'slices'} are not in this "
-                "data; give the data that the split was made for"
+                "data, or have no label there; give the data that the split was made for"
             )
         if by_people:
             folds = [{side: _slices_of(people, patient_of) for side, people in fold.items()} for fold in folds]
         made = tuple(Fold(**fold) for fold in folds)
         grouping = Grouping.read(slices, column) if column else None
         heads = same_heads(slices)
-        return cls(protocol, made, seed, slices.data_hash, patient_of, inferred, grouping, heads)
+        return cls(protocol, made, seed, slices.data_hash, everyone, inferred, grouping, heads)
 
 
 def _people_of(slice_ids: Sequence[str], patient_of: Mapping[str, str | None]) -> list[str] | None:

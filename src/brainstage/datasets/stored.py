@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from brainstage.core.arrays import IntArray, Pixels
-from brainstage.core.files import atomic, make_folder, write_json, write_table
+from brainstage.core.files import atomic, make_folder, size_and_time, write_json, write_table
 from brainstage.core.levels import named_levels
 from brainstage.datasets.table import SliceTable
 
@@ -132,9 +132,21 @@ def _store_pixels(images: Sequence[Pixels], target: Path) -> IntArray:
     return images.shapes
 
 
-@lru_cache(1)
 def open_slices(folder: Path) -> SliceTable:
     """Return a slice table that :func:`store_slices` wrote; its pixels stay on the disk until they are read."""
+    return _open(folder, when_stored(folder))
+
+
+def when_stored(folder: Path) -> tuple[int, ...]:
+    """Return what tells slices from others that are stored in the same folder later.
+
+    A worker of Dask outlives the command that stored them.
+    """
+    return tuple(size_and_time(str(folder / _ABOUT)))
+
+
+@lru_cache(1)
+def _open(folder: Path, _stored: tuple[int, ...]) -> SliceTable:
     about = json.loads((folder / _ABOUT).read_text(encoding="utf-8"))
     levels = about["stated_levels"]
     return SliceTable(

@@ -73,8 +73,27 @@ class Comparison(Displayed, Plotted, Tabular):
         return max((candidate.evaluation.baselines for candidate in self.candidates), key=len)
 
     @property
+    def names(self) -> list[str]:
+        """The name of each candidate, marked where its figures are optimistic and the title does not say so."""
+        return [f"{one.name} (optimistic)" if self._own_caution(one) else one.name for one in self.candidates]
+
+    @property
+    def cautions(self) -> list[str]:
+        """Why figures are optimistic of which the title does not say so, a sentence each."""
+        found = [(one.name, self._own_caution(one)) for one in self.candidates]
+        return [f"The figures of {name} are optimistic: {caution}." for name, caution in found if caution]
+
+    def _own_caution(self, candidate: Candidate) -> str | None:
+        caution = candidate.evaluation.caution
+        return caution if caution != self.leader.evaluation.caution else None
+
+    @property
     def verdict(self) -> str:
-        """Which candidates these slices can distinguish from the leader."""
+        """Which candidates these slices can distinguish from the leader, and whose figures are optimistic."""
+        return " ".join([self._distinguished, *self.cautions])
+
+    @property
+    def _distinguished(self) -> str:
         close = [candidate.name for candidate in self.candidates[1:] if not candidate.is_behind]
         slices = f"{self.leader.evaluation.slices:,} {self.leader.evaluation.split} slices"
         basis = "95 % intervals of accuracy, simultaneous for all pairs"

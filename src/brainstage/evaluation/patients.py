@@ -29,6 +29,7 @@ ALWAYS_LARGEST = "always the largest"
 """Row of a baseline: everyone gets the shares of the stages, so that the largest is the answer."""
 MEAN_OF_SLICES = "mean of the slices' probabilities"
 """How a person is predicted by a model that sees one slice at a time."""
+PICKED_ON_TEST = "the epoch was picked on the test people"
 REST = "any other"
 """Name of all stages but the first, joined."""
 WORDS = {2: "two", 3: "three", 4: "four", 5: "five", 6: "six"}
@@ -104,6 +105,7 @@ class PatientEvaluation(Displayed, Plotted, Tabular):
         sets: Coverage and size of the 90 % sets; None where there are no people to fit them to.
         calibration_error_if_perfect: The calibration error of all stages that a perfectly calibrated model would
             show on so few people.
+        split: The side that was judged.
         title: Protocol and verdict.
         synthetic: Whether the data was the phantom cohort.
         protocol: ``official`` or ``patient``.
@@ -123,6 +125,7 @@ class PatientEvaluation(Displayed, Plotted, Tabular):
     together: bool
     sets: PredictionSets | None
     calibration_error_if_perfect: metrics.Score
+    split: str
     title: str
     synthetic: bool
     protocol: str
@@ -137,7 +140,7 @@ class PatientEvaluation(Displayed, Plotted, Tabular):
         everything, last = self.views[0], self.views[-1]
         model, largest = (everything.rows[row]["accuracy"].value for row in ("model", ALWAYS_LARGEST))
         auroc = last.rows["model"]["auroc_ovr"].value
-        stamp = "synthetic, " if self.synthetic else ""
+        stamp = "synthetic, " * self.synthetic + "optimistic: " * bool(self.optimistic)
         line = f"{stamp}{everything.in_words} {model:.2f}, {ALWAYS_LARGEST} {largest:.2f}"
         if isnan(auroc):
             return line
@@ -173,6 +176,8 @@ class PatientEvaluation(Displayed, Plotted, Tabular):
             "leakage": self.leakage,
             "optimistic": self.optimistic,
             "level": "patient",
+            "split": self.split,
+            "title": self.title,
             "headline": self.headline,
             "class_order_known": self.ordinal,
             "joined_by": self.aggregation,
@@ -241,6 +246,8 @@ def evaluate_patients(
     synthetic = bool(side.about.get("synthetic"))
     count, scans = len(set(people.patients)), len(people.names)
     what = f"{split} · {count} people{f', {scans} scans' if scans > count else ''}{_times(people)}"
+    cautions = [side.about.get("optimistic"), PICKED_ON_TEST if side.about.get("selection") == "test" else None]
+    optimistic = "; ".join(caution for caution in cautions if caution) or None
     return PatientEvaluation(
         views=tuple(_view(name, groups, people, rows, side) for name, groups in _views(side.classes, side.ordinal)),
         ordinal=side.ordinal,
@@ -252,15 +259,16 @@ def evaluate_patients(
         together=people.together,
         sets=_sets(people, side.classes, ordered=side.ordinal),
         calibration_error_if_perfect=metrics.calibration_error_if_perfect(people.repeats),
+        split=split,
         title=figure_title(
             what,
             side.protocol,
             leakage.get("sentence", "leakage unknown"),
             synthetic,
             fold=side.about.get("fold"),
-            optimistic=side.about.get("optimistic"),
+            optimistic=optimistic,
         ),
-        optimistic=side.about.get("optimistic"),
+        optimistic=optimistic,
         age_and_sex=side.about.get("age_and_sex"),
         synthetic=synthetic,
         protocol=side.protocol,

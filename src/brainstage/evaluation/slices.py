@@ -114,6 +114,12 @@ class Evaluation(Displayed, Plotted, Tabular):
         return self.titled(f"{self.split} · {self.slices // self.repeats:,} slices{often}")
 
     @property
+    def caution(self) -> str | None:
+        """Why the figures are too good, by whatever was chosen on these slices; None where nothing was."""
+        chosen = "epoch chosen on the test slices" if self.selection == "test" else None
+        return "; ".join(reason for reason in (self.optimistic, chosen) if reason) or None
+
+    @property
     def beside(self) -> str:
         """The accuracy in one line, beside that of what needs no learning."""
         rows = {"accuracy": self.scores.overall["accuracy"]}
@@ -124,7 +130,7 @@ class Evaluation(Displayed, Plotted, Tabular):
     def headline(self) -> str:
         """The performance in one line: protocol, accuracy, and the accuracy of what needs no learning."""
         rows = ", ".join(f"{baseline.name} {baseline.accuracy.value:.2f}" for baseline in self.baselines.values())
-        stamp = "synthetic, " if self.synthetic else ""
+        stamp = "synthetic, " * self.synthetic + "optimistic: " * bool(self.caution)
         accuracy = self.scores.overall["accuracy"].value
         return f"{stamp}{self.protocol} protocol: accuracy {accuracy:.2f}; {rows}"
 
@@ -283,7 +289,7 @@ def read_side(
         probabilities=np.stack([side[PROB_PREFIX + name].to_numpy().astype(np.float64) for name in classes], 1),
         classes=classes,
         ordinal=ordered or len(classes) <= 2,
-        folds=side["fold"].to_numpy().astype(np.int64),
+        folds=side["fold"].cast(pa.int64()).to_numpy(),
         patients=None if None in patients else tuple(patients),
         scans=None if None in scans else tuple(scans),
         conformal_threshold=_complete(side, CONFORMAL_THRESHOLD),

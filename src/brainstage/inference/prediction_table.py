@@ -45,9 +45,8 @@ def prediction_table(
         "label": pa.array([slices.labels[row] for row in rows], pa.string()),
         "model": [model] * len(rows),
     }
-    scans = [slices.stacks[row] for row in rows]
-    if scans != columns["patient_id"].to_pylist():
-        columns["scan_id"] = pa.array(scans, pa.string())
+    if slices.stacks != slices.patients:  # of all slices, so that the tables of all folds have the same columns
+        columns["scan_id"] = pa.array([slices.stacks[row] for row in rows], pa.string())
     columns |= {PROB_PREFIX + name: probabilities[:, number] for number, name in enumerate(slices.classes)}
     if conformal_threshold is not None:
         columns[CONFORMAL_THRESHOLD] = conformal_threshold

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import Executor
 from contextlib import AbstractContextManager
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import numpy as np
 
 from brainstage.core.arrays import FeatureArray, Float32Array, Pixels
 from brainstage.core.errors import RunError
-from brainstage.core.files import sha256
+from brainstage.core.files import sha256, size_and_time
 from brainstage.core.levels import LevelSet
 from brainstage.core.progress import Progress, silent
 from brainstage.core.run import RunFolder, StrPath
@@ -22,7 +22,7 @@ from brainstage.datasets.preprocessing import Preprocessing
 from brainstage.inference.classifiers import PatientClassifier, Prediction, SliceClassifier, open_model, usable
 from brainstage.inference.out_of_distribution import OutOfDistributionDetector
 from brainstage.models.find import find_folder
-from brainstage.models.folder import read_json, weights_file
+from brainstage.models.folder import WEIGHTS, read_json, weights_file
 from brainstage.models.patient_model import Contributions
 from brainstage.models.weights import DEFAULT
 
@@ -219,18 +219,24 @@ class Predictor:
         return self._model.predict_features(features, patients, levels)
 
 
-@cache
 def open_once(model: str) -> Predictor:
-    """Return a model that a process opens for its first task and keeps for the others.
+    """Return a model that a process opens for its first task and keeps for the others, until it is trained anew.
 
     Raises:
         RunError, ConfigError: As :meth:`Predictor.open`.
     """
+    run = RunFolder(model)
+    return _opened(model, *(tuple(size_and_time(str(file))) for file in (run.manifest, run.model / WEIGHTS)))
+
+
+@lru_cache(1)
+def _opened(model: str, *_files: tuple[int, ...]) -> Predictor:
     return Predictor.open(model)
 
 
 def _on_new_people(run: RunFolder) -> dict[str, str]:
-    """Return what an evaluation by person found, in words, where no person was on both sides."""
+    """Return what an evaluation of the test people found, in words, where no person was on both sides."""
     judged = read_json(run.patient_metrics) if run.patient_metrics.is_file() else {}
-    clean = judged.get("protocol") == "patient" and judged.get("leakage", {}).get("status") == "clean"
-    return {"new_people": judged["headline"]} if clean and "headline" in judged else {}
+    tested = judged.get("protocol") == "patient" and judged.get("split") == "test"
+    clean = tested and judged.get("leakage", {}).get("status") == "clean"
+    return {"new_people": judged["headline"]} if clean else {}

@@ -12,7 +12,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from brainstage.core.errors import ConfigError
-from brainstage.core.files import make_folder, size_and_time, write_table
+from brainstage.core.files import locked, make_folder, size_and_time, write_json, write_table
 from brainstage.core.levels import check_levels
 from brainstage.core.parallel import THIS_MACHINE, TOO_LITTLE_MEMORY, Workers, run_all
 from brainstage.core.progress import Progress, silent
@@ -28,6 +28,8 @@ from brainstage.scans.discover import Scan, find_scans, scan_of_slices
 
 VERSION = 1
 """Version of a shard, incremented when it changes, so that shards of another version are made anew."""
+_ABOUT = ".about.json"
+"""The model and the inputs that a folder of shards is for."""
 VOLUMES_A_SHARD, PICTURES_A_SHARD = 20, 2000
 """Scans of a shard: some 20 seconds of work."""
 
@@ -92,13 +94,51 @@ def predict_shards(
 
     Raises:
         DataError: There is no scan, or a file states other levels than the model's.
-        ConfigError: The folder holds other files.
+        ConfigError: The folder holds other files, or predictions of another model or of other inputs.
+        InUseError: Another process writes into the folder.
         RunError: The model cannot be opened, the process of a file was killed twice, or a file cannot be written.
     """
     predictor = Predictor.open(model)
     if out.is_dir() and any(not _is_shard(file) for file in out.glob("[!.]*")):
         raise ConfigError(f"{out}: holds other files; choose a new folder for the predictions")
     make_folder(out)
+    with locked(out, "another process writes predictions into it; wait for it or choose another folder"):
+        _claim(out, predictor.hash, [str(Path(name).absolute()) for name in inputs])
+        return _predict_into(out, predictor, model, inputs, image_column, workers, progress)
+
+
+def _claim(out: Path, model: str, inputs: list[str]) -> None:
+    """Note which model and inputs a folder is for.
+
+    Raises:
+        ConfigError: It holds predictions of another model, or of other inputs.
+    """
+    file = out / _ABOUT
+    if file.is_file() and any(out.glob("part-*.parquet")):
+        try:
+            about = json.loads(file.read_text(encoding="utf-8"))
+            other_model, other_inputs = about["model"] != model, set(inputs).isdisjoint(about["inputs"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ConfigError(f"{file}: not readable ({error}); choose a new folder") from error
+        if other_model:
+            raise ConfigError(f"{out}: holds predictions of another model; choose a new folder")
+        if other_inputs:
+            raise ConfigError(
+                f"{out}: holds predictions of {about['inputs'][0]}; choose a new folder for other scans"
+            )
+    write_json(file, {"model": model, "inputs": inputs})
+
+
+def _predict_into(
+    out: Path,
+    predictor: Predictor,
+    model: str,
+    inputs: Sequence[str],
+    image_column: str,
+    workers: Workers,
+    progress: Progress,
+) -> ShardedPredictions:
+    """Predict what has no file yet, and remove files of scans that changed or went."""
     place = place_of_model(model, workers)
     tasks = [
         _ShardTask(place, workers.path(out) / name, cohort, scans)

@@ -151,7 +151,7 @@ def draw_comparison(comparison: Comparison) -> Chart:
     leader = comparison.leader.evaluation
     for baseline, style in zip(comparison.baselines.values(), (":", "--", "-."), strict=False):
         axes.axvline(baseline.accuracy.value, linestyle=style, color="0.4", label=f"{baseline.name} (accuracy)")
-    axes.set_yticks(range(len(rows)), [candidate.name for candidate in rows])
+    axes.set_yticks(range(len(rows)), comparison.names[::-1])
     axes.set_ylim(-0.6, len(rows) - 0.4)
     axes.set_xlabel(f"{leader.split} slices, 95 % intervals over {leader.resampled}")
     _plain(axes)

@@ -176,13 +176,13 @@ def _coverage(result: PatientEvaluation) -> str:
 def _comparison(result: Comparison) -> Page:
     rows = [
         (
-            candidate.name,
+            name,
             _score(candidate.evaluation.scores.overall["accuracy"]),
             _score(candidate.evaluation.scores.overall["weighted_f1"]),
             _score(candidate.behind["accuracy"]) if candidate.behind else "",
             "" if candidate.seconds is None else f"{candidate.seconds:,.0f} s",
         )
-        for candidate in result.candidates
+        for name, candidate in zip(result.names, result.candidates, strict=True)
     ]
     beside = [
         (baseline.name, _score(baseline.accuracy), _score(baseline.weighted_f1), "", "")

@@ -41,8 +41,9 @@ def write_evaluation(evaluation: Evaluation, folder: Path, history: Path | None 
 
 
 def write_patient_evaluation(evaluation: PatientEvaluation, folder: Path) -> Path:
-    """Write ``patient_metrics.json`` and return it."""
-    file = folder / "patient_metrics.json"
+    """Write ``patient_metrics.json`` and return it; a side other than ``test`` gets its name into the file's."""
+    prefix = "" if evaluation.split == "test" else f"{evaluation.split}_"
+    file = folder / f"{prefix}patient_metrics.json"
     write_json(file, evaluation.to_dict())
     return file
 

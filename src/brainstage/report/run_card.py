@@ -85,7 +85,7 @@ def run_card(
         ),
         fitted_on=plain(str(about.get("fitted_on", "not known"))),
         judged=f"{evaluation.title}." if evaluation else NO_FIGURES,
-        limits=_limits(evaluation, people, inferred=inferred),
+        limits=_limits(people, inferred=inferred),
         license=license,
         dataset=DATASET if data_hash == DATA_HASH else None,
         repo=repo,
@@ -124,9 +124,9 @@ def _rows(evaluation: Evaluation | None, people: PatientEvaluation | None) -> di
     return {row: {name: score.to_dict() for name, score in scores.items()} for row, scores in rows.items()}
 
 
-def _limits(evaluation: Evaluation | None, people: PatientEvaluation | None, *, inferred: bool) -> list[str]:
-    if evaluation and people:
-        return limits_of(evaluation, people, inferred=inferred)
+def _limits(people: PatientEvaluation | None, *, inferred: bool) -> list[str]:
+    if people:
+        return limits_of(people, inferred=inferred)
     return [
         "Who is who among its people is not known here, so nothing is known of how it does on other people.",
         "Age and sex are not read, so how much of any figure is age or sex is not known.",

@@ -63,7 +63,7 @@ def facts_of_run(
         "Retrospective: slices that were stored with their stages. The model is made and tested by "
         "cross-validation over people: nobody is predicted by a model that was fitted to them."
     )
-    title, inferred = _title(evaluation, people), manifest["leakage"].get("patient_id_source") == "inferred"
+    title, inferred = people.title, manifest["leakage"].get("patient_id_source") == "inferred"
     headline = _headline(people, title, nested or {})
     return ReportFacts(
         recipe=plain(str(manifest["recipe"])),
@@ -97,13 +97,8 @@ def facts_of_run(
         inside=f"{design} {headline}.",
         outside=None,
         repeats=people.repeats,
-        limits=limits_of(evaluation, people, inferred=inferred),
+        limits=limits_of(people, inferred=inferred),
     )
-
-
-def _title(evaluation: Evaluation, people: PatientEvaluation) -> str:
-    picked = " · optimistic: the epoch was picked on the test people"
-    return people.title + (picked if evaluation.selection == "test" else "")
 
 
 def _headline(people: PatientEvaluation, title: str, nested: Nested) -> str:
@@ -176,11 +171,10 @@ def _calibration(people: PatientEvaluation) -> str:
     return f"{sentence} {describe_sets(people)}".strip()
 
 
-def limits_of(evaluation: Evaluation, people: PatientEvaluation, *, inferred: bool) -> list[str]:
+def limits_of(people: PatientEvaluation, *, inferred: bool) -> list[str]:
     """Return what a reader must know of a run's figures, a sentence each.
 
     Args:
-        evaluation: Its figures by slice.
         people: Its figures by person.
         inferred: Whether who is who was recovered from the pictures.
     """
@@ -188,10 +182,6 @@ def limits_of(evaluation: Evaluation, people: PatientEvaluation, *, inferred: bo
     sentences = [
         (people.synthetic, f"{SYNTHETIC_NOTICE}."),
         (people.optimistic, f"The figures are optimistic: {people.optimistic}."),
-        (
-            evaluation.selection == "test",
-            "The epoch was picked on the test people, so the figures are optimistic.",
-        ),
         (people.caution, people.caution),
         (inferred, "Who is who was recovered from the pictures: a strong guess, not a record."),
         (not people.ordinal, "The order of the stages is not known: nothing that depends on it is given."),

@@ -20,11 +20,11 @@ from brainstage.cohorts.folder import CohortFolder
 from brainstage.cohorts.ledger import count_reasons
 from brainstage.core.arrays import BoolArray, Float64Array
 from brainstage.core.config import did_you_mean
-from brainstage.core.errors import ConfigError, DataError
+from brainstage.core.errors import ConfigError, DataError, RunError
 from brainstage.core.files import make_folder, write_table
 from brainstage.core.notebooks import Displayed, Plotted, Tabular
 from brainstage.core.progress import Progress, silent
-from brainstage.core.run import StrPath
+from brainstage.core.run import RunFolder, StrPath
 from brainstage.core.schema import (
     CONFORMAL_THRESHOLD,
     PROB_PREFIX,
@@ -211,8 +211,10 @@ def validate(
         DataError: Nothing can be predicted or compared, the slices show other levels than the model's, or a
             covariate is not known.
         ConfigError: The mapping names an unknown class or label, or leaves one out.
-        RunError: The model cannot be opened, or the folder is not writable.
+        RunError: The model cannot be opened, or the folder is a run or not writable.
     """
+    if RunFolder(out).started or RunFolder(out).finished:
+        raise RunError(f"{out}: is a run, whose predictions would be replaced; give another folder with --out")
     folder = make_folder(Path(out))
     predictor = Predictor.open(model)
     leakage = check_unseen(model, predictor, slices)

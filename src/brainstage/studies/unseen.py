@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
-from brainstage.core.errors import LeakageError
+from brainstage.core.errors import LeakageError, RunError
 from brainstage.core.run import RunFolder, StrPath
 from brainstage.datasets.patient_map import is_public
 from brainstage.datasets.table import SliceTable
@@ -30,32 +31,38 @@ def check_unseen(model: StrPath, predictor: Predictor, slices: SliceTable) -> di
 
     Raises:
         LeakageError: A slice is of that data.
+        RunError: A file of the run cannot be read.
     """
     bundled = str(model) in BUNDLED
-    known = None if bundled else _known_slices(RunFolder(model))
-    shared = [one for one in slices.slice_ids if (is_public(one) if bundled else one in (known or ()))]
+    run = None if bundled else RunFolder(model)
+    known = _known(run, "slice_id") if run else set()
+    shared = [one for one in slices.slice_ids if (is_public(one) if bundled else one in known)]
     if shared or predictor.about.get("data_hash") == slices.data_hash:
         count = len(shared) or len(slices)
         raise LeakageError(
             f"{count:,} of {len(slices):,} slices are in the data that {model} was made with: this would be no "
             "external validation; give people whom it has never seen"
         )
-    return UNSEEN if bundled or known is not None else UNKNOWN
-
-
-def _known_slices(run: RunFolder) -> set[str] | None:
-    """Return the slices that a run was fitted to, chosen and tested on; None where its folder does not say."""
-    if not run.training_slices.is_file():
-        return None
-    files = [run.training_slices, *([run.predictions] if run.predictions.is_file() else [])]
-    return {one for file in files for one in pq.read_table(file, columns=["slice_id"])["slice_id"].to_pylist()}
+    return UNKNOWN if run and not run.training_slices.is_file() else UNSEEN
 
 
 def training_people(model: StrPath) -> set[str]:
     """Return the people whom a run names; none of a bundled model, whose people have no names elsewhere."""
-    if str(model) in BUNDLED:
-        return set()
-    run = RunFolder(model)
-    files = [file for file in (run.training_slices, run.predictions) if file.is_file()]
-    people = [pq.read_table(file, columns=["patient_id"])["patient_id"].to_pylist() for file in files]
-    return {one for ids in people for one in ids} - {None}
+    return set() if str(model) in BUNDLED else _known(RunFolder(model), "patient_id")
+
+
+def _known(run: RunFolder, column: str) -> set[str]:
+    """Return the slices or people that a run was fitted to, chosen or tested on, as far as its folder says.
+
+    Raises:
+        RunError: A file of it cannot be read.
+    """
+    known: set[str | None] = set()
+    for file in (run.training_slices, run.predictions):
+        if file.is_file():
+            try:
+                known |= set(pq.read_table(file, columns=[column])[column].to_pylist())
+            except (pa.ArrowException, OSError) as error:
+                reason = str(error).splitlines()[0]
+                raise RunError(f"{file}: not a readable parquet file ({reason}); train the run again") from error
+    return {one for one in known if one is not None}

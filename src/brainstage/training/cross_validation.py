@@ -84,7 +84,8 @@ def cross_validate(
         if unfinished:
             folds, everyone = _train_folds(run, slices, splits, config, track, workers, progress)
             shutil.copytree(everyone.model, run.model, dirs_exist_ok=True)
-            shutil.copyfile(everyone.training_slices, run.training_slices)
+            if everyone.training_slices.is_file():  # not of a fold that an earlier version trained
+                shutil.copyfile(everyone.training_slices, run.training_slices)
             _finish(run, slices, splits, folds, everyone, config, progress)
     return run
 

@@ -53,7 +53,7 @@ def begin_run(run: RunFolder, slices: SliceTable, config: TrainConfig, splits: S
     Raises:
         ConfigError: The run was started with different settings, or the patient model would not know the order of
             the classes.
-        DataError: It was started with different data or splits, or the data cannot be split.
+        DataError: It was started with different data or splits, the data cannot be split, or have one class.
         LeakageError: The patient protocol would be broken.
     """
     if run.started:
@@ -62,6 +62,9 @@ def begin_run(run: RunFolder, slices: SliceTable, config: TrainConfig, splits: S
         if splits is not None and splits.folds != saved.folds:
             raise DataError(f"{run.path}: this run was started with different splits; take another --name")
         return saved
+    if len(slices.classes) < 2:
+        found = f"the class {slices.classes[0]} alone" if slices.classes else "no class"
+        raise DataError(f"the slices have {found}; give data of two classes or more")
     splits = splits or make_splits(slices, config)
     fold = splits.chosen(config)
     _check_order(slices, config)

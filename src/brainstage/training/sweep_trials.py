@@ -21,7 +21,7 @@ from brainstage.core.parallel import THIS_PROCESS, TOO_LITTLE_MEMORY, Workers, r
 from brainstage.core.progress import Progress, silent
 from brainstage.core.run import RunFolder
 from brainstage.datasets.splits import Fold, make_splits
-from brainstage.datasets.stored import open_slices, store_slices
+from brainstage.datasets.stored import open_slices, store_slices, when_stored
 from brainstage.datasets.table import SliceTable
 from brainstage.training.feature_tasks import compute_features
 from brainstage.training.inputs import build_whole, open_frozen, prepare_head
@@ -240,13 +240,13 @@ def _run_elsewhere(
 
 def _run_trial(task: _TrialTask) -> bool:
     """Run one trial in a process of its own."""
-    runner, study = _open_sweep(task)
+    runner, study = _open_sweep(task, when_stored(task.slices))
     runner.run(study, task.total)
     return True
 
 
 @lru_cache(1)  # a database has few connections, and each study that is opened takes some
-def _open_sweep(task: _TrialTask) -> tuple[TrialRunner, optuna.Study]:
+def _open_sweep(task: _TrialTask, _stored: tuple[int, ...]) -> tuple[TrialRunner, optuna.Study]:
     slices = open_slices(task.slices)
     fold = make_splits(slices, task.config).chosen(task.config)
     study = load_study(RunFolder(task.run), task.storage)

@@ -51,10 +51,10 @@ def show_comparison(comparison: Comparison) -> None:
     table.add_column("run", overflow="fold")
     for heading in ("accuracy", "weighted F1", "behind", "cost"):
         table.add_column(heading, justify="right", no_wrap=True)
-    for candidate in comparison.candidates:
+    for name, candidate in zip(comparison.names, comparison.candidates, strict=True):
         overall = candidate.evaluation.scores.overall
         table.add_row(
-            candidate.name,
+            name,
             _two_lines(overall["accuracy"]),
             _two_lines(overall["weighted_f1"]),
             _two_lines(candidate.behind["accuracy"]) if candidate.behind else "",
