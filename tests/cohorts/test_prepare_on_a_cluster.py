@@ -63,14 +63,14 @@ def test_the_same_cohort_on_dask_by_a_driver_that_is_stopped_and_goes_on(bids, c
     out = tmp_path / "cohort"
     command = [sys.executable, "-m", "brainstage", "prepare", str(bids), "--out", "cohort", "--cluster", dask]
     driver = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
-    stopped = when_parts_are_there(out, 2, lambda: driver.send_signal(stop))
+    stopped = when_parts_are_there(out, 1, lambda: driver.send_signal(stop))
     _, errors = driver.communicate(timeout=SECONDS_ALONE)
     assert stopped
-    assert driver.returncode == (130 if stop == signal.SIGINT else -stop)
+    assert driver.returncode == (130 if stop == signal.SIGINT else -stop), errors
     assert "Traceback" not in errors
     time.sleep(3)  # chunks that were under way are finished by their workers
     before = {part.name: part.stat().st_mtime_ns for part in out.glob(".prepare/parts/[!.]*.parquet")}
-    assert 2 <= len(before) < PEOPLE
+    assert 1 <= len(before) < PEOPLE
     subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
     assert content(out) == content_here
     after = {part.name: part.stat().st_mtime_ns for part in out.glob(".prepare/parts/[!.]*.parquet")}

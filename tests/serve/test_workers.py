@@ -123,7 +123,7 @@ def test_the_limit_of_requests_holds_for_all_workers_together(server):
         os.kill(killed, signal.SIGKILL)  # what it held is free again, what the other holds is not
         until(lambda: len(workers_of(process)) == 2 and killed not in workers_of(process))
         assert other in workers_of(process)
-        assert f"worker process {killed} ended; another takes its place" in log.read_text()
+        until(lambda: f"worker process {killed} ended; another takes its place" in log.read_text())
         until(lambda: fresh(client, "/ready") == 200)
         again = fill(client)
         connections += again
