@@ -1,7 +1,11 @@
 """Shared fixtures: a small phantom cohort, a trained run, and the real dataset where it is there."""
 
 import os
+import signal
 
+# a shell starts what runs in its background with Ctrl-C ignored; the programs that tests interrupt would inherit that
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 # two processes run the tests: each library works in one thread, and none spins while it waits
 for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"):
     os.environ.setdefault(name, "1")
