@@ -3,7 +3,7 @@
 import os
 import signal
 
-# a shell starts what runs in its background with Ctrl-C ignored; the programs that tests interrupt would inherit that
+# a shell starts what runs in its background with Ctrl-C ignored, and the programs that tests interrupt inherit that
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 # two processes run the tests: each library works in one thread, and none spins while it waits
