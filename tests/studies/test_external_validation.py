@@ -115,6 +115,16 @@ def test_training_people_of_a_single_fold_are_refused_and_a_model_without_its_ru
     assert facts_of_validation(model, result, others).disjoint.startswith("Slice: not known.")
 
 
+def test_slices_that_splits_name_are_known_of_a_run_that_an_earlier_version_trained(trained, phantom, tmp_path):
+    old = shutil.copytree(trained.path, tmp_path / "old")
+    (old / "training_slices.parquet").unlink()
+    [fold] = json.loads((old / "splits.json").read_text())["folds"]
+    rows = [phantom.row_of[one] for one in fold["train"][:40]]
+    part = replace(phantom, rows=phantom.rows.take(rows), images=[phantom.images[row] for row in rows])
+    with pytest.raises(LeakageError, match="40 of 40 slices are in the data"):
+        validate(old, part, tmp_path / "out")
+
+
 def test_classes_of_other_names_are_compared_by_the_first_alone_or_by_a_mapping(cohort, tmp_path):
     slices = load_slices(cohort)
     alone = validate("patient", slices, tmp_path / "alone", cohort=cohort)

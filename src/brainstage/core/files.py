@@ -23,13 +23,13 @@ def sha256(file: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def size_and_time(name: str) -> list[int]:
+def size_and_time(name: str | Path) -> tuple[int, ...]:
     """Return a file's bytes and the nanosecond of its last change; nothing where it is gone."""
     try:
         status = Path(name).stat()
     except OSError:
-        return []
-    return [status.st_size, status.st_mtime_ns]
+        return ()
+    return status.st_size, status.st_mtime_ns
 
 
 def make_folder(folder: Path) -> Path:

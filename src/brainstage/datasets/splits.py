@@ -172,8 +172,7 @@ class Splits(Displayed, Tabular):
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise DataError(f"{path}: not a readable splits file ({error}); write it again") from error
         everyone, inferred = _patients(slices)
-        labelled = {one for one, label in zip(slices.slice_ids, slices.labels, strict=True) if label is not None}
-        patient_of = {slice_id: patient for slice_id, patient in everyone.items() if slice_id in labelled}
+        patient_of = {one: who for one, who in everyone.items() if slices.labels[slices.row_of[one]] is not None}
         lists = [names for fold in folds for names in fold.values()]
         twice = [name for names in lists for name, count in Counter(names).items() if count > 1]
         if twice:

@@ -142,7 +142,7 @@ def when_stored(folder: Path) -> tuple[int, ...]:
 
     A worker of Dask outlives the command that stored them.
     """
-    return tuple(size_and_time(str(folder / _ABOUT)))
+    return size_and_time(folder / _ABOUT)
 
 
 @lru_cache(1)

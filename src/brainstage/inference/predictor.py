@@ -226,11 +226,11 @@ def open_once(model: str) -> Predictor:
         RunError, ConfigError: As :meth:`Predictor.open`.
     """
     run = RunFolder(model)
-    return _opened(model, *(tuple(size_and_time(str(file))) for file in (run.manifest, run.model / WEIGHTS)))
+    return _opened(model, size_and_time(run.manifest), size_and_time(run.model / WEIGHTS))
 
 
 @lru_cache(1)
-def _opened(model: str, *_files: tuple[int, ...]) -> Predictor:
+def _opened(model: str, _manifest: tuple[int, ...], _weights: tuple[int, ...]) -> Predictor:
     return Predictor.open(model)
 
 

@@ -104,7 +104,18 @@ def predict_shards(
     make_folder(out)
     with locked(out, "another process writes predictions into it; wait for it or choose another folder"):
         _claim(out, predictor.hash, [str(Path(name).absolute()) for name in inputs])
-        return _predict_into(out, predictor, model, inputs, image_column, workers, progress)
+        place = place_of_model(model, workers)
+        tasks = [
+            _ShardTask(place, workers.path(out) / name, cohort, scans)
+            for name, cohort, scans in _shards(predictor, inputs, image_column, workers)
+        ]
+        missing = [task for task in tasks if not task.target.is_file()]
+        with progress("Predicting files of scans", len(missing)) as advance:
+            for _ in run_all(_predict_shard, missing, workers, _lost):
+                advance(1)
+        for stale in set(out.glob("part-*.parquet")).difference(out / task.target.name for task in tasks):
+            stale.unlink()
+        return _summary(predictor, [out / task.target.name for task in tasks])
 
 
 def _claim(out: Path, model: str, inputs: list[str]) -> None:
@@ -127,30 +138,6 @@ def _claim(out: Path, model: str, inputs: list[str]) -> None:
                 f"{out}: holds predictions of {about['inputs'][0]}; choose a new folder for other scans"
             )
     write_json(file, {"model": model, "inputs": inputs})
-
-
-def _predict_into(
-    out: Path,
-    predictor: Predictor,
-    model: str,
-    inputs: Sequence[str],
-    image_column: str,
-    workers: Workers,
-    progress: Progress,
-) -> ShardedPredictions:
-    """Predict what has no file yet, and remove files of scans that changed or went."""
-    place = place_of_model(model, workers)
-    tasks = [
-        _ShardTask(place, workers.path(out) / name, cohort, scans)
-        for name, cohort, scans in _shards(predictor, inputs, image_column, workers)
-    ]
-    missing = [task for task in tasks if not task.target.is_file()]
-    with progress("Predicting files of scans", len(missing)) as advance:
-        for _ in run_all(_predict_shard, missing, workers, _lost):
-            advance(1)
-    for stale in set(out.glob("part-*.parquet")).difference(out / task.target.name for task in tasks):
-        stale.unlink()
-    return _summary(predictor, [out / task.target.name for task in tasks])
 
 
 def _lost(task: _ShardTask) -> str:

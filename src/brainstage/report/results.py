@@ -27,8 +27,7 @@ def write_evaluation(evaluation: Evaluation, folder: Path, history: Path | None 
     Returns:
         The files.
     """
-    prefix = "" if evaluation.split == "test" else f"{evaluation.split}_"
-    files = [folder / f"{prefix}metrics.json", folder / f"{prefix}confusion_matrix.png"]
+    files = [_file(evaluation, folder, "metrics.json"), _file(evaluation, folder, "confusion_matrix.png")]
     write_json(files[0], evaluation.to_dict())
     title = f"{evaluation.title} · {evaluation.beside}"
     charts.draw_confusion_matrix(evaluation.scores.confusion, evaluation.classes, title).save(files[1])
@@ -42,10 +41,14 @@ def write_evaluation(evaluation: Evaluation, folder: Path, history: Path | None 
 
 def write_patient_evaluation(evaluation: PatientEvaluation, folder: Path) -> Path:
     """Write ``patient_metrics.json`` and return it; a side other than ``test`` gets its name into the file's."""
-    prefix = "" if evaluation.split == "test" else f"{evaluation.split}_"
-    file = folder / f"{prefix}patient_metrics.json"
+    file = _file(evaluation, folder, "patient_metrics.json")
     write_json(file, evaluation.to_dict())
     return file
+
+
+def _file(evaluation: Evaluation | PatientEvaluation, folder: Path, name: str) -> Path:
+    """Return the file of an evaluation, which has the name of its side before it unless that is ``test``."""
+    return folder / (name if evaluation.split == "test" else f"{evaluation.split}_{name}")
 
 
 def write_comparison(comparison: Comparison, folder: Path) -> None:

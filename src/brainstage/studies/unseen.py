@@ -10,6 +10,7 @@ from brainstage.core.run import RunFolder, StrPath
 from brainstage.datasets.patient_map import is_public
 from brainstage.datasets.table import SliceTable
 from brainstage.inference.predictor import Predictor
+from brainstage.models.folder import read_json
 from brainstage.models.weights import BUNDLED
 
 UNSEEN = {"status": "clean", "sentence": "clean: no slice of the data that the model was made with"}
@@ -31,7 +32,7 @@ def check_unseen(model: StrPath, predictor: Predictor, slices: SliceTable) -> di
 
     Raises:
         LeakageError: A slice is of that data.
-        RunError: A file of the run cannot be read.
+        DataError, RunError: A file of the run cannot be read.
     """
     bundled = str(model) in BUNDLED
     run = None if bundled else RunFolder(model)
@@ -55,9 +56,13 @@ def _known(run: RunFolder, column: str) -> set[str]:
     """Return the slices or people that a run was fitted to, chosen or tested on, as far as its folder says.
 
     Raises:
-        RunError: A file of it cannot be read.
+        DataError, RunError: A file of it cannot be read.
     """
     known: set[str | None] = set()
+    if column == "slice_id" and run.splits.is_file():
+        splits = read_json(run.splits)
+        if splits.get("names") == "slice_id":
+            known |= {one for fold in splits["folds"] for side in fold.values() for one in side}
     for file in (run.training_slices, run.predictions):
         if file.is_file():
             try:
