@@ -1,5 +1,6 @@
 """Tasks on a Dask cluster of real processes: the same results, workers that die, schedulers that are not safe."""
 
+import gc
 import os
 import signal
 import subprocess
@@ -90,6 +91,15 @@ def test_a_scheduler_that_goes_away_is_one_sentence(tmp_path):
 # --- protection -------------------------------------------------------------------------------------------------
 
 
+def certificates(folder):
+    """Write a certificate and its key; return both and a scheduler's options that name them."""
+    made = distributed.Security.temporary()
+    ca, key = folder / "ca.pem", folder / "key.pem"
+    ca.write_text(made.tls_ca_file)
+    key.write_text(made.tls_worker_key)
+    return ca, key, ["--tls-ca-file", str(ca), "--tls-cert", str(ca), "--tls-key", str(key)]
+
+
 def test_a_scheduler_that_others_can_reach_must_use_tls(tmp_path):
     with pytest.raises(RunError, match=r"tcp://10\.1\.2\.3:8786: .* does not use TLS"):
         results(tasks.double, [1], "tcp://10.1.2.3:8786")
@@ -103,11 +113,7 @@ def test_a_scheduler_that_others_can_reach_must_use_tls(tmp_path):
 
 
 def test_tls_with_certificates_of_ones_own(tmp_path, monkeypatch):
-    made = distributed.Security.temporary()
-    ca, key = tmp_path / "ca.pem", tmp_path / "key.pem"
-    ca.write_text(made.tls_ca_file)
-    key.write_text(made.tls_worker_key)
-    options = ["--tls-ca-file", str(ca), "--tls-cert", str(ca), "--tls-key", str(key)]
+    ca, key, options = certificates(tmp_path)
     with dask_cluster(tmp_path / "cluster", workers=1, options=options) as (address, _):
         assert address.startswith("tls://")
         named = f'[dask]\naddress = "{address}"\nca_file = "{ca}"\n'
@@ -120,6 +126,21 @@ def test_tls_with_certificates_of_ones_own(tmp_path, monkeypatch):
         file.write_text(f'{named}cert_file = "{tmp_path / "no.pem"}"\n')
         with pytest.raises(ConfigError, match=r"no\.pem: no such file"):
             results(tasks.double, [1], file)
+
+
+def test_after_a_scheduler_that_refused_us_the_next_one_is_tried(tmp_path, monkeypatch):
+    monkeypatch.setattr(cluster_module, "CONNECT_SECONDS", 1.0)
+    _, _, options = certificates(tmp_path)
+    loop_factory = distributed.utils.get_loop_factory
+    # Python may collect what is left of the first client in the thread that the second one starts
+    monkeypatch.setattr(distributed.utils, "get_loop_factory", lambda: (gc.collect(), loop_factory())[1])
+    with dask_cluster(tmp_path / "cluster", workers=1, options=options) as (address, _):
+        with pytest.raises(RunError, match="no Dask scheduler can be reached there") as refused:
+            results(tasks.double, [1], address)
+        refused.value.itself = refused.value  # which only a collection frees, like the error that pytest keeps
+        del refused
+        with pytest.raises(RunError, match="no Dask scheduler can be reached there"):
+            results(tasks.double, [1], "tcp://127.0.0.1:1")
 
 
 # --- what names a cluster ---------------------------------------------------------------------------------------

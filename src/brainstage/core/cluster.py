@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import time
 import tomllib
@@ -118,6 +119,9 @@ class ClusterWorkers:
             RunError: It cannot be reached, is not protected, or SLURM refuses the job.
         """
         if self._client is None:
+            # Dask closes a client that could not connect when it is collected, under the lock that a new client
+            # holds while its thread starts: collected by that thread, it would wait for itself.
+            gc.collect()
             if isinstance(self.settings, SchedulerSettings):
                 self._client = self._stack.enter_context(_client(self.settings))
                 if not self._client.scheduler_info(n_workers=0)["n_workers"]:
