@@ -7,6 +7,7 @@ import time
 from dataclasses import replace
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -15,7 +16,7 @@ from brainstage.datasets import sources
 from brainstage.datasets.phantom import write_phantom
 from brainstage.datasets.sources import load_slices
 from brainstage.datasets.stored import PIXELS, open_slices, store_slices
-from helpers import run_cli
+from helpers import few_people, run_cli
 
 ALIKE = ("classes", "unreadable", "synthetic", "skipped", "ordered", "stated_levels", "data_hash", "covariates")
 
@@ -50,6 +51,17 @@ def test_slices_that_were_stored_anew_are_opened_anew(phantom, tmp_path):
     shutil.rmtree(tmp_path / "stored")  # as by a command that is started again, while a worker of Dask goes on
     other = phantom.with_labels([None, *phantom.labels[1:]])
     assert open_slices(store_slices(other, tmp_path / "stored")).labels == other.labels
+
+
+def test_slices_that_a_killed_command_left_are_replaced_by_others_and_kept_for_the_same(phantom, tmp_path):
+    file = store_slices(phantom, tmp_path / "stored") / PIXELS
+    written = file.stat()
+    store_slices(phantom, tmp_path / "stored")
+    assert file.stat().st_mtime_ns == written.st_mtime_ns
+    column = phantom.rows.column_names.index("patient_id")
+    regrouped = phantom.rows.set_column(column, "patient_id", pa.array(["someone", *phantom.patients[1:]]))
+    for changed in (replace(phantom, rows=regrouped), few_people(phantom)):
+        are_alike(open_slices(store_slices(changed, tmp_path / "stored")), changed)
 
 
 @pytest.mark.parametrize("square", [True, False])

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
-from typing import overload
+from typing import Any, overload
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -90,25 +90,28 @@ class PixelWriter:
 
 
 def store_slices(slices: SliceTable, folder: Path) -> Path:
-    """Write a slice table into a folder, and return the folder; one that is whole is left as it is.
+    """Write a slice table into a folder, and return the folder; one that holds the same table is left as it is.
 
     Raises:
         OutputError: The disk is full or the folder is not writable.
     """
+    about = {
+        "classes": list(slices.classes),
+        "unreadable": list(slices.unreadable),
+        "synthetic": slices.synthetic,
+        "skipped": list(slices.skipped),
+        "ordered": slices.ordered,
+        "stated_levels": slices.stated_levels and slices.stated_levels.name,
+    }
     if (folder / _ABOUT).is_file():
-        return folder
+        # rows have the hashes of their pixels
+        if _read_about(folder) == about and pq.read_table(folder / _ROWS).equals(slices.rows):
+            return folder
+        (folder / _ABOUT).unlink()
     make_folder(folder)
     write_table(folder / _ROWS, slices.rows)
     with atomic(folder / _SHAPES) as part, part.open("wb") as stream:
         np.save(stream, _store_pixels(slices.images, folder / PIXELS))
-    about = {
-        "classes": slices.classes,
-        "unreadable": slices.unreadable,
-        "synthetic": slices.synthetic,
-        "skipped": slices.skipped,
-        "ordered": slices.ordered,
-        "stated_levels": slices.stated_levels and slices.stated_levels.name,
-    }
     write_json(folder / _ABOUT, about)  # last: a folder with it is whole
     return folder
 
@@ -147,7 +150,7 @@ def when_stored(folder: Path) -> tuple[int, ...]:
 
 @lru_cache(1)
 def _open(folder: Path, _stored: tuple[int, ...]) -> SliceTable:
-    about = json.loads((folder / _ABOUT).read_text(encoding="utf-8"))
+    about = _read_about(folder)
     levels = about["stated_levels"]
     return SliceTable(
         pq.read_table(folder / _ROWS),
@@ -159,3 +162,8 @@ def _open(folder: Path, _stored: tuple[int, ...]) -> SliceTable:
         about["ordered"],
         levels and named_levels(levels, str(folder)),
     )
+
+
+def _read_about(folder: Path) -> dict[str, Any]:
+    about: dict[str, Any] = json.loads((folder / _ABOUT).read_text(encoding="utf-8"))
+    return about
