@@ -87,14 +87,17 @@ def test_a_wrong_command_is_noticed():
 def test_blocks_of_the_first_pages_run(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("BRAINSTAGE_DATA", raising=False)
-    ran = 0
+    ran, printed = 0, ""
     for reason, lines in blocks(page, *SHELL):
         for line in () if reason else filter(str.strip, lines):
             words = words_of(line)
             assert words, f"{line!r}: no command of the program; say why it is not run: <!-- skip: reason -->"
             outcome = run_cli(*words)
             assert outcome.code == 0, f"{line}: {outcome.err}"
-            ran += 1
+            ran, printed = ran + 1, printed + outcome.out
+    printed = "\n".join(map(str.rstrip, printed.splitlines()))
+    for _, lines in blocks(page, "text"):
+        assert "\n".join(lines).strip() in printed
     for reason, lines in blocks(page, "python"):
         if not reason:
             exec(compile("\n".join(lines), page.name, "exec"), {"__name__": page.stem})  # noqa: S102
