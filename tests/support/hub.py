@@ -284,7 +284,8 @@ def hub():
 def serving(handler):
     """Give the address of a server in a thread."""
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    # it ends at the next look whether it is to: half a second by itself
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     try:
         yield f"http://127.0.0.1:{server.server_port}"
     finally:
