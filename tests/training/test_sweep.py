@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import optuna
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -216,6 +217,17 @@ def test_another_sweep_of_the_same_name_is_refused(few, probe, tmp_path):
     with pytest.raises(ConfigError, match="not a hub id"):
         sweep(few, probe.replace(backbone="none"), [STEPS], name="t", out=tmp_path)
     assert not (tmp_path / "t").exists()
+
+
+def test_a_sweep_of_other_people_is_not_gone_on_with(few, probe, tmp_path):
+    by_people = probe.replace(protocol="patient")
+    sweep(few, by_people, [STEPS], name="s", out=tmp_path)
+    names = sorted(set(few.patients))
+    others = dict(zip(names, reversed(names), strict=True))  # as another file of --patients may name them
+    column = few.rows.column_names.index("patient_id")
+    renamed = few.rows.set_column(column, "patient_id", pa.array([others[name] for name in few.patients]))
+    with pytest.raises(ConfigError, match="started with different splits; take another --name"):
+        sweep(replace(few, rows=renamed), by_people, [STEPS], name="s", out=tmp_path, resume=True)
 
 
 def test_the_choice_says_what_was_not_trained_together_and_what_would_do_as_well(few, probe, tmp_path):

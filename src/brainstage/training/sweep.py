@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 import math
@@ -22,7 +23,7 @@ from brainstage.core.parallel import THIS_PROCESS, Processes, Workers
 from brainstage.core.progress import Progress, silent
 from brainstage.core.run import RunFolder, StrPath
 from brainstage.core.schema import RESEARCH_NOTICE, choice_caution, figure_title
-from brainstage.datasets.splits import Splits, make_splits
+from brainstage.datasets.splits import Fold, Splits, make_splits
 from brainstage.datasets.table import SliceTable
 from brainstage.evaluation.slices import Baseline, make_baselines
 from brainstage.training.baselines import nearest_stages
@@ -167,8 +168,8 @@ def sweep(
         The finished sweep. One that fails before a trial has ended leaves no folder behind.
 
     Raises:
-        ConfigError: A field cannot be varied, or the sweep that is resumed was started with different settings or
-            data.
+        ConfigError: A field cannot be varied, or the sweep that is resumed was started with different settings,
+            data or splits.
         DataError, LeakageError: As :func:`brainstage.train`.
         RunError: The sweep exists, is in use, or cannot be written, or the process of a trial was killed twice.
     """
@@ -187,7 +188,7 @@ def sweep(
     run = RunFolder.new(name, "sweep", out)
     study: optuna.Study | None = None
     with run.kept_if_used(lambda: has_trials(study)), run.lock():
-        study = open_study(run, storage, _identity(slices, config, factors, method), resume)
+        study = open_study(run, storage, _identity(slices, fold, config, factors, method), resume)
         for values in planned:
             study.enqueue_trial(values, skip_if_exists=True)
         runner = TrialRunner(slices, fold, config, tuple(factors), progress)
@@ -231,11 +232,20 @@ def plan(config: TrainConfig, factors: Sequence[Factor], method: Method) -> list
     return [values for number, values in enumerate(plan) if values not in plan[:number]]
 
 
-def _identity(slices: SliceTable, config: TrainConfig, factors: Sequence[Factor], method: Method) -> dict[str, Any]:
+def _identity(
+    slices: SliceTable, fold: Fold, config: TrainConfig, factors: Sequence[Factor], method: Method
+) -> dict[str, Any]:
     """Return what makes two sweeps the same."""
+    sides = json.dumps([sorted(side) for side in (fold.train, fold.validation, fold.test)])
     varied = [[factor.field, list(factor.values), factor.is_range] for factor in factors]
     settings = json.loads(config.to_json())
-    return {"config": settings, "data_hash": slices.data_hash, "vary": varied, "method": method}
+    return {
+        "config": settings,
+        "data_hash": slices.data_hash,
+        "splits": hashlib.sha256(sides.encode()).hexdigest(),  # other people make other folds of the same slices
+        "vary": varied,
+        "method": method,
+    }
 
 
 def _result(

@@ -16,7 +16,13 @@ HEARTBEAT_SECONDS = 30
 """How often a trial on a shared database says that it runs; after three silent beats others take it up."""
 SURPLUS = "surplus"
 """Attribute of a trial that failed since it was one too many."""
-_IDENTITY = {"config": "settings", "data_hash": "data", "vary": "--vary values", "method": "method"}
+_IDENTITY = {
+    "config": "settings",
+    "data_hash": "data",
+    "splits": "splits",
+    "vary": "--vary values",
+    "method": "method",
+}
 """What makes two sweeps the same, in words."""
 
 
@@ -26,7 +32,8 @@ def open_study(run: RunFolder, storage: str | None, identity: dict[str, Any], re
     Args:
         run: The sweep's folder, locked by this process.
         storage: Address of a database; None takes SQLite in the folder.
-        identity: Settings, data hash, varied values and method, as JSON types: those of one sweep stay the same.
+        identity: Settings, hashes of the data and the splits, varied values and method, as JSON types: those of one
+            sweep stay the same.
         resume: Whether the study may exist.
 
     Raises:
@@ -47,7 +54,7 @@ def open_study(run: RunFolder, storage: str | None, identity: dict[str, Any], re
     study.sampler = optuna.samplers.TPESampler(seed=seed)
     saved = study.user_attrs.get("identity")
     if saved not in (None, identity):
-        changed = [words for key, words in _IDENTITY.items() if saved[key] != identity[key]]
+        changed = [words for key, words in _IDENTITY.items() if saved.get(key) != identity[key]]
         raise ConfigError(
             f"{run.path}: this sweep was started with different {' and '.join(changed)}; take another --name"
         )
