@@ -46,6 +46,12 @@ class Fold:
         """SHA-256 of the test slices, whatever their order."""
         return hashlib.sha256("\n".join(sorted(self.test)).encode()).hexdigest()
 
+    @property
+    def hash(self) -> str:
+        """SHA-256 of all sides, whatever the order of the slices in each."""
+        sides = [sorted(side) for side in (self.train, self.validation, self.test)]
+        return hashlib.sha256(json.dumps(sides).encode()).hexdigest()
+
 
 @dataclass(frozen=True)
 class Splits(Displayed, Tabular):

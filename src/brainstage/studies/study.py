@@ -14,6 +14,7 @@ from brainstage.core.notebooks import Displayed
 from brainstage.core.parallel import THIS_PROCESS, Workers
 from brainstage.core.progress import Progress, silent
 from brainstage.core.run import RunFolder, StrPath
+from brainstage.datasets.stored import store_slices
 from brainstage.datasets.table import SliceTable
 from brainstage.evaluation.comparison import Comparison, compare
 from brainstage.evaluation.slices import Evaluation, evaluate
@@ -164,10 +165,9 @@ def compare_candidates(
         )
     with started_with(folder, slices, configs):
         if workers != THIS_PROCESS:
+            stored = store_slices(slices, folder / ".slices")
             tasks = [TrainTask(name, config) for name, config in configs.items()]
-            return compare(
-                train_side_by_side(slices, tasks, folder, folder / ".slices", workers, progress), split=split
-            )
+            return compare(train_side_by_side(stored, tasks, folder, workers, progress), split=split)
         runs = []
         for number, (name, config) in enumerate(configs.items(), 1):
             say(f"Candidate {number} of {len(configs)}: {name}")

@@ -115,7 +115,7 @@ def _train_folds(
         TrainTask(name, settings, splits=workers.path(run.splits), everyone=name == EVERYONE, track=track)
         for name, settings in trainings.items()
     ]
-    runs = train_side_by_side(slices, tasks, run.folds, run.stored_slices, workers, progress)
+    runs = train_side_by_side(stored, tasks, run.folds, workers, progress)
     return runs[:-1], runs[-1]
 
 

@@ -13,8 +13,7 @@ from brainstage.core.parallel import TOO_LITTLE_MEMORY, Workers, run_all
 from brainstage.core.progress import Progress, silent
 from brainstage.core.run import RunFolder
 from brainstage.datasets.splits import Splits, make_everyone
-from brainstage.datasets.stored import open_slices, store_slices
-from brainstage.datasets.table import SliceTable
+from brainstage.datasets.stored import open_slices
 from brainstage.training.train import train_fold
 
 
@@ -38,15 +37,15 @@ class TrainTask:
 
 
 def train_side_by_side(
-    slices: SliceTable, tasks: Sequence[TrainTask], out: Path, stored: Path, workers: Workers, progress: Progress
+    stored: Path, tasks: Sequence[TrainTask], out: Path, workers: Workers, progress: Progress
 ) -> list[RunFolder]:
     """Train models, except those that are finished, and return their runs in the order of the tasks.
 
     Args:
-        slices: The data.
+        stored: Folder of the slices (:func:`brainstage.datasets.stored.store_slices`), which each process maps; it
+            is removed in the end.
         tasks: The trainings, of different names.
         out: Folder of the runs.
-        stored: Folder that the slices are written to, so that each process maps them; it is removed in the end.
         workers: Where models are trained.
         progress: How to show progress.
 
@@ -55,8 +54,7 @@ def train_side_by_side(
         BrainstageError: As :func:`brainstage.train`.
     """
     make_folder(out)
-    folder = workers.path(store_slices(slices, stored))
-    placed = [(folder, workers.path(out), task) for task in tasks]
+    placed = [(workers.path(stored), workers.path(out), task) for task in tasks]
 
     def lost(placed: tuple[Path, Path, TrainTask]) -> str:
         run = out / placed[-1].name

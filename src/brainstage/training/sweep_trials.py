@@ -226,7 +226,7 @@ def _run_elsewhere(
     workers: Workers,
     advance: Callable[[int], None],
 ) -> None:
-    stored = workers.path(store_slices(runner.slices, run.stored_slices))
+    stored = workers.path(run.stored_slices)
     task = _TrialTask(stored, workers.path(run.path), storage, runner.config, runner.factors, total)
     lost = f"{run.path}: the process of a trial was killed twice; {TOO_LITTLE_MEMORY}; --resume goes on"
     while not _has_all(study, total):
