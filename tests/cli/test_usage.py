@@ -164,11 +164,23 @@ def test_ctrl_c_ends_with_a_sentence_and_exit_code_130(tmp_path):
             _, err = process.communicate(timeout=60)
         finally:
             process.kill()
-    # where the signal falls into an exec, as of a dataclass that is being made, Python ends by the signal itself
-    # although it was handled; a shell calls both 130
-    assert process.returncode in (ExitCode.INTERRUPTED, -signal.SIGINT)
+    assert process.returncode == ExitCode.INTERRUPTED
     assert err.startswith("Stopped. Finished work is kept")
     assert len(err.splitlines()) == 1
+
+
+def test_ctrl_c_while_python_runs_code_from_text_has_the_same_exit_code(tmp_path):
+    (tmp_path / "interrupted.py").write_text(
+        "from brainstage.cli import app, main\n"
+        "@app.command()\n"
+        "def make_class():\n"
+        "    exec('raise KeyboardInterrupt')\n"
+        "main()\n"
+    )
+    command = [sys.executable, "-m", "interrupted", "make-class"]
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert ended.returncode == ExitCode.INTERRUPTED
+    assert ended.stderr.startswith("Stopped.")
 
 
 def test_the_exit_codes_are_documented():

@@ -83,4 +83,5 @@ def main() -> None:
         code = ExitCode.FAILED
     if code == ExitCode.INTERRUPTED:  # also from typer, whose newer versions turn Ctrl-C into this code
         warn("Stopped. Finished work is kept; where a command has --resume, --resume --name NAME goes on with it.")
+        exec("")  # noqa: S102 - else "python -m" ends by the signal where Ctrl-C met an exec, as dataclasses use it
     sys.exit(code)
