@@ -60,6 +60,7 @@ def main() -> None:
         show_reading(ledger)
         read = {row["participant_id"] for row in ledger if row["status"] == "prepared"}
         cohort = load_slices(folder / "cohort")
+        print("protocol patient · five draws of five folds")
         for what, data in (
             ("volumes", cohort),
             ("slices of the people who were read", of_people(slices, read)),

@@ -46,6 +46,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_bids(folder / "bids", seed)
+        print(f"protocol patient · {PEOPLE} phantom brains, five folds")
         for levels in LEVEL_SETS.values():
             cohort = prepare(folder / "bids", folder / levels.name, level_set=levels)
             counts = ", ".join(f"{count} {status}" for status, count in cohort.about["scans"].items())

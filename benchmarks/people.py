@@ -113,7 +113,7 @@ def timed(work: Callable[[], Result]) -> tuple[Result, float]:
 
 def judge_components(real: Pixels, stages: IntArray) -> None:
     """Print how well the public people are staged out of fold, with fewer and fewer components a slice."""
-    print(f"{len(real)} people of the public dataset, five folds, AUROC and log loss from")
+    print(f"protocol patient · {len(real)} people of the public dataset, five folds; AUROC and log loss from")
     print("components  as many as a model of    a whole stack      one slice (level 16)")
     for people, count in {0: FEATURES, **KEPT_BY}.items():
         whole, single = (np.zeros((len(real), len(CLASSES))) for _ in range(2))

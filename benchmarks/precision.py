@@ -49,14 +49,15 @@ def main() -> None:
     parser.add_argument("--backbone")
     options = parser.parse_args()
     slices = load_slices(options.data)
-    print(f"{options.rows[0]} training and {options.rows[1]} test rows, {torch.get_num_threads()} threads")
+    train, test = options.rows
+    print(f"protocol official · {train} training and {test} test rows, {torch.get_num_threads()} threads")
     print("engine            features off  probabilities off  same stage  accuracy  weighted F1    loss")
     with tempfile.TemporaryDirectory() as folder:
         os.environ["BRAINSTAGE_CACHE"] = folder
         if not options.backbone:
             save_backbone(Path(folder) / "vit")
         backbone = options.backbone or str(Path(folder) / "vit")
-        report = load_recipe("report", backbone=backbone, train_rows=options.rows[0], test_rows=options.rows[1])
+        report = load_recipe("report", backbone=backbone, train_rows=train, test_rows=test)
         exact = None
         for name in ENGINES:
             engine, _, precision = name.partition(":")

@@ -51,6 +51,7 @@ def main() -> int:
     parser.add_argument("--threads", type=int, help="of each process")
     options = parser.parse_args()
     trained: dict[int, list[tuple[float, float]]] = {1: [], options.processes: []}
+    print(f"protocol official · recipe {options.recipe}")
     with tempfile.TemporaryDirectory() as folder:
         for seed in options.seeds:
             for processes, outcomes in trained.items():

@@ -162,6 +162,7 @@ def main() -> None:
         peaks = {"fp32": matrix_peak(torch.float32)}
         if uses_bf16(report):
             peaks["bf16"] = matrix_peak(torch.bfloat16)
+        print(f"protocol official · {len(fold.train):,} training and {len(fold.test):,} test rows")
         found = ", ".join(f"{peak:.0f} GFLOP/s in {kind}" for kind, peak in peaks.items())
         print(f"matrix peak {found}; {gflop:.1f} GFLOP a slice")
 

@@ -334,6 +334,7 @@ def show_staging(
     read_ones = np.array([reading.read for reading in readings])
     true = stage[read_ones]
     whole_stacks = [(stack, list(range(STACK_LEVELS))) for stack in stacks]
+    print(f"protocol patient · {len(true)} people, five folds")
     for fitted_to, training, prediction in (("slices as they are", 0, 1), ("acquisitions", ACQUISITIONS, None)):
         features = acquired_features(slices, order, training_seeds(slices, order, training))
         features = features.reshape(len(stacks), STACK_LEVELS, *features.shape[1:])
