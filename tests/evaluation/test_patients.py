@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, cohen_kappa_score, roc_auc_score
 
 from brainstage.core.errors import ConfigError, DataError, LeakageError, RunError
-from brainstage.core.schema import STAGES, with_metadata
+from brainstage.core.schema import CHOSEN_ON_TEST, STAGES, with_metadata
 from brainstage.evaluation.comparison import compare
 from brainstage.evaluation.patients import evaluate_patients
 from brainstage.evaluation.slices import evaluate
@@ -230,7 +230,7 @@ def test_stages_with_few_people_are_named(tmp_path):
             {"optimistic": "the settings were tuned on these same people"},
             "the settings were tuned on these same people",
         ),
-        ({"selection": "test"}, "the epoch was picked on the test people"),
+        ({"selection": "test"}, CHOSEN_ON_TEST),
     ],
 )
 def test_figures_of_people_who_played_a_part_are_optimistic_in_every_line(about, why, tmp_path):

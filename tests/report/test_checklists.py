@@ -9,10 +9,10 @@ import pytest
 
 from brainstage.core.errors import LeakageError
 from brainstage.core.run import RunFolder
-from brainstage.core.schema import RESEARCH_NOTICE, SYNTHETIC_NOTICE
+from brainstage.core.schema import CHOSEN_ON_TEST, RESEARCH_NOTICE, SYNTHETIC_NOTICE
 from brainstage.datasets.public import DATA_HASH
 from brainstage.datasets.table import SliceTable
-from brainstage.evaluation.patients import PICKED_ON_TEST, evaluate_patients
+from brainstage.evaluation.patients import evaluate_patients
 from brainstage.evaluation.slices import evaluate
 from brainstage.models.recipes import load_recipe
 from brainstage.models.weights import BUNDLED, bundled_folder
@@ -154,11 +154,11 @@ def test_optimistic_figures_are_called_so_wherever_they_stand(run, evaluation, p
     picked = facts_of_run(
         run,
         evaluation,
-        replace(people, title=f"{people.title} · optimistic: {PICKED_ON_TEST}", optimistic=PICKED_ON_TEST),
+        replace(people, title=f"{people.title} · optimistic: {CHOSEN_ON_TEST}", optimistic=CHOSEN_ON_TEST),
     )
     claim = written(picked, tmp_path)["claim.md"]
-    assert "optimistic: the epoch was picked on the test people" in item(claim, 37)
-    assert "picked on the test people" in item(claim, 40)
+    assert "optimistic: epoch chosen on the test slices" in item(claim, 37)
+    assert CHOSEN_ON_TEST in item(claim, 40)
 
 
 def test_what_was_chosen_inside_the_folds_stands_first(run, evaluation, people, tmp_path):

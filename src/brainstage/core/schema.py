@@ -27,6 +27,8 @@ UNORDERED_NOTICE = (
     "Quadratic kappa and joined stages are not given: the order of the classes is not known; give --class-order"
 )
 
+CHOSEN_ON_TEST = "epoch chosen on the test slices"
+
 CLASS_ORDER = "brainstage_class_order"
 """Entry of a parquet schema's metadata: the class names from the least to the most severe stage, as JSON."""
 PROB_PREFIX = "prob_"
@@ -62,6 +64,17 @@ def figure_title(
     of_fold = f", {fold}" if fold else ""
     caution = f" · optimistic: {optimistic}" if optimistic else ""
     return f"{stamp}{what} · protocol {protocol}{of_fold} · {leakage}{caution}"
+
+
+def why_optimistic(noted: str | None, selection: str | None) -> str | None:
+    """Return why a run's figures are too good, by whatever was chosen on the slices that they are of.
+
+    Args:
+        noted: What the run's folder or table says of it (``optimistic``); None where it says nothing.
+        selection: The slices that the epoch was chosen on; ``test``, as in the report, makes figures too good.
+    """
+    chosen = CHOSEN_ON_TEST if selection == "test" else None
+    return "; ".join(reason for reason in (noted, chosen) if reason) or None
 
 
 def choice_caution(fold: str) -> str:

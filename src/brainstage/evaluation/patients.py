@@ -19,7 +19,13 @@ from brainstage.core.arrays import Float64Array
 from brainstage.core.errors import DataError, LeakageError
 from brainstage.core.notebooks import Displayed, Plotted, Tabular
 from brainstage.core.run import AGE_AND_SEX, BASELINE, NEAREST_SLICE, RunFolder
-from brainstage.core.schema import RESEARCH_NOTICE, SYNTHETIC_NOTICE, figure_title, is_dementia_stage
+from brainstage.core.schema import (
+    RESEARCH_NOTICE,
+    SYNTHETIC_NOTICE,
+    figure_title,
+    is_dementia_stage,
+    why_optimistic,
+)
 from brainstage.evaluation.aggregation import People, aggregate
 from brainstage.evaluation.slices import Side, read_side
 from brainstage.stats import metrics
@@ -29,7 +35,6 @@ ALWAYS_LARGEST = "always the largest"
 """Row of a baseline: everyone gets the shares of the stages, so that the largest is the answer."""
 MEAN_OF_SLICES = "mean of the slices' probabilities"
 """How a person is predicted by a model that sees one slice at a time."""
-PICKED_ON_TEST = "the epoch was picked on the test people"
 REST = "any other"
 """Name of all stages but the first, joined."""
 WORDS = {2: "two", 3: "three", 4: "four", 5: "five", 6: "six"}
@@ -246,8 +251,7 @@ def evaluate_patients(
     synthetic = bool(side.about.get("synthetic"))
     count, scans = len(set(people.patients)), len(people.names)
     what = f"{split} · {count} people{f', {scans} scans' if scans > count else ''}{_times(people)}"
-    cautions = [side.about.get("optimistic"), PICKED_ON_TEST if side.about.get("selection") == "test" else None]
-    optimistic = "; ".join(caution for caution in cautions if caution) or None
+    optimistic = why_optimistic(side.about.get("optimistic"), side.about.get("selection"))
     return PatientEvaluation(
         views=tuple(_view(name, groups, people, rows, side) for name, groups in _views(side.classes, side.ordinal)),
         ordinal=side.ordinal,

@@ -27,6 +27,7 @@ from brainstage.core.schema import (
     short_names,
     table_classes,
     validate_predictions,
+    why_optimistic,
 )
 from brainstage.stats import metrics
 
@@ -116,8 +117,7 @@ class Evaluation(Displayed, Plotted, Tabular):
     @property
     def caution(self) -> str | None:
         """Why the figures are too good, by whatever was chosen on these slices; None where nothing was."""
-        chosen = "epoch chosen on the test slices" if self.selection == "test" else None
-        return "; ".join(reason for reason in (self.optimistic, chosen) if reason) or None
+        return why_optimistic(self.optimistic, self.selection)
 
     @property
     def beside(self) -> str:
@@ -136,11 +136,9 @@ class Evaluation(Displayed, Plotted, Tabular):
 
     def titled(self, what: str) -> str:
         """Return the title of a table or chart that shows ``what``: it names protocol and leakage verdict."""
-        chosen = " · epoch chosen on the test slices" if self.selection == "test" else ""
-        title = figure_title(
-            what, self.protocol, self.leakage, self.synthetic, fold=self.fold, optimistic=self.optimistic
+        return figure_title(
+            what, self.protocol, self.leakage, self.synthetic, fold=self.fold, optimistic=self.caution
         )
-        return title + chosen
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything for ``metrics.json``."""

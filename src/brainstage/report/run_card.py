@@ -9,7 +9,7 @@ from typing import Any
 from brainstage.core.config import TrainConfig
 from brainstage.core.links import docs_page
 from brainstage.core.run import RunFolder
-from brainstage.core.schema import SYNTHETIC_NOTICE, define_stages
+from brainstage.core.schema import SYNTHETIC_NOTICE, define_stages, why_optimistic
 from brainstage.datasets.public import DATA_HASH, DATASET
 from brainstage.evaluation.patients import MEAN_OF_SLICES, PatientEvaluation, evaluate_patients
 from brainstage.evaluation.slices import Evaluation, evaluate, labelled_sides
@@ -94,8 +94,14 @@ def run_card(
         stamp=f"Trained on phantoms, {SYNTHETIC_NOTICE}." if synthetic else None,
         inside=inside,
     )
-    picked = "the epoch was picked on the test slices" if about.get("selection") == "test" else None
-    content = {"optimistic": picked, **about, "figures": _rows(evaluation, people), "nested": {}, "hash": weights}
+    optimistic = why_optimistic(about.get("optimistic"), about.get("selection"))
+    content = {
+        **about,
+        "optimistic": optimistic,
+        "figures": _rows(evaluation, people),
+        "nested": {},
+        "hash": weights,
+    }
     return card_text(card, content, "run_card.md")
 
 
