@@ -79,7 +79,18 @@ def _addresses(about: dict[str, Any]) -> list[str]:
                 lines += ["A form (`multipart/form-data`):", "", *_fields(form)]
             lines += ["| status | what |", "| --- | --- |"]
             lines += [f"| {status} | {_cell(reply)} |" for status, reply in operation["responses"].items()]
-            lines.append("")
+            reply = operation["responses"]["200"]["content"]["application/json"]["schema"]
+            lines += ["", "The reply (`application/json`):", "", *_reply(reply), ""]
+    return lines
+
+
+def _reply(schema: dict[str, Any], within: str = "") -> list[str]:
+    """List the fields of an object, and after each the fields of the objects in it."""
+    lines = []
+    for name, field in schema.get("properties", {}).items():
+        lines += [f"- `{within}{name}`" + (f": {field['description']}" if field.get("description") else "")]
+        items, mark = (field["items"], "[]") if "items" in field else (field, "")
+        lines += _reply(items, f"{within}{name}{mark}.")
     return lines
 
 

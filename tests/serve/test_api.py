@@ -9,6 +9,7 @@ import json
 import logging
 
 import httpx2
+import jsonschema
 import numpy as np
 import pytest
 from PIL import Image
@@ -33,7 +34,18 @@ SECRET = f"{PATIENT}.png"
 
 @pytest.fixture(scope="module")
 def client(registry):
-    return TestClient(create_app(registry, {"127.0.0.1"}), base_url=HOST)
+    """Return a client that compares each reply with its description."""
+    client = TestClient(create_app(registry, {"127.0.0.1"}), base_url=HOST)
+    addresses = client.get("/openapi.json").json()["paths"]
+
+    def compare(reply):
+        operation = addresses.get(reply.request.url.path, {}).get(reply.request.method.lower())
+        if operation and reply.status_code == 200:
+            described = operation["responses"]["200"]["content"]["application/json"]["schema"]
+            jsonschema.validate(json.loads(reply.read()), described)
+
+    client.event_hooks = {"response": [compare]}
+    return client
 
 
 def parts(*contents):

@@ -36,6 +36,7 @@ from brainstage.serve.openapi import (
 from brainstage.serve.pictures import png
 from brainstage.serve.problems import Problem
 from brainstage.serve.registry import ModelRegistry
+from brainstage.serve.replies import EXPLANATIONS, HEALTH, MODELS, PREDICTIONS, READY, SCANS, reply
 from brainstage.serve.tokens import PAGE, TokenCheck
 from brainstage.serve.uploads import FOLDER, file_numbers, read_upload
 from brainstage.serve.usage import Usage
@@ -124,16 +125,20 @@ def _add_page(app: FastAPI, token: TokenCheck | None) -> None:
 
 
 def _add_state(app: FastAPI, registry: ModelRegistry, guard: RequestGuard) -> None:
-    @app.get("/health", summary="Whether the server runs")
+    @app.get("/health", summary="Whether the server runs", responses=reply(HEALTH, "It runs."))
     async def health() -> dict[str, str]:
         return {"status": "ok", "version": __version__, "notice": RESEARCH_NOTICE}
 
-    @app.get("/ready", summary="Whether it takes requests", responses={503: PROBLEM})
+    @app.get("/ready", summary="Whether it takes requests", responses={**reply(READY, "It does."), 503: PROBLEM})
     async def ready() -> dict[str, Any]:
         guard.check_room()
         return {"status": "ready", "models": registry.names, "notice": RESEARCH_NOTICE}
 
-    @app.get("/v1/models", summary="The models, and their performance on people outside their training sets")
+    @app.get(
+        "/v1/models",
+        summary="The models, and their performance on people outside their training sets",
+        responses=reply(MODELS, "The models."),
+    )
     async def models() -> dict[str, Any]:
         return {"notice": RESEARCH_NOTICE, "models": await registry.run_when_opened(registry.describe)}
 
@@ -150,7 +155,8 @@ def _add_scans(app: FastAPI, registry: ModelRegistry, limits: Limits) -> None:
     @app.post(
         "/v1/scans",
         summary="List the scans that files hold, by their headers",
-        **takes_form(scans_form(limits.files)),
+        openapi_extra=takes_form(scans_form(limits.files)),
+        responses={**reply(SCANS, "The scans."), "default": PROBLEM},
     )
     async def scans(request: Request) -> JSONResponse:
         upload = await read_upload(request, limits.files, ())
@@ -160,7 +166,12 @@ def _add_scans(app: FastAPI, registry: ModelRegistry, limits: Limits) -> None:
 
 
 def _add_predict(app: FastAPI, registry: ModelRegistry, limits: Limits) -> None:
-    @app.post("/v1/predict", summary="Stage scans", **takes_form(predict_form(registry, limits.files)))
+    @app.post(
+        "/v1/predict",
+        summary="Stage scans",
+        openapi_extra=takes_form(predict_form(registry, limits.files)),
+        responses={**reply(PREDICTIONS, "The predictions."), "default": PROBLEM},
+    )
     async def predict(request: Request) -> JSONResponse:
         upload = await read_upload(request, limits.files, PREDICT_FIELDS)
         model = await registry.opened(upload.fields.get("model"))
@@ -188,7 +199,11 @@ def _add_predict(app: FastAPI, registry: ModelRegistry, limits: Limits) -> None:
 
 
 def _add_explain(app: FastAPI, registry: ModelRegistry, limits: Limits) -> None:
-    @app.post("/v1/explain", summary="Show what moved the score of a scan", responses={"default": PROBLEM})
+    @app.post(
+        "/v1/explain",
+        summary="Show what moved the score of a scan",
+        responses={**reply(EXPLANATIONS, "The explanations."), "default": PROBLEM},
+    )
     async def explain(request: Request) -> JSONResponse:
         upload = await read_upload(request, limits.files, EXPLAIN_FIELDS)
         model = await registry.opened(upload.fields.get("model"))

@@ -95,9 +95,8 @@ def explain_form(registry: ModelRegistry, max_files: int) -> dict[str, Any]:
 
 
 def takes_form(schema: dict[str, Any]) -> dict[str, Any]:
-    """Return the arguments of a route that takes a form."""
-    body = {"required": True, "content": {"multipart/form-data": {"schema": schema}}}
-    return {"openapi_extra": {"requestBody": body}, "responses": {"default": PROBLEM}}
+    """Return what OpenAPI says of a route that takes a form."""
+    return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": schema}}}}
 
 
 def describe_api(app: FastAPI, registry: ModelRegistry, max_files: int, cookie: str | None) -> dict[str, Any]:
@@ -110,8 +109,7 @@ def describe_api(app: FastAPI, registry: ModelRegistry, max_files: int, cookie: 
         cookie: Name of the token's cookie; None where no token is needed.
     """
     schema = app.openapi()
-    explain = takes_form(explain_form(registry, max_files))["openapi_extra"]
-    schema["paths"]["/v1/explain"]["post"].update(explain)
+    schema["paths"]["/v1/explain"]["post"].update(takes_form(explain_form(registry, max_files)))
     if cookie:
         add_security(schema, cookie)
     return schema
