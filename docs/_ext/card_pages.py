@@ -18,8 +18,8 @@ def _index(names: list[str]) -> str:
         [
             "# Model cards",
             "",
-            "Two models come with the package. Each card stands beside its weights too, and `brainstage train`",
-            "writes one for every run.",
+            "Two models come with the package. Each card stands beside its weights too, and `brainstage push`",
+            "writes one for a run that is published.",
             "",
             *(f"- [](./{name}.md)" for name in names),
             "",

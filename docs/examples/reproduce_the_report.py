@@ -8,7 +8,7 @@ varied one at a time, a final training of five epochs. Its result on the 1,280 t
 words, and ends with the question that the report did not ask: what is 0.9078 worth?
 
 It runs on synthetic people, with small networks of random weights in the place of the report's backbones,
-so that it takes a minute without a network. Its figures mean nothing. With the real dataset and the real
+so that it takes a minute and no internet. Its figures mean nothing. With the real dataset and the real
 backbones only two lines change; they are named where they stand.
 """
 

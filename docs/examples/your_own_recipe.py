@@ -48,8 +48,8 @@ config = load_recipe(recipe)
 print(config.recipe, config.epochs, config.optimizer)
 
 # %%
-# A wrong setting is an error before anything is trained. It names the file, and the nearest setting that
-# there is.
+# A wrong setting is an error before anything is trained. It names the nearest setting that there is, and the
+# file where the setting stands in one.
 
 from brainstage import ConfigError
 

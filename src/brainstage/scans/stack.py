@@ -64,8 +64,8 @@ MIN_SIMILARITY = 0.45
 """Similarity to the template below which a volume is not a T1-weighted brain, or is not registered.
 
 Slabs of the 200 training people have 0.71 and more at every stage, whole brains 0.78 and more, a young man's head
-0.53 and more; a brain the wrong way round has at most 0.33, one of noise or of one grey value 0.2,
-one whose contrast is inverted less than 0.1 (``python benchmarks/volumes.py``, ``python benchmarks/heads.py``).
+0.53 and more; a brain the wrong way round has at most 0.33, one of noise, of one grey value or whose
+contrast is inverted at most 0.11 (``python benchmarks/volumes.py``, ``python benchmarks/heads.py``).
 """
 MAX_OUTSIDE = 0.05
 """Share of brightness outside of the template's brain above which a skull is there: brains have 0.01, heads 0.2."""
