@@ -9,6 +9,7 @@ extrapolated to five epochs of all rows with an evaluation after each and one at
 
 The feature pass is set against the largest matrix products of the same machine, measured in the same run: in bf16
 where its processor has instructions for that, which ``auto`` takes too, else in fp32.
+Accuracy and F1 are of the public test slices, protocol official; the nearest training slice has 0.9984 there.
 """
 
 from __future__ import annotations
