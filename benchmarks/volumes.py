@@ -12,7 +12,7 @@ Printed are, by stage, how many are read and how far they come to lie from the d
 person with SimpleITK (affine, correlation, three resolutions) on the same template and voxels from the same starts.
 Each person is one of the 200 of whom the template is the mean. Then slabs of fewer levels, whole brains (MNI152,
 bent, with atrophy), what must be refused, and what models that were fitted to other people (five folds) make of the
-volumes and of the slices (optimistic: the recipe was chosen with these people in view).
+volumes and of the slices (protocol patient, optimistic: the recipe was chosen with these people in view).
 """
 
 from __future__ import annotations
@@ -334,7 +334,6 @@ def show_staging(
     read_ones = np.array([reading.read for reading in readings])
     true = stage[read_ones]
     whole_stacks = [(stack, list(range(STACK_LEVELS))) for stack in stacks]
-    print(f"protocol patient · {len(true)} people, five folds")
     for fitted_to, training, prediction in (("slices as they are", 0, 1), ("acquisitions", ACQUISITIONS, None)):
         features = acquired_features(slices, order, training_seeds(slices, order, training))
         features = features.reshape(len(stacks), STACK_LEVELS, *features.shape[1:])
