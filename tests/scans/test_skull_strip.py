@@ -7,7 +7,7 @@ from brainstage.core.errors import ConfigError, RefusalError
 from brainstage.scans import skull_strip
 from brainstage.scans.registration import mapped, register
 from brainstage.scans.skull_strip import brain_mask, extract_brain
-from brainstage.scans.stack import MAX_OUTSIDE, training_stack
+from brainstage.scans.stack import MAX_OUTSIDE, refusal, training_stack
 from brainstage.scans.volume import Volume
 from volumes import brain, with_skull
 
@@ -92,3 +92,20 @@ def test_without_the_extra_its_install_command_is_told(head, monkeypatch):
     monkeypatch.setattr(skull_strip, "find_spec", lambda _name: None)
     with pytest.raises(ConfigError, match=r'pip install "brainstage\[heads\]"'):
         extract_brain(head, "x")
+
+
+@pytest.mark.parametrize(
+    ("shape", "spacing"), [((256, 256, 11), (0.7, 0.7, 0.5)), ((160, 160, 12), (1.0, 1.0, 1.0))]
+)
+def test_a_thin_slab_is_refused_with_its_skull_and_without(shape, spacing):
+    voxels = np.random.default_rng(0).random(shape, dtype=np.float32)
+    slab = Volume(voxels, np.diag([*spacing, 1.0]))
+    assert refusal(register(slab))
+    with pytest.raises(RefusalError, match="^a: no T1-weighted brain was found"):
+        extract_brain(slab, "a")
+
+
+def test_a_volume_without_brightness_shows_no_head():
+    dark = Volume(np.linspace(-2, -1, 1000, dtype=np.float32).reshape(10, 10, 10), np.eye(4))
+    with pytest.raises(RefusalError, match="^a: no voxel is brighter than 0"):
+        extract_brain(dark, "a")

@@ -93,6 +93,9 @@ def test_a_single_picture_is_a_frame(tmp_path):
         (partial(write_series, PhotometricInterpretation="PALETTE COLOR"), "holds colours"),
         (partial(write_series, ImagePositionPatient=None), "ImagePositionPatient is missing"),
         (partial(write_series, PixelData=b"ab"), "damaged"),
+        (partial(write_series, order=[5], PixelSpacing=[1e-6, 1e-6]), "voxels of 1e-06 × 1e-06 mm"),
+        (partial(write_series, order=[5], PixelSpacing=[0, 0]), "voxels of 0 × 0 mm"),
+        (partial(write_series, order=[5], ImageOrientationPatient=[1, 0, 0, 1, 0, 0]), "not at right angles"),
         (partial(write_series, NumberOfFrames=10**9), "expected at most"),
     ],
 )

@@ -21,10 +21,12 @@ from brainstage.core.arrays import Float32Array, Float64Array
 from brainstage.core.errors import DataError, RefusalError
 from brainstage.core.quiet import silence
 from brainstage.scans.decoder import PixelDecoder
-from brainstage.scans.volume import MAX_VOXELS, Volume, checked_values
+from brainstage.scans.volume import MAX_VOXELS, Volume, check_spacing, checked_values
 
 MAX_SPACING_DEVIATION = 0.1
 """Share of the median distance between slices by which one distance may deviate."""
+MAX_SLANT = 0.1
+"""Largest cosine between the rows and the columns of an image, which DICOM wants at right angles."""
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
 """DICOM's x goes to the left and its y to the back."""
 START_BYTES = 512
@@ -330,7 +332,11 @@ def _frame(dataset: Any, number: int, pixels: Float32Array, where: str) -> Frame
     slope = find("PixelValueTransformationSequence", "RescaleSlope", 1.0)
     intercept = find("PixelValueTransformationSequence", "RescaleIntercept", 0.0)
     values = checked_values(pixels * np.float32(slope) + np.float32(intercept), where)
-    return Frame(values, *_place(find))
+    origin, axes = _place(find)
+    if not np.isfinite(axes).all() or abs(axes[0] @ axes[1]) > MAX_SLANT * np.prod(np.linalg.norm(axes, axis=1)):
+        raise DataError(f"{where}: its rows and columns are not at right angles; correct its header")
+    check_spacing(np.linalg.norm(axes, axis=1), where)
+    return Frame(values, origin, axes)
 
 
 def _place(find: Callable[[str, str], Any]) -> tuple[Float64Array, Float64Array]:

@@ -134,9 +134,13 @@ def register(
 
 
 def averaged(volume: Volume, spacing: float) -> Volume:
-    """Return a volume at about a spacing in millimetres, each voxel the mean of a block; never a finer volume."""
-    blocks = np.clip(np.round(spacing / volume.spacing).astype(int), 1, volume.voxels.shape)
-    counts = np.array(volume.voxels.shape) // blocks
+    """Return a volume at about a spacing in millimetres, each voxel the mean of a block; never a finer volume.
+
+    Of a thin volume the blocks are smaller, so that two voxels remain along each axis: slopes need two.
+    """
+    shape = np.array(volume.voxels.shape)
+    blocks = np.clip(np.round(spacing / volume.spacing).astype(int), 1, np.maximum(shape // 2, 1))
+    counts = shape // blocks
     voxels = volume.voxels[tuple(slice(end) for end in counts * blocks)]
     voxels = voxels.reshape([side for pair in zip(counts, blocks, strict=True) for side in pair])
     means = np.asarray(voxels.mean(axis=(1, 3, 5), dtype=np.float32))

@@ -92,6 +92,8 @@ def extract_brain(head: Volume, where: str) -> Extraction:
         RefusalError: The head has no skull, or no brain is found in it.
     """
     check_extra()
+    if head.voxels.max() <= 0:
+        raise RefusalError(f"{where}: no voxel is brighter than 0, so it shows no head; give one that does")
     corrected = correct_bias(head)
     coarse = averaged(corrected, TEMPLATE_SPACING)  # as registration sees it
     registration = register(coarse, HEAD_STIFFNESS)

@@ -21,6 +21,20 @@ MAX_GREY_VALUE = 1e9
 """Largest grey value: scanners write thousands, and squares of much larger ones overflow."""
 
 
+def check_spacing(spacing: Float64Array, where: str) -> None:
+    """Check the distances of neighbouring voxels or pixels, in millimetres.
+
+    Raises:
+        DataError: One is not that of a brain scan.
+    """
+    if not (spacing.min() >= MIN_SPACING and spacing.max() <= MAX_SPACING):
+        size = " × ".join(f"{side:.3g}" for side in spacing)
+        raise DataError(
+            f"{where}: voxels of {size} mm, expected {MIN_SPACING} to {MAX_SPACING:g} mm"
+            "; resample it or correct its header"
+        )
+
+
 def checked_values(values: Float32Array, where: str) -> Float32Array:
     """Return grey values with 0 in place of those that are not finite.
 
@@ -73,13 +87,7 @@ class Volume:
             raise DataError(
                 f"{where}: its header holds no usable affine map (qform, sform or orientation); convert it again"
             )
-        spacing = np.linalg.norm(affine[:3, :3], axis=0)
-        if not (spacing.min() >= MIN_SPACING and spacing.max() <= MAX_SPACING):
-            size = " × ".join(f"{side:.3g}" for side in spacing)
-            raise DataError(
-                f"{where}: voxels of {size} mm, expected {MIN_SPACING} to {MAX_SPACING:g} mm"
-                "; resample it or correct its header"
-            )
+        check_spacing(np.linalg.norm(affine[:3, :3], axis=0), where)
         voxels = checked_values(voxels, where)
         if voxels.max() == voxels.min():
             raise DataError(f"{where}: all voxels have the same value; give one that shows a brain")
