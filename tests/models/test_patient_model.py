@@ -17,7 +17,7 @@ from sklearn.model_selection import StratifiedKFold
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from brainstage.core.config import TrainConfig
-from brainstage.core.errors import ConfigError, LeakageError, RunError
+from brainstage.core.errors import ConfigError, DataError, LeakageError, RunError
 from brainstage.core.levels import BRAIN
 from brainstage.core.schema import STACK_LEVELS
 from brainstage.datasets.sources import load_slices
@@ -199,6 +199,18 @@ def test_levels_are_recovered_where_the_data_has_none(people, tmp_path, histogra
     same = np.corrcoef(one.ravel(), other.ravel())[0, 1]
     turned = np.corrcoef(one.ravel(), other[:, ::-1].ravel())[0, 1]  # which end is up is not told
     assert max(same, turned) > 0.95
+
+
+@pytest.mark.parametrize("levels_each", [1, 3])
+def test_too_few_slices_to_recover_levels_from_are_told(people, tmp_path, levels_each):
+    rows = [row for row, level in enumerate(people.rows["slice_index"].to_pylist()) if level < levels_each]
+    table = people.rows.take(rows)
+    unnumbered = table.set_column(
+        table.schema.get_field_index("slice_index"), "slice_index", pa.nulls(len(rows), pa.int32())
+    )
+    few = replace(people, rows=unnumbered, images=[people.images[row] for row in rows])
+    with pytest.raises(DataError, match="needs the level of each slice, and .* number each person's slices"):
+        cross_validate(few, load_recipe("patient", folds=2, repeats=1), out=tmp_path)
 
 
 def test_features_are_read_where_they_are_asked_for(few, monkeypatch, tmp_path):

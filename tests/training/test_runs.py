@@ -248,3 +248,35 @@ def test_a_run_with_other_patients_is_not_resumed(few, tiny, tmp_path):
     nobody = few.rows.set_column(column, "patient_id", pa.nulls(len(few), pa.string()))
     with pytest.raises(DataError, match="the data had other patients"):
         train(replace(few, rows=nobody), config, name="a", out=tmp_path, resume=True)
+
+
+def exchanged(slices, one, other):
+    """Return slices with two patients' ids exchanged."""
+    column = slices.rows.schema.get_field_index("patient_id")
+    others = {one: other, other: one}
+    patients = [others.get(patient, patient) for patient in slices.patients]
+    return replace(slices, rows=slices.rows.set_column(column, "patient_id", pa.array(patients)))
+
+
+def test_a_run_whose_people_have_other_slices_now_is_not_resumed(crossed, few, config, tmp_path):
+    shutil.copytree(crossed, tmp_path / "crossed")
+    people = dict(zip(few.patients, few.labels, strict=True))
+    one, other = [patient for patient, label in people.items() if label == few.labels[0]][:2]
+    with pytest.raises(DataError, match="other slices were of the people of its folds"):
+        cross_validate(exchanged(few, one, other), config, name="crossed", out=tmp_path, resume=True)
+
+
+def test_a_class_that_some_fold_could_not_train_on_is_told_before_anything_is_trained(few, config, tmp_path):
+    people = dict(zip(few.patients, few.labels, strict=True))
+    alone, *rest = [patient for patient, label in people.items() if label == few.classes[1]]
+    rows = [row for row, patient in enumerate(few.patients) if patient not in rest]
+    fewer = replace(few, rows=few.rows.take(rows), images=[few.images[row] for row in rows])
+
+    def tested_last(seed):
+        folds = make_splits(fewer, config.replace(seed=seed, validation_share=0.0)).folds
+        return any(fewer.patients[fewer.row_of[slice_id]] == alone for slice_id in folds[1].test)
+
+    settings = config.replace(seed=next(filter(tested_last, range(20))), validation_share=0.0)
+    with pytest.raises(DataError, match=f"class {few.classes[1]} has no slice in train"):
+        cross_validate(fewer, settings, name="a", out=tmp_path)
+    assert not (tmp_path / "a").exists()

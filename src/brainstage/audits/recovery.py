@@ -111,6 +111,8 @@ def find_levels(coarse: Float32Array) -> tuple[Float64Array, IntArray]:
         Rank of each slice along its series, from 0 to 1, NaN where the slice is similar to no other, float64 of
         shape (n,); and the number of its series (several where the data mixes kinds of slices), -1 for none.
     """
+    if len(coarse) < 2 * _NEIGHBOURS:
+        return np.full(len(coarse), np.nan), np.full(len(coarse), UNKNOWN)
     sample = np.random.default_rng(_SEED).permutation(len(coarse))[:_LANDMARKS]
     landmarks = coarse[sample]
     graph = _neighbour_graph(landmarks)

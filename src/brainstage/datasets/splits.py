@@ -148,6 +148,7 @@ class Splits(Displayed, Tabular):
             "leakage": self.verdict.to_dict(),
             "names": "patient_id" if whole else "slice_id",
             "folds": by_people if whole else sides,
+            "hashes": [fold.hash for fold in self.folds],
         }
         if classes:
             content["classes"] = list(classes)

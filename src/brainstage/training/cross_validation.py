@@ -80,7 +80,7 @@ def cross_validate(
     config = _for_folds(config.replace(protocol="patient", fold=0), splits)
     run = RunFolder.new(name, config.recipe, out)
     with run.claim(resume=resume) as unfinished:
-        splits = begin_run(run, slices, config, splits)
+        splits = begin_run(run, slices, config, splits, all_folds=True)
         if unfinished:
             folds, everyone = _train_folds(run, slices, splits, config, track, workers, progress)
             shutil.copytree(everyone.model, run.model, dirs_exist_ok=True)

@@ -9,7 +9,7 @@ import numpy as np
 
 from brainstage.audits.recovery import find_levels
 from brainstage.core.arrays import Float64Array, IntArray, Pixels
-from brainstage.core.errors import LeakageError
+from brainstage.core.errors import DataError, LeakageError
 from brainstage.core.parallel import is_worker, parallel_map, usable_cpus
 from brainstage.core.progress import Progress, silent
 from brainstage.datasets.preprocessing import Preprocessing
@@ -174,6 +174,9 @@ def _places(slices: SliceTable, rows: list[int]) -> Float64Array:
 
     Where the data does not number a person's slices, their places are recovered from the similarity of slices of
     different people.
+
+    Raises:
+        DataError: They cannot be recovered.
     """
     if slices.stated_levels:
         known = [np.nan if slices.levels[row] is None else slices.levels[row] for row in rows]
@@ -183,5 +186,10 @@ def _places(slices: SliceTable, rows: list[int]) -> Float64Array:
         levels = np.array(index, dtype=np.float64)
         return (levels - levels.min()) / max(1, np.ptp(levels))
     place, series = find_levels(describe_coarse([slices.images[row] for row in rows]))
-    largest = np.bincount(series + 1)[1:].argmax() if (series >= 0).any() else 0
+    if not (series >= 0).any():
+        raise DataError(
+            f"the patient model needs the level of each slice, and {len(rows)} training slices are too few or too "
+            "unlike to recover it from; give more, or number each person's slices in a column slice_index"
+        )
+    largest = np.bincount(series + 1)[1:].argmax()
     return np.where(series == largest, place, np.nan)

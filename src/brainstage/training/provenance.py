@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from brainstage.core.config import TrainConfig
+from brainstage.datasets.patient_map import is_public
+from brainstage.datasets.public import DATA_HASH
 from brainstage.datasets.splits import Fold, make_splits
 from brainstage.datasets.table import SliceTable
 
@@ -30,7 +32,7 @@ def optimism(config: TrainConfig, slices: SliceTable, fold: Fold) -> str | None:
         slices: The data.
         fold: The fold that is tested.
     """
-    if not fold.test or config.tuned_on != slices.data_hash:
+    if not fold.test or not (config.tuned_on == slices.data_hash or _of_public_people(config, fold)):
         return None
     if config.tuned_without == _test_side(config, slices, fold):
         return None
@@ -45,3 +47,8 @@ def _test_side(config: TrainConfig, slices: SliceTable, fold: Fold) -> str:
         if set(fold.test) <= set(whole.test):
             return whole.tested
     return fold.tested
+
+
+def _of_public_people(config: TrainConfig, fold: Fold) -> bool:
+    """Return whether settings chosen on the public dataset are tested on people of it, in whatever selection."""
+    return config.protocol == "patient" and config.tuned_on == DATA_HASH and any(map(is_public, fold.test))

@@ -41,7 +41,14 @@ def read_splits(splits: Splits | StrPath | None, slices: SliceTable) -> Splits |
     return splits if splits is None or isinstance(splits, Splits) else Splits.load(splits, slices)
 
 
-def begin_run(run: RunFolder, slices: SliceTable, config: TrainConfig, splits: Splits | None = None) -> Splits:
+def begin_run(
+    run: RunFolder,
+    slices: SliceTable,
+    config: TrainConfig,
+    splits: Splits | None = None,
+    *,
+    all_folds: bool = False,
+) -> Splits:
     """Write the settings and splits of a new run, or check those of a run that was started or finished.
 
     Args:
@@ -49,6 +56,7 @@ def begin_run(run: RunFolder, slices: SliceTable, config: TrainConfig, splits: S
         slices: The data.
         config: The settings.
         splits: The slices of each side; None makes them, or takes those that the run was started with.
+        all_folds: Whether every fold is trained, not only the one that the settings name.
 
     Raises:
         ConfigError: The run was started with different settings, or the patient model would not know the order of
@@ -66,9 +74,10 @@ def begin_run(run: RunFolder, slices: SliceTable, config: TrainConfig, splits: S
         found = f"the class {slices.classes[0]} alone" if slices.classes else "no class"
         raise DataError(f"the slices have {found}; give data of two classes or more")
     splits = splits or make_splits(slices, config)
-    fold = splits.chosen(config)
+    chosen = splits.chosen(config)
     _check_order(slices, config)
-    _check_classes(slices, fold, config)
+    for fold in splits.folds if all_folds else (chosen,):
+        _check_classes(slices, fold, config)
     splits.save(run.splits, slices.classes)
     write_text(run.config, config.to_json())  # last: a run with settings can be resumed
     return splits
@@ -113,6 +122,12 @@ def _saved_splits(run: RunFolder, slices: SliceTable) -> Splits:
         raise DataError(
             f"{run.path}: this run was started when the data had other patients ({saved['leakage']['sentence']}; "
             f"now {splits.verdict}); give the same --patients or take another --name"
+        )
+    hashes = [fold.hash for fold in splits.folds]
+    if saved.get("hashes", hashes) != hashes:  # which runs of earlier versions did not write
+        raise DataError(
+            f"{run.path}: this run was started when other slices were of the people of its folds; give the same "
+            "patients or take another --name"
         )
     return splits
 
