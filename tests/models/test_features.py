@@ -105,6 +105,15 @@ def test_beyond_the_limit_what_was_not_used_for_longest_goes(monkeypatch):
         assert len(compute.asked) == computed
 
 
+def test_what_another_process_may_be_using_stays_beyond_the_limit(monkeypatch):
+    monkeypatch.setenv("BRAINSTAGE_FEATURES_GB", "0")
+    for name in ("a", "b"):
+        FeatureCache(KEY | {"weights": name}).get(IDS[:5], Counting())
+    compute = Counting()
+    FeatureCache(KEY | {"weights": "a"}).get(IDS[:5], compute)
+    assert compute.asked == []
+
+
 def test_a_limit_that_is_no_number_is_told(monkeypatch):
     monkeypatch.setenv("BRAINSTAGE_FEATURES_GB", "much")
     with pytest.raises(ConfigError, match="BRAINSTAGE_FEATURES_GB: 'much' is not a number"):

@@ -8,7 +8,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,8 @@ from brainstage.core.errors import ConfigError, RunError
 from brainstage.core.hub import cache_root
 
 DAY_SECONDS = 24 * 60 * 60
+IN_USE_SECONDS = 10 * 60
+"""How long a folder counts as in use after it was read or written; a chunk of features takes a minute or two."""
 IN_MEMORY_BYTES = 2**29
 """Size above which an array that is computed lies in a file."""
 
@@ -55,16 +57,26 @@ def limit_bytes(variable: str, gigabytes: float) -> float:
 
 
 def use(folder: Path, limit: float) -> None:
-    """Note that a folder is used now; remove the least recently used ones beside it while all exceed a limit."""
-    os.utime(folder)
-    others = sorted((other for other in folder.parent.glob("[!.]*") if other != folder), key=_last_use)
-    while others and size_of(folder.parent) > limit:
-        shutil.rmtree(others.pop(0), ignore_errors=True)
+    """Note that a folder is used now; remove the least recently used ones beside it while all exceed a limit.
+
+    What was used within the last :data:`IN_USE_SECONDS` stays: another process may be reading or filling it.
+    """
+    with suppress(FileNotFoundError):  # another process has just removed it
+        os.utime(folder)
+    idle = time.time() - IN_USE_SECONDS
+    others = sorted((_last_use(other), other) for other in folder.parent.glob("[!.]*") if other != folder)
+    unused = [other for used, other in others if used < idle]
+    while unused and size_of(folder.parent) > limit:
+        shutil.rmtree(unused.pop(0), ignore_errors=True)
 
 
 def size_of(folder: Path) -> int:
-    """Return the bytes of the files below a folder."""
-    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    """Return the bytes of the files below a folder; other processes may be removing some."""
+    size = 0
+    for file in folder.rglob("*"):
+        with suppress(FileNotFoundError):
+            size += file.stat().st_size if file.is_file() else 0
+    return size
 
 
 def clear(folder: Path) -> int:
@@ -75,7 +87,10 @@ def clear(folder: Path) -> int:
 
 
 def _last_use(folder: Path) -> float:
-    return folder.stat().st_mtime
+    try:
+        return folder.stat().st_mtime
+    except FileNotFoundError:  # removed by another process
+        return 0.0
 
 
 @contextmanager
