@@ -22,6 +22,8 @@ def test_every_recipe_survives_json(name, tmp_path):
     ("changes", "says"),
     [
         ({"epochs": 0}, "epochs: 0 is out of range; give a number from 1"),
+        ({"stem_channels": 7}, "stem_channels: 7 is out of range; give a number from 8 to 1024"),
+        ({"stage_channels": [16, 7], "stage_blocks": [1, 1]}, "stage_channels: .* below 8; give 8 or more"),
         ({"epochs": 2.5}, "epochs: expected int, not 2.5"),
         ({"epochs": True}, "epochs: expected int"),
         ({"epochs": "ten"}, "epochs: expected int, not 'ten'"),

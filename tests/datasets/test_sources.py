@@ -153,6 +153,24 @@ def test_csv_of_paths_labels_and_patients(tmp_path):
     assert slices.patients == ["p1", "p2", "p2"]
 
 
+def test_a_csv_file_says_scans_and_levels_as_parquet_does(tmp_path):
+    lines = ["0.png,CN,p1,a,0", "1.png,CN,p1,a,1.0", "2.png,AD,p2,,", "3.png,AD,p2,b,7"]
+    header = "path,label,patient_id,scan_id,slice_index"
+    slices = load_slices(write_csv(tmp_path, lines, header))
+    assert slices.rows["scan_id"].to_pylist() == ["a", "a", None, "b"]
+    assert slices.rows["slice_index"].to_pylist() == [0, 1, None, 7]
+    assert slices.covariates == {}
+    with pytest.raises(DataError, match=r"slices\.csv: column slice_index holds what is no whole number"):
+        load_slices(write_csv(tmp_path, ["0.png,CN,p1,a,first"], header))
+
+
+def test_scans_that_share_a_name_are_told_apart_by_person_and_session(tmp_path):
+    rows = [("p1", None, "v0"), ("p1", None, "v1"), ("p2", None, "v0"), ("p3", "1", "t1"), ("p3", "2", "t1")]
+    people, sessions, scans = zip(*rows, (None, None, "v0"), strict=True)
+    file = write_parquet(tmp_path / "a.parquet", patient_id=people, session_id=sessions, scan_id=scans)
+    assert load_slices(file).stacks == ["p1 v0", "v1", "p2 v0", "p3 1 t1", "p3 2 t1", "v0"]
+
+
 @pytest.mark.parametrize(
     ("lines", "header", "says"),
     [

@@ -16,7 +16,7 @@ from brainstage.datasets import sources
 from brainstage.datasets.phantom import write_phantom
 from brainstage.datasets.sources import load_slices
 from brainstage.datasets.stored import PIXELS, open_slices, store_slices
-from helpers import few_people, run_cli
+from helpers import encode, few_people, picture, run_cli
 
 ALIKE = ("classes", "unreadable", "synthetic", "skipped", "ordered", "stated_levels", "data_hash", "covariates")
 
@@ -109,6 +109,21 @@ def test_a_source_that_changed_is_decoded_again(tmp_path, cache):
     pq.write_table(pq.read_table(file).slice(3), file)
     assert load_slices(folder).slice_ids == [*before.slice_ids[:-51], *before.slice_ids[-48:]]
     assert len(list(cache.iterdir())) == 2
+
+
+@pytest.mark.parametrize("target", ["MCI/2.png", "test/CN/2.png"])
+def test_a_slice_that_moved_to_another_class_or_side_is_read_anew(tmp_path, cache, target):
+    folder = tmp_path / "data"
+    first = folder / ("train" if target.startswith("test") else "") / "CN" / "2.png"
+    for number, file in enumerate([first, first.with_name("1.png")]):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(encode(picture(number)))
+    load_slices(folder)
+    (folder / target).parent.mkdir(parents=True)
+    first.rename(folder / target)
+    rows = load_slices(folder).rows
+    [moved] = rows.filter(pa.compute.equal(rows["source"], target)).to_pylist()
+    assert (moved["label"], moved["split"]) == (("MCI", None) if target == "MCI/2.png" else ("CN", "test"))
 
 
 def test_the_least_recently_used_source_is_removed_above_the_limit(tmp_path, cache, monkeypatch):

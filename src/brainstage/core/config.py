@@ -50,7 +50,7 @@ class TrainConfig:
     stem_channels: int = 16
     """Channels of the first convolution."""
     stage_channels: tuple[int, ...] = (32, 64, 128)
-    """Channels of each stage."""
+    """Channels of each stage, 8 or more."""
     stage_blocks: tuple[int, ...] = (1, 1, 1)
     """Residual blocks of each stage."""
     downsample_first: bool = True
@@ -260,11 +260,13 @@ def _coerce(field: str, kind: Any, value: Any) -> Any:
     return value
 
 
+MIN_CHANNELS = 8
+"""Fewest channels of a convolution; torch's convolutions of fewer overwrite memory, which aborts the process."""
 # name, lowest, highest; both ends are allowed
 _RANGES: tuple[tuple[str, float, float], ...] = (
     ("image_size", 32, 383),
     ("crop_share", 0.25, 1.0),
-    ("stem_channels", 4, 1024),
+    ("stem_channels", MIN_CHANNELS, 1024),
     ("epochs", 1, 10_000),
     ("batch_size", 2, 4096),
     ("gradient_accumulation", 1, 1024),
@@ -294,9 +296,9 @@ def _check_ranges(config: TrainConfig) -> None:
             f"stage_channels has {len(config.stage_channels)} stages and stage_blocks has "
             f"{len(config.stage_blocks)}; give one number a stage in both"
         )
-    for name in ("stage_channels", "stage_blocks"):
-        if min(getattr(config, name)) < 1:
-            raise ConfigError(f"{name}: {getattr(config, name)} has a number below 1; give 1 or more")
+    for name, low in (("stage_channels", MIN_CHANNELS), ("stage_blocks", 1)):
+        if min(getattr(config, name)) < low:
+            raise ConfigError(f"{name}: {getattr(config, name)} has a number below {low}; give {low} or more")
     if config.fold >= config.folds * config.repeats:
         raise ConfigError(
             f"fold: {config.fold} is out of range; there are {config.folds * config.repeats} folds, from 0"

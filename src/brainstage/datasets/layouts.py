@@ -19,7 +19,7 @@ from brainstage.core.columns import map_values
 from brainstage.core.errors import DataError
 from brainstage.core.levels import LEVELS_KEY, PUBLIC, LevelSet, named_levels
 from brainstage.core.schema import CLASS_ORDER, require_columns
-from brainstage.datasets.covariates import covariate_cells, covariate_names, text_columns
+from brainstage.datasets.covariates import covariate_cells, covariate_names, text_columns, typed_columns
 from brainstage.datasets.images import CHUNK, IMAGE_SUFFIXES, Reader, decode_slice, read_slice
 from brainstage.datasets.skipped import SPLIT_FOLDERS
 from brainstage.datasets.table import SLICE_SCHEMA
@@ -402,6 +402,8 @@ def _csv(file: Path, columns: Columns) -> SourceContent:
         label=cells(columns.label),
         patient_id=cells(columns.patient),
         session_id=cells("session_id"),
+        scan_id=cells("scan_id"),
+        slice_index=_indices(typed_columns(records, ["slice_index"]), file),
         split=cells(columns.split),
         source=[
             f"{file.name} line {line} ({record[columns.path]})" for line, record in enumerate(records, start=2)

@@ -36,7 +36,7 @@ LARGE_BYTES = 128e6
 LIMIT_GB = 50.0
 """Size of the decoded slices in the cache above which those of the least recently used source are removed; the
 environment variable ``BRAINSTAGE_SLICES_GB`` changes it."""
-VERSION = 1
+VERSION = 2
 """Version of what is kept in the cache, incremented when it changes."""
 
 
@@ -72,7 +72,7 @@ def load_slices(
     of a folder that are none of these are counted and named in the table's ``skipped``.
 
     The decoded slices of a source whose files have more than :data:`LARGE_BYTES` are kept in the cache, by the
-    SHA-256 of these files, and not decoded again.
+    paths and the SHA-256 of these files, and not decoded again.
 
     Args:
         source: The place; None takes :func:`default_source`.
@@ -117,8 +117,8 @@ def _decode_once(content: SourceContent, columns: Columns, path: Path, progress:
     """Return the slices of a large source from the cache, where they are put the first time."""
     about = {**asdict(columns), "path": str(path.absolute()), "version": VERSION}
     files = [file for file in content.files if file.is_file()]
-    hashes = [[file.name, value] for file, value in zip(files, parallel_map(sha256, files), strict=True)]
-    key = hashlib.sha256(json.dumps([about, hashes]).encode()).hexdigest()[:32]
+    hashes = zip((str(file.absolute()) for file in files), parallel_map(sha256, files), strict=True)
+    key = hashlib.sha256(json.dumps([about, *hashes]).encode()).hexdigest()[:32]
     folder = slices_folder() / key
     if not folder.is_dir():
         with new_folder(folder) as part:

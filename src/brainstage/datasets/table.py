@@ -80,9 +80,16 @@ class SliceTable(Displayed, Plotted, Tabular):
 
     @cached_property
     def stacks(self) -> list[str | None]:
-        """What each slice is predicted together with: its scan, else its person's session, else its person."""
-        session = pc.binary_join_element_wise(self.rows["patient_id"], self.rows["session_id"], " ")
-        return to_shared_list(pc.coalesce(self.rows["scan_id"], session, self.rows["patient_id"]))
+        """What each slice is predicted together with: its scan, else its person's session, else its person.
+
+        Where people or sessions share a scan's name, such as ``v0``, theirs stands before it.
+        """
+        scan, patient = self.rows["scan_id"], self.rows["patient_id"]
+        owner = pc.coalesce(pc.binary_join_element_wise(patient, self.rows["session_id"], " "), patient)
+        owners = pa.table({"scan": scan, "owner": owner}).group_by("scan").aggregate([("owner", "count_distinct")])
+        shared = owners.filter(pc.greater(owners["owner_count_distinct"], 1))["scan"]
+        qualified = pc.coalesce(pc.binary_join_element_wise(owner, scan, " "), scan)
+        return to_shared_list(pc.coalesce(pc.if_else(pc.is_in(scan, shared), qualified, scan), owner))
 
     @property
     def level_set(self) -> LevelSet:
