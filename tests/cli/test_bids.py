@@ -65,6 +65,13 @@ def without_scans(root):
         (("{bids}", "out", "participant", "--participant-label", "99"), 18, "sub-99 is not in the dataset"),
         (("{bids}", "out"), 64, "Missing argument"),
         (("{bids}", "out", "participant", "--jobs", "many"), 64, "Invalid value for '--jobs'"),
+        (("{bids}", "out", "participant", "--jobs", "0"), 64, "Invalid value for '--jobs'"),
+        (
+            ("{bids}", "out", "participant", "--map", "foo"),
+            64,
+            "Invalid value for '--map': 'foo': expected LABEL=NAME",
+        ),
+        (("{bids}", "out", "participant", "--jobs", "1", "--cluster", "tcp://x"), 64, "goes without --jobs"),
         (("{bids}", "out", "participant", "--skull", "of"), 64, "is not one of auto, strip, stripped"),
         (("{bids}", "{bids}", "participant"), 64, "is the dataset itself"),
         (("{bids}", "{none}", "group"), 65, "run the participant level first"),

@@ -1,12 +1,17 @@
 """scans lists what a folder holds; --series chooses from the list."""
 
+import csv
 import io
 import json
+import os
+import threading
 
 import pytest
 
 from brainstage.cli.shared import ExitCode
-from helpers import run_cli
+from brainstage.core.errors import DataError
+from brainstage.scans.discover import find_scans
+from helpers import encode, picture, run_cli
 from volumes import PATIENT, brain, turned, write_nifti, write_series
 
 BRAIN = brain((3, 3, 3))
@@ -127,3 +132,77 @@ def test_series_of_several_patients_are_told_apart_without_their_ids(tmp_path):
     _, _, err = run_cli("extract", tmp_path, "--out", tmp_path / "brain.nii.gz")
     assert "patient 2, 66×77" in err
     assert not any(name in text for name in ("Doe", "Roe") for text in (out, table, err))
+
+
+def sources(*inputs):
+    code, out, err = run_cli("scans", *inputs, "--json")
+    assert code == ExitCode.DONE, err
+    return [scan["source"] for scan in json.loads(out)["scans"]]
+
+
+def test_a_series_named_by_relative_and_absolute_paths_is_one(tmp_path, monkeypatch):
+    first, *others = sorted(write_series(tmp_path / "dcm", BRAIN).iterdir())
+    monkeypatch.chdir(tmp_path)
+    assert sources(first.relative_to(tmp_path), *others) == [str(tmp_path / "dcm")]
+    assert sources(*(file.relative_to(tmp_path) for file in (first, *others))) == ["dcm"]
+
+
+def test_a_series_of_the_current_folder_has_its_name(tmp_path, monkeypatch):
+    write_series(tmp_path / "dcm", BRAIN, order=range(5))
+    monkeypatch.chdir(tmp_path / "dcm")
+    assert sources(".") == sources("*") == ["dcm"]
+    code, out, _ = run_cli("predict", ".", "--json")
+    (row,) = json.loads(out)["predictions"]
+    assert code == ExitCode.NOTHING_USABLE
+    assert row["source"] == "dcm"
+    assert row["reason"].startswith("dcm: ")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_pipe_is_not_waited_for(tmp_path):
+    pipes = [tmp_path / "scans" / name for name in ("pipe", "pipe.png")]
+    write_nifti(tmp_path / "b.nii.gz", brain((6, 6, 6)))
+    (tmp_path / "scans").mkdir()
+    (tmp_path / "scans" / "link.nii.gz").symlink_to(tmp_path / "b.nii.gz")
+    for pipe in pipes:
+        os.mkfifo(pipe)
+    found = []
+    looking = threading.Thread(target=lambda: found.extend(find_scans(tmp_path / "scans")), daemon=True)
+    looking.start()
+    looking.join(30)
+    assert [scan.name for scan in found] == [str(tmp_path / "scans" / name) for name in ("link.nii.gz", "pipe.png")]
+    code, _, err = run_cli("predict", pipes[0])  # one that is named is told, whatever its ending
+    assert code == ExitCode.NOTHING_USABLE
+    assert f"{pipes[0]}: a pipe, socket or device, expected a file; save what it gives in one" in err
+
+
+@pytest.fixture
+def odd_folder(tmp_path):
+    """Return a folder whose name is not UTF-8."""
+    folder = tmp_path / os.fsdecode(b"M\xfcller")
+    try:
+        folder.mkdir()
+    except (OSError, UnicodeError):
+        pytest.skip("this file system takes names of UTF-8 alone")
+    return folder
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.parquet", "a"])
+def test_a_file_whose_name_is_not_utf_8_is_predicted(odd_folder, tmp_path, name):
+    (odd_folder / "0.png").write_bytes(encode(picture()))
+    code, _, err = run_cli("predict", odd_folder / "0.png", "--out", tmp_path / name)
+    assert code in (ExitCode.DONE, ExitCode.NOTHING_USABLE), err
+    if name == "a.csv":
+        (row,) = csv.DictReader((tmp_path / name).open(encoding="utf-8"))
+        assert row["source"] == f"{tmp_path}/M\\udcfcller/0.png"
+
+
+def test_a_series_in_a_folder_whose_name_is_not_utf_8_is_read(odd_folder, tmp_path):
+    write_series(odd_folder, BRAIN)
+    damaged = sorted(odd_folder.iterdir())[1]
+    damaged.write_bytes(damaged.read_bytes()[:-100])
+    (scan,) = find_scans(tmp_path)
+    assert scan.name == f"{tmp_path}/M\\udcfcller"
+    with pytest.raises(DataError, match="damaged") as told:
+        scan.read()
+    assert str(told.value).startswith(f"{scan.name}, file 2: ")

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from brainstage.cli.shared import ExitCode
+from brainstage.cli.shared import ExitCode, typed_command, warn
 from brainstage.core.progress import silent
 from brainstage.datasets.sources import load_slices
 from brainstage.evaluation.slices import evaluate
@@ -147,6 +147,22 @@ def test_bad_input_is_one_sentence_and_exit_code_1(arguments, says, tmp_path, ph
     assert code == ExitCode.FAILED
     assert says in err
     assert len(err.strip().splitlines()) == 1
+
+
+def test_a_file_name_cannot_command_the_terminal(tmp_path, capsys):
+    (tmp_path / "\x1b[31ma.png").write_text("no picture")
+    code, _, err = run_cli("predict", tmp_path)
+    assert code == ExitCode.NOTHING_USABLE
+    assert f"{tmp_path}/\\x1b[31ma.png: not a JPEG" in err
+    assert "\x1b" not in err
+    warn("é ×\n\u202eb\x9b")
+    assert capsys.readouterr().err == "é ×\n\\u202eb\\x9b\n"
+
+
+def test_the_command_is_kept_without_the_folders_of_its_paths(monkeypatch):
+    typed = ["prepare", "/home/Jane_Doe/bids", "--out=/home/Jane_Doe/cohort", "--jobs=2", "--skull", "auto", "-q"]
+    monkeypatch.setattr(sys, "argv", ["brainstage", *typed])
+    assert typed_command() == ["brainstage", "prepare", "bids", "--out=cohort", "--jobs=2", "--skull", "auto", "-q"]
 
 
 def test_ctrl_c_ends_with_a_sentence_and_exit_code_130(tmp_path):

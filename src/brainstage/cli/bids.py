@@ -92,11 +92,22 @@ class _BidsCommand(TyperCommand):
     """A command whose options take several values, and whose usage errors have the code of BIDS Apps."""
 
     def make_context(self, info_name: str | None, args: list[str], *rest: Any, **more: Any) -> Any:
-        try:
+        with _usage_code():
             return super().make_context(info_name, one_value_each(args), *rest, **more)
-        except USAGE_ERROR as error:
-            error.show()
-            raise typer.Exit(BidsExitCode.USAGE) from error
+
+    def invoke(self, ctx: Any) -> Any:
+        with _usage_code():
+            return super().invoke(ctx)
+
+
+@contextmanager
+def _usage_code() -> Iterator[None]:
+    """End with the exit code of a BIDS App where the command was mistyped."""
+    try:
+        yield
+    except USAGE_ERROR as error:
+        error.show()
+        raise typer.Exit(BidsExitCode.USAGE) from error
 
 
 def one_value_each(arguments: Sequence[str]) -> list[str]:

@@ -239,7 +239,15 @@ def parse_settings(pairs: list[str] | None) -> dict[str, Any]:
 
 def typed_command() -> list[str]:
     """Return the command as it was typed; of each path its last part alone, since folders may name people."""
-    return ["brainstage", *(word if word.startswith("-") else Path(word).name for word in sys.argv[1:])]
+    return ["brainstage", *map(_without_folders, sys.argv[1:])]
+
+
+def _without_folders(word: str) -> str:
+    """Return a typed word with the last part alone of a path, also of one that stands in ``--OPTION=PATH``."""
+    if not word.startswith("-"):
+        return Path(word).name
+    option, equals, value = word.partition("=")
+    return option + equals + Path(value).name
 
 
 @contextmanager
@@ -346,8 +354,12 @@ def say(text: str, quiet: bool) -> None:
 
 
 def warn(text: str) -> None:
-    """Print what went wrong, on the error stream."""
-    print(text, file=sys.stderr)
+    """Print what went wrong, on the error stream.
+
+    Characters that are not printable become escapes: the name of a file could hold the commands of a terminal.
+    """
+    shown = (sign if sign.isprintable() or sign == "\n" else ascii(sign)[1:-1] for sign in text)
+    print("".join(shown), file=sys.stderr)
 
 
 def end_with(statuses: Sequence[str]) -> None:

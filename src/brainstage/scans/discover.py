@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import accumulate
 from math import isfinite
-from os.path import commonpath
+from os.path import abspath, commonpath
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, Protocol
 
@@ -150,7 +150,7 @@ class Scan:
     """An image, a volume or a DICOM series.
 
     Attributes:
-        name: Its file, or the folder of the series.
+        name: Its file, or the folder of the series; bytes that are not UTF-8 are shown as escapes.
         read: Reads its slices, of a volume at the levels asked for; raises :class:`DataError` where it cannot.
         volume: Reads it as a volume; None for an image. The slices of a volume take seconds: it is registered.
         files: Names of its files; none for a row of a parquet file.
@@ -171,7 +171,7 @@ def find_scans(inputs: StrPath | Iterable[StrPath], image_column: str = "image")
 
     Only the first bytes of each file are read (of DICOM files the header); :attr:`Scan.read` reads a scan's slices.
     In a folder, files of other formats are passed over; one that is named, or that ends like a scan, becomes a scan
-    whose ``read`` raises what is wrong.
+    whose ``read`` raises what is wrong. So it is with pipes, sockets and devices, which are not opened.
 
     Args:
         inputs: A file, a folder (with the folders in it) or a glob, or several. Files are JPEG, PNG, NIfTI, DICOM
@@ -310,7 +310,13 @@ def _files(inputs: Sequence[str]) -> Iterator[File]:
         for file in files:
             if not file.is_dir():
                 scan = file.name.lower().endswith(SCAN_SUFFIXES)
-                yield File(str(file), partial(open_path, file), named or scan)
+                ordinary = file.is_file() or not file.exists()  # opening what is missing raises that
+                yield File(str(file), partial(open_path if ordinary else _refuse, file), named or scan)
+
+
+def _refuse(path: Path) -> BinaryIO:
+    """Raise that a pipe, a socket or a device is not opened: it may never end."""
+    raise DataError(f"{_written(str(path))}: a pipe, socket or device, expected a file; save what it gives in one")
 
 
 def _kind(file: File) -> tuple[str, ...]:
@@ -335,7 +341,7 @@ def _start(file: File) -> bytes:
     try:
         with file.open() as stream:
             return stream.read(MAGIC_BYTES)
-    except OSError:
+    except (OSError, DataError):
         return b""
 
 
@@ -354,8 +360,18 @@ def _names(groups: Sequence[tuple[str, Sequence[str]]]) -> list[str]:
 
 
 def _place(files: Sequence[str]) -> str:
-    """Return a scan's file, or the folder of its files."""
-    return files[0] if len(files) == 1 else commonpath([Path(file).parent for file in files])
+    """Return a scan's file, or the folder of its files, of the current folder its own name."""
+    if len(files) == 1:
+        return _written(files[0])
+    folders = [str(Path(file).parent) for file in files]
+    if len({Path(folder).is_absolute() for folder in folders}) > 1:
+        folders = list(map(abspath, folders))
+    return _written(commonpath(folders) or Path.cwd().name or ".")
+
+
+def _written(name: str) -> str:
+    """Return the name of a file as it can be written: bytes of it that are not UTF-8 become escapes."""
+    return name.encode(errors="backslashreplace").decode()
 
 
 # --- readers ----------------------------------------------------------------------------------------------------
@@ -414,7 +430,12 @@ def _read_nifti(files: Sequence[File], where: str) -> Volume:
 
 
 def _read_dicom(files: Sequence[File], where: str) -> Volume | Frame:
-    return decode_dicom(((file.name, read_bytes(file.open, file.name)) for file in files), where)
+    names = [  # cohorts take what stands in Scan.files out of reasons, which an escaped name does not
+        file.name if _written(file.name) == file.name else f"{where}, file {number}"
+        for number, file in enumerate(files, 1)
+    ]
+    pairs = ((name, read_bytes(file.open, name)) for name, file in zip(names, files, strict=True))
+    return decode_dicom(pairs, where)
 
 
 def _read_unknown(files: Sequence[File], where: str, level_set: LevelSet = PUBLIC) -> Slices:
