@@ -109,6 +109,8 @@ def test_nothing_usable_is_exit_code_3(tmp_path, phantom):
     code, _, err = run_cli("predict", tmp_path / "empty")
     assert code == ExitCode.NOTHING_USABLE
     assert "no JPEG, PNG, NIfTI, DICOM or parquet file found" in err
+    assert run_cli("predict", tmp_path / "empty", "--out", tmp_path / "many")[::2] == (code, err)
+    assert not (tmp_path / "many").exists()
 
 
 def test_a_refused_scan_beside_a_predicted_one_is_no_failure(folder):
@@ -153,6 +155,19 @@ def test_predict_takes_a_skull_off_where_one_is_and_draws_the_brain(tmp_path):
     assert taken_out == pytest.approx(alone, abs=0.15)
     assert [file.name for file in (tmp_path / "brains").iterdir()] == ["002.png"]  # the second scan's
     assert f"head.nii.gz: its skull was taken off; check {tmp_path / 'brains' / '002.png'}" in written.err
+
+
+def test_a_picture_of_a_brain_is_never_overwritten(tmp_path):
+    pytest.importorskip("SimpleITK")
+    write_nifti(tmp_path / "head.nii.gz", with_skull(brain((3, 3, 3))))
+    (tmp_path / "brains").mkdir()
+    for name in ("001.png", "002.png"):
+        (tmp_path / "brains" / name).write_text("of another scan")
+    code, _, err = run_cli("predict", tmp_path / "head.nii.gz", "--skull", "auto", "--out", tmp_path / "b.csv")
+    assert code == ExitCode.DONE, err
+    assert f"its skull was taken off; check {tmp_path / 'brains' / '003.png'}" in err
+    kept = [file.read_bytes() == b"of another scan" for file in sorted((tmp_path / "brains").iterdir())]
+    assert kept == [True, True, False]
 
 
 def test_explain_takes_a_skull_off_too(tmp_path):

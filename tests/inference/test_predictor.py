@@ -1,6 +1,8 @@
 import io
 import json
 import shutil
+import tracemalloc
+from contextlib import contextmanager
 from functools import partial
 
 import numpy as np
@@ -149,6 +151,23 @@ def test_a_run_that_cannot_refuse_says_so(copied):
     predictions = predict_scans(Predictor.open(copied), scans)
     assert predictions.rows[0]["status"] == "predicted"
     assert "predicts a stage for any image" in predictions.notice
+
+
+def test_pictures_are_not_kept_until_all_are_predicted(predictor):
+    held, side, count = [], 1024, 16
+    blob = encode(np.zeros((side, side), np.uint8))
+
+    @contextmanager
+    def measured(_description, _total):
+        yield lambda _steps: held.append(tracemalloc.get_traced_memory()[0])
+
+    scans = scans_of(File(str(number), partial(io.BytesIO, blob)) for number in range(count))
+    tracemalloc.start()
+    try:
+        assert len(predict_scans(predictor, scans, progress=measured).rows) == count
+    finally:
+        tracemalloc.stop()
+    assert held[-1] < count * side**2 / 2
 
 
 def test_slices_of_people_in_the_training_set_are_counted(real_folder, phantom):

@@ -19,7 +19,7 @@ from brainstage.inference.predictions import predict_scans
 from brainstage.inference.predictor import Predictor
 from brainstage.inference.shards import predict_shards
 from brainstage.scans.discover import find_scans
-from helpers import run_cli
+from helpers import encode, picture, run_cli
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +66,41 @@ def test_what_is_there_is_kept_and_what_is_of_other_scans_goes(bids, tmp_path, m
     assert sorted(out.glob("[!.]*")) == sorted(after)
 
 
+def test_rows_of_another_file_of_the_name_and_of_another_column_are_predicted_anew(tmp_path):
+    table, out = tmp_path / "s.parquet", tmp_path / "out"
+    shown = [[encode(picture(seed, (128, 128))) for seed in seeds] for seeds in ((1, 2), (3, 4), (5, 6))]
+
+    def ids(column):
+        result = predict_shards("patient", [str(table)], out, image_column=column)
+        return {row["slice_id"] for row in rows_of(result)}, result.removed
+
+    found = []
+    for image in shown[:2]:
+        pq.write_table(pa.table({"image": image, "other": shown[2]}), table)
+        found.append(ids("image"))
+    kept = next(out.glob("part-*")).stat().st_mtime_ns
+    assert ids("image") == (found[1][0], "")
+    assert next(out.glob("part-*")).stat().st_mtime_ns == kept
+    found.append(ids("other"))
+    assert len(set().union(*(slices for slices, _ in found))) == 6
+    replaced = f"{out}: replaced 1 file of predictions, since scans or the column of images changed"
+    assert [removed for _, removed in found] == ["", replaced, replaced]
+
+
+def test_predictions_of_scans_that_are_not_given_again_are_removed_and_counted(tmp_path):
+    out, first, second = (tmp_path / name for name in ("out", "d1", "d2"))
+    for number, folder in enumerate((first, second)):
+        folder.mkdir()
+        for seed in range(3 - number):
+            (folder / f"{seed}.png").write_bytes(encode(picture(seed, (128, 128))))
+    assert run_cli("predict", first, second, "--out", out, "--jobs", "1").err.count("removed") == 0
+    less = run_cli("predict", second, "--out", out, "--jobs", "1", "--quiet").err
+    assert (
+        f"{out}: removed the predictions of 3 scans that are not among those given now; to have all, give" in less
+    )
+    assert [row["source"] for row in pq.read_table(out).to_pylist()] == [str(second / f"{n}.png") for n in range(2)]
+
+
 def test_each_scan_of_a_cohort_is_predicted_from_all_of_its_slices(bids, rows, tmp_path):
     cohort = prepare(bids, tmp_path / "cohort", workers=Processes(1))
     result = predict_shards("patient", [str(cohort.folder)], tmp_path / "out")
@@ -83,6 +118,7 @@ def test_the_command_counts_and_names(bids, tmp_path):
     assert done.code == 1
     assert "1 failed" in done.out
     assert "sub-01_T1w.nii.gz: not a" in done.err
+    assert "protocol patient" in done.out
     assert run_cli("predict", scans, "--jobs", "1").code == 2
 
 

@@ -1,5 +1,6 @@
 import csv
 import json
+import re
 import shutil
 import subprocess
 from importlib.resources import files
@@ -21,7 +22,7 @@ def test_a_cell_of_a_csv_file_is_no_formula(case, tmp_path):
     predictions = Predictions([row], ("A", "B"), {}, "0" * 64, calibrated=True, refuses=True)
     write_predictions(predictions, tmp_path / "a.csv")
     header, text = (tmp_path / "a.csv").read_bytes().decode().split("\r\n", 1)
-    assert header == "person,source,level,slice_id,reason,notice"
+    assert header == "person,source,level,slice_id,reason,model,protocol,leakage,calibrated,notice"
     assert text.startswith(f"1,{case['cell']},,,,")
 
 
@@ -41,6 +42,19 @@ def test_the_web_pages_cells_have_the_same_form():
     done = subprocess.run(["node", "--input-type=module", "-e", code], capture_output=True, text=True, check=True)
     for case, text in zip(CASES, json.loads(done.stdout), strict=True):
         assert text.split("\r\n", 1)[1].startswith(f"1,{case['cell']},,,")
+
+
+def test_a_csv_file_says_of_the_model_what_the_web_pages_does(tmp_path):
+    about = {"protocol": "patient", "leakage": {"sentence": "no leakage"}}
+    predictions = Predictions([{"level": None, "slice_id": None}], ("A",), about, "0" * 64, True, refuses=True)
+    write_predictions(predictions, tmp_path / "a.csv")
+    with (tmp_path / "a.csv").open(newline="") as stream:
+        [row] = csv.DictReader(stream)
+    script = (files("brainstage.serve") / "static" / "csv.js").read_text()
+    of_the_page = re.findall(r'^ {4}\["(\w+)", \(\{ reply', script, re.M)
+    assert list(row)[-len(of_the_page) :] == of_the_page
+    expected = ["0" * 64, "patient", "no leakage", "True", predictions.notice]
+    assert [row[name] for name in of_the_page] == expected
 
 
 def test_a_file_named_like_a_formula_gets_an_apostrophe_in_csv_alone(tmp_path, monkeypatch, trained, phantom):

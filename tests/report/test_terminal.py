@@ -14,6 +14,7 @@ from brainstage.core.schema import RESEARCH_NOTICE
 from brainstage.evaluation.patients import evaluate_patients
 from brainstage.evaluation.slices import evaluate
 from brainstage.inference.predictions import Predictions
+from brainstage.inference.predictor import Predictor
 from brainstage.report.terminal.predictions import show_predictions
 from brainstage.report.terminal.screen import draw_bar, open_console, shorten
 from helpers import brainstage, encode, picture, run_cli
@@ -106,6 +107,10 @@ def test_predictions_in_a_file_are_counted_on_the_screen(study, tmp_path):
     out = run_cli("predict", study, "--out", tmp_path / "out.csv").out
     assert out.startswith(f"Saved {tmp_path / 'out.csv'} (34 rows)\n")
     assert "1 refused, 1 predicted" in out
+    model = Predictor.open()
+    title = f"model {model.hash[:12]} · protocol patient · {model.about['leakage']['sentence']}"
+    assert title in " ".join(out.split())
+    assert is_plain(out)
     assert out.count("never a diagnosis") == 1
     assert run_cli("predict", study, "--out", tmp_path / "out.csv", "--quiet").out == ""
 

@@ -25,7 +25,7 @@ from brainstage.cli.shared import (
     progress_of,
     warn,
 )
-from brainstage.core.errors import DataError
+from brainstage.core.errors import DataError, MissingInputError
 
 app = typer.Typer()
 
@@ -114,7 +114,7 @@ def predict(
         show_notice(PAGE)
     elif not quiet:
         counts = Counter(rows[0]["status"] for rows in predictions.people)
-        show_saved(f"{out} ({len(predictions.rows):,} rows)", counts, predictions.performance)
+        show_saved(f"{out} ({len(predictions.rows):,} rows)", counts, predictions.performance, predictions.title)
         show_notice(PAGE)
     _show_reasons(predictions.reasons)
     statuses = [row["status"] for row in predictions.rows]
@@ -126,7 +126,11 @@ def predict(
 def _predict_many(
     inputs: list[str], out: Path, image_column: str, jobs: int | None, cluster: str | None, quiet: bool
 ) -> None:
-    """Predict many scans into a folder, and say what became of them."""
+    """Predict many scans into a folder, and say what became of them.
+
+    Raises:
+        typer.Exit: There is no scan; the message says why.
+    """
     from brainstage.inference.shards import predict_shards
     from brainstage.models.find import find_model
     from brainstage.report.terminal.predictions import show_saved
@@ -135,13 +139,19 @@ def _predict_many(
     model, names = find_model(inputs)
     model = named_model(model, quiet)
     with open_workers(jobs, cluster, quiet=quiet) as workers:
-        result = predict_shards(
-            model, names, out, image_column=image_column, workers=workers, progress=progress_of(quiet)
-        )
+        try:
+            result = predict_shards(
+                model, names, out, image_column=image_column, workers=workers, progress=progress_of(quiet)
+            )
+        except MissingInputError as error:
+            raise _nothing_usable(error) from error
     _show_reasons(result.reasons)
+    if result.removed:
+        warn(result.removed)
     if not quiet:
         files = len(result.files)
-        show_saved(f"{out} ({files:,} file{'' if files == 1 else 's'})", result.counts, result.performance)
+        saved = f"{out} ({files:,} file{'' if files == 1 else 's'})"
+        show_saved(saved, result.counts, result.performance, result.title)
         show_notice(PAGE)
     end_with(list(result.counts))
 
@@ -157,6 +167,8 @@ def _show_reasons(reasons: Sequence[str]) -> None:
 def _without_skulls(scans: Sequence[Any], skull: Any, folder: Path) -> tuple[list[Any], list[int]]:
     """Return scans that are read without their skull, each brain that is taken out drawn into a folder.
 
+    A picture is named after its scan's number, or the next that is free: one that is there is never overwritten.
+
     Returns:
         The scans; and a list that gets the number of each one whose skull is taken off, when it is read.
     """
@@ -168,7 +180,7 @@ def _without_skulls(scans: Sequence[Any], skull: Any, folder: Path) -> tuple[lis
     heads: list[int] = []
 
     def draw(number: int, extraction: Any) -> None:
-        picture = make_folder(folder) / f"{number + 1:03d}.png"
+        picture = _new_picture(make_folder(folder), number + 1)
         draw_extraction(picture, extraction)
         heads.append(number)
         warn(
@@ -177,6 +189,24 @@ def _without_skulls(scans: Sequence[Any], skull: Any, folder: Path) -> tuple[lis
         )
 
     return without_skulls(scans, skull, draw), heads
+
+
+def _new_picture(folder: Path, number: int) -> Path:
+    """Make an empty file for a picture, named after the first free number from this one on; return its path."""
+    while True:
+        picture = folder / f"{number:03d}.png"
+        try:
+            picture.touch(exist_ok=False)
+        except FileExistsError:
+            number += 1
+        else:
+            return picture
+
+
+def _nothing_usable(error: DataError) -> typer.Exit:
+    """Print why there is no scan; return what ends the command."""
+    warn(f"Error: {error}")
+    return typer.Exit(ExitCode.NOTHING_USABLE)
 
 
 def _open(inputs: list[str], image_column: str, series: int | None, quiet: bool) -> tuple[Any, Any]:
@@ -199,8 +229,7 @@ def _open(inputs: list[str], image_column: str, series: int | None, quiet: bool)
     try:
         scans = find_scans(names, image_column)
     except DataError as error:
-        warn(f"Error: {error}")
-        raise typer.Exit(ExitCode.NOTHING_USABLE) from error
+        raise _nothing_usable(error) from error
     if series is not None:
         scans = [choose_series(scans, series)]
     return Predictor.open(named_model(model, quiet)), scans

@@ -30,7 +30,8 @@ class PersonPrediction(NamedTuple):
     rows: list[dict[str, Any]]
     """As in :class:`~brainstage.inference.predictions.Predictions`, without the person's number."""
     images: list[Pixels | None]
-    """The slice of each row as the model got it; None for a row of several slices or of none."""
+    """The slice of each row as the model got it; None for a row of several slices or of none. Of
+    :func:`predict_rows` there are none."""
 
 
 def group_people(scans: Sequence[Scan], one_person: bool) -> list[Person]:
@@ -94,6 +95,11 @@ def predict_people(predictor: Predictor, people: Sequence[Person]) -> list[Perso
         item.alone, item.joint = alone[number], joint[number]
     rows = _RowWriter.of(predictor)
     return [rows.person(name, slices) for (name, _), slices in zip(people, slices_by_person, strict=True)]
+
+
+def predict_rows(predictor: Predictor, people: Sequence[Person]) -> list[PersonPrediction]:
+    """Predict people as :func:`predict_people` does, without the images: those of many people fill the memory."""
+    return [PersonPrediction(person.rows, []) for person in predict_people(predictor, people)]
 
 
 def _stages(prediction: Prediction, *, ordered: bool) -> list[_Stages]:

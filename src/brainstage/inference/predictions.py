@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import groupby
@@ -16,7 +16,7 @@ from brainstage.core.notebooks import Displayed, Tabular
 from brainstage.core.progress import Progress, silent
 from brainstage.core.schema import RESEARCH_NOTICE, define_stages, with_metadata
 from brainstage.datasets.patient_map import is_public
-from brainstage.inference.people import PersonPrediction, batch_people, predict_people
+from brainstage.inference.people import PersonPrediction, batch_people, predict_rows
 from brainstage.inference.performance import describe_performance
 from brainstage.inference.predictor import Predictor
 from brainstage.scans.discover import Scan
@@ -124,8 +124,7 @@ class Predictions(Displayed, Tabular):
     @property
     def title(self) -> str:
         """Which model predicts, and under which protocol it was evaluated."""
-        leakage = self.about.get("leakage", {}).get("sentence", "leakage unknown")
-        return f"model {self.model[:12]} · protocol {self.about.get('protocol', 'unknown')} · {leakage}"
+        return title_of(self.model, self.about)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the predictions for a JSON file."""
@@ -141,6 +140,17 @@ class Predictions(Displayed, Tabular):
             "skulls_removed": list(self.skulls_removed),
             "predictions": self.rows,
         }
+
+
+def title_of(model: str, about: Mapping[str, Any]) -> str:
+    """Return which model predicts, and under which protocol it was evaluated.
+
+    Args:
+        model: SHA-256 of its weights.
+        about: The run's manifest.
+    """
+    leakage = about.get("leakage", {}).get("sentence", "leakage unknown")
+    return f"model {model[:12]} · protocol {about.get('protocol', 'unknown')} · {leakage}"
 
 
 def predict_scans(
@@ -166,7 +176,7 @@ def predict_scans(
     batches = batch_people(scans, one_person)
     predictions: list[PersonPrediction] = []
     with predictor.pool() as pool, progress("Predicting", sum(map(len, batches))) as advance:
-        for part in pool.map(partial(predict_people, predictor), batches):
+        for part in pool.map(partial(predict_rows, predictor), batches):
             predictions += part
             advance(len(part))
     return Predictions.collect(predictor, predictions)

@@ -6,12 +6,13 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
-from brainstage.core.errors import ConfigError
+from brainstage.core.errors import ConfigError, DataError, MissingInputError
 from brainstage.core.files import locked, make_folder, size_and_time, write_json, write_table
 from brainstage.core.levels import check_levels
 from brainstage.core.parallel import THIS_MACHINE, TOO_LITTLE_MEMORY, Workers, run_all
@@ -19,14 +20,14 @@ from brainstage.core.progress import Progress, silent
 from brainstage.datasets.layouts import hub_files
 from brainstage.datasets.patient_map import is_public
 from brainstage.datasets.sources import load_slices
-from brainstage.inference.people import batch_people, predict_people
+from brainstage.inference.people import batch_people, predict_rows
 from brainstage.inference.performance import describe_performance
-from brainstage.inference.predictions import Predictions, check_scans
+from brainstage.inference.predictions import Predictions, check_scans, title_of
 from brainstage.inference.predictor import Predictor, open_once
 from brainstage.models.find import place_of_model
 from brainstage.scans.discover import Scan, find_scans, scan_of_slices
 
-VERSION = 1
+VERSION = 2
 """Version of a shard, incremented when it changes, so that shards of another version are made anew."""
 _ABOUT = ".about.json"
 """The model and the inputs that a folder of shards is for."""
@@ -61,12 +62,16 @@ class ShardedPredictions:
         counts: How many people or scans were ``predicted``, ``refused``, ``failed``.
         reasons: Why scans have no prediction, a sentence each.
         performance: What the predictions are worth, as :attr:`Predictions.performance`.
+        title: Which model predicts, as :attr:`Predictions.title`.
+        removed: Which files of an earlier run were removed and why, a sentence; empty where none was.
     """
 
     files: tuple[Path, ...]
     counts: dict[str, int]
     reasons: tuple[str, ...]
     performance: str
+    title: str
+    removed: str = ""
 
 
 def predict_shards(
@@ -80,8 +85,8 @@ def predict_shards(
 ) -> ShardedPredictions:
     """Predict scans, or those of a cohort folder, and write their predictions as parquet files.
 
-    Files that were written by an earlier run, of the same scans by the same model, are kept. Memory does not grow
-    with the number of scans, but for their names.
+    Files that were written by an earlier run, of the same scans by the same model, are kept; those of scans that
+    changed or went are removed. Memory does not grow with the number of scans, but for their names.
 
     Args:
         model: Run folder, or a bundled model.
@@ -93,7 +98,8 @@ def predict_shards(
         progress: How to show progress.
 
     Raises:
-        DataError: There is no scan, or a file states other levels than the model's.
+        MissingInputError: There is no scan, or a parquet file is not usable. No folder is made.
+        DataError: A file states other levels than the model's.
         ConfigError: The folder holds other files, or predictions of another model or of other inputs.
         InUseError: Another process writes into the folder.
         RunError: The model cannot be opened, the process of a file was killed twice, or a file cannot be written.
@@ -101,21 +107,18 @@ def predict_shards(
     predictor = Predictor.open(model)
     if out.is_dir() and any(not _is_shard(file) for file in out.glob("[!.]*")):
         raise ConfigError(f"{out}: holds other files; choose a new folder for the predictions")
+    shards = list(_shards(predictor, inputs, image_column, workers))
     make_folder(out)
     with locked(out, "another process writes predictions into it; wait for it or choose another folder"):
         _claim(out, predictor.hash, [str(Path(name).absolute()) for name in inputs])
         place = place_of_model(model, workers)
-        tasks = [
-            _ShardTask(place, workers.path(out) / name, cohort, scans)
-            for name, cohort, scans in _shards(predictor, inputs, image_column, workers)
-        ]
+        tasks = [_ShardTask(place, workers.path(out) / name, cohort, scans) for name, cohort, scans in shards]
         missing = [task for task in tasks if not task.target.is_file()]
         with progress("Predicting files of scans", len(missing)) as advance:
             for _ in run_all(_predict_shard, missing, workers, _lost):
                 advance(1)
-        for stale in set(out.glob("part-*.parquet")).difference(out / task.target.name for task in tasks):
-            stale.unlink()
-        return _summary(predictor, [out / task.target.name for task in tasks])
+        files = [out / task.target.name for task in tasks]
+        return replace(_summary(predictor, files), removed=_remove_others(out, files))
 
 
 def _claim(out: Path, model: str, inputs: list[str]) -> None:
@@ -140,6 +143,35 @@ def _claim(out: Path, model: str, inputs: list[str]) -> None:
     write_json(file, {"model": model, "inputs": inputs})
 
 
+def _remove_others(out: Path, files: Sequence[Path]) -> str:
+    """Remove the files of scans that changed or went; return a sentence that says so, empty where there were none.
+
+    Args:
+        out: The folder.
+        files: Its files that stay.
+    """
+    others = sorted(set(out.glob("part-*.parquet")).difference(files))
+    if not others:
+        return ""
+    gone = set().union(*map(_sources, others)).difference(*map(_sources, files))
+    for file in others:
+        file.unlink()
+    if gone:
+        scans = "1 scan that is" if len(gone) == 1 else f"{len(gone):,} scans that are"
+        return f"{out}: removed the predictions of {scans} not among those given now; to have all, give all scans"
+    replaced = "1 file" if len(others) == 1 else f"{len(others):,} files"
+    return f"{out}: replaced {replaced} of predictions, since scans or the column of images changed"
+
+
+def _sources(file: Path) -> set[str]:
+    """Return the scans of a file of predictions, by their whole path; of one that is damaged none."""
+    try:
+        sources = pq.read_table(file, columns=["source"])["source"].unique().to_pylist()
+        return {str(Path(source).absolute()) for source in sources}
+    except (pa.ArrowException, OSError, KeyError):
+        return set()
+
+
 def _lost(task: _ShardTask) -> str:
     what = "the process that predicted these scans was killed"
     return f"{task.target}: {what}; {TOO_LITTLE_MEMORY}; start again to go on"
@@ -159,19 +191,29 @@ def _shards(
         if len(places) > 1:
             raise ConfigError(f"{inputs[0]}: is a cohort; predict it alone")
         for number, file in enumerate(cohort):
-            yield _name(predictor, number, [str(file)]), file, ()
+            yield _name(predictor, number, [(str(file), image_column, [str(file)])]), file, ()
         return
-    scans = find_scans(places, image_column)
+    try:
+        scans = find_scans(places, image_column)
+    except DataError as error:
+        raise MissingInputError(str(error)) from error
     check_scans(predictor, scans)
     size = VOLUMES_A_SHARD if any(scan.volume for scan in scans) else PICTURES_A_SHARD
     for number, start in enumerate(range(0, len(scans), size)):
         chunk = tuple(scans[start : start + size])
-        yield _name(predictor, number, [name for scan in chunk for name in scan.files or (scan.name,)]), None, chunk
+        shown = [(scan.name, image_column, scan.files) for scan in chunk]
+        yield _name(predictor, number, shown), None, chunk
 
 
-def _name(predictor: Predictor, number: int, files: Iterable[str]) -> str:
-    """Return a shard's name: its number, and a hash of the model and of its files' names, sizes and times."""
-    about = [[name, *size_and_time(name)] for name in files]
+def _name(predictor: Predictor, number: int, scans: Iterable[tuple[str, str, Sequence[str]]]) -> str:
+    """Return a shard's name: its number, and a hash of the model and of all that its scans depend on.
+
+    Args:
+        predictor: The model.
+        number: The shard's number.
+        scans: Of each scan its name, the column of images of parquet files, and its files.
+    """
+    about = [[name, column, [size_and_time(file) for file in files]] for name, column, files in scans]
     key = hashlib.sha256(json.dumps([VERSION, predictor.hash, about]).encode()).hexdigest()
     return f"part-{number:05d}-{key[:12]}.parquet"
 
@@ -180,7 +222,7 @@ def _predict_shard(task: _ShardTask) -> int:
     """Predict the scans of a shard and write it; return how many rows it has."""
     predictor = open_once(task.model)
     scans = _scans_of_cohort(task.cohort, predictor) if task.cohort else task.scans
-    people = [person for batch in batch_people(scans) for person in predict_people(predictor, batch)]
+    people = [person for batch in batch_people(scans) for person in predict_rows(predictor, batch)]
     table = Predictions.collect(predictor, people).table
     write_table(task.target, table)
     return len(table)
@@ -221,4 +263,5 @@ def _summary(predictor: Predictor, files: Sequence[Path]) -> ShardedPredictions:
         volumes=volumes,
         slices=(known, shown),
     )
-    return ShardedPredictions(tuple(files), dict(counts), tuple(reasons), performance)
+    title = title_of(predictor.hash, predictor.about)
+    return ShardedPredictions(tuple(files), dict(counts), tuple(reasons), performance, title)

@@ -29,7 +29,7 @@ def check_target(path: Path) -> None:
 
 
 def write_predictions(predictions: Predictions, path: Path) -> None:
-    """Write predictions to a .csv, .json or .parquet file; each carries the notice.
+    """Write predictions to a .csv, .json or .parquet file; each carries the notice and names the model.
 
     A text in a CSV file that a spreadsheet would take for a formula, such as the name of a file, gets an apostrophe
     before it. Numbers stay as they are.
@@ -45,11 +45,24 @@ def write_predictions(predictions: Predictions, path: Path) -> None:
         write_table(path, predictions.table)
     else:
         with atomic(path) as part, part.open("w", newline="", encoding="utf-8") as stream:
-            writer = csv.DictWriter(stream, [*predictions.rows[0], "notice"])
+            beside = _in_each_row(predictions)
+            writer = csv.DictWriter(stream, [*predictions.rows[0], *beside])
             writer.writeheader()
             for row in predictions.rows:
-                cells = {**row, "notice": predictions.notice}
+                cells = {**row, **beside}
                 writer.writerow({name: without_formula(value) for name, value in cells.items()})
+
+
+def _in_each_row(predictions: Predictions) -> dict[str, Any]:
+    """Return what each row of a CSV file says of the model, as the web page's has it, and the notice."""
+    about = predictions.about
+    return {
+        "model": predictions.model,
+        "protocol": about.get("protocol"),
+        "leakage": about.get("leakage", {}).get("sentence"),
+        "calibrated": predictions.calibrated,
+        "notice": predictions.notice,
+    }
 
 
 def without_formula(value: Any) -> Any:

@@ -153,7 +153,7 @@ class Scan:
         name: Its file, or the folder of the series; bytes that are not UTF-8 are shown as escapes.
         read: Reads its slices, of a volume at the levels asked for; raises :class:`DataError` where it cannot.
         volume: Reads it as a volume; None for an image. The slices of a volume take seconds: it is registered.
-        files: Names of its files; none for a row of a parquet file.
+        files: Names of its files; of a row of a parquet file, that file.
         describe: Reads from its headers what it is; None for an image.
         level_set: What the file states its slices to be; None where it states none, and for a volume.
     """
@@ -192,7 +192,7 @@ def find_scans(inputs: StrPath | Iterable[StrPath], image_column: str = "image")
             path = Path(file.name)
             level_set = parquet_levels(path)
             scans += [
-                Scan(name, partial(_picture, read), level_set=level_set)
+                Scan(name, partial(_picture, read), files=(str(path),), level_set=level_set)
                 for name, read in parquet_readers(path, image_column)
             ]
         else:

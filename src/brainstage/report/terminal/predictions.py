@@ -149,15 +149,17 @@ def _say_where_the_rest_is(people: Sequence[Sequence[Row]], *, slices: bool, det
     return f"{', '.join(option for option in options if option)}."
 
 
-def show_saved(saved: str, counts: Mapping[str, int], performance: str) -> None:
-    """Print where predictions were saved, and what became of the scans.
+def show_saved(saved: str, counts: Mapping[str, int], performance: str, title: str) -> None:
+    """Print where predictions were saved, what became of the scans, and what made them.
 
     Args:
         saved: The folder.
         counts: Number of scans of each status.
         performance: What the predictions are worth.
+        title: Which model predicts, and under which protocol it was evaluated.
     """
     console = open_console()
     console.print(f"Saved {saved}", soft_wrap=True)
     console.print(", ".join(f"{count:,} {status}" for status, count in counts.items()))
     console.print(performance)
+    console.print(title, style="dim")
