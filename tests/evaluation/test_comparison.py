@@ -136,6 +136,19 @@ def test_cross_validated_runs_are_compared_fold_by_fold(tmp_path):
         compare([same, apart])
 
 
+def test_a_choice_on_the_validation_people_of_all_folds_is_cautioned(tmp_path):
+    about = {"protocol": "patient"}
+    options = {"patients": [str(number // 4) for number in range(400)], "about": about}
+    crossed = options | {"folds": [number // 80 for number in range(400)]}
+    words = (
+        "chosen on validation people of all folds, each a test person of another fold: "
+        "a cross-validated figure of this choice is optimistic"
+    )
+    assert compare([table(tmp_path, "a", 0.8, **crossed)] * 2).title.endswith(words)
+    assert "chosen on" not in compare([table(tmp_path, "b", 0.8, **crossed, split="test")] * 2).title
+    assert "chosen on" not in compare([table(tmp_path, "c", 0.8, **options)] * 2).title  # its one fold tests others
+
+
 def test_runs_without_a_validation_side_are_compared_on_the_test_side(tmp_path):
     tested = [table(tmp_path, name, 0.8, seed=seed, split="test") for seed, name in enumerate("ab")]
     comparison = compare(tested)

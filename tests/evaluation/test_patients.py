@@ -215,6 +215,31 @@ def test_it_is_said_how_slices_become_a_prediction_of_their_person(tmp_path):
     assert evaluate_patients(single).aggregation == "mean of the slices' probabilities"
 
 
+def test_a_person_without_scan_ids_has_one_scan_beside_people_with_several(tmp_path):
+    people, probabilities = cohort(9)
+    file = predictions(tmp_path, people, probabilities, slices=4)
+    table = pq.read_table(file)
+    who = table["patient_id"].to_pylist()
+    scans = [f"{one} {row % 2}" if one in ("p0", "p1") else None for row, one in enumerate(who)]
+    pq.write_table(table.append_column("scan_id", pa.array(scans, pa.string())), file)
+    found = evaluate_patients(file)
+    assert found.title.startswith("test · 40 people, 42 scans ·")
+    assert sum(found.people.values()) == 40
+
+
+def test_what_chance_and_a_perfect_model_would_show_takes_no_scan_for_a_new_person(tmp_path):
+    people, probabilities = cohort(10)
+    file = predictions(tmp_path, people, probabilities)
+    once, table = evaluate_patients(file), pq.read_table(file)
+    scans = [f"{who} {row % 3}" for row, who in enumerate(table["patient_id"].to_pylist())]
+    pq.write_table(table.append_column("scan_id", pa.array(scans)), file)  # three scans that are predicted alike
+    found = evaluate_patients(file)
+    assert found.title.startswith("test · 40 people, 120 scans ·")
+    for name, score in once.views[0].rows["shuffled labels"].items():
+        assert vars(found.views[0].rows["shuffled labels"][name]) == pytest.approx(vars(score)), name
+    assert vars(found.calibration_error_if_perfect) == pytest.approx(vars(once.calibration_error_if_perfect))
+
+
 def test_stages_with_few_people_are_named(tmp_path):
     people = [(0, f"a{n}") for n in range(12)] + [(1, f"b{n}") for n in range(12)] + [(3, "c0"), (3, "c1")]
     people += [(2, f"d{n}") for n in range(12)]

@@ -152,3 +152,48 @@ def test_draws_are_the_same_however_few_of_them_are_in_memory_at_once(monkeypatc
     monkeypatch.setattr(metrics, "WEIGHTS_AT_ONCE", 7 * 60)
     assert max(len(part) for part in metrics.resamples(60, groups, 150, 0)) == 7
     assert np.allclose(all_scores(), at_once, rtol=1e-12)
+
+
+def test_labels_are_shuffled_between_people_and_not_between_their_scans():
+    rng = np.random.default_rng(6)
+    person = np.repeat(np.arange(60), rng.integers(1, 6, 60))
+    groups = [f"p{number}" for number in person]
+    within = 0
+    for trial in range(100):  # a model that knows nothing, and says nearly the same of all scans of a person
+        labels = rng.integers(0, 2, 60)[person]
+        sure = 1 / (1 + np.exp(rng.normal(size=60)[person] + 0.1 * rng.normal(size=len(person))))
+        repeats = [np.c_[sure, 1 - sure]]
+        shuffled = metrics.shuffled_labels(labels, repeats, groups=groups, draws=100, seed=trial)["accuracy"]
+        within += shuffled.low <= (repeats[0].argmax(1) == labels).mean() <= shuffled.high
+    assert 87 <= within <= 100  # of scans shuffled one by one: about 70
+
+
+def test_everyone_exchanges_labels_and_a_stage_that_changes_still_does():
+    for counts in (range(1, 13), [1] * 12 + [12]):  # nobody has as many scans as another; one has more than others
+        person = np.repeat(np.arange(len(counts)), counts)
+        labels, groups = person % 2, [f"p{number}" for number in person]
+        assert metrics.shuffled_labels(labels, [np.eye(2)[labels]], groups=groups)["accuracy"].value < 0.6
+    worse, twice = np.tile([0, 1], 30), [f"p{number}" for number in np.repeat(np.arange(30), 2)]
+    assert metrics.shuffled_labels(worse, [np.eye(2)[worse]], groups=twice)["accuracy"].low == 1
+
+
+def test_people_of_one_scan_are_shuffled_alike_with_and_without_their_names():
+    labels, probabilities = sample(57, 7)
+    names = [f"p{number}" for number in np.random.default_rng(0).permutation(57)]
+    named = metrics.shuffled_labels(labels, [probabilities], groups=names, draws=20)
+    assert named == metrics.shuffled_labels(labels, [probabilities], draws=20)
+    rng = np.random.default_rng(0)
+    shuffles = [rng.permutation(labels) for _ in range(20)]  # the figures that stored pages quote
+    right = [(shuffle == probabilities.argmax(1)).mean() for shuffle in shuffles]
+    assert named["accuracy"].value == pytest.approx(np.mean(right))
+    assert named["accuracy"].high == pytest.approx(np.quantile(right, 0.975))
+
+
+def test_a_person_has_one_true_stage_in_all_repeats_and_scans():
+    _, probabilities = sample(120, 8)
+    once = metrics.calibration_error_if_perfect([probabilities], draws=200)
+    assert vars(metrics.calibration_error_if_perfect([probabilities] * 10, draws=200)) == pytest.approx(vars(once))
+    scans = np.tile(probabilities, (3, 1))  # three scans that are predicted alike
+    groups = [f"p{number}" for number in np.tile(np.arange(120), 3)]
+    found = metrics.calibration_error_if_perfect([scans], groups=groups, draws=200)
+    assert vars(found) == pytest.approx(vars(once))

@@ -77,12 +77,10 @@ def why_optimistic(noted: str | None, selection: str | None) -> str | None:
     return "; ".join(reason for reason in (noted, chosen) if reason) or None
 
 
-def choice_caution(fold: str) -> str:
-    """Return what must be said of a choice made on the validation people of one fold, ``fold 0 of 5``."""
-    return (
-        f"chosen on validation people of {fold}, who are test people of other folds: "
-        "a cross-validated figure of this choice is optimistic"
-    )
+def choice_caution(fold: str | None) -> str:
+    """Return what must be said of a choice made on validation people of ``fold 0 of 5``, or of all folds (None)."""
+    who = f"{fold}, who are test people of other folds" if fold else "all folds, each a test person of another fold"
+    return f"chosen on validation people of {who}: a cross-validated figure of this choice is optimistic"
 
 
 _DEMENTIA_STAGES = (

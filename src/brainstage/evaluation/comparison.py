@@ -61,9 +61,10 @@ class Comparison(Displayed, Plotted, Tabular):
 
     @property
     def title(self) -> str:
-        """What the table says above its figures."""
+        """What the table says above its figures; with several folds validation people are test people of others."""
         evaluation = self.leader.evaluation
-        if evaluation.fold and evaluation.protocol == "patient" and evaluation.split == "validation":
+        of_several = evaluation.fold is not None or evaluation.folds > 1
+        if of_several and evaluation.protocol == "patient" and evaluation.split == "validation":
             return f"{evaluation.title} · {choice_caution(evaluation.fold)}"
         return evaluation.title
 

@@ -262,7 +262,9 @@ def evaluate_patients(
         calibrated_on=people.calibrated_on,
         together=people.together,
         sets=_sets(people, side.classes, ordered=side.ordinal),
-        calibration_error_if_perfect=metrics.calibration_error_if_perfect(people.repeats),
+        calibration_error_if_perfect=metrics.calibration_error_if_perfect(
+            people.repeats, groups=metrics.groups_of(people.patients)
+        ),
         split=split,
         title=figure_title(
             what,
@@ -372,11 +374,11 @@ def _view(
         row: [np.stack([repeat[:, members].sum(axis=1) for members in groups], axis=1) for repeat in repeats]
         for row, repeats in rows.items()
     }
+    persons = metrics.groups_of(people.patients)
     scores = {
-        row: metrics.score_repeats(grouped_labels, repeats, groups=metrics.groups_of(people.patients))
-        for row, repeats in grouped.items()
+        row: metrics.score_repeats(grouped_labels, repeats, groups=persons) for row, repeats in grouped.items()
     }
-    scores["shuffled labels"] = metrics.shuffled_labels(grouped_labels, grouped["model"])
+    scores["shuffled labels"] = metrics.shuffled_labels(grouped_labels, grouped["model"], groups=persons)
     if not side.ordinal:
         scores = {row: metrics.without_ordinal(overall) for row, overall in scores.items()}
     names = tuple(" or ".join(side.classes[member] for member in members) for members in groups)

@@ -84,6 +84,7 @@ class Evaluation(Displayed, Plotted, Tabular):
         unlabelled: Number of slices of that side that were left out because their label is not known.
         age_and_sex: As in :class:`brainstage.PatientEvaluation`.
         repeats: How often each slice was predicted.
+        folds: Number of folds that predicted the slices.
     """
 
     scores: metrics.Scores
@@ -102,6 +103,7 @@ class Evaluation(Displayed, Plotted, Tabular):
     unlabelled: int = 0
     age_and_sex: str | None = None
     repeats: int = 1
+    folds: int = 1
 
     @property
     def slices(self) -> int:
@@ -204,7 +206,8 @@ class Side:
         ordinal: Whether that order is known, or there are but two classes.
         folds: Number of the fold that predicted each slice, int64 of shape (N,).
         patients: Patient of each slice; None where one is not known.
-        scans: Scan of each slice, where the table has a column ``scan_id``; else its patient.
+        scans: Scan of each slice, where the table has a column ``scan_id`` that names it; else its patient. None
+            where one has neither.
         conformal_threshold: Probability from which on a stage belongs to the 90 % set, float64 of shape (N,); None
             where the model is not calibrated.
         about: What is written beside the table's columns.
@@ -275,7 +278,6 @@ def read_side(
             f"{file}: a patient figure needs the patient of every slice; {patients.count(None)} have none"
             "; recover them with `brainstage audit`"
         )
-    scans = side["scan_id"].to_pylist() if "scan_id" in side.column_names else patients
     classes, ordered = table_classes(side, class_order)
     number = {name: index for index, name in enumerate(classes)}
     return Side(
@@ -289,11 +291,20 @@ def read_side(
         ordinal=ordered or len(classes) <= 2,
         folds=side["fold"].cast(pa.int64()).to_numpy(),
         patients=None if None in patients else tuple(patients),
-        scans=None if None in scans else tuple(scans),
+        scans=_scans(side),
         conformal_threshold=_complete(side, CONFORMAL_THRESHOLD),
         about=about,
         unlabelled=len(every) - len(side),
     )
+
+
+def _scans(table: pa.Table) -> tuple[str, ...] | None:
+    """Return the scan of each slice; its patient where none is named: a person without scan ids has one scan."""
+    scans = table["patient_id"].to_pylist()
+    if "scan_id" in table.column_names:
+        named = zip(table["scan_id"].to_pylist(), scans, strict=True)
+        scans = [patient if scan is None else scan for scan, patient in named]
+    return None if None in scans else tuple(scans)
 
 
 def _complete(table: pa.Table, name: str) -> Float64Array | None:
@@ -325,6 +336,7 @@ def judge(side: Side) -> Evaluation:
         unlabelled=side.unlabelled,
         age_and_sex=side.about.get("age_and_sex"),
         repeats=len(side.slice_ids) // len(set(side.slice_ids)),
+        folds=len(np.unique(side.folds)),
     )
 
 

@@ -192,21 +192,32 @@ def score_repeats(
 
 
 def shuffled_labels(
-    labels: IntArray, repeats: Sequence[Float64Array], *, draws: int = DRAWS, seed: int = 0
+    labels: IntArray,
+    repeats: Sequence[Float64Array],
+    *,
+    groups: Sequence[str] | None = None,
+    draws: int = DRAWS,
+    seed: int = 0,
 ) -> dict[str, Score]:
     """Score the same predictions with the labels of people shuffled: what a model scores by chance.
 
+    A person's scans get the labels of another person's scans, in their order: scans of a person stay as alike as
+    they are, and a stage that changes between sessions still does. People with equally many scans exchange labels
+    (Winkler et al. 2015, NeuroImage 123, 253), since how often someone is scanned may depend on the stage. Where
+    they are fewer than :data:`FEW`, those with the next number of scans join them; labels that are too many are
+    then left out, and where they are too few they begin again.
+
     Args:
-        labels: Class numbers of n people, int64 of shape (n,).
+        labels: Class numbers of n people, or of their n scans, int64 of shape (n,).
         repeats: Probabilities of each repeat, float64 of shape (n, K).
+        groups: The person of each; None where everyone stands for one.
         draws: Number of shuffles.
         seed: Seed of the shuffles.
 
     Returns:
         For each overall score the mean and the 95 % range over shuffles (Ojala and Garriga 2010, JMLR 11, 1833).
     """
-    rng = np.random.default_rng(seed)
-    shuffles = np.array([rng.permutation(labels) for _ in range(draws)])
+    shuffles = labels[_exchanged(_person_of(len(labels), groups), draws, seed)]
     parts = [weighted.one_hot(shuffles[start : start + 100], repeats[0].shape[1]) for start in range(0, draws, 100)]
     scores = [[weighted.scores(repeat, weights) for repeat in repeats] for weights in parts]
     spread = {
@@ -216,29 +227,89 @@ def shuffled_labels(
     return {name: intervals(np.nanmean(values, axis=0), values)[0] for name, values in spread.items()}
 
 
-def calibration_error_if_perfect(repeats: Sequence[Float64Array], *, draws: int = DRAWS, seed: int = 0) -> Score:
+def _person_of(rows: int, groups: Sequence[str] | None) -> IntArray:
+    """Return the number of each row's person, in order of appearance, int64 of shape (rows,)."""
+    names = range(rows) if groups is None else groups
+    number = {name: index for index, name in enumerate(dict.fromkeys(names))}
+    return np.array([number[name] for name in names])
+
+
+def _exchanged(person: IntArray, draws: int, seed: int) -> IntArray:
+    """Return the row whose label each row gets in each shuffle, int64 of shape (draws, rows).
+
+    Args:
+        person: Number of each row's person, from 0, int64 of shape (rows,).
+        draws: Number of shuffles.
+        seed: Seed of the shuffles.
+    """
+    rng = np.random.default_rng(seed)
+    counts = np.bincount(person)
+    first = np.cumsum(counts) - counts
+    rows = np.argsort(person, kind="stable")  # those of a person follow each other
+    place = np.empty_like(rows)
+    place[rows] = np.arange(len(rows)) - np.repeat(first, counts)  # of a row among its person's
+    givers = np.empty((draws, len(counts)), dtype=np.int64)
+    alike = _alike(counts)
+    for giver in givers:
+        for people in alike:
+            giver[people] = rng.permutation(people)
+    of_row = givers[:, person]
+    exchanged: IntArray = rows[first[of_row] + place % counts[of_row]]
+    return exchanged
+
+
+def _alike(counts: IntArray) -> list[IntArray]:
+    """Return groups of people with equally many scans, or nearly so where fewer than FEW have as many.
+
+    Args:
+        counts: Number of scans of each person, int64 of shape (people,).
+
+    Returns:
+        The numbers of the people of each group, of :data:`FEW` people or more where there are so many.
+    """
+    alike: list[IntArray] = []
+    for count in np.unique(counts):
+        people = np.flatnonzero(counts == count)
+        if alike and len(alike[-1]) < FEW:
+            people = np.concatenate([alike.pop(), people])
+        alike.append(people)
+    if len(alike) > 1 and len(alike[-1]) < FEW:
+        alike[-2:] = [np.concatenate(alike[-2:])]
+    return alike
+
+
+def calibration_error_if_perfect(
+    repeats: Sequence[Float64Array],
+    *,
+    groups: Sequence[str] | None = None,
+    draws: int = DRAWS,
+    seed: int = 0,
+) -> Score:
     """Return the calibration error that so few people would show if the model were perfectly calibrated.
 
     With few people even perfectly calibrated probabilities have one, since a bin holds few people (Bröcker and
-    Smith 2007, Weather and Forecasting 22, 651).
+    Smith 2007, Weather and Forecasting 22, 651). In each draw one uniform number of a person decides the stage in
+    all repeats, and of all scans: a person has one true stage however often the model is asked.
 
     Args:
         repeats: Probabilities of each repeat, float64 of shape (n, K).
+        groups: The person of each of n scans; None where everyone stands for one.
         draws: Number of times that stages are drawn from the probabilities.
         seed: Seed of the draws.
 
     Returns:
         Mean and 95 % range over the draws.
     """
-    people, classes = repeats[0].shape
+    rows, classes = repeats[0].shape
+    person = _person_of(rows, groups)
     rng = np.random.default_rng(seed)
     errors = np.zeros((draws, len(repeats)))
     for start in range(0, draws, 100):
         part = slice(start, min(start + 100, draws))
-        uniform = rng.random((part.stop - start, len(repeats), people))
+        uniform = rng.random((part.stop - start, int(person.max()) + 1))[:, person, None]
         for number, probabilities in enumerate(repeats):
             edges = np.cumsum(probabilities, axis=1)[:, :-1]
-            stages = (uniform[:, number, :, None] > edges).sum(axis=2)
+            stages = (uniform > edges).sum(axis=2)
             errors[part, number] = weighted.calibration_error(probabilities, weighted.one_hot(stages, classes))
     means = errors.mean(axis=1)
     return intervals(means.mean(keepdims=True), means[:, None])[0]
