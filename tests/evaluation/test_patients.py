@@ -227,6 +227,14 @@ def test_a_person_without_scan_ids_has_one_scan_beside_people_with_several(tmp_p
     assert sum(found.people.values()) == 40
 
 
+def test_a_scan_of_two_patients_is_refused(tmp_path):
+    file = predictions(tmp_path, *cohort(9))
+    table = pq.read_table(file)
+    pq.write_table(table.append_column("scan_id", pa.array(["v0"] * len(table))), file)
+    with pytest.raises(DataError, match="scan v0 has slices of patients p0 and p1; give each scan a name of its own"):
+        evaluate_patients(file)
+
+
 def test_what_chance_and_a_perfect_model_would_show_takes_no_scan_for_a_new_person(tmp_path):
     people, probabilities = cohort(10)
     file = predictions(tmp_path, people, probabilities)

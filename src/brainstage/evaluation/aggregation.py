@@ -80,6 +80,18 @@ class People:
         )
 
 
+def _patient_of_scans(side: Side) -> dict[str, str]:
+    """Return the patient of each scan."""
+    patient_of: dict[str, str] = {}
+    for scan, patient in zip(side.scans or (), side.patients or (), strict=True):
+        if patient_of.setdefault(scan, patient) != patient:
+            raise DataError(
+                f"{side.file}: scan {scan} has slices of patients {patient_of[scan]} and {patient}; give each scan a "
+                "name of its own in scan_id"
+            )
+    return patient_of
+
+
 def aggregate(side: Side, validation: Side | None) -> People:
     """Calibrate and average the predictions of each scan's slices, fold by fold.
 
@@ -88,12 +100,12 @@ def aggregate(side: Side, validation: Side | None) -> People:
         validation: Its validation side; None where it is the one that is evaluated, or where there is none.
 
     Raises:
-        DataError: A scan has slices of more than one stage.
+        DataError: A scan has slices of more than one stage, or of more than one patient.
     """
     predictions: dict[str, list[Float64Array]] = {}
     thresholds: dict[str, list[float]] = {}
     label_of: dict[str, int] = {}
-    patient_of = dict(zip(side.scans or (), side.patients or (), strict=True))
+    patient_of = _patient_of_scans(side)
     temperatures = {}
     repeat_of_fold = find_repeats(side)
     sources: set[str] = set()
