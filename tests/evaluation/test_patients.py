@@ -231,7 +231,7 @@ def test_a_scan_of_two_patients_is_refused(tmp_path):
     file = predictions(tmp_path, *cohort(9))
     table = pq.read_table(file)
     pq.write_table(table.append_column("scan_id", pa.array(["v0"] * len(table))), file)
-    with pytest.raises(DataError, match="scan v0 has slices of patients p0 and p1; give each scan a name of its own"):
+    with pytest.raises(DataError, match="scan v0 has slices of patients p0 and p1; give each"):
         evaluate_patients(file)
 
 

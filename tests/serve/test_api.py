@@ -16,6 +16,7 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from brainstage.core.schema import RESEARCH_NOTICE
+from brainstage.datasets.sources import load_slices
 from brainstage.datasets.table import slice_id
 from brainstage.inference.explanations import NOTICE
 from brainstage.inference.predictions import predict_scans
@@ -81,6 +82,15 @@ def test_pictures_get_the_answers_of_the_predictor(client, registry, heads):
     assert rows[3]["reason"].startswith("does not look like the slices")
     assert slice_id(decoded(rows[0]["picture"])) == rows[0]["slice_id"]
     assert rows[1]["picture"] is None
+
+
+def test_slices_of_the_training_set_are_marked_one_by_one(client, heads, real_folder):
+    known = encode(load_slices(real_folder).images[0])
+    reply = client.post("/v1/predict", files=parts(heads[5], known, b"text")).json()
+    assert [row["training_slice"] for row in reply["predictions"]] == [False, True, False]
+    assert reply["training_slices"] == 1
+    own = client.post("/v1/predict", files=parts(known), data={"model": "trained"}).json()  # not a bundled model
+    assert (own["training_slices"], own["predictions"][0]["training_slice"]) == (0, False)
 
 
 def test_pictures_of_one_person_are_joined(client, heads):
@@ -320,6 +330,18 @@ def ask(client, address="/v1/predict", **options):
             "bad-form",
             "fields are files, model, one_person, pictures",
         ),
+        (
+            lambda c: ask(c, files=[*parts(b"a"), ("model", ("m.txt", b"compact"))]),
+            400,
+            "bad-form",
+            "model: it was sent as a file; send it as text",
+        ),
+        (
+            lambda c: ask(c, files=[*parts(b"a"), ("files", (None, b"a"))]),
+            400,
+            "bad-form",
+            "files: it was sent as text; send each file as a part with a file name",
+        ),
         (lambda c: ask(c, data={"one_person": "maybe"}), 400, "bad-form", "one_person: send true or false"),
         (lambda c: c.get("/v1/nothing"), 404, "not-found", "/openapi.json"),
         (lambda c: c.get("/../../etc/passwd"), 404, "not-found", "/openapi.json"),
@@ -353,8 +375,27 @@ def test_a_request_that_cannot_be_answered_is_a_problem_with_a_code(client, requ
 
 
 FORM = {"Content-Type": "multipart/form-data; boundary=x"}
+BODY = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a"\r\n\r\na\r\n--x--\r\n'
 FOLLOWED_LINK = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}
 """What a browser sends when a link on another site is followed."""
+
+
+def post_as(client, content_type):
+    return client.post("/v1/predict", content=BODY, headers={"Content-Type": content_type})
+
+
+@pytest.mark.parametrize("charset", ["punycode", "undefined", "idna", "utf-16", "none-such"])
+def test_a_form_in_an_odd_charset_is_refused(client, charset):
+    reply = post_as(client, f"{FORM['Content-Type']}; charset={charset}")
+    assert (reply.status_code, reply.json()["code"]) == (400, "bad-form")
+    assert reply.json()["detail"].endswith("send UTF-8, or name none")
+
+
+@pytest.mark.parametrize(
+    "content_type", ["Multipart/Form-Data; boundary=x", 'multipart/form-data; Charset="UTF-8"; boundary=x']
+)
+def test_a_forms_type_is_read_whatever_its_case(client, content_type):
+    assert post_as(client, content_type).status_code == 200
 
 
 @pytest.mark.parametrize("path", ["/", "/page/", "/page/index.html"])

@@ -1,16 +1,20 @@
 """The page in a real browser: what a user drops, what they see, and that nothing goes elsewhere."""
 
 import csv
+import gzip
 import io
 import json
 import shutil
 from datetime import date
 
 import numpy as np
+import pydicom
 import pytest
 from PIL import Image
 
 from brainstage import __version__
+from brainstage.datasets.sources import load_slices
+from brainstage.scans.discover import find_scans
 from brainstage.scans.volume import Volume
 from helpers import encode
 from volumes import PATIENT, brain, write_nifti, write_series
@@ -420,6 +424,34 @@ def saved(page):
     return text, list(csv.DictReader(io.StringIO(text, newline="")))
 
 
+def test_of_a_batch_only_training_slices_are_called_so_and_every_notice_stays(
+    open_page, folder, real_folder, tmp_path
+):
+    known = tmp_path / "known.png"
+    known.write_bytes(encode(load_slices(real_folder).images[0]))
+    page = open_page()
+    choose(page, known, *sorted(folder.glob("slice-*.png"))[:8])  # in two requests
+    page.wait_for_selector("#batch-summary")
+    notice = page.inner_text("#batch-notice")
+    assert notice.count(NEVER) == 1
+    assert "1 of 8 slices show people in the model's training set" in notice
+    for number, said in ((0, True), (1, False)):
+        page.click(f"#results tbody tr >> nth={number}")
+        notice = page.inner_text("#notice")
+        assert "never a diagnosis" in notice
+        assert ("This slice shows people of the model's training set" in notice) == said
+        page.click("#back")
+
+
+def test_a_model_of_phantoms_is_named_beside_the_notice_of_research(open_page, folder):
+    page = open_page()
+    page.select_option("#model", "trained")
+    choose(page, folder / "slice-12.png")
+    page.wait_for_selector("#large img")
+    for said in ("never a diagnosis", "was trained on phantoms"):
+        assert said in page.inner_text("#notice")
+
+
 def test_a_batch_can_be_stopped(open_page, folder):
     page = open_page()
     calls = []
@@ -466,6 +498,34 @@ def test_a_busy_server_is_asked_again_and_a_problem_is_told_in_its_words(open_pa
     assert page.inner_text("#problem") == "slice-12.png: send <i>it</i> in parts"
     assert [said.split("status of ")[1][:3] for said in open_page.errors] == ["503", "413"]
     open_page.errors.clear()
+
+
+@pytest.mark.parametrize("meta", [True, False])
+def test_files_are_recognised_as_the_command_line_does(open_page, folder, tmp_path, meta):
+    """DICOM files without a preamble are one series; an archive, and half of a two-file NIfTI, are no scans."""
+    made = tmp_path / "study"
+    (made / "series").mkdir(parents=True)
+    for number, file in enumerate(sorted((folder / "series").glob("IM*"))):
+        data = io.BytesIO()
+        dataset = pydicom.dcmread(file)
+        dataset.preamble = None
+        if not meta:
+            del dataset.file_meta
+        dataset.save_as(data, implicit_vr=not meta, little_endian=True, enforce_file_format=False)
+        assert data.getvalue()[128:132] != b"DICM"
+        (made / "series" / f"IM{number:03}").write_bytes(data.getvalue())
+    (made / "archive.tar.gz").write_bytes(gzip.compress(bytes(10_240)))
+    (made / "half.hdr").write_bytes(bytes(344) + b"ni1\0")
+    assert [scan.name for scan in find_scans(made)] == [str(made / "series")]
+    page = open_page()
+    page.set_input_files("#folder", str(made))
+    page.wait_for_selector("#sheet [role=option] >> nth=31")
+    assert page.inner_text("#person-title") == "study/series"
+    shutil.copy(folder / "brain.nii.gz", made / "renamed")  # a volume, whatever its name
+    page.set_input_files("#folder", str(made))
+    page.wait_for_selector("#batch-summary")
+    assert "2 scans: 2 predicted" in page.inner_text("#batch-summary")
+    assert "2 files in the folder are not scans" in page.inner_text("#batch-summary")
 
 
 def test_several_series_in_a_folder_are_listed_to_choose_from(open_page, study):

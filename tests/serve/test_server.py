@@ -87,6 +87,7 @@ def serve(monkeypatch, capsys):
         (["--behind-proxy", "127.0.0.1"], "add --allow-host NAME with the host name that others will use"),
         (["--behind-proxy", "proxy.example", "--allow-host", "a"], "give the proxy's IP address"),
         (["--host", "no.such.host.invalid", "--behind-proxy", "::1", "--allow-host", "a"], "cannot listen there"),
+        (["--host", "a..b", "--behind-proxy", "::1", "--allow-host", "a"], "take another --host"),
         (["--tls-cert", "cert.pem"], "--tls-cert and --tls-key belong together"),
         (["--tls-cert", "no.pem", "--tls-key", "no.pem"], "no.pem: cannot be read (No such file or directory)"),
         (["no-such-run"], "no-such-run: no such run"),

@@ -147,6 +147,18 @@ def test_guesses_from_one_ipv6_network_are_those_of_one_client(app, held_back):
     assert statuses[-1] == 401
 
 
+def test_ipv4_clients_of_an_ipv6_socket_are_told_apart(app, held_back):
+    async def scenario():
+        async with client_of(app, "::ffff:192.0.2.66") as attacker, client_of(app, "::ffff:192.0.2.7") as other:
+            guesses = [attacker.get("/v1/models", headers=WRONG) for _ in range(WRONG_AT_ONCE + 1)]
+            waiting = asyncio.gather(*guesses)
+            await asyncio.sleep(held_back / 5)
+            assert (await other.get("/v1/models", headers=RIGHT)).status_code == 200
+            assert sorted(reply.status_code for reply in await waiting) == [401] * WRONG_AT_ONCE + [429]
+
+    run(scenario())
+
+
 def test_openapi_states_how_the_token_is_shown_where_there_is_one(app, registry):
     async def described(app):
         async with client_of(app) as client:

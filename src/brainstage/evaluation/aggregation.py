@@ -86,8 +86,8 @@ def _patient_of_scans(side: Side) -> dict[str, str]:
     for scan, patient in zip(side.scans or (), side.patients or (), strict=True):
         if patient_of.setdefault(scan, patient) != patient:
             raise DataError(
-                f"{side.file}: scan {scan} has slices of patients {patient_of[scan]} and {patient}; give each scan a "
-                "name of its own in scan_id"
+                f"{side.file}: scan {scan} has slices of patients {patient_of[scan]} and {patient}; give each scan "
+                "a name of its own in scan_id"
             )
     return patient_of
 

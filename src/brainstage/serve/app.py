@@ -179,7 +179,7 @@ def _add_predict(app: FastAPI, registry: ModelRegistry, limits: Limits) -> None:
         scans = await registry.run(partial(scans_of, upload.files))
         skulls = SkullRemoval(scans)
         predictions, people = await model.predict(skulls.scans, one_person)
-        rows = _with_file_numbers(predictions.rows, scans)
+        rows = _with_training_slices(predictions, _with_file_numbers(predictions.rows, scans))
         if with_pictures:
             pictures = [{"picture": image} for person in people for image in person.images]
             rows = await registry.run(partial(_with_pictures, rows, pictures))
@@ -190,7 +190,7 @@ def _add_predict(app: FastAPI, registry: ModelRegistry, limits: Limits) -> None:
                 "version": __version__,
                 "model": model.identity,
                 "extracted": skulls.extracted,
-                "training_slices": _training_slices(predictions),
+                "training_slices": sum(row["training_slice"] for row in rows),
                 "calibrated": predictions.calibrated,
                 "classes": predictions.classes,
                 "predictions": rows,
@@ -225,10 +225,13 @@ def _add_explain(app: FastAPI, registry: ModelRegistry, limits: Limits) -> None:
         )
 
 
-def _training_slices(predictions: Predictions) -> int:
-    """Return how many slices show people in the training set of a bundled model: it has a performance."""
-    known = sum(row["slice_id"] is not None and is_public(row["slice_id"]) for row in predictions.rows)
-    return known if "performance" in predictions.about else 0
+def _with_training_slices(predictions: Predictions, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return rows that say which slices show people in a bundled model's training set: it has a performance."""
+    bundled = "performance" in predictions.about
+    return [
+        {**row, "training_slice": bundled and row["slice_id"] is not None and is_public(row["slice_id"])}
+        for row in rows
+    ]
 
 
 def _with_file_numbers(rows: Sequence[dict[str, Any]], scans: Sequence[Scan]) -> list[dict[str, Any]]:

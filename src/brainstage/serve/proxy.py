@@ -36,7 +36,7 @@ class BehindProxy:
             await self._app(scope, receive, send)
             return
         address, port = scope.get("client") or ("", 0)
-        peer = _plain(address)
+        peer = plain_address(address)
         if peer is None or peer not in self._network:
             await NOT_THE_PROXY.response()(scope, receive, send)
             return
@@ -44,8 +44,8 @@ class BehindProxy:
         await self._forwarded(scope, receive, send)  # type: ignore[arg-type]
 
 
-def _plain(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    """Return an address; the IPv4 address of a client whom an IPv6 socket accepted."""
+def plain_address(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """Return an address, the IPv4 address of a client whom an IPv6 socket accepted; None where it is no address."""
     try:
         parsed = ipaddress.ip_address(address)
     except ValueError:

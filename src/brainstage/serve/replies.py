@@ -142,6 +142,10 @@ PREDICTIONS = _object(
                     ),
                     "spread": _told(_or_null(_NUMBER), "Standard deviation of its probability over them."),
                     "reason": _REASON,
+                    "training_slice": _told(
+                        _YES_OR_NO,
+                        "Whether it is of the public dataset and the model a bundled one, which was trained on it.",
+                    ),
                     "picture": _PNG,
                 },
                 optional=["picture"],

@@ -36,6 +36,8 @@ def listen(host: str, port: int) -> socket.socket:
         listener = socket.socket(family, kind, protocol)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
+    except UnicodeError as error:  # Python encodes a name before it looks for it
+        raise RunError(f"{host}:{port}: cannot listen there (not a host name); take another --host") from error
     except OSError as error:
         raise RunError(f"{host}:{port}: cannot listen there ({error.strerror}); take another --port") from error
     return listener

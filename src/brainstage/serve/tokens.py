@@ -14,6 +14,7 @@ from starlette.responses import Response
 from starlette.types import Scope
 
 from brainstage.serve.problems import Problem
+from brainstage.serve.proxy import plain_address
 
 PAGE = "/page/"
 """Where the page and its files are: they are in every copy of brainstage, so that all may have them."""
@@ -107,8 +108,7 @@ def _is_open(path: str) -> bool:
 def _client(scope: Scope) -> str:
     """Return whose request it is: an address, of IPv6 the network that one client commonly has for itself."""
     host = (scope.get("client") or ("", 0))[0]
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
+    address = plain_address(host)
+    if address is None:
         return str(host)
     return str(ipaddress.ip_network((address, 64), strict=False)) if address.version == 6 else str(address)

@@ -85,7 +85,13 @@ export function addPeople(added) {
   });
   byId("results").hidden = false;
   byId("save").disabled = false;
-  byId("batch-notice").textContent = added.at(-1).reply.notice || byId("batch-notice").textContent;
+  byId("batch-notice").textContent = notices();
+}
+
+/** Return what accompanies the replies of all requests, each sentence once. */
+function notices() {
+  const sentences = people.flatMap(({ reply }) => reply.notice.split(/(?<=\.) (?=[A-Z])/));
+  return [...new Set(sentences)].filter(Boolean).join(" ");
 }
 
 /** Show how the batch ended. */

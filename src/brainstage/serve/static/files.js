@@ -2,6 +2,13 @@
 
 const PICTURES_PER_REQUEST = 8;
 const DICOM_LIMITS = { files: 2000, bytes: 240 * 2 ** 20 }; // of a request; the server takes a little more
+const MAGIC_BYTES = 4096; // the first of a file, by which it is recognised; they hold a compressed header
+const HEADER_BYTES = 540; // of NIfTI
+const FIRST_ELEMENTS = {
+  0x00020000: "UL", 0x00020002: "UI", 0x00020010: "UI",
+  0x00080000: "UL", 0x00080005: "CS", 0x00080008: "CS", 0x00080016: "UI", 0x00080018: "UI",
+}; // with which a DICOM file without a preamble may begin, and what their values look like
+const VALUES = { UL: /^.{4}$/s, UI: /^[0-9.]{1,64}\0?$/, CS: /^[A-Z0-9_ \\]{0,256}$/ };
 const SUFFIXES = /\.(jpe?g|png|nii|nii\.gz|dcm)$/i;
 
 /**
@@ -66,13 +73,45 @@ export function nameOfAll(items) {
 
 const folderOf = ({ path }) => path.split("/").slice(0, -1).join("/");
 
+/** Return the kind of a file by its first bytes, whatever its name, as `scans/discover.py` does. */
 async function kindOf(file) {
-  const bytes = new Uint8Array(await file.slice(0, 352).arrayBuffer().catch(() => new ArrayBuffer(0)));
-  const text = (start, end) => String.fromCharCode(...bytes.slice(start, end));
-  if (text(128, 132) === "DICM") return "dicom";
-  if (text(0, 2) === "\x1f\x8b" || ["n+1", "ni1"].includes(text(344, 347)) || text(4, 7) === "n+2") return "nifti";
-  if (text(0, 3) === "\xff\xd8\xff" || text(1, 4) === "PNG") return "picture";
-  return "unknown";
+  const bytes = new Uint8Array(await file.slice(0, MAGIC_BYTES).arrayBuffer().catch(() => new ArrayBuffer(0)));
+  const start = latin1(bytes);
+  if (start.startsWith("\xff\xd8\xff") || start.startsWith("\x89PNG\r\n\x1a\n")) return "picture";
+  const header = start.startsWith("\x1f\x8b") ? latin1(await unpacked(bytes)) : start;
+  if (header.slice(344, 348) === "n+1\0" || header.slice(4, 8) === "n+2\0") return "nifti";
+  return start.slice(128, 132) === "DICM" || lacksPreamble(bytes) ? "dicom" : "unknown";
+}
+
+const latin1 = (bytes) => String.fromCharCode(...bytes);
+
+/** Return the first bytes of a gzip file's content; fewer where it is damaged. */
+async function unpacked(bytes) {
+  const reader = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip")).getReader();
+  const found = [];
+  try {
+    while (found.length < HEADER_BYTES) {
+      const { done, value } = await reader.read();
+      if (done) break;
+      found.push(...value.subarray(0, HEADER_BYTES));
+    }
+  } catch {} // the file goes on after these bytes, or is damaged
+  reader.cancel().catch(() => {});
+  return found;
+}
+
+/** Return whether a file begins with a DICOM element, not with a preamble; as `_lacks_preamble` in `scans/dicom.py`. */
+function lacksPreamble(bytes) {
+  if (bytes.length < 8) return false;
+  const view = new DataView(bytes.buffer);
+  const element = (at) => view.getUint16(at, true) * 0x10000 + view.getUint16(at + 2, true);
+  const representation = FIRST_ELEMENTS[element(0)];
+  if (!representation) return false;
+  const explicit = latin1(bytes.subarray(4, 6)) === representation;
+  const length = explicit ? view.getUint16(6, true) : view.getUint32(4, true);
+  if (length % 2 || 12 + length > bytes.length || !VALUES[representation].test(latin1(bytes.subarray(8, 8 + length)))) return false;
+  const following = element(8 + length);
+  return [2, 8].includes(following >>> 16) && element(0) < following;
 }
 
 /**

@@ -2,14 +2,22 @@
 
 import { shortNames } from "./dom.js";
 
-/** The one sentence that stands under every prediction. */
+/** What stands under every prediction: that it is no diagnosis, and where there is more that must be known. */
 export function noticeOf({ reply, slices }) {
-  if (reply.model.synthetic) return "The model was trained on phantoms, so its predictions mean nothing for real brains.";
-  if (reply.training_slices) {
-    const shown = slices.length > 1 ? `${reply.training_slices} of these slices show` : "This slice shows";
-    return `${shown} people of the model's training set, so this prediction is no test of it.`;
-  }
-  return "This is research software, not a medical device, and its prediction is never a diagnosis.";
+  return [
+    "This is research software, not a medical device, and its prediction is never a diagnosis.",
+    reply.model.synthetic ? "The model was trained on phantoms, so its predictions mean nothing for real brains." : "",
+    trainingOf(slices),
+  ].filter(Boolean).join(" ");
+}
+
+/** Say how many slices of a person show people of the model's training set; nothing where none does. */
+function trainingOf(slices) {
+  const known = slices.filter((row) => row.training_slice).length;
+  if (!known) return "";
+  const all = slices.filter((row) => row.slice_id).length; // an unreadable file has none
+  const shown = all === 1 ? "This slice shows" : `${known} of these ${all} slices ${known === 1 ? "shows" : "show"}`;
+  return `${shown} people of the model's training set, so this prediction is no test of it.`;
 }
 
 /** Return what else there is to know, a sentence or a few each: what the prediction is worth, the people, the figures. */
