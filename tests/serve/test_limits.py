@@ -3,13 +3,16 @@
 import asyncio
 import threading
 import time
+import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx2
+import numpy as np
 import pytest
 
 from brainstage.core.errors import DataError
 from brainstage.core.parallel import usable_cpus
+from brainstage.datasets.images import CHUNK
 from brainstage.inference.explanations import PersonExplanation
 from brainstage.scans.discover import Scan, Slices
 from brainstage.serve.app import create_app
@@ -170,6 +173,25 @@ def test_pictures_do_not_wait_behind_volumes_and_explanations(registry, explaini
         reading.go.set()
     assert reading.most <= max(1, usable_cpus() - 1)
     assert explaining.most == 1
+
+
+@pytest.mark.parametrize("wanted", [False, True])
+def test_pictures_are_not_kept_in_memory_until_the_reply(wanted, registry):
+    side, count, held = 256, 8 * CHUNK, []
+
+    def read(_levels):
+        held.append(tracemalloc.get_traced_memory()[0])
+        return Slices([np.zeros((side, side), np.uint8)], [None])
+
+    scans = [Scan(str(number), read) for number in range(count)]
+    tracemalloc.start()
+    try:
+        predictions, pictures = asyncio.run(registry.model("trained").predict(scans, pictures=wanted))
+    finally:
+        tracemalloc.stop()
+    assert len(predictions.rows) == count
+    assert len(pictures) == count * wanted
+    assert max(held) < count * side**2 / 2
 
 
 def test_a_call_in_a_thread_that_is_cancelled_ends_with_the_thread():

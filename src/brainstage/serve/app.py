@@ -16,7 +16,6 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.staticfiles import StaticFiles
 
 from brainstage import __version__
-from brainstage.core.arrays import Pixels
 from brainstage.core.schema import RESEARCH_NOTICE
 from brainstage.datasets.patient_map import is_public
 from brainstage.inference.explanations import SliceExplanation
@@ -178,11 +177,10 @@ def _add_predict(app: FastAPI, registry: ModelRegistry, limits: Limits) -> None:
         one_person, with_pictures = upload.flag("one_person"), upload.flag("pictures")
         scans = await registry.run(partial(scans_of, upload.files))
         skulls = SkullRemoval(scans)
-        predictions, people = await model.predict(skulls.scans, one_person)
+        predictions, pictures = await model.predict(skulls.scans, one_person, with_pictures)
         rows = _with_training_slices(predictions, _with_file_numbers(predictions.rows, scans))
         if with_pictures:
-            pictures = [{"picture": image} for person in people for image in person.images]
-            rows = await registry.run(partial(_with_pictures, rows, pictures))
+            rows = [{**row, "picture": picture} for row, picture in zip(rows, pictures, strict=True)]
         return JSONResponse(
             {
                 "notice": " ".join([predictions.notice, *([CHECK] if skulls.extracted else [])]),
@@ -267,15 +265,8 @@ def _drawn(rows: Sequence[dict[str, Any]], slices: Sequence[SliceExplanation]) -
     """Return the rows of explanations with each slice and its overlay."""
     from brainstage.report.explanations import draw  # Matplotlib, for which predictions need not wait
 
-    pictures = [{"picture": explanation.image, "overlay": draw(explanation)} for explanation in slices]
-    return _with_pictures(rows, pictures)
+    def drawn(row: dict[str, Any], explanation: SliceExplanation) -> dict[str, Any]:
+        pictures = {"picture": explanation.image, "overlay": draw(explanation)}
+        return row | {name: None if picture is None else png(picture) for name, picture in pictures.items()}
 
-
-def _with_pictures(
-    rows: Sequence[dict[str, Any]], pictures: Sequence[dict[str, Pixels | None]]
-) -> list[dict[str, Any]]:
-    """Return rows with their pictures as PNG in base64."""
-    return [
-        {**row, **{name: None if picture is None else png(picture) for name, picture in of_row.items()}}
-        for row, of_row in zip(rows, pictures, strict=True)
-    ]
+    return [drawn(row, explanation) for row, explanation in zip(rows, slices, strict=True)]

@@ -24,10 +24,26 @@ from brainstage.models.find import hub_id_of
 from brainstage.models.weights import BUNDLED
 from brainstage.scans.discover import Scan
 from brainstage.serve.micro_batcher import MicroBatcher
+from brainstage.serve.pictures import png
 from brainstage.serve.problems import Problem
 from brainstage.serve.threads import run_in_thread
 
 Result = TypeVar("Result")
+
+
+class PredictionRequest(NamedTuple):
+    """A person to stage."""
+
+    person: Person
+    pictures: bool
+
+
+class Staged(NamedTuple):
+    """The prediction of a person, without its images: those of many people would fill the memory."""
+
+    prediction: PersonPrediction
+    pictures: list[str | None]
+    """The slice of each row, a PNG in base64; None for a row of several slices or of none."""
 
 
 class ExplanationRequest(NamedTuple):
@@ -62,16 +78,15 @@ class LoadedModel:
             processes: Number of processes that share the processors.
         """
         self.name, self.predictor = name, predictor
-        predict = partial(predict_people, predictor)
         cpus = max(1, usable_cpus() // processes)
         picture_threads = pools.enter_context(predictor.pool())
         volume_threads = pools.enter_context(predictor.pool())
         explanation_threads = pools.enter_context(predictor.pool())
-        self._pictures: MicroBatcher[Person, PersonPrediction] = MicroBatcher(
-            predict, picture_threads, workers=cpus, batch_size=CHUNK
+        self._pictures: MicroBatcher[PredictionRequest, Staged] = MicroBatcher(
+            self._predict, picture_threads, workers=cpus, batch_size=CHUNK
         )
-        self._volumes: MicroBatcher[Person, PersonPrediction] = MicroBatcher(
-            predict, volume_threads, workers=max(1, cpus - 1), batch_size=1
+        self._volumes: MicroBatcher[PredictionRequest, Staged] = MicroBatcher(
+            self._predict, volume_threads, workers=max(1, cpus - 1), batch_size=1
         )
         self._explanations: MicroBatcher[ExplanationRequest, PersonExplanation] = MicroBatcher(
             self._explain, explanation_threads, workers=1, batch_size=1
@@ -106,26 +121,40 @@ class LoadedModel:
         }
 
     async def predict(
-        self, scans: Sequence[Scan], one_person: bool = False
-    ) -> tuple[Predictions, list[PersonPrediction]]:
+        self, scans: Sequence[Scan], one_person: bool = False, pictures: bool = False
+    ) -> tuple[Predictions, list[str | None]]:
         """Stage scans.
 
         Args:
             scans: The scans of a request.
             one_person: Whether all show one person.
+            pictures: Whether the slices are wanted.
 
         Returns:
-            The predictions, and those of each person with the slices behind them.
+            The predictions; and the slice of each row as in :class:`Staged`, none where they are not wanted.
         """
-        people = group_people(scans, one_person)
-        slow = [any(scan.volume for scan in scans) for _, scans in people]
-        volumes, pictures = await asyncio.gather(
-            self._volumes.submit([person for person, is_slow in zip(people, slow, strict=True) if is_slow]),
-            self._pictures.submit([person for person, is_slow in zip(people, slow, strict=True) if not is_slow]),
+        requests = [PredictionRequest(person, pictures) for person in group_people(scans, one_person)]
+        slow = [any(scan.volume for scan in scans) for (_, scans), _ in requests]
+        from_volumes, from_pictures = await asyncio.gather(
+            self._volumes.submit([request for request, is_slow in zip(requests, slow, strict=True) if is_slow]),
+            self._pictures.submit(
+                [request for request, is_slow in zip(requests, slow, strict=True) if not is_slow]
+            ),
         )
-        from_volumes, from_pictures = iter(volumes), iter(pictures)
-        predictions = [next(from_volumes if is_slow else from_pictures) for is_slow in slow]
-        return Predictions.collect(self.predictor, predictions), predictions
+        volumes, others = iter(from_volumes), iter(from_pictures)
+        staged = [next(volumes if is_slow else others) for is_slow in slow]
+        predictions = Predictions.collect(self.predictor, [one.prediction for one in staged])
+        return predictions, [picture for one in staged for picture in one.pictures]
+
+    def _predict(self, requests: Sequence[PredictionRequest]) -> list[Staged]:
+        people = predict_people(self.predictor, [request.person for request in requests])
+        return [
+            Staged(
+                person._replace(images=[]),
+                [image if image is None else png(image) for image in person.images] if request.pictures else [],
+            )
+            for person, request in zip(people, requests, strict=True)
+        ]
 
     async def explain(
         self, scans: Sequence[Scan], method: str | None, stage: str | None, one_person: bool = False
