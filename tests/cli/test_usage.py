@@ -159,6 +159,13 @@ def test_a_file_name_cannot_command_the_terminal(tmp_path, capsys):
     assert capsys.readouterr().err == "é ×\n\\u202eb\\x9b\n"
 
 
+def test_nor_does_it_on_the_screen(tmp_path):
+    (tmp_path / "\x1b[31ma.png").write_bytes(encode(picture(size=(128, 128))))
+    said = run_cli("predict", tmp_path)
+    assert "\\x1b[31ma.png" in said.out
+    assert "\x1b" not in said.out + said.err
+
+
 def test_the_command_is_kept_without_the_folders_of_its_paths(monkeypatch):
     typed = ["prepare", "/home/Jane_Doe/bids", "--out=/home/Jane_Doe/cohort", "--jobs=2", "--skull", "auto", "-q"]
     monkeypatch.setattr(sys, "argv", ["brainstage", *typed])

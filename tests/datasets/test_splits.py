@@ -179,6 +179,17 @@ def test_a_splits_file_with_another_protocol_is_refused(tmp_path, phantom):
         Splits.load(tmp_path / "splits.json", phantom)
 
 
+@pytest.mark.parametrize(("entry", "value"), [("train", [["p01"]]), ("grouped_by", ["site"])])
+def test_a_splits_file_whose_names_are_no_text_is_refused(entry, value, tmp_path, phantom):
+    file = tmp_path / "splits.json"
+    make_splits(phantom, config()).save(file)
+    content = json.loads(file.read_text())
+    (content if entry in content else content["folds"][0])[entry] = value
+    file.write_text(json.dumps(content))
+    with pytest.raises(DataError, match="not a readable splits file .a name is not text"):
+        Splits.load(file, phantom)
+
+
 def test_leak_between_validation_and_train_is_refused_too():
     who = {"a": "p", "b": "p", "c": "q"}
     with pytest.raises(LeakageError):

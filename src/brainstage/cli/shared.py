@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from brainstage.core.printable import printable
 from brainstage.core.progress import Progress, progress_bar, silent
 from brainstage.training.processes import is_first
 
@@ -354,12 +355,8 @@ def say(text: str, quiet: bool) -> None:
 
 
 def warn(text: str) -> None:
-    """Print what went wrong, on the error stream.
-
-    Characters that are not printable become escapes: the name of a file could hold the commands of a terminal.
-    """
-    shown = (sign if sign.isprintable() or sign == "\n" else ascii(sign)[1:-1] for sign in text)
-    print("".join(shown), file=sys.stderr)
+    """Print what went wrong, on the error stream."""
+    print(printable(text), file=sys.stderr)
 
 
 def end_with(statuses: Sequence[str]) -> None:

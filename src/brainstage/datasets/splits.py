@@ -176,6 +176,9 @@ class Splits(Displayed, Tabular):
                 raise ValueError(f"unknown protocol {protocol!r}")
             if not folds:
                 raise ValueError("no folds")
+            names = [name for fold in folds for side in fold.values() for name in side]
+            if not all(isinstance(name, str) for name in [*names, column or ""]):
+                raise ValueError("a name is not text")
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise DataError(f"{path}: not a readable splits file ({error}); write it again") from error
         everyone, inferred = _patients(slices)

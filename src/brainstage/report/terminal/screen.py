@@ -9,13 +9,15 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from math import isnan
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from brainstage.core.links import docs_page
+from brainstage.core.printable import printable
 from brainstage.core.schema import RESEARCH_NOTICE, define_stages
 
 if TYPE_CHECKING:
@@ -26,9 +28,16 @@ WIDTH = 80
 EIGHTHS = " ▏▎▍▌▋▊▉"
 
 
+class _Screen(Console):
+    """A console that shows what is not printable, as a file's name may hold it, as escapes."""
+
+    def render_str(self, text: str, **how: Any) -> Text:
+        return super().render_str(printable(text), **how)
+
+
 def open_console() -> Console:
     """Return a console of the terminal's width, or of 80 columns elsewhere; ``NO_COLOR`` turns off all styles."""
-    return Console(
+    return _Screen(
         markup=False,
         highlight=False,
         emoji=False,
