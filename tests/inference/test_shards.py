@@ -14,6 +14,7 @@ from brainstage.core.errors import ConfigError, InUseError, RunError
 from brainstage.core.files import locked
 from brainstage.core.parallel import Processes
 from brainstage.core.schema import read_metadata
+from brainstage.datasets.table import slice_id
 from brainstage.inference import shards as module
 from brainstage.inference.predictions import predict_scans
 from brainstage.inference.predictor import Predictor
@@ -85,6 +86,17 @@ def test_rows_of_another_file_of_the_name_and_of_another_column_are_predicted_an
     assert len(set().union(*(slices for slices, _ in found))) == 6
     replaced = f"{out}: replaced 1 file of predictions, since scans or the column of images changed"
     assert [removed for _, removed in found] == ["", replaced, replaced]
+
+
+def test_of_a_cohort_the_column_that_is_named_is_predicted(tmp_path):
+    (tmp_path / "data").mkdir()
+    images = {column: [encode(picture(seed, (128, 128)))] for column, seed in (("image", 1), ("other", 2))}
+    pq.write_table(pa.table({**images, "label": ["CN"]}), tmp_path / "data" / "train-0.parquet")
+    found = [
+        predict_shards("patient", [str(tmp_path)], tmp_path / column, image_column=column) for column in images
+    ]
+    one, other = (rows_of(result)[0]["slice_id"] for result in found)
+    assert one == slice_id(picture(1, (128, 128))) and other == slice_id(picture(2, (128, 128)))
 
 
 def test_predictions_of_scans_that_are_not_given_again_are_removed_and_counted(tmp_path):

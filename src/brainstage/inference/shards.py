@@ -17,7 +17,7 @@ from brainstage.core.files import locked, make_folder, size_and_time, write_json
 from brainstage.core.levels import check_levels
 from brainstage.core.parallel import THIS_MACHINE, TOO_LITTLE_MEMORY, Workers, run_all
 from brainstage.core.progress import Progress, silent
-from brainstage.datasets.layouts import hub_files
+from brainstage.datasets.layouts import Columns, hub_files
 from brainstage.datasets.patient_map import is_public
 from brainstage.datasets.sources import load_slices
 from brainstage.inference.people import batch_people, predict_rows
@@ -44,12 +44,14 @@ class _ShardTask:
         target: The parquet file of their predictions.
         cohort: Parquet file of a cohort, whose scans are predicted; None where ``scans`` are.
         scans: The scans.
+        image_column: Column of the cohort's file with the images.
     """
 
     model: str
     target: Path
-    cohort: Path | None = None
-    scans: tuple[Scan, ...] = ()
+    cohort: Path | None
+    scans: tuple[Scan, ...]
+    image_column: str
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,10 @@ def predict_shards(
     with locked(out, "another process writes predictions into it; wait for it or choose another folder"):
         _claim(out, predictor.hash, [str(Path(name).absolute()) for name in inputs])
         place = place_of_model(model, workers)
-        tasks = [_ShardTask(place, workers.path(out) / name, cohort, scans) for name, cohort, scans in shards]
+        tasks = [
+            _ShardTask(place, workers.path(out) / name, cohort, scans, image_column)
+            for name, cohort, scans in shards
+        ]
         missing = [task for task in tasks if not task.target.is_file()]
         with progress("Predicting files of scans", len(missing)) as advance:
             for _ in run_all(_predict_shard, missing, workers, _lost):
@@ -221,16 +226,16 @@ def _name(predictor: Predictor, number: int, scans: Iterable[tuple[str, str, Seq
 def _predict_shard(task: _ShardTask) -> int:
     """Predict the scans of a shard and write it; return how many rows it has."""
     predictor = open_once(task.model)
-    scans = _scans_of_cohort(task.cohort, predictor) if task.cohort else task.scans
+    scans = _scans_of_cohort(task.cohort, task.image_column, predictor) if task.cohort else task.scans
     people = [person for batch in batch_people(scans) for person in predict_rows(predictor, batch)]
     table = Predictions.collect(predictor, people).table
     write_table(task.target, table)
     return len(table)
 
 
-def _scans_of_cohort(file: Path, predictor: Predictor) -> list[Scan]:
+def _scans_of_cohort(file: Path, image_column: str, predictor: Predictor) -> list[Scan]:
     """Return the scans of a cohort's file, each with all of its slices; a slice of nobody is a scan of its own."""
-    slices = load_slices(file)
+    slices = load_slices(file, columns=Columns(image=image_column))
     if slices.stated_levels:
         check_levels(predictor.level_set, slices.stated_levels, str(file))
     rows_of: dict[str, list[int]] = {}
