@@ -177,7 +177,7 @@ def test_pictures_do_not_wait_behind_volumes_and_explanations(registry, explaini
 
 @pytest.mark.parametrize("wanted", [False, True])
 def test_pictures_are_not_kept_in_memory_until_the_reply(wanted, registry):
-    side, count, held = 256, 8 * CHUNK, []
+    side, count, held = 256, 4 * CHUNK * usable_cpus(), []  # each worker has a batch in hand
 
     def read(_levels):
         held.append(tracemalloc.get_traced_memory()[0])
