@@ -176,14 +176,13 @@ class Splits(Displayed, Tabular):
                 raise ValueError(f"unknown protocol {protocol!r}")
             if not folds:
                 raise ValueError("no folds")
-            names = [name for fold in folds for side in fold.values() for name in side]
-            if not all(isinstance(name, str) for name in [*names, column or ""]):
+            lists = [names for fold in folds for names in fold.values()]
+            if not all(isinstance(name, str) for names in [*lists, [column or ""]] for name in names):
                 raise ValueError("a name is not text")
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise DataError(f"{path}: not a readable splits file ({error}); write it again") from error
         everyone, inferred = _patients(slices)
         patient_of = {one: who for one, who in everyone.items() if slices.labels[slices.row_of[one]] is not None}
-        lists = [names for fold in folds for names in fold.values()]
         twice = [name for names in lists for name, count in Counter(names).items() if count > 1]
         if twice:
             raise DataError(f"{path}: {twice[0]} is listed twice on one side; list each name once")

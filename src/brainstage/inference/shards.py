@@ -196,7 +196,7 @@ def _shards(
         if len(places) > 1:
             raise ConfigError(f"{inputs[0]}: is a cohort; predict it alone")
         for number, file in enumerate(cohort):
-            yield _name(predictor, number, [(str(file), image_column, [str(file)])]), file, ()
+            yield _name(predictor, number, image_column, [(str(file), [str(file)])]), file, ()
         return
     try:
         scans = find_scans(places, image_column)
@@ -206,20 +206,20 @@ def _shards(
     size = VOLUMES_A_SHARD if any(scan.volume for scan in scans) else PICTURES_A_SHARD
     for number, start in enumerate(range(0, len(scans), size)):
         chunk = tuple(scans[start : start + size])
-        shown = [(scan.name, image_column, scan.files) for scan in chunk]
-        yield _name(predictor, number, shown), None, chunk
+        yield _name(predictor, number, image_column, [(scan.name, scan.files) for scan in chunk]), None, chunk
 
 
-def _name(predictor: Predictor, number: int, scans: Iterable[tuple[str, str, Sequence[str]]]) -> str:
+def _name(predictor: Predictor, number: int, image_column: str, scans: Iterable[tuple[str, Sequence[str]]]) -> str:
     """Return a shard's name: its number, and a hash of the model and of all that its scans depend on.
 
     Args:
         predictor: The model.
         number: The shard's number.
-        scans: Of each scan its name, the column of images of parquet files, and its files.
+        image_column: Column of parquet files with the images.
+        scans: Of each scan its name and its files.
     """
-    about = [[name, column, [size_and_time(file) for file in files]] for name, column, files in scans]
-    key = hashlib.sha256(json.dumps([VERSION, predictor.hash, about]).encode()).hexdigest()
+    about = [[name, [size_and_time(file) for file in files]] for name, files in scans]
+    key = hashlib.sha256(json.dumps([VERSION, predictor.hash, image_column, about]).encode()).hexdigest()
     return f"part-{number:05d}-{key[:12]}.parquet"
 
 

@@ -135,11 +135,10 @@ class LoadedModel:
         """
         requests = [PredictionRequest(person, pictures) for person in group_people(scans, one_person)]
         slow = [any(scan.volume for scan in scans) for (_, scans), _ in requests]
+        marked = list(zip(requests, slow, strict=True))
         from_volumes, from_pictures = await asyncio.gather(
-            self._volumes.submit([request for request, is_slow in zip(requests, slow, strict=True) if is_slow]),
-            self._pictures.submit(
-                [request for request, is_slow in zip(requests, slow, strict=True) if not is_slow]
-            ),
+            self._volumes.submit([request for request, is_slow in marked if is_slow]),
+            self._pictures.submit([request for request, is_slow in marked if not is_slow]),
         )
         volumes, others = iter(from_volumes), iter(from_pictures)
         staged = [next(volumes if is_slow else others) for is_slow in slow]

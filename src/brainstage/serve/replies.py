@@ -70,7 +70,9 @@ MODELS = _object(
                     "classes": _list(_TEXT, "Its stages, from the least to the most severe."),
                     "levels": _told(_TEXT, "The set of levels that it was trained on: public or brain."),
                     "explained_by": _told(_TEXT, "The method of /v1/explain where none is named."),
-                    "performance": _told(_or_null(_TEXT), "What its answers are worth, in a sentence."),
+                    "performance": _told(
+                        _or_null(_TEXT), "Its performance on people outside its training set, in a sentence."
+                    ),
                     "people": _told(_or_null(_object({}, others=True)), "The people whom it was trained on."),
                     "details": _list(_TEXT, "What else must be known of it, a sentence each."),
                     "figures": _told(_object({}, others=True), "Its figures, each with its 95 % interval."),
@@ -103,7 +105,7 @@ SCANS = _object(
 PREDICTIONS = _object(
     {
         "notice": _NOTICE,
-        "details": _list(_TEXT, "What the answer is worth and how the stages are defined, a sentence each."),
+        "details": _list(_TEXT, "The performance and its limits, and how the stages are defined, a sentence each."),
         "version": _VERSION,
         "model": _MODEL,
         "extracted": _list(
