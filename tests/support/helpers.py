@@ -2,6 +2,7 @@
 
 import gc
 import io
+import math
 import os
 import subprocess
 import sys
@@ -52,8 +53,9 @@ class Outcome(NamedTuple):
 
 
 def run_cli(*arguments, **environment):
-    """Run the command line in this process, as ``brainstage ARGUMENTS`` would."""
+    """Run the command line in this process, as ``brainstage ARGUMENTS`` would, without lines that tell of time."""
     from brainstage.cli import main
+    from brainstage.core import progress
 
     out, err, code, thresholds = io.StringIO(), io.StringIO(), 0, gc.get_threshold()
     with (
@@ -61,6 +63,7 @@ def run_cli(*arguments, **environment):
         redirect_stderr(err),
         patch.dict(os.environ, TERMINAL | environment),
         patch.object(sys, "argv", ["brainstage", *map(str, arguments)]),
+        patch.object(progress, "SECONDS_BETWEEN_LINES", math.inf),  # else who prints depends on all tests before
         warnings.catch_warnings(),
     ):
         try:
