@@ -1,5 +1,6 @@
 """Shared fixtures: a small phantom cohort, a trained run, and the real dataset where it is there."""
 
+import gc
 import os
 import signal
 
@@ -22,6 +23,13 @@ from brainstage.datasets.phantom import write_phantom
 from brainstage.datasets.sources import load_slices
 from brainstage.models.recipes import load_recipe
 from helpers import TINY, few_people, save_backbone, small_vit
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _garbage_is_of_this_file():
+    """Have the garbage collector, which fits and clusters run, walk what these tests made and not all libraries."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

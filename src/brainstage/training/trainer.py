@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import shutil
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Event
@@ -150,6 +152,7 @@ def fit_network(
             is gone.
         Terminated: SIGTERM arrived, and a checkpoint is saved.
     """
+    _leave_libraries_uncollected()
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     with ExitStack() as stack:
@@ -178,6 +181,14 @@ def fit_network(
                 raise RunError(f"{out}: the disk is full; free some space and go on with --resume") from error
             raise
     return trainer
+
+
+@cache
+def _leave_libraries_uncollected() -> None:
+    """Have Python's garbage collector pass over what is there before the first fit: half a million objects of torch
+    and transformers. ``Trainer`` runs it before each fit, and walking them took longer than to train a head."""
+    gc.collect()
+    gc.freeze()
 
 
 def _arguments(config: TrainConfig, out: Path, *, select: bool, save: bool) -> TrainingArguments:
