@@ -173,14 +173,23 @@ def test_the_command_is_kept_without_the_folders_of_its_paths(monkeypatch):
 
 
 def test_ctrl_c_ends_with_a_sentence_and_exit_code_130(tmp_path):
-    command = ["data", "phantom", "--out", tmp_path / "new", "--patients", "999"]
+    (tmp_path / "watched.py").write_text(
+        "from pathlib import Path\n"
+        "from brainstage.cli import main\n"
+        "from brainstage.datasets import phantom\n"
+        "draw = phantom.draw_head\n"
+        "phantom.draw_head = lambda *person, seed: Path('drawing').touch() or draw(*person, seed=seed)\n"
+        "main()\n"
+    )
     with subprocess.Popen(
-        [sys.executable, "-m", "brainstage", *command],
+        [sys.executable, "-m", "watched", "data", "phantom", "--out", "new", "--patients", "999"],
+        cwd=tmp_path,
         stderr=subprocess.PIPE,
         text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background job ignores Ctrl-C
     ) as process:
-        while not (tmp_path / "new").exists() and process.poll() is None:
+        while not (tmp_path / "drawing").exists():  # where Python still imports, it can lose Ctrl-C
+            assert process.poll() is None
             time.sleep(0.05)
         process.send_signal(signal.SIGINT)
         try:

@@ -120,3 +120,25 @@ def test_nothing_of_dask_is_imported_without_a_cluster():
     code += "print({name.partition('.')[0] for name in sys.modules} & {'dask', 'distributed', 'dask_jobqueue'})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+THREAD_WHOSE_START_IS_INTERRUPTED = """
+import threading
+from brainstage.core.parallel import parallel_map
+start = threading.Thread.start
+def interrupted(thread):
+    start(thread)
+    raise KeyboardInterrupt
+threading.Thread.start = interrupted
+try:
+    parallel_map(str, range(9))
+except KeyboardInterrupt:
+    threading.Thread.start = start
+"""
+
+
+@pytest.mark.parametrize("then", ["", "print(*parallel_map(str, range(9)))"])
+def test_ctrl_c_while_a_thread_starts_leaves_nothing_that_python_waits_for(then):
+    command = [sys.executable, "-c", THREAD_WHOSE_START_IS_INTERRUPTED + then]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout.strip(), done.stderr) == (0, "0 1 2 3 4 5 6 7 8" if then else "", "")

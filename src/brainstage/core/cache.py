@@ -110,8 +110,11 @@ def new_folder(target: Path) -> Iterator[Path]:
     try:
         with tempfile.TemporaryDirectory(prefix=".", dir=target.parent, ignore_cleanup_errors=True) as name:
             yield Path(name)
-            if not target.exists():
+            try:
                 Path(name).rename(target)
+            except OSError:
+                if not target.exists():
+                    raise
     except OSError as error:
         raise RunError(
             f"{target}: not written ({error.strerror or error}); free some space or name another cache in "

@@ -26,9 +26,10 @@ from functools import cache, wraps
 from importlib import metadata
 from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, ParamSpec, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar
 
 from brainstage.core.errors import RunError
+from brainstage.core.sigterm import Terminated
 
 if TYPE_CHECKING:
     from threadpoolctl import ThreadpoolController
@@ -116,9 +117,26 @@ def parallel_stream(function: Callable[[Item], Result], items: Iterable[Item]) -
                 yield futures.popleft().result()
         while futures:
             yield futures.popleft().result()
+    except (KeyboardInterrupt, Terminated):  # the next call needs a pool whose threads all started
+        _shared_pool.cache_clear()
+        raise
     finally:  # after an error or Ctrl-C nothing more is started
         for future in futures:
             future.cancel()
+
+
+class _Pool(ThreadPoolExecutor):
+    """A pool that ends its threads where Ctrl-C or SIGTERM interrupts the start of one.
+
+    Python waits for all threads when it ends, and tells those of a pool to end; of that one it does not know yet.
+    """
+
+    def submit(self, function: Callable[Arguments, Result], /, *args: Any, **options: Any) -> Future[Result]:
+        try:
+            return super().submit(function, *args, **options)
+        except (KeyboardInterrupt, Terminated):
+            self.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 def worker_pool(workers: int | None = None, initializer: Callable[[], object] | None = None) -> ThreadPoolExecutor:
@@ -134,7 +152,7 @@ def worker_pool(workers: int | None = None, initializer: Callable[[], object] | 
         if initializer:
             initializer()
 
-    return ThreadPoolExecutor(workers or usable_cpus(), "brainstage", start)
+    return _Pool(workers or usable_cpus(), "brainstage", start)
 
 
 def one_blas_thread(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:

@@ -30,6 +30,12 @@ KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**25), "MALLOC_TRIM_THRESHOLD_": s
 Dask sets the second to 64 KB, so that a worker gives all memory back to the system and asks for it anew. What that
 costs shows without Dask: ``MALLOC_TRIM_THRESHOLD_=65536 brainstage prepare … --jobs 2`` took a third longer.
 """
+NEVER_PAUSE = {"DASK_DISTRIBUTED__WORKER__MEMORY__PAUSE": "False"}
+"""Environment in which Dask goes on with a worker that has filled 80 % of its memory.
+
+Dask would have it wait until there is more. What is kept for the next task, such as a network, stays, so it would
+wait for ever. One that fills 95 % is ended by Dask, and its task is said to have had too little memory.
+"""
 MAX_FRUITLESS = 3
 """How many times as many jobs as were asked for may end while no worker stays."""
 _ROLES = ("scheduler", "worker", "client")
@@ -131,7 +137,7 @@ def _dask_cluster(settings: SlurmSettings, security: Security, file: str) -> SLU
             worker_extra_args=["--dashboard-address", "127.0.0.1:0"],
             job_extra_directives=list(settings.directives),
             job_script_prologue=[
-                *(f"export {name}={value}" for name, value in (ONE_THREAD | KEEP_MEMORY).items()),
+                *(f"export {name}={value}" for name, value in (ONE_THREAD | KEEP_MEMORY | NEVER_PAUSE).items()),
                 *settings.prologue,
             ],
         )

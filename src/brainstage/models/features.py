@@ -21,7 +21,7 @@ from safetensors.numpy import save_file
 
 from brainstage.core.arrays import FeatureArray
 from brainstage.core.cache import limit_bytes, make_cache, use
-from brainstage.core.files import atomic
+from brainstage.core.files import atomic, size_and_time
 from brainstage.core.hub import cache_root
 from brainstage.core.progress import Progress, silent
 
@@ -108,11 +108,11 @@ class FeatureCache:
 
     def _places(self) -> dict[str, tuple[Path, int]]:
         """Return the file of each slice and its row in it."""
-        return _index(tuple((file, file.stat().st_mtime_ns) for file in sorted(self.folder.glob("*.safetensors"))))
+        return _index(tuple((file, size_and_time(file)) for file in sorted(self.folder.glob("*.safetensors"))))
 
 
 @lru_cache(maxsize=1)  # a cohort is read scan by scan, and every fold of a cross-validation asks for the same files
-def _index(files: tuple[tuple[Path, int], ...]) -> dict[str, tuple[Path, int]]:
+def _index(files: tuple[tuple[Path, tuple[int, ...]], ...]) -> dict[str, tuple[Path, int]]:
     """Return the file of each slice and its row in it, of files with the time of their last change."""
     return {
         slice_id: (file, row) for file, changed in files for row, slice_id in enumerate(_slice_ids(file, changed))
@@ -120,7 +120,7 @@ def _index(files: tuple[tuple[Path, int], ...]) -> dict[str, tuple[Path, int]]:
 
 
 @lru_cache(maxsize=2**16)  # a file that was added leaves what is known of the others
-def _slice_ids(file: Path, _changed: int) -> list[str]:
+def _slice_ids(file: Path, _changed: tuple[int, ...]) -> list[str]:
     """Return whose features are in a file that was changed at some time; a damaged file is removed."""
     try:
         with safe_open(file, framework="numpy") as opened:
