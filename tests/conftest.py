@@ -15,6 +15,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 from functools import partial
 from pathlib import Path
 
+import hypothesis
 import pytest
 from filelock import FileLock
 
@@ -23,6 +24,11 @@ from brainstage.datasets.phantom import write_phantom
 from brainstage.datasets.sources import load_slices
 from brainstage.models.recipes import load_recipe
 from helpers import TINY, few_people, save_backbone, small_vit
+
+# a busy machine is no failure of what is tested
+slow = [hypothesis.HealthCheck.too_slow]
+hypothesis.settings.register_profile("tests", deadline=None, suppress_health_check=slow)
+hypothesis.settings.load_profile("tests")
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -105,7 +111,7 @@ def slurm_file(tmp_path_factory):
     folder = tmp_path_factory.mktemp("slurm")
     file = folder / "slurm.toml"
     file.write_text(
-        '[slurm]\njobs = 2\nmemory = "1GB"\nwalltime = "00:10:00"\npartition = "main"\n'
+        '[slurm]\njobs = 2\nmemory = "1500MB"\nwalltime = "00:10:00"\npartition = "main"\n'
         f'shared_folder = "{folder / "shared"}"\n'
     )
     with slurm_node.slurm_node(folder / "node"), pytest.MonkeyPatch.context() as patch:

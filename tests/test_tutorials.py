@@ -15,6 +15,7 @@ EXAMPLES = Path(__file__).parents[1] / "docs" / "examples"
 @pytest.mark.skipif(not EXAMPLES.is_dir(), reason="this copy has no documentation")
 def test_the_report_is_reproduced_cell_by_cell(tmp_path, monkeypatch):
     pytest.importorskip("sphinx_gallery")
+    import matplotlib.font_manager  # noqa: F401 - the first import on a machine says that it takes long
     import nbformat
     from nbclient import NotebookClient
     from sphinx_gallery.gen_gallery import DEFAULT_GALLERY_CONF
@@ -28,7 +29,8 @@ def test_the_report_is_reproduced_cell_by_cell(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(Path(brainstage.__file__).parents[1]))  # the kernel starts elsewhere
     monkeypatch.setenv("BRAINSTAGE_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("BRAINSTAGE_DATA", raising=False)
-    NotebookClient(notebook, timeout=300, resources={"metadata": {"path": tmp_path}}).execute()
+    options = {"timeout": 300, "iopub_timeout": 60, "startup_timeout": 300}
+    NotebookClient(notebook, resources={"metadata": {"path": tmp_path}}, **options).execute()
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     ours = [output for cell in code if "from transformers" not in cell.source for output in cell.outputs]
     assert [output for output in ours if output.get("name") == "stderr"] == []

@@ -12,6 +12,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+import dask_cluster
+import tasks
 from bids_tree import write_bids
 from brainstage.cohorts.folder import CohortFolder
 from brainstage.cohorts.prepare import prepare
@@ -102,7 +104,7 @@ def test_the_same_cohort_on_slurm_with_a_job_cancelled_and_a_worker_killed(
         assert len(set(jobs()) - struck[0]) == 1  # another job in place of the one that was cancelled
     assert content(out) == content_here
     assert [file.name for file in (slurm_file.parent / "shared").iterdir()] == ["logs"]
-    for _ in range(50):
+    for _ in range(300):
         if not jobs():
             break
         time.sleep(0.2)
@@ -124,7 +126,7 @@ def workers_of(job):
     ("right", "wrong", "message"),
     [
         ("main", "gpu", "SLURM refuses the job: .*partition"),
-        ("1GB", "much", r"no workers can be had with these settings \(.*much"),
+        ("1500MB", "much", r"no workers can be had with these settings \(.*much"),
     ],
 )
 def test_what_slurm_refuses_is_one_sentence(bids, slurm_file, tmp_path, right, wrong, message):
@@ -132,6 +134,15 @@ def test_what_slurm_refuses_is_one_sentence(bids, slurm_file, tmp_path, right, w
     file.write_text(slurm_file.read_text().replace(right, wrong))
     with open_cluster(str(file)) as workers, pytest.raises(RunError, match=message):
         prepare(bids, tmp_path / "cohort", workers=workers)
+
+
+def test_a_worker_that_keeps_most_of_its_memory_goes_on(slurm_file, tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", dask_cluster.SUPPORT)
+    file = tmp_path / "slurm.toml"
+    file.write_text(slurm_file.read_text().replace("1500MB", "400MB").replace("jobs = 2", "jobs = 1"))
+    with open_cluster(str(file)) as workers:
+        taken = dict(run_tasks(tasks.keep_memory, [350_000_000 + number for number in range(6)], workers))
+    assert sorted(taken.values()) == [1, 2, 3, 4, 5, 6]
 
 
 def test_jobs_that_never_report_are_given_up(bids, slurm_file, tmp_path, monkeypatch):

@@ -25,7 +25,7 @@ def processor_of(ours):
     st.sampled_from([0.28, (0.485, 0.456, 0.406)]),
     st.sampled_from([2, 3]),
 )
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_arrays_get_what_the_saved_image_processor_gives(shape, size, crop_share, mean, resample):
     pixels = picture(1, shape)
     ours = Preprocessing(size, crop_share, mean=mean, std=0.33, resample=resample)

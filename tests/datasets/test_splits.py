@@ -48,7 +48,7 @@ def cohorts(draw):
 
 
 @given(cohorts(), st.integers(2, 5), st.sampled_from([0.0, 0.2]), st.integers(0, 50))
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_no_person_is_on_two_sides_of_any_fold(slices, folds, validation_share, seed):
     try:
         splits = make_splits(
@@ -77,7 +77,7 @@ def test_few_people_of_one_slice_each_are_split_or_the_number_of_folds_is_named(
 
 
 @given(st.integers(20, 60), st.integers(0, 100))
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 def test_official_sides_stay_and_validation_comes_from_train(count, seed):
     sides = ["train"] * count + ["test"] * 10
     slices = table((["CN", "AD"] * 40)[: len(sides)], splits=sides)

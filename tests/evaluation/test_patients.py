@@ -295,7 +295,7 @@ def test_what_cannot_be_judged_by_people_is_refused(tmp_path):
         evaluate_patients(mixed)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(0, 10**6), st.integers(8, 40))
 def test_score_repeats_of_one_repeat_is_score(seed, count):
     rng = np.random.default_rng(seed)

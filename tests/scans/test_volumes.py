@@ -33,7 +33,7 @@ def read_dicom(*folders):
     )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.sampled_from(ORIENTATIONS),
     st.sampled_from([nib.Nifti1Image, nib.Nifti2Image]),
@@ -47,7 +47,7 @@ def test_a_nifti_file_is_the_same_brain_in_any_orientation_and_type(tmp_path_fac
     np.testing.assert_allclose(sample(found, POINTS), VALUES, atol=0.1 if dtype in (np.float32, np.float64) else 1)
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(st.sampled_from(ORIENTATIONS), st.integers(0, 2**32 - 1))
 def test_a_dicom_series_is_the_same_brain_in_any_orientation_and_order(tmp_path_factory, how, seed):
     volume = turned(BRAIN, *how)

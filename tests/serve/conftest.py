@@ -80,6 +80,7 @@ def address(registry):
         thread = threading.Thread(target=running.run, kwargs={"sockets": [listener]}, daemon=True)
         thread.start()
         while not running.started:
+            assert thread.is_alive()
             time.sleep(0.01)
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
         running.should_exit = True
@@ -93,7 +94,7 @@ def browser():
     if chromium is None:
         pytest.skip("no Chromium found on the PATH")
     with sync_api.sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=chromium, args=ARGUMENTS)
+        opened = playwright.chromium.launch(executable_path=chromium, args=ARGUMENTS, timeout=120_000)
         yield opened
         opened.close()
 

@@ -17,7 +17,7 @@ class Work:
 
     def __call__(self, items):
         self.batches.append(list(items))
-        self.go.wait(5)
+        self.go.wait(60)
         if "bad" in items:
             raise ValueError("bad")
         return [2 * item for item in items]
@@ -77,7 +77,7 @@ def test_what_is_given_up_is_not_begun():
 
 
 def test_workers_work_side_by_side():
-    both = threading.Barrier(2, timeout=5)
+    both = threading.Barrier(2, timeout=60)
 
     def meet(items):
         both.wait()

@@ -5,7 +5,7 @@ import gzip
 import io
 import json
 import shutil
-from datetime import date
+from datetime import date, timedelta
 
 import numpy as np
 import pydicom
@@ -222,14 +222,17 @@ def test_a_case_is_one_file_without_script_and_without_a_name(open_page, folder,
     page.wait_for_selector("#bars .row >> nth=3", state="attached")
     with page.expect_download() as download:
         page.click("#save-case")
+    days = {f"{date.today() - timedelta(late):%Y-%m-%d}" for late in (0, 1)}  # it may be midnight
     text = download.value.path().read_text(encoding="utf-8")
     assert "Sommer" not in text + download.value.suggested_filename
     assert "<script" not in text and "http:" not in text and "https:" not in text
-    for part in (NEVER, __version__, f"{date.today():%Y-%m-%d}", "patient, model ", "protocol patient", "OASIS-1"):
+    for part in (NEVER, __version__, "patient, model ", "protocol patient", "OASIS-1"):
         assert part in text
+    assert any(day in text for day in days)
     kept = tmp_path / "case.html"
     kept.write_text(text, encoding="utf-8")
     opened = browser.new_page(java_script_enabled=False)
+    opened.set_default_timeout(LONG)
     opened.goto(kept.as_uri())
     assert opened.locator("figure img").count() == 32
     assert opened.locator("figure b.right").count() == 32

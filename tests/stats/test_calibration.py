@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -116,7 +116,6 @@ def test_people_predicted_several_times_do_not_count_as_more_people():
     assert conformal_threshold(np.tile(once[:8], 5), people=8) == 0
 
 
-@settings(deadline=None)
 @given(arrays(np.float64, (5, 4), elements=st.floats(0.001, 1)), arrays(np.float64, (5,), elements=st.floats(0, 1)))
 def test_a_set_is_a_run_of_stages_with_the_likeliest(values, threshold):
     probabilities = values / values.sum(axis=1, keepdims=True)

@@ -19,7 +19,7 @@ def sample(count, seed, classes=4):
 
 
 @given(st.integers(12, 200), st.integers(0, 10_000))
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 def test_every_score_is_scikit_learns(count, seed):
     labels, probabilities = sample(count, seed)
     labels[:4] = range(4)

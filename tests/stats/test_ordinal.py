@@ -23,7 +23,7 @@ def test_the_odds_that_drew_the_stages_are_found():
 
 
 @given(st.integers(2, 6), st.integers(0, 10_000))
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 def test_stages_add_up_and_a_higher_score_is_never_milder(classes, seed):
     rng = np.random.default_rng(seed)
     labels = np.concatenate([np.arange(classes), rng.integers(0, classes, 50)])

@@ -39,7 +39,7 @@ def bounds(score):
 
 
 @given(st.integers(12, 200), st.integers(0, 10_000), st.sampled_from([0.5, 0.3]))
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_every_score_is_scikit_learns(count, seed, threshold):
     positive, probability = sample(count, seed)
     probability = probability.round(2)  # with ties, some of them at the threshold

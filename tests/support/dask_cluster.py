@@ -52,7 +52,7 @@ def dask_cluster(folder, workers=2, host="127.0.0.1", options=()):
 
 
 def _wait_for(log, pattern):
-    for _ in range(300):
+    for _ in range(1200):
         if match := re.search(pattern, log.read_text()):
             return match[1]
         time.sleep(0.1)

@@ -62,9 +62,12 @@ def kill_when(condition, pid, process):
 
 
 def complete_trials(database):
-    """Return the number of a sweep's complete trials, read without Optuna, which would be slow to ask."""
+    """Return the number of a sweep's complete trials, read without Optuna, which would be slow to ask.
+
+    What a killed process left half written is rolled back, so that the database is not opened for reading alone.
+    """
     try:
-        with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
+        with closing(sqlite3.connect(f"file:{database}?mode=rw", uri=True)) as connection:
             query = "SELECT COUNT(*) FROM trials WHERE state = 'COMPLETE'"
             return connection.execute(query).fetchone()[0]
     except sqlite3.OperationalError:  # the sweep has not made it yet

@@ -2,11 +2,12 @@
 
 import os
 import shutil
-import socket
 import subprocess
 import time
 from contextlib import contextmanager
 from pathlib import Path
+
+from ports import free_port
 
 
 def programs():
@@ -28,9 +29,7 @@ def postgresql(folder):
             if parent.owner() == "root" and parent.stat().st_mode & 0o777 == 0o700:
                 parent.chmod(0o711)
         as_user = ["runuser", "-u", "postgres", "--"]
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     secret = folder / "password"
     secret.write_text("secret")
     secret.chmod(0o644)
@@ -41,11 +40,11 @@ def postgresql(folder):
         command = [*as_user, bin_folder / "postgres", "-D", data, *options]
         server = subprocess.Popen(command, stdout=log, stderr=log, cwd="/")
     try:
-        for _ in range(100):
-            if "ready to accept connections" in (folder / "log").read_text():
-                break
+        while "ready to accept connections" not in (folder / "log").read_text():
+            assert server.poll() is None, (folder / "log").read_text()
             time.sleep(0.1)
         yield f"postgresql://tester:secret@127.0.0.1:{port}/postgres"
     finally:
-        server.terminate()
-        server.wait(20)
+        # a terminated server waits for its clients, and a worker may keep a connection
+        subprocess.run([*as_user, bin_folder / "pg_ctl", "stop", "-m", "fast", "-D", data], check=True, cwd="/")
+        server.wait()

@@ -9,8 +9,8 @@ from brainstage.training.sweep import sweep
 from brainstage.training.sweep_trials import Factor
 from helpers import TINY, few_people
 
-sweep_storage.HEARTBEAT_SECONDS, sweep_trials.WAIT_SECONDS = 1, 0.5
-RATES = Factor("learning_rate", tuple(round(1e-3 * number, 4) for number in range(1, 9)))
+sweep_storage.HEARTBEAT_SECONDS, sweep_trials.WAIT_SECONDS = 2, 0.5
+RATES = Factor("learning_rate", tuple(round(1e-3 * number, 4) for number in range(1, 13)))
 
 
 def run(folder, database, data):

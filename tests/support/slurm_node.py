@@ -7,6 +7,8 @@ import subprocess
 import time
 from contextlib import contextmanager
 
+from ports import free_port
+
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scancel", "sinfo")
 CONFIGURATION = """\
 ClusterName=tests
@@ -53,7 +55,7 @@ def slurm_node(folder):
     key = folder / "munge.key"
     key.write_bytes(os.urandom(128))
     key.chmod(0o600)
-    ports = [_free_port() for _ in range(2)]
+    ports = [free_port() for _ in range(2)]
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2**20 - 1000
     values = {"host": socket.gethostname(), "controller_port": ports[0], "node_port": ports[1]}
     (folder / "slurm.conf").write_text(CONFIGURATION.format(**values, folder=folder, memory=memory))
@@ -75,16 +77,10 @@ def slurm_node(folder):
 
 
 def _wait_until_idle(environment, folder):
-    for _ in range(60):
+    for _ in range(240):
         state = subprocess.run(["sinfo", "-h", "-o", "%t"], env=environment, capture_output=True, text=True)
         if "idle" in state.stdout:
             return
         time.sleep(0.5)
     logs = "\n".join(log.read_text()[-800:] for log in folder.glob("*.log"))
     raise RuntimeError(f"SLURM did not start: {logs}")
-
-
-def _free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]

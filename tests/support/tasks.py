@@ -5,6 +5,8 @@ import signal
 import time
 from pathlib import Path
 
+_kept = []
+
 
 def double(number):
     return 2 * number
@@ -31,6 +33,7 @@ def die_if_negative(number):
 
 
 def fail_at_five(number):
+    time.sleep(0.01)  # else the other process could take thousands of items before this one is told
     if number == 5:
         raise ValueError("five")
     return number
@@ -39,6 +42,16 @@ def fail_at_five(number):
 def threads(_number):
     """Return how many threads libraries are told to use."""
     return os.environ.get("OMP_NUM_THREADS")
+
+
+def keep_memory(size):
+    """Have the process fill ``size`` bytes of memory and keep them; last long enough for that to be noticed."""
+    import psutil
+
+    missing = size - psutil.Process().memory_info().rss
+    _kept.append(b"1" * max(0, missing))
+    time.sleep(0.5)
+    return len(_kept)
 
 
 def process_number(_number):

@@ -8,7 +8,6 @@ import atexit
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -16,6 +15,7 @@ from contextlib import contextmanager
 from functools import partial
 
 from helpers import TERMINAL, Outcome
+from ports import free_port
 
 
 def terminate_in(step):
@@ -54,9 +54,7 @@ def _serve():
     import brainstage.training.train  # noqa: F401
 
     for line in sys.stdin:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
+        port = free_port()
         started = [_start(rank, port, **json.loads(line)) for rank in range(2)]
         print(json.dumps([end() for end in started]), flush=True)
 

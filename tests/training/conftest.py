@@ -18,7 +18,7 @@ from kills import VICTIMS, Killed, complete_trials, kill_when
 def killed(tmp_path_factory, phantom_folder, tiny, vit_folder):
     """Kill a training after its first checkpoints, and a sweep within its trials."""
     out = tmp_path_factory.mktemp("killed")
-    factor = Factor("learning_rate", tuple(1e-3 * number for number in range(1, 7)))
+    factor = Factor("learning_rate", tuple(1e-3 * number for number in range(1, 13)))
     probe = load_recipe("linear-probe", backbone=str(vit_folder), epochs=10)
     (out / "run.json").write_text(tiny.replace(epochs=12).to_json())
     (out / "sweep.json").write_text(probe.to_json())

@@ -143,7 +143,7 @@ def shared(command, runs):
     """Return a run that two processes trained under torchrun."""
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     program = [*launcher, "-m", "brainstage", *map(str, command), "--name", "shared"]
-    outcome = subprocess.run(program, capture_output=True, text=True, env=os.environ | TERMINAL, timeout=200)
+    outcome = subprocess.run(program, capture_output=True, text=True, env=os.environ | TERMINAL, timeout=500)
     assert outcome.returncode == 0, outcome.stderr
     assert json.loads(outcome.stdout)["run"] == str(runs / "shared")  # printed once
     assert "Warning" not in outcome.stderr

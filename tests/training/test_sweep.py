@@ -81,7 +81,7 @@ def test_tpe_searches_a_range_and_stops_what_falls_behind(few, probe, tmp_path):
 
 def test_after_a_kill_no_trial_is_lost_or_run_twice(killed, few):
     before = complete_trials(killed.sweep / "sweep.db")
-    assert 2 <= before < 6
+    assert 2 <= before < len(killed.factor.values)
     options = {"name": killed.sweep.name, "out": killed.sweep.parent, "resume": True}
     sweep(few, killed.sweep_config, [killed.factor], **options)
     trials = optuna.load_study(study_name="sweep", storage=f"sqlite:///{killed.sweep}/sweep.db").trials

@@ -65,15 +65,17 @@ def test_two_processes_share_a_study_and_one_is_killed(database, phantom_folder,
         return [trial.state.name for trial in study.trials]
 
     first, second = start("one"), start("two")
-    for _ in range(600):
-        assert first.poll() is None
-        if states().count("COMPLETE") >= 2 and states().count("RUNNING") == 2:
-            break
-        time.sleep(0.05)
-    first.send_signal(signal.SIGKILL)
-    output, errors = second.communicate(timeout=90)
+    try:
+        while not (states().count("COMPLETE") >= 2 and states().count("RUNNING") == 2):
+            assert first.poll() is None, "it ended before it could be killed"
+            time.sleep(0.05)
+        first.kill()
+        output, errors = second.communicate(timeout=300)
+    finally:
+        first.kill()
+        second.kill()
     assert second.returncode == 0, errors
-    assert output.split() == ["8"]
+    assert output.split() == [str(len(shared_sweep.RATES.values))]
     assert first.wait() == -signal.SIGKILL
     study = optuna.load_study(study_name="s", storage=storage)
     complete = [trial.params["learning_rate"] for trial in study.trials if trial.state.name == "COMPLETE"]

@@ -7,7 +7,6 @@ import json
 import shutil
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Event
@@ -40,6 +39,11 @@ from brainstage.training.processes import (
     process_count,
     share_of_batch,
 )
+
+# Trainer has Python's garbage collector walk all objects before each fit: half a million of torch and transformers,
+# which took longer than to train a head. It passes over those that are here now.
+gc.collect()
+gc.freeze()
 
 COMPLETE = "complete.json"
 """Written into a checkpoint last, with the SHA-256 of its files: only a checkpoint that agrees is resumed from."""
@@ -152,7 +156,6 @@ def fit_network(
             is gone.
         Terminated: SIGTERM arrived, and a checkpoint is saved.
     """
-    _leave_libraries_uncollected()
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     with ExitStack() as stack:
@@ -181,14 +184,6 @@ def fit_network(
                 raise RunError(f"{out}: the disk is full; free some space and go on with --resume") from error
             raise
     return trainer
-
-
-@cache
-def _leave_libraries_uncollected() -> None:
-    """Have Python's garbage collector pass over what is there before the first fit: half a million objects of torch
-    and transformers. ``Trainer`` runs it before each fit, and walking them took longer than to train a head."""
-    gc.collect()
-    gc.freeze()
 
 
 def _arguments(config: TrainConfig, out: Path, *, select: bool, save: bool) -> TrainingArguments:
