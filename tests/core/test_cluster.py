@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 
 import pytest
 
@@ -43,10 +42,13 @@ def test_a_task_that_kills_every_worker_has_no_result_and_the_others_go_on(dask)
 
 def test_a_worker_that_is_killed_costs_nothing_but_time(dask):
     worker = results(tasks.process_number, [0], dask)[0]
-    killed = []
-    threading.Timer(0.5, lambda: killed.append(os.kill(worker, signal.SIGKILL))).start()
-    assert results(tasks.slow_double, range(60), dask) == {number: 2 * number for number in range(60)}
-    assert killed
+
+    def numbers():
+        yield from range(20)
+        os.kill(worker, signal.SIGKILL)
+        yield from range(20, 60)
+
+    assert results(tasks.slow_double, numbers(), dask) == {number: 2 * number for number in range(60)}
 
 
 LOG_OF_DASK = """

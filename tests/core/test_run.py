@@ -30,6 +30,7 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path):
 
 
 def test_a_full_disk_is_told_and_the_old_file_stays(tmp_path):
+    pytest.importorskip("resource")
     target = tmp_path / "metrics.json"
     write_json(target, {"a": 1})
     code = (

@@ -23,6 +23,7 @@ from brainstage.report.derivatives import run_participants, write_phenotype
 from brainstage.scans.discover import find_scans
 from brainstage.studies import bids_app as module
 from brainstage.studies.bids_app import BidsApp
+from helpers import without_pictures
 
 VALIDATOR = shutil.which("bids-validator-deno", path=Path(sys.executable).parent)
 
@@ -95,7 +96,8 @@ def test_only_who_can_be_used_has_volumes_and_everyone_has_a_page(out):
     assert pages.keys() == rows_of(out).keys()
     for name, page in pages.items():
         assert "never a diagnosis" in page and "Tustison" not in page  # no skull was taken off
-        assert "http" not in page and page.count("data:image/jpeg;base64,") == (name not in ("sub-03", "sub-50"))
+        assert "http" not in without_pictures(page)
+        assert page.count("data:image/jpeg;base64,") == (name not in ("sub-03", "sub-50"))
     stage = rows_of(out)["sub-01"]
     assert f"{float(stage['prob_Non_Demented']):.3f}" in pages["sub-01"] and "ruled out" in pages["sub-01"]
     assert "with its skull" in pages["sub-02"] and "AUROC" in pages["sub-01"]

@@ -25,7 +25,7 @@ from brainstage.report.validation_page import write_validation
 from brainstage.studies.external_validation import validate
 from brainstage.training.cross_validation import cross_validate
 from brainstage.training.train import train
-from helpers import run_cli
+from helpers import run_cli, without_pictures
 from volumes import brain, with_skull, write_nifti
 
 
@@ -176,7 +176,7 @@ def test_the_page_has_every_figure_with_its_protocol_and_the_notice(result, othe
     )
     score = written["scores"]["auroc"]
     assert f"{score['value']:.3f} [{score['low']:.2f}, {score['high']:.2f}]" in page
-    assert page.count("<figure>") == len(result.misses) and "http" not in page
+    assert page.count("<figure>") == len(result.misses) and "http" not in without_pictures(page)
     assert {"calibration.png", "decision_curve.png"} <= {file.name for file in tmp_path.iterdir()}
 
 
