@@ -24,7 +24,7 @@ quickstart: setup
 	$(BIN)/brainstage quickstart
 
 test: setup
-	$(BIN)/python -m pytest -n 2 --dist loadfile --durations 10
+	$(BIN)/python -m pytest -n 2 --dist loadfile --max-worker-restart 0 --durations 10
 
 check: setup
 	$(BIN)/ruff check .
