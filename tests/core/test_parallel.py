@@ -122,6 +122,12 @@ def test_nothing_of_dask_is_imported_without_a_cluster():
     assert done.stdout.strip() == "set()"
 
 
+def test_ctrl_c_of_a_terminal_does_not_reach_a_process_that_starts():
+    pytest.importorskip("resource", reason="Windows has no mask of signals")
+    assert dict(run_tasks(tasks.holds_ctrl_c_back, range(2), Processes(2))) == {0: True, 1: True}
+    assert not tasks.holds_ctrl_c_back(0)  # it reaches this process as before
+
+
 THREAD_WHOSE_START_IS_INTERRUPTED = """
 import threading
 from brainstage.core.parallel import parallel_map

@@ -54,5 +54,10 @@ def keep_memory(size):
     return len(_kept)
 
 
+def holds_ctrl_c_back(_number):
+    """Return whether Ctrl-C has been kept from this process since it was started."""
+    return signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+
 def process_number(_number):
     return os.getpid()

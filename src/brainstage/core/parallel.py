@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 import threading
@@ -25,6 +24,7 @@ from dataclasses import dataclass
 from functools import cache, wraps
 from importlib import metadata
 from itertools import chain, islice
+from multiprocessing.context import SpawnContext, SpawnProcess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar
 
@@ -216,6 +216,26 @@ class Workers(Protocol):
         ...
 
 
+class _Worker(SpawnProcess):
+    """A process that Ctrl-C does not reach, which a terminal sends to all: not even while Python starts in it."""
+
+    def start(self) -> None:
+        if not hasattr(signal, "pthread_sigmask"):  # Windows
+            super().start()
+            return
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # which the new process inherits
+        try:
+            super().start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+class _SpawnContext(SpawnContext):
+    """Starts workers anew: threads and open files of this process are not copied."""
+
+    Process = _Worker
+
+
 @dataclass(frozen=True)
 class Processes:
     """Processes of this machine.
@@ -239,8 +259,7 @@ class Processes:
     @contextmanager
     def open(self) -> Iterator[Executor]:
         """Start the processes; those that are not needed are not started."""
-        context = multiprocessing.get_context("spawn")  # threads and open files of this process are not copied
-        pool = ProcessPoolExecutor(self.slots - 1, context, _begin_process)
+        pool = ProcessPoolExecutor(self.slots - 1, _SpawnContext(), _begin_process)
         try:
             yield pool
         finally:
