@@ -9,7 +9,7 @@ import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from brainstage.core.slurm import KEEP_MEMORY
+from brainstage.core.slurm import KEEP_MEMORY, NEVER_PAUSE
 
 SUPPORT = str(Path(__file__).parent)
 
@@ -22,6 +22,7 @@ def dask_cluster(folder, workers=2, host="127.0.0.1", options=()):
     environment = {
         **os.environ,
         **KEEP_MEMORY,
+        **NEVER_PAUSE,
         "PYTHONPATH": path,
         "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "1",
         "DASK_TEMPORARY_DIRECTORY": str(folder),

@@ -46,5 +46,6 @@ def postgresql(folder):
         yield f"postgresql://tester:secret@127.0.0.1:{port}/postgres"
     finally:
         # a terminated server waits for its clients, and a worker may keep a connection
-        subprocess.run([*as_user, bin_folder / "pg_ctl", "stop", "-m", "fast", "-D", data], check=True, cwd="/")
+        stop = [bin_folder / "pg_ctl", "stop", "-m", "fast", "-D", data]
+        subprocess.run([*as_user, *stop], check=True, capture_output=True, cwd="/")
         server.wait()
