@@ -1,6 +1,7 @@
 """One pool of threads, never nested; tasks in processes, of which some die."""
 
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -122,8 +123,8 @@ def test_nothing_of_dask_is_imported_without_a_cluster():
     assert done.stdout.strip() == "set()"
 
 
+@pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="Windows has no mask of signals")
 def test_ctrl_c_of_a_terminal_does_not_reach_a_process_that_starts():
-    pytest.importorskip("resource", reason="Windows has no mask of signals")
     assert dict(run_tasks(tasks.holds_ctrl_c_back, range(2), Processes(2))) == {0: True, 1: True}
     assert not tasks.holds_ctrl_c_back(0)  # it reaches this process as before
 

@@ -82,11 +82,6 @@ async def timed_out(client, explaining, size=0):
     return slow
 
 
-async def ready(client):
-    while (await client.get("/ready")).status_code == 503:
-        await asyncio.sleep(0.01)
-
-
 def test_a_request_that_timed_out_keeps_its_place_until_its_work_has_ended(registry, explaining):
     async def scenario(client):
         slow = await timed_out(client, explaining)

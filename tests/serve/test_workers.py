@@ -120,14 +120,20 @@ def test_the_limit_of_requests_holds_for_all_workers_together(server):
             assert fresh(client, "/ready") == 200
         connections.append(stalled(client))
         until(lambda: [fresh(client, "/ready") for _ in range(8)] == [503] * 8)
+        for connection in connections:  # none of them was refused: they are as many as are allowed
+            with pytest.raises(BlockingIOError):
+                connection.recv(1, socket.MSG_DONTWAIT)
         os.kill(killed, signal.SIGKILL)  # what it held is free again, what the other holds is not
         until(lambda: len(workers_of(process)) == 2 and killed not in workers_of(process))
         assert other in workers_of(process)
         until(lambda: f"worker process {killed} ended; another takes its place" in log.read_text())
         until(lambda: fresh(client, "/ready") == 200)
+        again = [stalled(client)]
         while fresh(client, "/ready") == 200:
-            connections.append(stalled(client))
-            assert len(connections) < 2 * Limits().requests
+            again.append(stalled(client))
+        connections += again
+        assert len(again) < Limits().requests
+        assert fresh(client, "/ready") == 503
     finally:
         for connection in connections:
             connection.close()

@@ -9,7 +9,7 @@ import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from brainstage.core.slurm import KEEP_MEMORY, NEVER_PAUSE
+from brainstage.core.slurm import WORKER_ENVIRONMENT
 
 SUPPORT = str(Path(__file__).parent)
 
@@ -21,8 +21,7 @@ def dask_cluster(folder, workers=2, host="127.0.0.1", options=()):
     path = os.pathsep.join(filter(None, [SUPPORT, os.environ.get("PYTHONPATH")]))
     environment = {
         **os.environ,
-        **KEEP_MEMORY,
-        **NEVER_PAUSE,
+        **WORKER_ENVIRONMENT,
         "PYTHONPATH": path,
         "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "1",
         "DASK_TEMPORARY_DIRECTORY": str(folder),

@@ -11,7 +11,7 @@ from brainstage.core.cluster import open_cluster
 from brainstage.core.errors import RunError
 from brainstage.core.parallel import ONE_THREAD, Processes, run_tasks
 from brainstage.core.run import RunFolder
-from brainstage.core.slurm import KEEP_MEMORY, NEVER_PAUSE
+from brainstage.core.slurm import WORKER_ENVIRONMENT
 from brainstage.training.cross_validation import cross_validate
 
 TABLES = ("predictions", "nearest_slice", "baseline")
@@ -53,7 +53,7 @@ def test_folds_on_dask_are_those_of_this_process(few, config, here, dask, tmp_pa
 def test_folds_on_slurm_are_those_of_this_process(few, config, here, slurm_file, tmp_path):
     with open_cluster(str(slurm_file)) as workers:
         assert content(cross_validate(few, config, name="slurm", out=tmp_path, workers=workers)) == content(here)
-        expected = ONE_THREAD | KEEP_MEMORY | NEVER_PAUSE
+        expected = ONE_THREAD | WORKER_ENVIRONMENT
         assert dict(run_tasks(os.getenv, expected, workers)) == expected
 
 

@@ -24,17 +24,20 @@ if TYPE_CHECKING:
 
 LOOK_SECONDS = 10.0
 """How often SLURM is asked which jobs are left."""
-KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**25), "MALLOC_TRIM_THRESHOLD_": str(2**26)}
-"""Environment in which glibc keeps the memory of arrays for the next ones, up to where it would learn to by itself.
+WORKER_ENVIRONMENT = {
+    "DASK_DISTRIBUTED__WORKER__MEMORY__PAUSE": "False",
+    "MALLOC_MMAP_THRESHOLD_": str(2**25),
+    "MALLOC_TRIM_THRESHOLD_": str(2**26),
+}
+"""Environment of a worker, in place of what Dask does about memory.
 
-Dask sets the second to 64 KB, so that a worker gives all memory back to the system and asks for it anew. What that
-costs shows without Dask: ``MALLOC_TRIM_THRESHOLD_=65536 brainstage prepare … --jobs 2`` took a third longer.
-"""
-NEVER_PAUSE = {"DASK_DISTRIBUTED__WORKER__MEMORY__PAUSE": "False"}
-"""Environment in which Dask goes on with a worker that has filled 80 % of its memory.
+Dask has a worker that has filled 80 % of its memory wait until there is more. What is kept for the next task,
+such as a network, stays, so it would wait for ever. One that fills 95 % is ended by Dask still, and its task is
+said to have had too little memory.
 
-Dask would have it wait until there is more. What is kept for the next task, such as a network, stays, so it would
-wait for ever. One that fills 95 % is ended by Dask, and its task is said to have had too little memory.
+Dask sets the last to 64 KB, so that a worker gives all memory back to the system and asks for it anew. Here
+glibc keeps that of arrays for the next ones, up to where it would learn to by itself. What Dask's value costs
+shows without Dask: ``MALLOC_TRIM_THRESHOLD_=65536 brainstage prepare … --jobs 2`` took a third longer.
 """
 MAX_FRUITLESS = 3
 """How many times as many jobs as were asked for may end while no worker stays."""
@@ -137,7 +140,7 @@ def _dask_cluster(settings: SlurmSettings, security: Security, file: str) -> SLU
             worker_extra_args=["--dashboard-address", "127.0.0.1:0"],
             job_extra_directives=list(settings.directives),
             job_script_prologue=[
-                *(f"export {name}={value}" for name, value in (ONE_THREAD | KEEP_MEMORY | NEVER_PAUSE).items()),
+                *(f"export {name}={value}" for name, value in (ONE_THREAD | WORKER_ENVIRONMENT).items()),
                 *settings.prologue,
             ],
         )

@@ -42,7 +42,6 @@ from brainstage.training.processes import (
 
 # Trainer has Python's garbage collector walk all objects before each fit: half a million of torch and transformers,
 # which took longer than to train a head. It passes over those that are here now.
-gc.collect()
 gc.freeze()
 
 COMPLETE = "complete.json"
